@@ -1,4 +1,4 @@
-"""Permutation tests of whole groups: exact with few groups, random otherwise."""
+"""P values: permutation tests of whole groups, McNemar's test of flips, and adjustment for several tests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_whole
+from interp.metrics.numbers import real_numbers
 from interp.stats.groups import Groups, check_rows, group_sums
 from interp.stats.intervals import paired_differences
 
-__all__ = ["PermutationTest", "paired_test", "unpaired_test"]
+__all__ = ["Flips", "PermutationTest", "flips", "holm", "paired_test", "unpaired_test"]
+
 
 BATCH = 2_000_000  # numbers held at once
 USUAL = 0.05
@@ -195,3 +197,102 @@ def _check(n: Any, seed: Any) -> None:
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise StudyError(f"a permutation test takes n ≥ 1 arrangements; got n={n!r}. The default is n=9999.")
     check_whole("seed", seed, 0, StudyError)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Counts of samples by their marks before and after.
+
+    Attributes:
+        both_right: Samples that are right before and after.
+        both_wrong: Samples that are wrong before and after.
+        wrong_to_right: Samples that are wrong before and right after.
+        right_to_wrong: Samples that are right before and wrong after.
+        n_unmarked: Samples without a mark on one side; none of the four counts them.
+    """
+
+    both_right: int
+    both_wrong: int
+    wrong_to_right: int
+    right_to_wrong: int
+    n_unmarked: int = 0
+
+    @property
+    def n(self) -> int:
+        """Samples counted in the four."""
+        return self.both_right + self.both_wrong + self.wrong_to_right + self.right_to_wrong
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact two-sided p: how often a fair coin would split the flips at least as unevenly.
+
+        1.0 when nothing flipped; NaN without samples. It treats samples as independent. Where several share a
+        patient, a volume or an image it is too small; then read the interval over groups.
+        """
+        changed = self.wrong_to_right + self.right_to_wrong
+        if not self.n:
+            return float("nan")
+        return float(scipy.stats.binomtest(self.wrong_to_right, changed, 0.5).pvalue) if changed else 1.0
+
+
+def flips(before: ArrayLike, after: ArrayLike) -> Flips:
+    """The counts of samples by their marks before and after.
+
+    Args:
+        before: (sample,) 1 for right, 0 for wrong, NaN for unmarked.
+        after: (sample,) marks of the same samples.
+
+    Raises:
+        StudyError: Different lengths, or a mark that is none of the three.
+
+    Source: McNemar, Psychometrika 12 (1947) 153–157, in its exact binomial form.
+
+    Example:
+        >>> found = flips([1, 0, 0, 0, 1], [1, 1, 1, 0, 0])
+        >>> found.wrong_to_right, found.right_to_wrong, found.p
+        (2, 1, 1.0)
+    """
+    marks_are = "marks are 1 for right, 0 for wrong, or NaN, one for each sample"
+    first, second = (real_numbers(given, marks_are, StudyError, missing=True) for given in (before, after))
+    marks = np.concatenate([first[~np.isnan(first)], second[~np.isnan(second)]])
+    if first.shape != second.shape or first.ndim != 1 or not np.isin(marks, (0.0, 1.0)).all():
+        raise StudyError(
+            f"flips compares two lists of marks 1, 0 or NaN of the same samples; got shapes {first.shape} and "
+            f"{second.shape} with values {sorted(set(marks.tolist()))[:5]}."
+        )
+    known = ~(np.isnan(first) | np.isnan(second))
+    a, b = first[known] == 1, second[known] == 1
+    counts = (a & b, ~a & ~b, ~a & b, a & ~b)
+    return Flips(*(int(count.sum()) for count in counts), n_unmarked=int((~known).sum()))
+
+
+def holm(p_values: ArrayLike) -> Float[np.ndarray, " test"]:
+    """Holm's step-down adjustment of a family of p-values, in the order given, in [0, 1].
+
+    With the m defined p-values sorted ascending, p̃₍ᵢ₎ = min(1, max_{j ≤ i} (m − j + 1) · p₍ⱼ₎). Rejecting
+    where p̃ ≤ α keeps the chance of any false rejection in the family at most α, however the tests depend on
+    one another. NaN (a test that was not possible) stays NaN and does not count in m.
+
+    Args:
+        p_values: (test,) numbers in [0, 1] or NaN.
+
+    Raises:
+        StudyError: More than one axis, or a number outside [0, 1].
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979) 65–70.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
+        [0.03, 0.06, 0.06, 0.02]
+    """
+    found = real_numbers(
+        p_values, "p-values are one list of numbers in [0, 1] or NaN", StudyError, missing=True
+    )
+    if found.ndim != 1 or (found < 0).any() or (found > 1).any():
+        raise StudyError(f"p-values are one list of numbers in [0, 1] or NaN; got {p_values!r}.")
+    adjusted = np.full(found.shape, np.nan)
+    defined = np.flatnonzero(~np.isnan(found))
+    order = defined[np.argsort(found[defined], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * found[order]), 1.0)
+    return adjusted

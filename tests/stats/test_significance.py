@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import itertools
+from math import comb, isnan
 
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from interp.errors import StudyError
-from interp.stats import PermutationTest, bootstrap, paired_test, unpaired_test
+from interp.stats import PermutationTest, bootstrap, flips, holm, paired_test, unpaired_test
 
 RNG = np.random.default_rng(5)
 
@@ -128,3 +131,83 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         unpaired_test([1.0], [2.0], None, None, n=0)
     with pytest.raises(StudyError, match="same samples in both"):
         paired_test([1.0], [2.0, 3.0], None)
+
+
+def counted(gained: int, lost: int) -> float:
+    """Two-sided exact p by counting every way that gained + lost coins can fall."""
+    n = gained + lost
+    ways = [comb(n, k) for k in range(n + 1)]
+    return sum(way for way in ways if way <= ways[gained]) / 2**n
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(5, 0), (4, 1), (1, 4), (7, 3), (2, 2), (0, 9), (12, 5)])
+def test_p_counts_the_ways_coins_can_fall(gained: int, lost: int) -> None:
+    before = [0] * gained + [1] * lost + [1] * 6 + [0] * 2
+    after = [1] * gained + [0] * lost + [1] * 6 + [0] * 2
+    found = flips(before, after)
+    assert (found.wrong_to_right, found.right_to_wrong) == (gained, lost)
+    assert (found.both_right, found.both_wrong, found.n) == (6, 2, gained + lost + 8)
+    assert found.p == pytest.approx(counted(gained, lost))
+
+
+def test_samples_without_a_mark_are_in_none_of_the_four() -> None:
+    found = flips([1, np.nan, 0, 1], [1, 1, np.nan, 0])
+    assert (found.n, found.n_unmarked, found.both_right, found.right_to_wrong) == (2, 2, 1, 1)
+
+
+def test_no_flips_and_no_samples() -> None:
+    assert flips([1, 0], [1, 0]).p == 1.0
+    assert isnan(flips([np.nan], [1.0]).p)
+
+
+def test_what_is_no_list_of_marks_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"two lists of marks 1, 0 or NaN of the same samples"):
+        flips([1, 0], [1])
+    with pytest.raises(StudyError, match=r"with values \[0.0, 0.5, 1.0\]"):
+        flips([1, 0.5], [1, 0])
+
+
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
+
+
+def closed(p_values: list[float]) -> list[float]:
+    """Holm by the closure principle: the largest Bonferroni p of all subfamilies that hold the test."""
+    indices = range(len(p_values))
+    subsets = [c for size in indices for c in itertools.combinations(indices, size + 1)]
+    return [max(min(1.0, len(s) * min(p_values[j] for j in s)) for s in subsets if i in s) for i in indices]
+
+
+def test_the_worked_example_of_four_tests() -> None:
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04; the last may not be below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_running_maximum_holds_a_smaller_product_up() -> None:
+    # multipletests(…, method="holm")[1] of statsmodels is the step-down rule worked here by hand: sorted
+    # 0.0012·6, 0.01·5, 0.02·4, 0.022·3 → the running maximum 0.08, 0.09·2, 0.5·1
+    found = holm([0.01, 0.02, 0.022, 0.09, 0.5, 0.0012])
+    assert found == pytest.approx([0.05, 0.08, 0.08, 0.18, 0.5, 0.0072])
+
+
+@given(P_VALUES)
+@settings(max_examples=60, deadline=None)
+def test_it_is_the_closed_test_of_bonferronis(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(closed(p_values))
+
+
+def test_a_single_test_is_left_as_it_is_and_nothing_exceeds_one() -> None:
+    assert holm([0.04]).tolist() == [0.04]
+    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+def test_an_undefined_p_is_not_counted() -> None:
+    found = holm([0.01, np.nan, 0.03])
+    assert found[[0, 2]] == pytest.approx([0.02, 0.03])
+    assert np.isnan(found[1])
+
+
+def test_what_is_no_p_value_is_refused() -> None:
+    for wrong in ([0.1, 1.2], [-0.1], [[0.1, 0.2]]):
+        with pytest.raises(StudyError, match=r"numbers in \[0, 1\] or NaN; got"):
+            holm(wrong)
