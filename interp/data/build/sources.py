@@ -1,4 +1,4 @@
-"""The 44 source sets of VGMED (the paper's table C.2) and the samples of related works (table B.1), as facts."""
+"""The 44 source sets of VGMED (table C.2), related works (B.1), and modality and body region in the paper's words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RELATED", "SOURCES", "RelatedWork", "SourceSet"]
+from interp.inputs.sample import Sample
+
+__all__ = [
+    "MODALITIES",
+    "REGIONS",
+    "RELATED",
+    "SOURCES",
+    "RelatedWork",
+    "SourceSet",
+    "body_region",
+    "modality",
+]
 
 
 @dataclass(frozen=True)
@@ -41,3 +52,76 @@ SOURCES = tuple(
 """Table C.2 of arXiv 2603.14323, in its order."""
 RELATED = tuple(RelatedWork(**one) for one in _READ["related"])
 """Table B.1 of arXiv 2603.14323, in its order."""
+
+
+REGIONS = ("Head & neck", "Thorax", "Abdomen", "Pelvic", "Skin", "Others")
+"""The paper's body regions."""
+MODALITIES = {
+    "mri": "MR",
+    "magnetic resonance": "MR",
+    "computed tomography": "CT",
+    "pt": "PET",
+    "us": "Ultrasound",
+    "xray": "X-ray",
+    "x ray": "X-ray",
+    "cr": "X-ray",
+    "dx": "X-ray",
+    "fundus photography": "Fundus",
+    "dermoscopic": "Dermoscopy",
+    "endoscopic": "Endoscopy",
+}
+"""Other names of the paper's modalities, in lower case."""
+KNOWN = ("CT", "MR", "X-ray", "PET", "Ultrasound", "Endoscopy", "Fundus", "Dermoscopy", "Microscopy")
+UNSTATED = "not stated"
+WORDS = {
+    "Head & neck": (
+        "brain hemisphere hemispheres skull eye optic retina retinal fovea cochlea parotid mandible pharynx larynx "
+        "thyroid brainstem cerebellum ventricle temporal pituitary tongue oral macula head neck cerebral disc"
+    ),
+    "Thorax": (
+        "lung lungs heart aorta trachea esophagus oesophagus bronchus pulmonary breast airway pneumothorax pneumonia "
+        "rib clavicle clavicula scapula sternum myocardium atrium pleural thymus chest humerus pericardium"
+    ),
+    "Abdomen": (
+        "liver spleen kidney kidneys pancreas stomach gallbladder duodenum adrenal colon bowel intestine cava portal "
+        "hepatic renal abdomen abdominal iliopsoas appendix"
+    ),
+    "Pelvic": (
+        "bladder prostate uterus rectum femur femurs hip sacrum gluteus pelvis pelvic ovary testis pubis iliac cervix"
+    ),
+    "Skin": "skin melanoma nevus dermal mole",
+}
+"""Region → words of labels that lie in it. Words that lie in several regions, such as vertebra, are not here."""
+OF_WORD = {word: region for region, words in WORDS.items() for word in words.split()}
+
+
+def modality(sample: Sample) -> str:
+    """Returns the modality that `meta["modality"]` names, in the paper's words where it is one of them.
+
+    >>> modality(Sample("a.png", "?", meta={"modality": "mri"})), modality(Sample("a.png", "?"))
+    ('MR', 'not stated')
+    """
+    given = str(sample.meta.get("modality") or "").strip()
+    plain = given.lower().replace("_", " ").replace("-", " ")
+    known = {one.lower().replace("-", " "): one for one in KNOWN}
+    first = plain.split()[0] if plain else ""
+    return MODALITIES.get(plain) or known.get(plain) or known.get(first) or given or UNSTATED
+
+
+def body_region(sample: Sample) -> str:
+    """Returns the body region of a sample.
+
+    It is `meta["region"]` or `meta["body_region"]` where there is one. Else the words of `meta["label"]` decide: the
+    first that belongs to one region of `WORDS`. Dermoscopy is "Skin", fundus "Head & neck", endoscopy and microscopy
+    "Others". All else is "not stated".
+
+    >>> body_region(Sample("a.png", "?", meta={"label": "left kidney"}))
+    'Abdomen'
+    """
+    given = sample.meta.get("region") or sample.meta.get("body_region")
+    if isinstance(given, str) and given.strip():
+        return next((one for one in REGIONS if one.lower() == given.strip().lower()), given.strip())
+    words = str(sample.meta.get("label") or "").lower().replace("_", " ").replace("-", " ").split()
+    found = next((OF_WORD[word] for word in words if word in OF_WORD), None)
+    whole = {"Dermoscopy": "Skin", "Fundus": "Head & neck", "Endoscopy": "Others", "Microscopy": "Others"}
+    return whole.get(modality(sample)) or found or UNSTATED
