@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from interp.tracing.encoding.batch import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
-    from interp.tracing.passes.contrast import ClinicalContrast, Contrast, NoisedImage
-    from interp.tracing.passes.decoding import Decoding
+    from interp.tracing.passes.decoding import ClinicalContrast, Contrast, Decoding, NoisedImage
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob

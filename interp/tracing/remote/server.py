@@ -30,7 +30,7 @@ from interp.tracing.layers.experts import RouterWork
 from interp.tracing.layers.layer_plan import Block
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.residual import StreamWork
-from interp.tracing.passes.contrast import Guidance
+from interp.tracing.passes.decoding import Guidance
 from interp.tracing.passes.run import Generation, Outcome, without_choice
 from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
 from interp.tracing.remote.job_passes import (
