@@ -81,8 +81,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ablation": ("AblateHeads",),
-    "steering": ("AddResidual",),
     "derived.feature_activations": ("FeatureActivations",),
     "derived.feature_fidelity": ("FeatureFidelity",),
     "derived.features": ("Features", "load_features"),
@@ -90,8 +88,7 @@ _HOMES = {
     "derived.head_means": ("head_means",),
     "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),
-    "passes.contrast": ("ClinicalContrast", "Contrast", "NoisedImage"),
-    "passes.decoding": ("Decoding",),
+    "passes.decoding": ("ClinicalContrast", "Contrast", "Decoding", "NoisedImage"),
     "edits": (
         "Apply",
         "Boost",
@@ -107,10 +104,7 @@ _HOMES = {
         "wrap",
     ),
     "model": ("Mllm",),
-    "patches": (
-        "PatchResidual",
-        "PatchRows",
-    ),
+    "activation_edits": ("AblateHeads", "AddResidual", "PatchResidual", "PatchRows"),
     "prefix": (
         "Prefix",
         "Prefixes",

@@ -27,7 +27,7 @@ from interp.inputs.files import as_path, write_atomically
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.methods import VGRefine
 from interp.run import Outcome, RunFolder, Workers, merge, run_task
-from interp.run.join import join_tables
+from interp.run.merge import join_tables
 from interp.run.shards import schemas_of
 from interp.stats import paired_test
 from interp.study import KnockoutSweep, LayerSweep, choose_layer, truth
