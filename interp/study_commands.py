@@ -12,7 +12,7 @@ import tyro
 
 from interp import __version__
 from interp.errors import RunError, StudyError
-from interp.run.files import read_json, write_atomically
+from interp.inputs.files import read_json, write_atomically
 from interp.worker_options import WorkerOptions
 
 __all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]

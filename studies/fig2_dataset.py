@@ -19,9 +19,9 @@ from markupsafe import Markup
 from interp.cli import run_script
 from interp.data import Samples, named
 from interp.data.build import RELATED, SOURCES
+from interp.data.build.sources import OF, PAPER, shares_of, shares_of_sources
 from interp.data.open import label
 from interp.data.readers.bundled import SPLITS
-from interp.data_build.shares import OF, PAPER, shares_of, shares_of_sources
 from interp.errors import DataError
 from interp.report.figures import panels
 from interp.report.html import card, figure_card, grid, join, paragraph, save_page, section, table

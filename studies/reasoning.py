@@ -71,7 +71,7 @@ def main(
 def tiny() -> Any:
     """The tiny model that may think, of random weights."""
     import interp
-    from interp.conformance.tiny.thinking import tiny_thinking
+    from interp.conformance.tiny.one_grid import tiny_thinking
 
     return interp.wrap(*tiny_thinking())
 

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("transformers", "nnsight", "transformer-lens")
-TESTS = ("tests/tracing/lens", "tests/models/test_adapter.py", "tests/tracing/executors/test_nnsight_hook.py")
+TESTS = ("tests/tracing/lens", "tests/models/test_adapter.py", "tests/tracing/executors/test_hooks.py")
 
 
 def declared() -> dict[str, Requirement]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.conformance.check_result import Measured
 from interp.conformance.read_checks import Agreement, compare_answer, relative
-from interp.conformance.row_groups import image_layers, row_groups
+from interp.conformance.reference import image_layers, row_groups
 from interp.conformance.subject import Subject
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Apply, Knockout, PatchRows, Rows, Site, image_mask

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.conformance.check_result import Measured
-from interp.conformance.reference import at_least_float32
-from interp.conformance.row_groups import image_layers, row_groups
+from interp.conformance.reference import at_least_float32, image_layers, row_groups
 from interp.conformance.subject import Subject
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.sample import Sample

@@ -1,4 +1,7 @@
-"""The reference: the same weights in transformers' own attention, independent of the tracing code."""
+"""The reference: the same weights in transformers' own attention, independent of the tracing code.
+
+The layers of a model by what their keys are, and their rows as eager attention gives them.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
+from interp.tracing import Mllm, Rows, Site
 from interp.tracing.copies import second_instance
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer
 
-__all__ = ["Reference", "at_least_float32", "finer_reference", "reference"]
+__all__ = [
+    "Reference",
+    "RowGroup",
+    "at_least_float32",
+    "finer_reference",
+    "image_layers",
+    "reference",
+    "row_groups",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,3 +242,57 @@ def reference(hf: Any, adapter: Adapter, attention: str) -> Reference:
     Its vision tower keeps the original's implementation. Nothing is copied; see `second_instance`.
     """
     return Reference(second_instance(hf, attention), adapter)
+
+
+class RowGroup(NamedTuple):
+    """Layers whose rows have the same keys.
+
+    Attributes:
+        layers: The layers, increasing.
+        places: The same among the layers with a softmax.
+        keys: What a site names all of their keys: "all" of the sequence, or "image" in cross-attention layers.
+    """
+
+    layers: tuple[int, ...]
+    places: tuple[int, ...]
+    keys: str
+
+    def read(self, queries: Any) -> Rows:
+        """Returns the read of these rows."""
+        return Rows(Site(layers=self.layers, queries=queries, keys=self.keys))
+
+    def of(
+        self, layers: Sequence[Tensor], tokens: TokenMap, step: int = 0
+    ) -> Float[np.ndarray, "layer *_ key"]:
+        """Returns the group's rows over the prompt's positions, or the image's columns, from those of all layers.
+
+        Args:
+            layers: Eager attention of one sample in every layer with a softmax, (…, key).
+            tokens: Where its tokens are.
+            step: How many tokens were generated before. Columns that a sliding layer lacks become 0.
+        """
+        length = tokens.length
+        found = []
+        for place in self.places:
+            row = layers[place].cpu()
+            if self.keys == "image":
+                found.append(row[..., torch.from_numpy(tokens.image.copy())])
+            else:
+                missing = length + step - row.shape[-1]
+                found.append(torch.nn.functional.pad(row, (missing, 0))[..., :length])
+        return torch.stack(found).numpy()
+
+
+def row_groups(mllm: Mllm) -> list[RowGroup]:
+    """Returns the groups of layers with a softmax: those that attend to the sequence and, if any, to the image."""
+    softmax = [i for i, kind in enumerate(mllm.layer_kinds) if kind in ("attention", "cross")]
+    found = []
+    for kind, keys in (("attention", "all"), ("cross", "image")):
+        layers = tuple(i for i, one in enumerate(mllm.layer_kinds) if one == kind)
+        found += [RowGroup(layers, tuple(softmax.index(i) for i in layers), keys)] if layers else []
+    return found
+
+
+def image_layers(mllm: Mllm) -> tuple[int, ...]:
+    """Returns the layers whose keys the image tokens are among."""
+    return mllm.cross_layers or mllm.attention_layers

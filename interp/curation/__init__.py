@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from interp.curation.rating_page import rating_page
+from interp.curation.rating_page import SCALES, rating_page
 from interp.curation.ratings import Ratings, read_ratings
 from interp.curation.rule import Curation, curate
-from interp.curation.scales import SCALES
 
 __all__ = ["SCALES", "Curation", "Ratings", "curate", "rating_page", "read_ratings"]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from interp.curation.scales import SCALES, SCORES
+from interp.curation.rating_page import SCALES, SCORES
 from interp.report.html import card, code, details, grid, headline, paragraph, save_page, section, table
 from interp.report.tables import number, rows
 from interp.study.dataframes import where

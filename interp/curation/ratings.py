@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.curation.rating_page import FORMAT, as_rated, form_id, item_keys
-from interp.curation.scales import SCALES, SCORES
+from interp.curation.rating_page import FORMAT, SCALES, SCORES, as_rated, form_id, item_keys
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.sample import Sample

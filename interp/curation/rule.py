@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from interp.curation.page import write_page
+from interp.curation.rating_page import LOWEST, PAPER_SHARES, SCALES, SCORES
 from interp.curation.ratings import Ratings, kind_of
-from interp.curation.scales import LOWEST, PAPER_SHARES, SCALES, SCORES
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_text, check_whole
+from interp.inputs.files import as_path, write_atomically
 from interp.inputs.sample import Sample
-from interp.run.files import as_path, write_atomically
 from interp.study.dataframes import records, where
 
 __all__ = ["RULES", "Curation", "curate"]

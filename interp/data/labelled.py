@@ -1,21 +1,26 @@
-"""Samples of pictures whose regions carry labels: one sample a picture and label, with the boxes of that label."""
+"""Samples of pictures whose regions carry labels: one a picture and label, with boxes of that label; and mask files."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Shaped
+
 from interp.data.lines import Row
 from interp.data.row_fields import boxes_of
 from interp.errors import DataError, InterpError
-from interp.inputs.images import ImageLike
+from interp.inputs.images import ImageLike, grey_values
 from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, faulty_text
 
-__all__ = ["NO_AREA", "PRESENT", "VISIBLE", "Asked", "plain_label", "with_area"]
+__all__ = ["NO_AREA", "PRESENT", "VISIBLE", "Asked", "mask_values", "plain_label", "with_area"]
+
 
 PRESENT = "Is there {a} {label} in the image?"
 """The question about things in photographs."""
@@ -138,3 +143,25 @@ def with_area(
         else:
             kept.append(box)
     return kept
+
+
+def mask_values(path: str | os.PathLike[str], size: tuple[int, int]) -> Shaped[np.ndarray, "row col"]:
+    """Returns the grey values or palette indices of a mask's file.
+
+    Args:
+        path: The image file.
+        size: (width, height) of the image that it belongs to.
+
+    Raises:
+        DataError: The file cannot be read, is in colours, or has another size than its image.
+    """
+    try:
+        values = grey_values(path)
+    except InterpError as error:
+        raise DataError(str(error)) from error
+    if values.shape != size[::-1]:
+        raise DataError(
+            f"mask {brief(os.fspath(path))} is {values.shape[1]}×{values.shape[0]} pixels, its image "
+            f"{size[0]}×{size[1]} (width×height)."
+        )
+    return values

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from interp.errors import DataError, InterpError
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, storable
 

@@ -16,7 +16,7 @@ from interp.data.reader_choice import read
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.samples import Samples
 from interp.errors import DataError
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief, storable
 

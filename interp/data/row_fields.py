@@ -16,8 +16,8 @@ from PIL import Image
 from interp.data.lines import Row, parsed_json, shown
 from interp.data.table_rows import is_missing, plain
 from interp.errors import DataError, InterpError
+from interp.inputs.files import unreadable
 from interp.inputs.images import ImageLike, LazyImage, image_size
-from interp.inputs.paths import unreadable
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief
 

@@ -21,8 +21,8 @@ from interp.data.extra import needs
 from interp.data.lines import Row, as_path, file_bytes, json_rows, line_rows, read_json, shown
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool
+from interp.inputs.files import unreadable
 from interp.inputs.images import LazyImage
-from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
 __all__ = ["Table", "frame_rows", "is_frame", "is_missing", "opened", "plain"]

@@ -18,8 +18,8 @@ from interp.data.extra import needs
 from interp.data_build.pairs import Pair
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_number, check_whole
+from interp.inputs.files import digest, write_atomically
 from interp.inputs.text import brief, unstorable
-from interp.run.files import digest, write_atomically
 
 __all__ = ["PROMPT", "Answers", "Endpoint", "WordingError", "prompt_of"]
 

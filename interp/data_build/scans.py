@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.data.labelled import VISIBLE, Asked
+from interp.data.labelled import VISIBLE, Asked, mask_values
 from interp.data.lines import Row, as_path, file_bytes, parsed_json, shown
-from interp.data.mask_files import mask_values
 from interp.data.readers.dicom import dicom
 from interp.data.readers.nifti import nifti, stem
 from interp.data.samples import Samples

@@ -16,8 +16,7 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 from PIL import Image
 
 from interp.errors import ImageError, InterpError, SampleError
-from interp.explore.change import Change
-from interp.explore.code import reproduction
+from interp.explore.change import Change, reproduction
 from interp.explore.exploration import Exploration, Reading
 from interp.explore.figures import empty_figure, head_figure, image_figure, token_at, tokens_in
 from interp.explore.screen import page

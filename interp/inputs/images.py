@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from interp.errors import ImageError
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.text import brief
 
 __all__ = [

@@ -16,7 +16,7 @@ from interp.inputs.footprints import covered_area, squash
 from interp.inputs.masks import Mask, covered_by, union
 from interp.inputs.notebook import token_map_html
 from interp.inputs.sample import Box, BoxLike, as_boxes
-from interp.inputs.words import word_spellings
+from interp.inputs.text import word_spellings
 
 __all__ = ["TokenMap", "Word", "word"]
 

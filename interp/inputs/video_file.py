@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ImageError, SampleError
+from interp.inputs.files import unreadable
 from interp.inputs.images import MAX_PIXELS
-from interp.inputs.paths import unreadable
 from interp.inputs.text import brief
 
 __all__ = ["MOST_FRAMES", "VideoFile", "decoded", "opened"]

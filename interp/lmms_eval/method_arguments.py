@@ -8,7 +8,7 @@ from typing import Any, Literal
 from interp.data.open import named
 from interp.errors import StudyError
 from interp.methods import HGAI, PAI, AdaptVis, Method, Plain, VGRefine, ViCrop
-from interp.models.answers_only import ANSWERS_ONLY
+from interp.models.refusals import ANSWERS_ONLY
 from interp.study import ModelSpec
 from interp.study.refinement.method_choice import grounding
 from interp.study.refinement.task import resolved

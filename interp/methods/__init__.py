@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from interp.methods.ccd import CCD
 from interp.methods.hgai import HGAI
-from interp.methods.method import Answer, Method, Samples
+from interp.methods.method import Answer, Method, Plain, Samples
 from interp.methods.pai import PAI
-from interp.methods.plain import Plain
 from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
 from interp.methods.vcd import VCD

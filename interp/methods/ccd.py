@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.errors import MethodError, PromptError
-from interp.methods.edited_generation import EditedGeneration
+from interp.methods.method import EditedGeneration
 from interp.tracing import ClinicalContrast, Decoding
 
 __all__ = ["CCD"]

@@ -1,4 +1,9 @@
-"""What every method is: a value that answers samples. And what an answer holds."""
+"""What every method is: a value that answers samples. And what an answer holds.
+
+What methods have in common whose answer is one generation under the same edits for every sample.
+
+The unedited model, for comparison.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +18,20 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import MethodError
+from interp.indicators.indicator_checks import check_call
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
-from interp.tracing import Batch, Cost, Mllm, Prefix, Trace
+from interp.tracing import Batch, Cost, Decoding, Edit, Mllm, Prefix, Trace
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
 from interp.tracing.passes.prefix_pass import Samples
 
 __all__ = [
     "BATCH_SIZE",
     "Answer",
+    "EditedGeneration",
     "Method",
+    "Plain",
     "Samples",
     "answers",
     "each_in_batches",
@@ -167,3 +175,69 @@ def n_tokens(max_new_tokens: Any) -> int:
             f"{max_new_tokens!r}."
         )
     return int(max_new_tokens)
+
+
+class EditedGeneration:
+    """A method that answers by one generation, under edits and a decoding that do not depend on the sample."""
+
+    def edits(self, mllm: Mllm) -> Sequence[Edit]:
+        """The edits, for `mllm.trace`; none unless the method has some."""
+        return []
+
+    @property
+    def decoding(self) -> Decoding:
+        """How tokens are chosen, for `mllm.trace`; greedily unless the method says otherwise."""
+        return Decoding()
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What `Answer.details` of each sample hold."""
+        return {}
+
+    def answer(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        max_new_tokens: int = 16,
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> list[Answer]:
+        """The answers to these samples, in their order, in micro-batches. Cost: one generation.
+
+        A contrast costs a second one. `Answer.logits` are those after edits and contrast.
+
+        Args:
+            mllm: The model.
+            samples: The samples, or a batch or prefix of them.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            max_new_tokens: How many tokens to generate at most, one or more.
+            batch_size: Samples in one pass at most.
+            progress: Whether to show a bar where there are several micro-batches.
+
+        Raises:
+            SiteError: Layers the model does not have.
+            MethodError: `max_new_tokens` below 1.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        check_call(mllm, prompt)
+        generate = n_tokens(max_new_tokens)
+        options = {"decoding": self.decoding, "batch_size": batch_size, "progress": progress}
+        trace = mllm.trace(samples, prompt=prompt, edits=self.edits(mllm), generate=generate, **options)
+        return answers(trace, trace.cost, [dict(self.details) for _ in trace])
+
+    def repeat(self, mllm: Mllm, answers: Sequence[Answer]) -> Sequence[Edit]:
+        """The edits that gave these answers, for another trace of the same batch."""
+        return self.edits(mllm)
+
+
+@dataclass(frozen=True)
+class Plain(EditedGeneration):
+    """The unedited model's greedy answer, with which every method is compared."""
+
+    name: ClassVar[str] = "Plain"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as JSON values."""
+        return {"method": self.name}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from interp.errors import MethodError
 from interp.indicators.indicator_checks import check_number, check_one_of
-from interp.methods.edited_generation import EditedGeneration
+from interp.methods.method import EditedGeneration
 from interp.methods.published_layers import chosen_layers, editable_layers, layer_indices
 from interp.tracing import Boost, Contrast, Decoding, Mllm, Site
 

@@ -13,10 +13,10 @@ from scipy.special import softmax
 from interp.errors import MethodError
 from interp.indicators.indicator_checks import check_call, check_number, check_whole
 from interp.inputs.prompt import Prompt
-from interp.methods.edited_generation import EditedGeneration
 from interp.methods.method import (
     BATCH_SIZE,
     Answer,
+    EditedGeneration,
     Samples,
     answers,
     each_in_batches,

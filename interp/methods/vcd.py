@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from interp.errors import MethodError, PromptError
 from interp.indicators.indicator_checks import check_number
-from interp.methods.edited_generation import EditedGeneration
+from interp.methods.method import EditedGeneration
 from interp.tracing import Contrast, Decoding, NoisedImage
 
 __all__ = ["VCD"]

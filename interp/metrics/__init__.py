@@ -18,8 +18,8 @@ from interp.metrics.faithfulness import (
     tokens_first,
 )
 from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
+from interp.metrics.map_and_mask import positive_part
 from interp.metrics.metric import METRICS, Metric, named
-from interp.metrics.positive_part import positive_part
 from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
 
 __all__ = [

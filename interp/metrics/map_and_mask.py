@@ -1,10 +1,13 @@
-"""The map and the mask that metrics of agreement with boxes take, checked in one place."""
+"""The map and the mask that metrics of agreement with boxes take, checked in one place.
+
+The positive part of signed weights, chosen by name where a metric needs a distribution.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from scipy.special import xlogy
 from interp.errors import MapError
 from interp.metrics.numbers import plain_array, real_numbers
 
-__all__ = ["Pair", "check"]
+__all__ = ["Pair", "check", "positive_part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,3 +192,31 @@ def _check_labels(map: Any, mask: Any) -> None:
                 f"the map and the mask have different labels along {own!r}, and they are read by position. Align them "
                 "with xarray.align, or pass .values."
             )
+
+
+Map = TypeVar("Map", xr.DataArray, np.ndarray)
+
+
+def positive_part(map: Map) -> Map:
+    """Returns max(w, 0) of each weight w: what a token adds, without what others take away. NaN stays NaN.
+
+    Rows of gated DeltaNet layers are signed. `attention_ratio`, `kl_divergence` and the other metrics that need a
+    distribution refuse them as they are; this says that the negative weights are left out.
+
+    Args:
+        map: Weights, (..., token). A labelled array keeps its labels; its name becomes "positive part of …".
+
+    Raises:
+        MapError: Not an array of real numbers.
+
+    >>> positive_part(np.array([0.5, -0.25, 0.0]))
+    array([0.5, 0. , 0. ])
+    """
+    given: Any = map
+    values = real_numbers(given, "positive_part takes an array of real numbers (..., token)", MapError)
+    if not isinstance(given, xr.DataArray):
+        return np.maximum(values, 0)  # pyright: ignore[reportReturnType]
+    made = given.copy(data=np.maximum(given.values, 0))
+    made.name = f"positive part of {given.name or 'a map'}"
+    made.attrs = {**given.attrs, "signed": False}
+    return made  # pyright: ignore[reportReturnType]

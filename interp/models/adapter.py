@@ -15,8 +15,7 @@ from transformers import CONFIG_MAPPING
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.answers_only import ANSWERS_ONLY, AnswersOnly
-from interp.models.refusals import answers, refusal
+from interp.models.refusals import ANSWERS_ONLY, AnswersOnly, answers, refusal
 
 __all__ = [
     "BUILT_IN",
@@ -42,36 +41,36 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.glm:Glm4v",
     "interp.models.families.glm:Glm46V",
     "interp.models.families.glm:Glm4vMoe",
-    "interp.models.families.qwen3_5:Qwen35",
-    "interp.models.families.qwen3_5:Qwen35Moe",
+    "interp.models.families.qwen:Qwen35",
+    "interp.models.families.qwen:Qwen35Moe",
     "interp.models.families.internvl:InternVl",
     "interp.models.families.cohere:AyaVision",
     "interp.models.families.cohere:Cohere2Vision",
-    "interp.models.families.gemma3:Gemma3",
-    "interp.models.families.gemma3n:Gemma3n",
-    "interp.models.families.llama4:Llama4",
-    "interp.models.families.gemma4:Gemma4",
-    "interp.models.families.gemma4:Gemma4Unified",
+    "interp.models.families.gemma:Gemma3",
+    "interp.models.families.gemma:Gemma3n",
+    "interp.models.families.llama:Llama4",
+    "interp.models.families.gemma:Gemma4",
+    "interp.models.families.gemma:Gemma4Unified",
     "interp.models.families.lfm2_vl:Lfm2Vl",
     "interp.models.families.idefics:Idefics3",
-    "interp.models.families.idefics2:Idefics2",
+    "interp.models.families.idefics:Idefics2",
     "interp.models.families.aria:Aria",
     "interp.models.families.blip2:Blip2",
     "interp.models.families.blip2:InstructBlip",
     "interp.models.families.idefics:SmolVlm",
     "interp.models.families.minicpmv:MiniCpmV46",
     "interp.models.families.molmo2:Molmo2",
-    "interp.models.families.paligemma:PaliGemma",
+    "interp.models.families.gemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
-    "interp.models.families.mllama:Mllama",
+    "interp.models.families.llama:Mllama",
     "interp.models.families.vila:Vila",
     "interp.models.families.deepseek_vl:DeepseekVl",
     "interp.models.families.deepseek_vl:DeepseekVlHybrid",
-    "interp.models.families.vipllava:VipLlava",
-    "interp.models.families.fast_vlm:FastVlm",
+    "interp.models.families.llava:VipLlava",
+    "interp.models.families.llava:FastVlm",
     "interp.models.families.ovis2:Ovis2",
-    "interp.models.families.got_ocr2:GotOcr2",
-    "interp.models.families.lighton_ocr:LightOnOcr",
+    "interp.models.families.ocr:GotOcr2",
+    "interp.models.families.ocr:LightOnOcr",
     "interp.models.families.kimi_k25:KimiK25",
 )
 """The built-in families, module:class; imported on first use."""

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from interp.errors import ModelError
-from interp.models.remote_code import import_bitsandbytes
+from interp.models.configs import import_bitsandbytes
 
 __all__ = ["WEIGHTS", "add_lora", "lora_settings"]
 

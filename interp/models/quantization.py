@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from interp.errors import ModelError
-from interp.models.remote_code import refuse_kernels
+from interp.models.configs import refuse_kernels
 
 __all__ = ["QUANTIZATIONS", "quantization_config"]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from interp.reader_study.key import Key, read_key
-from interp.reader_study.pack import Pack, write_pack
+from interp.reader_study.pack import Pack, stored_maps, write_pack
 from interp.reader_study.result import ReaderResult, read_study
-from interp.reader_study.stored_maps import stored_maps
 
 __all__ = ["Key", "Pack", "ReaderResult", "read_key", "read_study", "stored_maps", "write_pack"]

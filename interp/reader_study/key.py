@@ -10,9 +10,9 @@ from typing import Any
 
 from interp.data.lines import as_path, file_bytes, json_object, shown
 from interp.errors import DataError
+from interp.inputs.files import canonical, checksum, write_atomically
 from interp.inputs.text import brief, faulty_text
 from interp.report.form import FormScale, ScaleOption
-from interp.run.files import canonical, checksum, write_atomically
 
 __all__ = ["FORMAT", "QUESTION", "Key", "KeyItem", "choice_scale", "read_key", "write_key"]
 

@@ -15,9 +15,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.errors import StudyError
+from interp.inputs.files import as_path, write_atomically
 from interp.report.reflow import Space, n_columns, reflowed
 from interp.report.tables import write_csv
-from interp.run.files import as_path, write_atomically
 
 __all__ = ["FORMATS", "WIDTHS", "check_export", "export_figures", "export_tables", "latex", "printable"]
 

@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from interp.inputs.files import as_path, write_atomically
 from interp.report.reflow import reflowed
-from interp.run.files import as_path, write_atomically
 
 __all__ = [
     "Cell",

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
-from interp.run.files import as_path, write_atomically
+from interp.inputs.files import as_path, write_atomically
 from interp.stats import MIN_GROUPS, per_group
 
 __all__ = [

@@ -5,8 +5,7 @@ The command `interp reproduce`.
 
 from interp.reproduce.arguments import Request
 from interp.reproduce.index_page import write_index
-from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named
-from interp.reproduce.scripts import scripts_folder
+from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named, scripts_folder
 from interp.reproduce.session import Session, State
 
 __all__ = [

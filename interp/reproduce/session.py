@@ -13,9 +13,9 @@ from typing import IO, Any, Literal
 
 import interp
 from interp.errors import RunError
+from interp.inputs.files import canonical, digest, file_checksum, read_json, write_atomically
 from interp.reproduce.arguments import Request
 from interp.reproduce.registry import Figure
-from interp.run.files import canonical, digest, file_checksum, read_json, write_atomically
 
 __all__ = ["RECORD", "Session", "State"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from interp.errors import RunError
-from interp.run.join import join_tables
+from interp.run.merge import join_tables
 from interp.run.plan import shards_of
 from interp.run.progress import Progress, Track
 from interp.run.sessions import begin_session, publish

@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from interp.run.ahead import Ahead, check_loaders
+from interp.inputs.files import as_path, remove_leftovers
 from interp.run.cache import ProcessCache
-from interp.run.files import as_path, remove_leftovers
 from interp.run.plan import shards_of
 from interp.run.prepare import PreparedTask, Unit, units_of
 from interp.run.progress import Progress
 from interp.run.sessions import Ledger
-from interp.run.shards import Job, compute_shard
+from interp.run.shards import Ahead, Job, check_loaders, compute_shard
 from interp.run.store import RunFolder
 from interp.run.task import Portable, Task
 from interp.run.workers import Workers, compute_units, packed_jobs, store_sent_files

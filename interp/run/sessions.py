@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp.run.files import read_json
+from interp.inputs.files import read_json
 from interp.run.store import RunFolder
 
 __all__ = [

@@ -16,12 +16,15 @@ A truncated, damaged or foreign file is therefore detected and computed again.
 
 `plan.json` is a function of the task alone. It holds its own sha256, so that a damaged file is not taken for another
 plan.
+
+The version of the run store, and what to do with a folder of another one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -33,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.run.files import (
+from interp.inputs.files import (
     as_path,
     canonical,
     checksum,
@@ -45,7 +48,6 @@ from interp.run.files import (
     written_atomically,
 )
 from interp.run.plan import Plan
-from interp.run.store_version import SCHEMA_VERSION, check_version, note_other_versions
 from interp.run.task import FAILURES, Task
 
 __all__ = [
@@ -53,13 +55,16 @@ __all__ = [
     "RunFolder",
     "StoredPlan",
     "canonical",
+    "check_version",
     "digest",
     "folder_name",
+    "note_other_versions",
     "read_plan",
     "store_plan",
     "stored_version",
     "write_atomically",
 ]
+
 
 FILE = "plan.json"
 ENCODING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
@@ -410,3 +415,52 @@ def _parse(data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table
             return file.read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException):
         return None
+
+
+SCHEMA_VERSION = 4
+"""Raised when the meaning of what is stored changes; part of every study's hash.
+
+4: boxes are never borrowed from the same picture; a sample without a group belongs to its image by content; signs such
+   as < and + count in answers.
+3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
+2: every shard has a seal, the plan is stored, costs are kept per session.
+1: no seals; nothing inside a folder names the version.
+"""
+
+
+def check_version(found: Any, where: Path) -> None:
+    """Refuse what another version of the store wrote.
+
+    Raises:
+        RunError: `found` is not this version; the message says what to do with an older and a newer one.
+    """
+    if found == SCHEMA_VERSION:
+        return
+    newer = isinstance(found, int) and found > SCHEMA_VERSION
+    advice = (
+        "A newer interp wrote it: update interp to read it, or pass another out= to compute it anew."
+        if newer
+        else f"An older interp wrote it: read it with that version (its commit is in manifest.json), or move "
+        f"{where} away and run the study again; old and new shards are never mixed."
+    )
+    raise RunError(f"expected run store version {SCHEMA_VERSION} in {where}, got {found}. {advice}")
+
+
+def note_other_versions(out: Path, name: str, study: Mapping[str, Any]) -> None:
+    """Say on stderr that another version of the store already holds a study that is about to be computed."""
+    if "schema" not in study:
+        return
+    own = _without_version(study)
+    for file in sorted(out.glob(f"{name}-*/study.json")):
+        other = read_json(file)
+        if isinstance(other, dict) and other != study and _without_version(other) == own:
+            print(
+                f"{name}: {file.parent} holds this study in run store version {other.get('schema')}; this "
+                f"interp keeps version {study['schema']} and computes it anew beside it. Remove the other "
+                f"folder when you no longer need it.",
+                file=sys.stderr,
+            )
+
+
+def _without_version(study: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps({key: value for key, value in study.items() if key != "schema"}))

@@ -13,9 +13,7 @@ from interp.stats.intervals import (
     two_way_share,
     unpaired,
 )
-from interp.stats.mcnemar import Flips, flips
-from interp.stats.multiple_testing import holm
-from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
+from interp.stats.significance import Flips, PermutationTest, flips, holm, paired_test, unpaired_test
 from interp.stats.stratified_mean import stratified_mean
 from interp.stats.yes_no import yes_no_marks
 

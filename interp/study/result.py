@@ -21,10 +21,10 @@ from rich.text import Text
 
 from interp.data import Samples
 from interp.errors import InterpError, StudyError
+from interp.inputs.files import as_path
 from interp.inputs.notebook import block, facts
 from interp.report.export import FORMATS, check_export, export_figures, export_tables
 from interp.run import FAILURES, cost_of
-from interp.run.files import as_path
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
 from interp.study.fields import is_level

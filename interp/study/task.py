@@ -25,9 +25,8 @@ from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
-from interp.run.columns import Records, TableRows, joined_rows
 from interp.run.store import SCHEMA_VERSION
-from interp.run.task import failure
+from interp.run.task import Records, TableRows, failure, joined_rows
 from interp.study.baselines import partners
 from interp.study.model_spec import ModelSpec, model_provenance, open_model
 from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Trace

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.tracing.ablation import AblateHeads
+    from interp.tracing.activation_edits import AblateHeads, AddResidual, PatchResidual, PatchRows
     from interp.tracing.cost import Cost
     from interp.tracing.derived.feature_activations import FeatureActivations
     from interp.tracing.derived.feature_fidelity import FeatureFidelity
@@ -21,15 +21,12 @@ if TYPE_CHECKING:
     from interp.tracing.encoding.batch import Batch
     from interp.tracing.loading import load, wrap
     from interp.tracing.model import Mllm
-    from interp.tracing.passes.contrast import ClinicalContrast, Contrast, NoisedImage
-    from interp.tracing.passes.decoding import Decoding
-    from interp.tracing.patches import PatchResidual, PatchRows
+    from interp.tracing.passes.decoding import ClinicalContrast, Contrast, Decoding, NoisedImage
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
-    from interp.tracing.steering import AddResidual
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 
@@ -84,8 +81,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ablation": ("AblateHeads",),
-    "steering": ("AddResidual",),
     "derived.feature_activations": ("FeatureActivations",),
     "derived.feature_fidelity": ("FeatureFidelity",),
     "derived.features": ("Features", "load_features"),
@@ -93,8 +88,7 @@ _HOMES = {
     "derived.head_means": ("head_means",),
     "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),
-    "passes.contrast": ("ClinicalContrast", "Contrast", "NoisedImage"),
-    "passes.decoding": ("Decoding",),
+    "passes.decoding": ("ClinicalContrast", "Contrast", "Decoding", "NoisedImage"),
     "edits": (
         "Apply",
         "Boost",
@@ -110,10 +104,7 @@ _HOMES = {
         "wrap",
     ),
     "model": ("Mllm",),
-    "patches": (
-        "PatchResidual",
-        "PatchRows",
-    ),
+    "activation_edits": ("AblateHeads", "AddResidual", "PatchResidual", "PatchRows"),
     "prefix": (
         "Prefix",
         "Prefixes",

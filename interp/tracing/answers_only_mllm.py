@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from interp.errors import EditError, ModelError, PromptError, SampleError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
-from interp.models.answers_only import AnswersOnly
+from interp.models.refusals import AnswersOnly
 from interp.tracing.cost import Meter
 from interp.tracing.edits import Edit, check_edits
 from interp.tracing.encoding.processed_images import ProcessedImages

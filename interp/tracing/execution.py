@@ -16,9 +16,9 @@ from torch import Tensor
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
-from interp.tracing.attention.work import LayerWork
+from interp.tracing.attention.call import LayerWork
+from interp.tracing.attention.delta_work import DeltaWork
 from interp.tracing.cost import Meter
-from interp.tracing.delta.work import DeltaWork
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.padding import Layout
@@ -45,8 +45,8 @@ from interp.tracing.passes.run import (
 from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import Experts, Read
-from interp.tracing.sample_selection import for_samples
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
+from interp.tracing.values import for_samples
 from interp.tracing.vision.work import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
 

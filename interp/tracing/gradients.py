@@ -30,7 +30,7 @@ from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.heads import Heads
 from interp.tracing.layers.layer_plan import Block
-from interp.tracing.layers.stacked_streams import side_by_side, stacked
+from interp.tracing.layers.residual import side_by_side, stacked
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as, make_prefix
 from interp.tracing.passes.run import embeddings, run_pass

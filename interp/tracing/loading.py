@@ -17,13 +17,12 @@ from transformers.utils import logging as transformers_logging
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter, attends_in, find
-from interp.models.answers_only import AnswersOnly
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
-from interp.models.configs import package_missing, read_config
+from interp.models.configs import package_missing, read_config, refuse_kernels
 from interp.models.peft_adapter import add_lora, lora_settings
-from interp.models.processing.processor_settings import with_settings
-from interp.models.processing.processors import load_processor
-from interp.models.remote_code import refuse_kernels
+from interp.models.processor_settings import with_settings
+from interp.models.processors import load_processor
+from interp.models.refusals import AnswersOnly
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.answers_only_mllm import AnsweringMllm, Untapped
 from interp.tracing.executors.hooks import Installation

@@ -19,8 +19,7 @@ from interp.inputs.sample import Sample
 from interp.tracing.edits import Edit
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.execution import apart
-from interp.tracing.executors.hooks import PATTERN
-from interp.tracing.executors.nnsight_hook import OfferedRows, offered_rows
+from interp.tracing.executors.hooks import PATTERN, OfferedRows, offered_rows
 from interp.tracing.lens.lens import Lens, make_lens
 from interp.tracing.passes.decoding import Decoding
 from interp.tracing.passes.micro_batches import BATCH_SIZE

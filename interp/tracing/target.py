@@ -1,8 +1,12 @@
-"""A target: which tokens it stands for after each prompt, and their log-probability."""
+"""A target: which tokens it stands for after each prompt, and their log-probability.
+
+Logits in float32 of a model in half precision: their differences are not lost to rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -11,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Diff, Prompt, Target
@@ -23,10 +27,9 @@ from interp.tracing.execution import apart, ends, execute
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import Generation
-from interp.tracing.passes.wide_logits import wide_logits
 from interp.tracing.prefix import Prefix
 from interp.tracing.reasoning.thoughts import CLOSE, check_closed, said
-from interp.tracing.sample_selection import for_samples
+from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "check_target",
     "forced",
     "forced_values",
+    "is_half",
     "joined_scores",
     "likeliest",
     "log_probabilities",
@@ -49,6 +53,7 @@ __all__ = [
     "score",
     "target_values",
     "texts_of",
+    "wide_logits",
 ]
 
 
@@ -312,7 +317,7 @@ def forced_values(mllm: WrappedModel, batch: Batch, aim: Aim, meter: Meter) -> F
 
 
 def _value(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The value of an aim for each sample, in a job; `there` is an `interp.tracing.remote.views.Views`."""
+    """The value of an aim for each sample, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
     return {"values": job["aim"].value(there.logits(job["keep"]))}
 
 
@@ -448,3 +453,39 @@ class _Follow:
         self.steps.append(logits)
         ids = [answer[min(at, len(answer) - 1)] for answer in self.answers]
         return torch.tensor(ids, device=logits.device)
+
+
+CHUNK = 2**24
+"""Weights of the output layer that are held in float32 at once."""
+
+
+def is_half(dtype: torch.dtype) -> bool:
+    """Whether numbers of this dtype have fewer digits than float32's."""
+    return dtype.is_floating_point and dtype.itemsize < 4
+
+
+@contextmanager
+def wide_logits(hf: Any) -> Iterator[None]:
+    """For the block, the output layer's products are summed and kept in float32, not rounded to the model's dtype.
+
+    A logit of 20 in bfloat16 is a multiple of 1/8, so differences of log-probabilities would be. What enters the output
+    layer is the model's own. Models in float32, and output layers that are more than a matrix, are left as they are.
+    """
+    head = hf.get_output_embeddings()
+    if type(head) is not nn.Linear or not is_half(head.weight.dtype):
+        yield
+        return
+    handle = head.register_forward_hook(_widened)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _widened(head: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
+    hidden, weight = given[0], head.weight
+    if not isinstance(weight, Tensor) or hidden.dtype != weight.dtype or hidden.device != weight.device:
+        return output  # under autocast, or with weights that are elsewhere
+    rows, step = hidden.float(), max(1, CHUNK // weight.shape[1])
+    logits = torch.cat([rows @ part.float().T for part in weight.split(step)], dim=-1)
+    return logits if not isinstance(head.bias, Tensor) else logits + head.bias.float()

@@ -22,12 +22,11 @@ from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.encoder import Encoder
 from interp.tracing.encoding.rope import Rope, position_ids
 from interp.tracing.executors.hooks import Installation
-from interp.tracing.layers.decoder_layers import Decoder, Shape
+from interp.tracing.layers.decoder_layers import Decoder, Shape, key_layers
 from interp.tracing.layers.experts import router_paths
-from interp.tracing.layers.key_layers import key_layers
 from interp.tracing.layers.visibility import Visibility, chunks, windows
-from interp.tracing.parameters.devices import execution_device
 from interp.tracing.parameters.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
+from interp.tracing.parameters.placement import execution_device
 from interp.tracing.parameters.weights import versions
 from interp.tracing.prefix import Prefixes
 from interp.tracing.site import LayerKind

@@ -5,7 +5,7 @@
 
 Deterministic: the same archives give the same bytes. Needs pip, apt-get, dpkg-deb and the extra `data`.
 
-The rules are those of `interp.data.build`, and `interp.data_build.folder` writes the files, as for `interp data build`.
+The rules are those of `interp.data.build`; `interp.data_build.pipeline` writes the files, as `interp data build` does.
 What is here is the choice of sources, splits and questions of this one set.
 SOURCES.md beside the images says what was taken from where, under which licence; its counts are written here.
 """
@@ -23,8 +23,8 @@ from pathlib import Path
 
 from interp.data import build
 from interp.data.build import lottery
-from interp.data_build.folder import as_lines, encoded, rounded
-from interp.run.files import write_atomically
+from interp.data_build.pipeline import as_lines, encoded, rounded
+from interp.inputs.files import write_atomically
 from studies.medical_data.balanced import Asked, Presence, nuclei_questions
 from studies.medical_data.readers import SOURCES, Item, Read, Source
 

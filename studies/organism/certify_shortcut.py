@@ -16,8 +16,7 @@ import torch
 
 import interp
 from interp.cli import run_script
-from interp.data.scenes import Question
-from interp.data.shortcut_scenes import MarkedScene, marked_scenes
+from interp.data.scenes import MarkedScene, Question, marked_scenes
 from interp.report.tables import write_csv
 from interp.stats import paired
 from studies.organism.certify import interval, log_probabilities, word_ids

@@ -15,8 +15,7 @@ import torch
 from transformers import LlavaProcessor
 
 from interp.cli import run_script
-from interp.data.scenes import SIZE
-from interp.data.shortcut_scenes import random_marked_scene
+from interp.data.scenes import SIZE, random_marked_scene
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.organism import folder
 from studies.organism.lessons import ASPECTS, Lesson, inside, said, scene_patches

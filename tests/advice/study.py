@@ -23,11 +23,11 @@ from PIL import Image
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import RunError
+from interp.inputs.files import as_path, write_atomically
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.methods import VGRefine
 from interp.run import Outcome, RunFolder, Workers, merge, run_task
-from interp.run.files import as_path, write_atomically
-from interp.run.join import join_tables
+from interp.run.merge import join_tables
 from interp.run.shards import schemas_of
 from interp.stats import paired_test
 from interp.study import KnockoutSweep, LayerSweep, choose_layer, truth

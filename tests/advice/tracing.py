@@ -13,7 +13,7 @@ import torch
 
 import interp
 from interp.conformance.tiny import kit, recipe, tiny
-from interp.conformance.tiny.thinking import tiny_thinking
+from interp.conformance.tiny.one_grid import tiny_thinking
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.lens import Lens
@@ -152,10 +152,10 @@ ROWS: list[tuple[str, str, str]] = [
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
 
 ELSEWHERE: dict[str, str] = {
-    "{…}.forward does not call transformers'": "tests/tracing/delta/test_tap.py::test_a_forward_that_calls_no_rule_is_named",
-    "the weights of this {…} are moved by accelerate": "tests/tracing/delta/test_tap.py::test_weights_that_accelerate_fetches_are_named",
-    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/delta/test_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
-    "mode='zero' sets weights of a softmax": "tests/tracing/delta/test_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
+    "{…}.forward does not call transformers'": "tests/tracing/attention/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
+    "the weights of this {…} are moved by accelerate": "tests/tracing/attention/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
+    "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/attention/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
+    "mode='zero' sets weights of a softmax": "tests/tracing/attention/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
     "layer {…} of the vision tower was seen to attend over": "tests/tracing/vision/test_rows.py::test_an_adapter_that_miscounts_is_refused",
     "the vision tower has {…} positions, but the adapter": "tests/tracing/derived/test_outlying_norms.py::test_an_adapter_that_miscounts_is_refused",

@@ -61,8 +61,8 @@ ELSEWHERE: dict[str, str] = {
     "the video {…} has {…} frames. Cut": "a file of a million frames",
     "a video has {…} frames; at most": "a million frames",
     "{…} shows images and frames at": "a checkpoint whose two processors differ",
-    "frames are resized by one of": "tests/models/processing/test_video_processors.py::test_settings_that_cannot_be_followed",
-    'a size of frames is "height" and "width"': "tests/models/processing/test_video_processors.py::test_settings_that_cannot_be_followed",
+    "frames are resized by one of": "tests/models/test_without_torchvision.py::test_settings_that_cannot_be_followed",
+    'a size of frames is "height" and "width"': "tests/models/test_without_torchvision.py::test_settings_that_cannot_be_followed",
 }  # the beginning of a message: why no row follows it, or the test that does
 
 

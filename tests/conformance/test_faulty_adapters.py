@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from interp.conformance import BREAKS, broken_adapter, check
-from interp.conformance.sample_images import smooth
+from interp.conformance.subject import smooth
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 

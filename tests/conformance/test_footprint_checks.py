@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from interp.conformance.footprint_checks import _widest_gap, choose, groups_of
-from interp.conformance.sample_images import shapes, smooth
-from interp.conformance.subject import inner_box, repainted
+from interp.conformance.subject import inner_box, repainted, shapes, smooth
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, concatenate, lay
 from interp.inputs.tokens import TokenMap

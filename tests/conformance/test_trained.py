@@ -13,7 +13,7 @@ import tests.trained_like as trained_like
 from interp.conformance import CHECKS, Subject, check
 from interp.conformance.check_result import CheckResult
 from interp.conformance.read_checks import Agreement
-from interp.conformance.sample_images import photo, smooth
+from interp.conformance.subject import photo, smooth
 from interp.conformance.suite import seconds_left
 from interp.tracing import Mllm, Rows, Site
 from interp.tracing.attention import call as attention_call

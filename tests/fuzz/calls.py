@@ -17,7 +17,7 @@ import torch
 import interp
 from interp import conformance, data, data_build, indicators, methods, metrics, models, stats, study
 from interp.conformance.tiny import tiny
-from interp.conformance.tiny.thinking import tiny_thinking
+from interp.conformance.tiny.one_grid import tiny_thinking
 from interp.inputs.sample import Sample
 from interp.metrics import scorers
 from interp.tracing import Cost

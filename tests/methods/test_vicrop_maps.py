@@ -11,8 +11,7 @@ import torch
 from einops import rearrange, reduce
 
 import tests.tiny as small
-from interp.conformance.sample_images import smooth
-from interp.conformance.subject import inner_box, repainted
+from interp.conformance.subject import inner_box, repainted, smooth
 from interp.conformance.tiny import tiny
 from interp.errors import MethodError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT

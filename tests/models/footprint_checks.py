@@ -16,7 +16,7 @@ from interp.inputs.footprints import Footprints, check_layout
 from interp.inputs.sample import Box
 from interp.inputs.tokens import TokenMap
 from interp.models.base import Family
-from interp.tracing.layers.stacked_streams import side_by_side
+from interp.tracing.layers.residual import side_by_side
 
 torch.set_num_threads(1)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import transformers
 
+from interp.models.families.kimi_k25 import KimiImages
+from interp.models.families.llama import Llama4ImageProcessorPil
 from interp.models.modeling import register
-from interp.models.processing.kimi_images import KimiImages
-from interp.models.processing.llama4_images import Llama4ImageProcessorPil
-from interp.models.processing.processors import molmo2_images
-from interp.models.processing.torch_images import gemma4_unified_images, lfm2_vl_images
+from interp.models.processors import molmo2_images
+from interp.models.without_torchvision import gemma4_unified_images, lfm2_vl_images
 from tests.models.real_parts import NEXT, ONEVISION
 
 register()

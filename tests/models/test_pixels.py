@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.conformance.sample_images import smooth
-from interp.conformance.subject import inner_box, repainted
+from interp.conformance.subject import inner_box, repainted, smooth
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.sample import Sample

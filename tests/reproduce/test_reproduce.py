@@ -192,7 +192,7 @@ def test_wrong_requests_say_what_is_right(tmp_path: Path, monkeypatch: pytest.Mo
         Request(tmp_path, models=())
     with pytest.raises(RunError, match=r"holds no script. Pass --studies FOLDER"):
         scripts_folder(tmp_path)
-    monkeypatch.setattr("interp.reproduce.scripts.MARK", "nowhere.py")
+    monkeypatch.setattr("interp.reproduce.registry.MARK", "nowhere.py")
     with pytest.raises(
         RunError, match=r"not part of the installed package at .*interp reproduce --studies FOLDER"
     ):

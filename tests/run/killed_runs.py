@@ -21,7 +21,7 @@ from typing import Any
 
 from fake_task import Roots  # first: it keeps torch out
 
-from interp.inputs import atomic_files
+from interp.inputs import files
 from interp.run import run_task
 
 PLACES = ("half a write", "before fsync", "before rename", "after rename")
@@ -108,7 +108,7 @@ def die_inside(place: str, number: int) -> None:
         if begun[0] == number and place == "after rename":
             die()
 
-    atomic_files.open, os.fsync, os.replace = opened, synced, renamed  # pyright: ignore
+    files.open, os.fsync, os.replace = opened, synced, renamed  # pyright: ignore
 
 
 def tell(out: Path, **what: Any) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.inputs import atomic_files
-from interp.run import files, merge, run_task
+from interp.inputs import files
+from interp.run import merge, run_task
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints, leftovers
 
@@ -61,7 +61,7 @@ def fill(monkeypatch: pytest.MonkeyPatch, where: str, number: int) -> None:
     if where == "write":
         full = failing(lambda: None, number, errno.ENOSPC)
         opened = lambda path, mode: FullFile(builtins.open(path, mode), full)  # noqa: E731, SIM115
-        monkeypatch.setattr(atomic_files, "open", opened, raising=False)
+        monkeypatch.setattr(files, "open", opened, raising=False)
     else:
         name = {"fsync": "fsync", "rename": "replace"}[where]
         monkeypatch.setattr(os, name, failing(getattr(os, name), number, errno.ENOSPC))
@@ -161,7 +161,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(
     host = os.uname().nodename
     (folder.path / f".x.json.{host}.{2**22 + 1}.0123abcd.tmp").touch()  # of a dead process, in nobody's way
     read_only(monkeypatch)
-    monkeypatch.setattr(atomic_files, "open", opened_to_read, raising=False)
+    monkeypatch.setattr(files, "open", opened_to_read, raising=False)
     again = Roots(n=8, bad=(5,))
     assert run_task(again, tmp_path, progress=False).read_table("scores").num_rows == 14
     assert again.calls == []

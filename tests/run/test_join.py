@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from interp.run.join import join_tables
+from interp.run.merge import join_tables
 from interp.run.store import SCHEMA_VERSION, RunFolder
 
 SCHEMA = pa.schema(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import interp
-from interp.conformance.tiny.thinking import tiny_thinking
+from interp.conformance.tiny.one_grid import tiny_thinking
 
 __all__ = ["Script", "ids", "picture", "scripted"]
 

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 import tests.tiny as tiny
 from interp.errors import ModelError
-from interp.models.remote_code import refuse_kernels
+from interp.models.configs import refuse_kernels
 from interp.study.model_spec import model_label
 from interp.tracing import load, wrap
 

@@ -15,14 +15,8 @@ from interp.models.base import Maps
 __all__ = ["families", "recipe", "tiny"]
 
 _HOMES = {
-    "composed": ("aria", "idefics2"),
-    "cross": ("mllama",),
     "mixtures": ("glm46v", "glm4v", "glm4v_moe", "llama4", "qwen3_vl_moe"),
-    "convolutions": ("lfm2_vl",),
-    "hybrid": ("minicpmv4_6", "qwen3_5", "qwen3_5_moe"),
-    "llava_next_video": ("llava_next_video",),
     "grids": ("aya_vision", "cohere2_vision", "gemma4", "gemma4_unified", "molmo2"),
-    "altup": ("gemma3n",),
     "documents": (
         "deepseek_vl",
         "deepseek_vl_hybrid",
@@ -32,11 +26,11 @@ _HOMES = {
         "ovis2",
         "vipllava",
     ),
-    "latents": ("kimi_k25",),
-    "qformer": ("blip-2", "instructblip"),
     "one_grid": ("gemma3", "llava", "mistral3", "paligemma", "vila"),
     "qwen_vl": ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
-    "tiles": ("idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"),
+    "resamplers": ("aria", "blip-2", "idefics2", "instructblip", "mllama"),
+    "decoders": ("gemma3n", "kimi_k25", "lfm2_vl", "minicpmv4_6", "qwen3_5", "qwen3_5_moe"),
+    "tiles": ("idefics3", "internvl", "llava_next", "llava_next_video", "llava_onevision", "smolvlm"),
 }
 _HOME = {family: home for home, names in _HOMES.items() for family in names}
 

@@ -17,10 +17,10 @@ from interp.conformance.tiny.kit import (
     text_config,
     tokenizer,
 )
-from interp.models.processing.processors import gemma4_unified_processor as gemma4_unified_class
-from interp.models.processing.processors import images_only, molmo2_images
-from interp.models.processing.processors import molmo2_processor as molmo2_class
-from interp.models.processing.torch_images import gemma4_unified_images, module_of
+from interp.models.processors import gemma4_unified_processor as gemma4_unified_class
+from interp.models.processors import images_only, molmo2_images
+from interp.models.processors import molmo2_processor as molmo2_class
+from interp.models.without_torchvision import gemma4_unified_images, module_of
 
 __all__ = ["FAMILIES"]
 

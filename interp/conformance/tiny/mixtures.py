@@ -9,8 +9,8 @@ import transformers
 
 from interp.conformance.tiny import qwen_vl
 from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
-from interp.models.processing.llama4_images import Llama4ImageProcessorPil
-from interp.models.processing.processors import images_only
+from interp.models.families.llama import Llama4ImageProcessorPil
+from interp.models.processors import images_only
 
 __all__ = ["FAMILIES"]
 

@@ -1,4 +1,7 @@
-"""Tiny models of the families with one grid of tokens an image."""
+"""Tiny models of the families with one grid of tokens an image.
+
+A tiny LLaVA whose chat template has a switch for thoughts, and whose tokenizer has their marks.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,21 @@ from typing import Any
 import torch
 import transformers
 
-from interp.conformance.tiny.kit import FIRST_SPECIAL, VISION, TinyFamily, template, text_config, tokenizer
+from interp.conformance.tiny.kit import (
+    FIRST_SPECIAL,
+    VISION,
+    TinyFamily,
+    build,
+    template,
+    text_config,
+    tokenizer,
+)
 from interp.models.modeling import register
 from interp.models.modeling.vila_v1_5 import VilaConfig, VilaForConditionalGeneration, VilaProcessor
-from interp.models.processing.processors import pixtral_processor
+from interp.models.processors import pixtral_processor
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "tiny_thinking"]
+
 
 _LLAVA_SIDE, _LLAVA_PATCH = 56, 14
 
@@ -186,3 +198,24 @@ FAMILIES = {
     ),
 }
 """Each family's tiny model by its name."""
+
+
+_SWITCH = (
+    "{% if add_generation_prompt %}{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think> </think> {% elif enable_thinking is defined %}<think> {% endif %}{% endif %}"
+)
+"""Open when it is asked for, closed when it is switched off, left to the model otherwise."""
+
+
+def tiny_thinking(attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]:
+    """Returns a LLaVA with random weights that may think, and its processor.
+
+    Args:
+        attention: The model's attention implementation.
+        seed: The seed of the weights.
+    """
+    model = build(transformers.LlavaForConditionalGeneration, llava_config(), attention, seed)
+    processor = llava_processor()
+    processor.tokenizer = tokenizer(image_token="<image>", think_token="<think>", end_token="</think>")
+    processor.chat_template = template("<image>") + _SWITCH
+    return model, processor

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
-from interp.models.processing.processors import images_only, with_video
+from interp.models.processors import images_only, with_video
 
 __all__ = ["FAMILIES", "QWEN3_VL_PATCH", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
 

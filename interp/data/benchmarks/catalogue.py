@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from interp.data.benchmarks import mmmu, path_vqa, vqa_rad
+from interp.data.benchmarks.benchmark_rows import HUB
 from interp.data.benchmarks.huatuo import huatuo
 from interp.data.benchmarks.omnimedvqa import omnimedvqa
 from interp.data.benchmarks.pmc_vqa import pmc_vqa
-from interp.data.benchmarks.split_rows import HUB
 from interp.data.readers.slake import slake
 from interp.data.samples import Samples
 from interp.errors import DataError

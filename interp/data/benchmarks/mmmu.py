@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from interp.data.benchmarks.choices import letter_place
-from interp.data.benchmarks.split_rows import (
+from interp.data.benchmarks.benchmark_rows import (
     Published,
     SplitRow,
     check_columns,
     folder_of,
     has_image,
     image_cell,
+    letter_place,
 )
 from interp.data.lines import as_path, collect, read_json, shown
 from interp.data.questions import Wanted, checked_names, chosen_splits

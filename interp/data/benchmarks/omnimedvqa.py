@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from interp.data.benchmarks.choices import answer_among, check_multiple_choice
-from interp.data.benchmarks.split_rows import SplitRow, check_columns, existing_folder
+from interp.data.benchmarks.benchmark_rows import (
+    SplitRow,
+    answer_among,
+    check_columns,
+    check_multiple_choice,
+    existing_folder,
+)
 from interp.data.lines import collect, json_rows, read_json, shown
 from interp.data.questions import Wanted, checked_names, chosen_splits
 from interp.data.row_fields import as_path_in, text_of

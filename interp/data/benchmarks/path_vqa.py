@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from interp.data.benchmarks.split_rows import Published, folder_of, question_row
+from interp.data.benchmarks.benchmark_rows import Published, folder_of, question_row
 from interp.data.lines import collect, shown
 from interp.data.questions import Wanted, chosen_splits
 from interp.data.samples import Samples

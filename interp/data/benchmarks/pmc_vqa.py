@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp.data.benchmarks.choices import answer_among, check_multiple_choice, letter_place, unlettered
-from interp.data.benchmarks.split_rows import SplitRow, existing_folder, numbered
+from interp.data.benchmarks.benchmark_rows import (
+    SplitRow,
+    answer_among,
+    check_multiple_choice,
+    existing_folder,
+    letter_place,
+    numbered,
+    unlettered,
+)
 from interp.data.lines import as_path, collect, shown
 from interp.data.questions import Wanted, chosen_splits
 from interp.data.readers.csv import checked_cells, header_and_rows
@@ -17,7 +24,7 @@ from interp.data.samples import Samples
 from interp.data.table_rows import plain
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from interp.data.benchmarks.split_rows import Published, SplitRow, check_columns, folder_of, question_row
+from interp.data.benchmarks.benchmark_rows import Published, SplitRow, check_columns, folder_of, question_row
 from interp.data.lines import collect, json_rows, read_json
 from interp.data.questions import Wanted, chosen_splits, is_yes_or_no
 from interp.data.row_fields import as_path_in, optional_text, text_of

@@ -3,7 +3,6 @@
 Every bundled medical sample was made by these rules (`studies/medical_data`).
 """
 
-from interp.data.build.regions import REGIONS, body_region, modality
 from interp.data.build.sampling import diverse
 from interp.data.build.slices import (
     AREA,
@@ -27,7 +26,7 @@ from interp.data.build.slices import (
     square_size,
     window,
 )
-from interp.data.build.sources import RELATED, SOURCES, RelatedWork, SourceSet
+from interp.data.build.sources import REGIONS, RELATED, SOURCES, RelatedWork, SourceSet, body_region, modality
 from interp.data.build.templates import (
     ATTRIBUTE,
     LARGE,

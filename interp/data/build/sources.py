@@ -1,12 +1,34 @@
-"""The 44 source sets of VGMED (the paper's table C.2) and the samples of related works (table B.1), as facts."""
+"""The 44 source sets of VGMED (table C.2), related works (B.1), and modality and body region in the paper's words.
+
+Shares of modality and body region of samples, and of the paper's 44 source sets (figure 2b).
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RELATED", "SOURCES", "RelatedWork", "SourceSet"]
+import pandas as pd
+
+from interp.data.samples import Samples
+from interp.inputs.sample import Sample
+
+__all__ = [
+    "MODALITIES",
+    "OF",
+    "PAPER",
+    "REGIONS",
+    "RELATED",
+    "SOURCES",
+    "RelatedWork",
+    "SourceSet",
+    "body_region",
+    "modality",
+    "shares_of",
+    "shares_of_sources",
+]
 
 
 @dataclass(frozen=True)
@@ -41,3 +63,123 @@ SOURCES = tuple(
 """Table C.2 of arXiv 2603.14323, in its order."""
 RELATED = tuple(RelatedWork(**one) for one in _READ["related"])
 """Table B.1 of arXiv 2603.14323, in its order."""
+
+
+REGIONS = ("Head & neck", "Thorax", "Abdomen", "Pelvic", "Skin", "Others")
+"""The paper's body regions."""
+MODALITIES = {
+    "mri": "MR",
+    "magnetic resonance": "MR",
+    "computed tomography": "CT",
+    "pt": "PET",
+    "us": "Ultrasound",
+    "xray": "X-ray",
+    "x ray": "X-ray",
+    "cr": "X-ray",
+    "dx": "X-ray",
+    "fundus photography": "Fundus",
+    "dermoscopic": "Dermoscopy",
+    "endoscopic": "Endoscopy",
+}
+"""Other names of the paper's modalities, in lower case."""
+KNOWN = ("CT", "MR", "X-ray", "PET", "Ultrasound", "Endoscopy", "Fundus", "Dermoscopy", "Microscopy")
+UNSTATED = "not stated"
+WORDS = {
+    "Head & neck": (
+        "brain hemisphere hemispheres skull eye optic retina retinal fovea cochlea parotid mandible pharynx larynx "
+        "thyroid brainstem cerebellum ventricle temporal pituitary tongue oral macula head neck cerebral disc"
+    ),
+    "Thorax": (
+        "lung lungs heart aorta trachea esophagus oesophagus bronchus pulmonary breast airway pneumothorax pneumonia "
+        "rib clavicle clavicula scapula sternum myocardium atrium pleural thymus chest humerus pericardium"
+    ),
+    "Abdomen": (
+        "liver spleen kidney kidneys pancreas stomach gallbladder duodenum adrenal colon bowel intestine cava portal "
+        "hepatic renal abdomen abdominal iliopsoas appendix"
+    ),
+    "Pelvic": (
+        "bladder prostate uterus rectum femur femurs hip sacrum gluteus pelvis pelvic ovary testis pubis iliac cervix"
+    ),
+    "Skin": "skin melanoma nevus dermal mole",
+}
+"""Region → words of labels that lie in it. Words that lie in several regions, such as vertebra, are not here."""
+OF_WORD = {word: region for region, words in WORDS.items() for word in words.split()}
+
+
+def modality(sample: Sample) -> str:
+    """Returns the modality that `meta["modality"]` names, in the paper's words where it is one of them.
+
+    >>> modality(Sample("a.png", "?", meta={"modality": "mri"})), modality(Sample("a.png", "?"))
+    ('MR', 'not stated')
+    """
+    given = str(sample.meta.get("modality") or "").strip()
+    plain = given.lower().replace("_", " ").replace("-", " ")
+    known = {one.lower().replace("-", " "): one for one in KNOWN}
+    first = plain.split()[0] if plain else ""
+    return MODALITIES.get(plain) or known.get(plain) or known.get(first) or given or UNSTATED
+
+
+def body_region(sample: Sample) -> str:
+    """Returns the body region of a sample.
+
+    It is `meta["region"]` or `meta["body_region"]` where there is one. Else the words of `meta["label"]` decide: the
+    first that belongs to one region of `WORDS`. Dermoscopy is "Skin", fundus "Head & neck", endoscopy and microscopy
+    "Others". All else is "not stated".
+
+    >>> body_region(Sample("a.png", "?", meta={"label": "left kidney"}))
+    'Abdomen'
+    """
+    given = sample.meta.get("region") or sample.meta.get("body_region")
+    if isinstance(given, str) and given.strip():
+        return next((one for one in REGIONS if one.lower() == given.strip().lower()), given.strip())
+    words = str(sample.meta.get("label") or "").lower().replace("_", " ").replace("-", " ").split()
+    found = next((OF_WORD[word] for word in words if word in OF_WORD), None)
+    whole = {"Dermoscopy": "Skin", "Fundus": "Head & neck", "Endoscopy": "Others", "Microscopy": "Others"}
+    return whole.get(modality(sample)) or found or UNSTATED
+
+
+PAPER = "VGMED's 44 source sets"
+OF = {"modality": modality, "region": body_region}
+"""What is counted, and how it is read from a sample."""
+
+
+def shares_of(samples: Samples, name: str) -> pd.DataFrame:
+    """Returns one row a value of modality or region, the most frequent first.
+
+    Args:
+        samples: At least one sample.
+        name: What the column `data` says.
+
+    Returns:
+        Columns data, of ("modality" or "region"), value, n (samples) and share in (0, 1], which add up to 1 in each.
+    """
+    rows = []
+    for kind, of in OF.items():
+        counts = Counter(of(sample) for sample in samples)
+        rows += [_row(name, kind, value, n, n / len(samples)) for value, n in counts.items()]
+    return _sorted(rows)
+
+
+def shares_of_sources() -> pd.DataFrame:
+    """Returns the same of the 44 source sets: n is the number of sets; a set of k modalities counts 1/k for each."""
+    rows = []
+    for kind, field in (("modality", "modalities"), ("region", "regions")):
+        sets: Counter[str] = Counter()
+        weights: dict[str, float] = {}
+        for source in SOURCES:
+            values = getattr(source, field)
+            sets.update(values)
+            for value in values:
+                weights[value] = weights.get(value, 0.0) + 1 / len(values)
+        rows += [_row(PAPER, kind, value, n, weights[value] / len(SOURCES)) for value, n in sets.items()]
+    return _sorted(rows)
+
+
+def _row(data: str, of: str, value: str, n: int, share: float) -> dict[str, object]:
+    return {"data": data, "of": of, "value": value, "n": n, "share": share}
+
+
+def _sorted(rows: list[dict[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).sort_values(
+        ["of", "share", "value"], ascending=[True, False, True], ignore_index=True
+    )

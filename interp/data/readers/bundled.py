@@ -10,8 +10,7 @@ import numpy as np
 
 from interp.data.readers.jsonl import jsonl
 from interp.data.samples import Samples
-from interp.data.scenes import natural_samples
-from interp.data.shortcut_scenes import marked_samples
+from interp.data.scenes import marked_samples, natural_samples
 from interp.errors import DataError
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief

@@ -11,7 +11,7 @@ from interp.data.lines import as_path
 from interp.data.readers.vgmed import RowFormat, check_kind, read_rows
 from interp.data.samples import Samples
 from interp.inputs.boxes import check_format
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 
 __all__ = ["coco"]
 

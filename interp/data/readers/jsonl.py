@@ -10,8 +10,8 @@ from interp.data.lines import Row, as_path, read_lines, shown
 from interp.data.samples import Samples
 from interp.errors import InterpError
 from interp.inputs.boxes import check_format
+from interp.inputs.files import unreadable
 from interp.inputs.images import image_size
-from interp.inputs.paths import unreadable
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief
 from interp.inputs.video import FIELDS

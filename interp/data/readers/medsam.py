@@ -22,8 +22,8 @@ from interp.data.samples import Samples
 from interp.data.volume_slices import label_names, small_pieces
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_whole
+from interp.inputs.files import unreadable
 from interp.inputs.images import LazyImage
-from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from interp.data.build import piece_boxes
-from interp.data.labelled import VISIBLE, Asked
+from interp.data.labelled import VISIBLE, Asked, mask_values
 from interp.data.lines import Row, as_path, collect, read_json
-from interp.data.mask_files import mask_values
 from interp.data.readers.bundled import check_draw
 from interp.data.readers.vgmed import described
 from interp.data.row_fields import as_path_in

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 
 from interp.data.build import piece_boxes
-from interp.data.labelled import with_area
+from interp.data.labelled import mask_values, with_area
 from interp.data.lines import Row, as_path, collect, json_rows, read_json
-from interp.data.mask_files import mask_values
 from interp.data.questions import Wanted, chosen_splits, is_yes_or_no
 from interp.data.row_fields import as_number, as_path_in, boxes_of, text_of
 from interp.data.samples import Samples
 from interp.data.volume_slices import label_names, small_pieces
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_whole
+from interp.inputs.files import unreadable
 from interp.inputs.images import image_size
 from interp.inputs.masks import Mask
-from interp.inputs.paths import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 

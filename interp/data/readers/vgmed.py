@@ -16,8 +16,8 @@ from interp.data.row_fields import as_number
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
 from interp.inputs.boxes import check_format
+from interp.inputs.files import unreadable
 from interp.inputs.images import image_size
-from interp.inputs.paths import unreadable
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief, storable
 

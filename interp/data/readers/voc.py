@@ -17,7 +17,7 @@ from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of
 from interp.inputs.boxes import check_format
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
 

@@ -14,7 +14,7 @@ from typing import Any
 from interp.data.lines import read_json
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool, check_whole
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief

@@ -10,8 +10,7 @@ from typing import Any
 
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_one_of, check_whole
-from interp.inputs.text import brief
-from interp.inputs.words import word_spans
+from interp.inputs.text import brief, word_spans
 
 __all__ = ["EXTRACTS", "as_text", "check_extract", "extracted"]
 

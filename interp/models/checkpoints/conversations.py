@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from interp.errors import ModelError
-from interp.models.checkpoints.source_files import check_vocabulary
+from interp.models.checkpoints.checkpoint import check_vocabulary
 
 __all__ = ["HUATUO", "IMAGE", "LLAMA3", "MISTRAL", "VICUNA", "Conversation", "image_tokenizer", "pieces"]
 

@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from interp.errors import ModelError
-from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model
+from interp.models.checkpoints.checkpoint import Checkpoint, check, check_source_files, empty_model
 from interp.models.checkpoints.download import HUB_ID
 from interp.models.checkpoints.layout import open_original
-from interp.models.checkpoints.safetensors_files import Entry, write_shards
-from interp.models.checkpoints.source_files import check_source_files
+from interp.models.checkpoints.tensors import Entry, write_shards
 from interp.models.configs import raw_config
 
 __all__ = ["Converted", "convert", "model_card"]

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
-from interp.models.checkpoints.checkpoint import Checkpoint
+from interp.models.checkpoints.checkpoint import Checkpoint, check_vocabulary
 from interp.models.checkpoints.internvl_language import (
     CONTEXT,
     END,
@@ -32,11 +32,10 @@ from interp.models.checkpoints.internvl_language import (
     language_rules,
 )
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
-from interp.models.checkpoints.source_files import check_vocabulary
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
 from interp.models.modeling import register
 from interp.models.modeling.internvl_v1 import InternVLV1Config, InternVLV1ForConditionalGeneration
-from interp.models.processing.processors import images_only
+from interp.models.processors import images_only
 
 __all__ = ["InternVl", "make_processor", "read_tokenizer"]
 

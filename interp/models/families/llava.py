@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and all models in transformers' `llava` classes: one row-major grid per image."""
+"""LLaVA-1.5, ViP-LLaVA, FastVLM and all models in transformers' `llava` classes: one row-major grid per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from interp.models.base import Family
 from interp.models.resizing import cropped_window
 from interp.models.vision_patches import leading_tokens
 
-__all__ = ["Llava"]
+__all__ = ["FastVlm", "Llava", "VipLlava"]
+
 
 # Class tokens a vision tower puts before its patches, by model_type; for others the processor's setting counts.
 _CLASS_TOKENS = dict.fromkeys(("clip_vision_model", "dinov2", "dinov2_with_registers", "vit"), 1)
@@ -132,3 +133,58 @@ def _leading_tokens(cells: Footprints, extra: int) -> Footprints:
         )
     front = Footprints(np.full((extra, 4), np.nan), None, np.full(extra, "class"), np.zeros(extra, int))
     return concatenate([front, cells], one_image=True)
+
+
+class VipLlava(Llava):
+    """The `vipllava` family: the layers' features of a patch are joined side by side, so a token is still one patch."""
+
+    name = "vipllava"
+    model_types = ("vipllava",)
+    layout = (
+        "one row-major grid of patches, each with the features of five layers; centre-cropped, padded or squashed, by "
+        "its processor's settings"
+    )
+    examples = ("llava-hf/vip-llava-7b-hf", "llava-hf/vip-llava-13b-hf")
+
+    def leading(self, processor: Any, config: Any) -> int:
+        """Returns 0: the model always drops its tower's first token, whatever the processor counts."""
+        return 0
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """Returns ViP-LLaVA's prompt."""
+        head = "" if system is None else f"{system}###"
+        return f"{head}Human: " + "<image>\n" * n_images + f"{text}###Assistant:"
+
+
+class FastVlm(Llava):
+    """The `fast_vlm` family: LLaVA's processor, and a tower whose stride the processor knows as its `patch_size`."""
+
+    name = "fast_vlm"
+    model_types = ("fast_vlm",)
+    layout = "one row-major grid of a tower of convolutions; the image cropped, padded or squashed, by its processor"
+    examples = ("KamilaMila/FastVLM-0.5B", "KamilaMila/FastVLM-7B")
+    unread_tower = "it is made of convolutions and of attention in timm's own code"
+
+    def cell(self, processor: Any, config: Any) -> tuple[int, int]:
+        """Returns the tower's stride, in pixels; its config does not name it."""
+        stride = getattr(processor, "patch_size", None)
+        if not isinstance(stride, int) or stride < 1:
+            raise ModelError(
+                "fast_vlm's processor counts tokens by its patch_size, the stride of the tower in pixels; it is "
+                f"{stride!r}. Set processor.patch_size (FastVLM's: 64)."
+            )
+        return stride, stride
+
+    def leading(self, processor: Any, config: Any) -> int:
+        """Returns 0: the tower has no class token."""
+        return 0
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """Returns ChatML."""
+        system = "You are a helpful assistant." if system is None else system
+        head = f"<|im_start|>system\n{system}<|im_end|>\n"
+        return (
+            f"{head}<|im_start|>user\n"
+            + "<image>\n" * n_images
+            + f"{text}<|im_end|>\n<|im_start|>assistant\n"
+        )

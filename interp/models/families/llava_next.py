@@ -10,8 +10,7 @@ import numpy as np
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, joined_in_time, lay
 from interp.inputs.patch_map import Patches
-from interp.models.anyres import AnyRes, mesh, patch_lines
-from interp.models.anyres_patches import anyres_patches
+from interp.models.anyres import AnyRes, anyres_patches, mesh, patch_lines
 from interp.models.base import Family
 from interp.models.resizing import agree, cropped_window, one_image, pixel_size
 from interp.models.vision_patches import leading_tokens

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL (dense, experts): patches merged 2×2, one grid per image or pair of frames."""
+"""Qwen2-VL, 2.5-VL, 3-VL and Qwen3.5: patches merged 2×2, one grid per image or pair of frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, s
 from interp.models.base import Family
 from interp.models.resizing import agree, merged_patches, pixel_size, setting
 
-__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen3VlMoe", "Qwen25Vl"]
+__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen3VlMoe", "Qwen25Vl", "Qwen35", "Qwen35Moe"]
 
 
 class Qwen2Vl(Family):
@@ -139,3 +139,22 @@ def _limits(settings: Any) -> tuple[int, int]:
     """Returns the fewest and the most pixels, which the video processor has checked."""
     limits = pixel_size(settings)
     return limits["shortest_edge"], limits["longest_edge"]
+
+
+class Qwen35(Qwen3Vl):
+    """The `qwen3_5` family: three layers of gated DeltaNet (`linear_attn`) to one of attention (`self_attn`).
+
+    Its image processor and its merged patches are Qwen3-VL's; nothing of the tower is added to later layers.
+    """
+
+    name = "qwen3_5"
+    model_types = ("qwen3_5",)
+    examples = ("Qwen/Qwen3.5-9B",)
+
+
+class Qwen35Moe(Qwen35):
+    """The `qwen3_5_moe` family: Qwen3.5 with a mixture of experts in each layer."""
+
+    name = "qwen3_5_moe"
+    model_types = ("qwen3_5_moe",)
+    examples = ("Qwen/Qwen3.5-35B-A3B",)

@@ -15,8 +15,7 @@ from interp.run.shards import Job
 from interp.run.workers.options import Workers
 from interp.run.workers.processes import Processes
 from interp.run.workers.ray_cluster import RayCluster, packed_with_code
-from interp.run.workers.sent_files import SentFiles
-from interp.run.workers.worker import Message, about_this_process, raised
+from interp.run.workers.worker import Message, SentFiles, about_this_process, raised
 
 __all__ = ["Computed", "Pool", "compute_units", "dispatched", "packed_jobs"]
 

@@ -1,4 +1,7 @@
-"""What runs in a worker: it keeps its tasks and its model between units, and checks that it sees the driver's study."""
+"""What runs in a worker: it keeps its tasks and its model between units, and checks that it sees the driver's study.
+
+Files that a worker sends to the driver instead of writing them, for clusters without a shared file system.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,33 @@ import os
 import pickle
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from interp.errors import InterpError, RunError
+from interp.inputs.files import digest, write_atomically
 from interp.run.cache import ProcessCache
-from interp.run.files import digest
 from interp.run.prepare import Unit
 from interp.run.sessions import Ledger, code_fingerprint, versions
 from interp.run.shards import Job, compute_shard
+from interp.run.store import RunFolder
 from interp.run.task import Portable
-from interp.run.workers.sent_files import SentFiles, UnwrittenFolder
 
-__all__ = ["Message", "Worker", "WorkerTraceback", "about_this_process", "raised"]
+__all__ = [
+    "Message",
+    "SentFiles",
+    "UnwrittenFolder",
+    "Worker",
+    "WorkerTraceback",
+    "about_this_process",
+    "raised",
+    "store_sent_files",
+]
+
 
 Kind = Literal["ready", "done", "failed", "died"]
 
@@ -153,3 +169,53 @@ def _check(job: Job) -> None:
             f"expected a worker process to compute the study {job.folder.digest[:12]}, but it finds the "
             f"study {found[:12]} ({where_am_i()}). Do the processes see different devices, files or versions of interp?"
         )
+
+
+SentFiles = Mapping[str, bytes]
+"""The content of files by their path in the run's folder, in the order in which they are to be written."""
+
+
+@dataclass(frozen=True)
+class UnwrittenFolder(RunFolder):
+    """A run's folder that holds nothing and keeps in memory what is written to it.
+
+    Its path is that of the driver's folder, which may not exist on the worker's machine, or hold something else.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def like(cls, folder: RunFolder) -> UnwrittenFolder:
+        """Returns the unwritten folder of the same run."""
+        return cls(folder.path, folder.digest)
+
+    def check_there(self) -> None:
+        """Does nothing: the driver checks its folder when it writes."""
+
+    def read_shard(self, shard: int, tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table] | None:
+        """Returns None: no shard is here."""
+        return None
+
+    def read_json(self, name: str, default: Any) -> Any:
+        """Returns the default: no file is here."""
+        return default
+
+    def take(self) -> dict[str, bytes]:
+        """Returns what was written since the last call."""
+        taken = dict(self.files)
+        self.files.clear()
+        return taken
+
+    def _write(self, file: Path, data: bytes) -> None:
+        self.files[file.relative_to(self.path).as_posix()] = data
+
+
+def store_sent_files(folder: RunFolder, files: SentFiles) -> None:
+    """Writes what a worker sent into the run's folder, each file atomically and in order: a shard's seal is last.
+
+    Raises:
+        RunError: The folder is gone or cannot be written.
+    """
+    for name, data in files.items():
+        folder.check_there()
+        write_atomically(folder.path / name, data)

@@ -12,7 +12,7 @@ from interp.data import Samples
 from interp.data.open import sets
 from interp.errors import StudyError
 from interp.methods import Method, Plain, VGRefine
-from interp.models.answers_only import ANSWERS_ONLY
+from interp.models.refusals import ANSWERS_ONLY
 from interp.run import Workers
 from interp.study.benchmark.answer_rows import rows_text
 from interp.study.benchmark.paper_tables import paper_table

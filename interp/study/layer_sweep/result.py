@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.inputs.files import as_path, write_atomically
 from interp.metrics import METRICS
 from interp.report.tables import write_csv
-from interp.run.files import as_path, write_atomically
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
 from interp.study.layer_choice import (

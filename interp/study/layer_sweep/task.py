@@ -17,8 +17,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import named
 from interp.run import FAILURES
-from interp.run.columns import Columns, TableRows, joined_rows
-from interp.run.task import failure
+from interp.run.task import Columns, TableRows, failure, joined_rows
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
 from interp.study.layer_sweep.map_scoring import Scorable, columns_of, scored

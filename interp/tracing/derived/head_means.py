@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.tracing.ablation import AblateHeads
+from interp.tracing.activation_edits import AblateHeads
 from interp.tracing.attention.call import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
@@ -24,8 +24,8 @@ from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import Prefix, pass_inputs
-from interp.tracing.sample_selection import for_samples
 from interp.tracing.site import Site, select
+from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["head_means"]

@@ -46,7 +46,7 @@ def rollout(
 
 
 def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The shares and the logits, in a job on a server; `there` is an `interp.tracing.remote.views.Views`."""
+    """The shares and the logits, in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`."""
     calls = {i: call_at(attention_call(layer.self_attn)) for i, layer in enumerate(there.layers)}
     return {"logits": there.logits(), "share": _product(calls)}
 

@@ -16,11 +16,11 @@ from interp.inputs import archive
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.tracing.activation_edits import AddResidual
 from interp.tracing.edits import Steps
 from interp.tracing.passes.micro_batches import BATCH_SIZE
 from interp.tracing.reads import Residual
 from interp.tracing.site import Layers, Selector
-from interp.tracing.steering import AddResidual
 from interp.tracing.trace import trace
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -19,7 +19,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at
 from interp.tracing.layers.layer_plan import Block
-from interp.tracing.parameters.devices import together
+from interp.tracing.parameters.placement import together
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
@@ -101,7 +101,7 @@ def _asked(
 def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Any]:
     """The norms of each layer, and where `o_proj` is given something else than the heads' outputs.
 
-    Runs in a job on a server; `there` is an `interp.tracing.remote.views.Views`.
+    Runs in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`.
     """
     norms, changed = {}, []
     for layer in job["layers"]:

@@ -20,7 +20,7 @@ from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.models.vision_patches import patch_map
 from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch, Encoded, Images
-from interp.tracing.encoding.padded_tensors import alike, joined_images, left_padded
+from interp.tracing.encoding.padding import alike, joined_images, left_padded
 from interp.tracing.encoding.processed_images import Identity, ImagesKey, ProcessedImages
 from interp.tracing.encoding.rendering import (
     Rendered,

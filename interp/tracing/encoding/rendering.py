@@ -20,7 +20,7 @@ from interp.errors import PromptError
 from interp.inputs.argument_checks import check_text
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.words import word_spans
+from interp.inputs.text import word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.encoding.chat_templates import LARGEST, bounded
 

@@ -15,10 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import Call
-from interp.tracing.attention.work import LayerWork
-from interp.tracing.delta.tap import Rule, rule_name, rules
-from interp.tracing.delta.work import DeltaWork
+from interp.tracing.attention.call import Call, LayerWork
+from interp.tracing.attention.delta_work import DeltaWork, Rule, rule_name, rules
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.layers.experts import RouterWork

@@ -1,19 +1,37 @@
-"""The kinds of a decoder's layers, by what mixes their tokens, and the reads and edits that each kind takes."""
+"""The kinds of a decoder's layers, where their keys come from, and the reads and edits that each kind takes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
+from torch import nn
 
 from interp.errors import EditError, SiteError
 from interp.tracing.edits import AttentionEdit, Knockout
-from interp.tracing.layers.cross_layers import check_rows, is_cross
-from interp.tracing.site import LayerKind, Site, kinds_of
+from interp.tracing.encoding.padding import Layout
+from interp.tracing.site import ImageMask, LayerKind, Selector, Site, kinds_of
 
-__all__ = ["Decoder", "Shape", "layer_kinds", "mixer", "mixer_name"]
+__all__ = [
+    "CrossLayout",
+    "Decoder",
+    "RowsOfSharing",
+    "Shape",
+    "check_rows",
+    "every_row",
+    "is_cross",
+    "key_layers",
+    "layer_kinds",
+    "mixer",
+    "mixer_name",
+    "rows_of_sharing",
+]
+
 
 _MIXERS: dict[str, LayerKind] = {
     "linear_attn": "linear",
@@ -156,3 +174,145 @@ class Shape:
         """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
         n = max(self.linear.values(), default=0)
         return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
+
+
+_SLICES = "_maybe_slice_kv_shared_inputs"
+
+
+def key_layers(config: Any, n_layers: int) -> tuple[int, ...]:
+    """For each layer, the layer whose keys and values it attends to: itself, or the last of its kind that has some.
+
+    Args:
+        config: a text config; `num_kv_shared_layers` of its last layers have none, and `layer_types` are the kinds.
+        n_layers: how many layers there are.
+    """
+    n_own = n_layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
+    if n_own == n_layers:
+        return tuple(range(n_layers))
+    kinds = list(config.layer_types)
+    last = {kind: layer for layer, kind in enumerate(kinds[:n_own])}
+    return (*range(n_own), *(last[kind] for kind in kinds[n_own:]))
+
+
+class RowsOfSharing:
+    """Stands for the method by which a text model leaves rows out of its layers without keys.
+
+    In a pass of which only the last rows' logits are wanted, transformers leaves out the other rows of these layers.
+    They could then not be read or edited, so in a pass with work no row is left out. In any other the method runs
+    under the model's own attention name: where no mask is made, it decides by that name whether leaving out is exact.
+
+    Attributes:
+        every: whether no row is left out.
+    """
+
+    def __init__(self, model: Any, implementation: str) -> None:
+        self.every = False
+        self._model, self._implementation = model, implementation
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What the method returns: what it is given but the number of rows, cut to these rows or not."""
+        if self.every:
+            return given[:-1]
+        config = self._model.config
+        ours = config._attn_implementation_internal
+        config._attn_implementation_internal = self._implementation
+        try:
+            return getattr(type(self._model), _SLICES)(self._model, *given, **named)
+        finally:
+            config._attn_implementation_internal = ours
+
+
+def rows_of_sharing(hf: nn.Module, implementation: str) -> list[RowsOfSharing]:
+    """Puts a `RowsOfSharing` into each text model that has the method, and returns them."""
+    found = []
+    for module in hf.modules():
+        if hasattr(type(module), _SLICES):
+            found.append(RowsOfSharing(module, implementation))
+            module.__dict__[_SLICES] = found[-1]
+    return found
+
+
+@contextmanager
+def every_row(sharing: Sequence[RowsOfSharing]) -> Iterator[None]:
+    """For the block, no row is left out."""
+    for one in sharing:
+        one.every = True
+    try:
+        yield
+    finally:
+        for one in sharing:
+            one.every = False
+
+
+_ROWS = "the image is no part of this model's sequence, so its tokens are no rows"
+
+
+@dataclass(frozen=True, eq=False)
+class CrossLayout(Layout):
+    """Rows as in a pass over prompts; columns are the image's keys, which no padding comes before.
+
+    Attributes:
+        n_cross: Keys of a cross-attention layer.
+    """
+
+    n_cross: int = 0
+
+    @classmethod
+    def of(cls, layout: Layout, n_cross: int) -> CrossLayout:
+        """The layout of the cross-attention layers of the same pass."""
+        return cls(layout.columns, layout.n_columns, layout.offset, n_cross)
+
+    @property
+    def n_keys(self) -> int:
+        """Keys of a cross-attention layer."""
+        return self.n_cross
+
+    def keys(self, sample: int, positions: Int[np.ndarray, " key"]) -> Int[np.ndarray, " key"]:
+        """The columns, as the sample numbers them."""
+        return positions
+
+
+def is_cross(site: Site, layers: Collection[int], cross: Collection[int]) -> bool:
+    """Whether a site is of cross-attention layers, whose keys are the image's, in a model that has some.
+
+    Args:
+        site: Its queries and keys are checked.
+        layers: Its layers.
+        cross: The cross-attention layers of the model.
+
+    Raises:
+        SiteError: Keys that its layers do not have, layers of both kinds, or image tokens as rows.
+    """
+    check_rows(site)
+    named = {layer in cross for layer in layers}
+    if len(named) > 1:
+        raise SiteError(
+            f"layers={_layers(site)} name layers of two kinds, which have different keys. Write layers='cross' for "
+            "those with the image's keys, layers='attention' for those with the text's, or their numbers."
+        )
+    image = [_is_image(one) for one in site.groups[1]]
+    if True in named and not all(image):
+        raise SiteError(
+            f"keys={site.groups[1]!r}: cross-attention layers have no keys but the image's. Write keys='image' or "
+            "interp.image_mask(…), or layers='attention' for keys of the text."
+        )
+    if True not in named and any(image):
+        raise SiteError(
+            f"keys={site.groups[1]!r}: the image is no part of this model's sequence, so its self-attention layers "
+            "have no image keys. Write layers='cross' (mllm.layer_kinds names them), or keys='text'."
+        )
+    return True in named
+
+
+def check_rows(site: Site) -> None:
+    """Raise `SiteError` for image tokens as rows, of a model with cross-attention layers."""
+    if any(_is_image(one) for one in site.groups[0]):
+        raise SiteError(f"queries={site.groups[0]!r}: {_ROWS}. Write queries='text', or 'after_image'.")
+
+
+def _is_image(selector: Selector) -> bool:
+    return isinstance(selector, ImageMask) or (isinstance(selector, str) and selector == "image")
+
+
+def _layers(site: Site) -> str:
+    return repr(site.layers) if isinstance(site.layers, str) else str(list(site.layers))

@@ -17,14 +17,12 @@ from torch import Tensor
 
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.ablation import AblateHeads
+from interp.tracing.activation_edits import AblateHeads, AddResidual, PatchResidual, PatchRows
 from interp.tracing.edits import AttentionEdit, Edit, check_order
 from interp.tracing.encoding.padding import Layout
-from interp.tracing.layers.cross_layers import CrossLayout
-from interp.tracing.layers.decoder_layers import Decoder, Shape
+from interp.tracing.layers.decoder_layers import CrossLayout, Decoder, Shape
 from interp.tracing.layers.edit_cells import Cells, Change, Live, Patch
-from interp.tracing.layers.head_outputs import HeadWrite, ablation_of, head_writes
-from interp.tracing.layers.heads import Heads
+from interp.tracing.layers.heads import Heads, HeadWrite, ablation_of, head_writes
 from interp.tracing.layers.request import (
     Applied,
     LayerValues,
@@ -34,15 +32,14 @@ from interp.tracing.layers.request import (
     StreamChange,
     StreamPatch,
     StreamSelection,
+    refuse_rows_without_image,
+    refuse_rows_without_keys,
 )
-from interp.tracing.layers.rows_without_keys import refuse_rows_without_image, refuse_rows_without_keys
 from interp.tracing.layers.visibility import Visibility
 from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, vision_selection
-from interp.tracing.patches import PatchResidual, PatchRows
 from interp.tracing.reads import Experts, Read, Residual, Rows
 from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
-from interp.tracing.steering import AddResidual
 
 __all__ = [
     "Block",

@@ -1,4 +1,10 @@
-"""Reads and patches of the residual stream, planned for the padded tensors of a run and carried out."""
+"""Reads and patches of the residual stream, planned for the padded tensors of a run and carried out.
+
+Residual streams that a decoder keeps stacked (Gemma 3n), as one vector for each position.
+
+Gemma 3n's layers pass on four streams, (stream, sample, row, hidden). All four go on to the next layer, so what stands
+at a position is the four side by side, stream 0 (the one that attention reads and writes) first.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +21,8 @@ from interp.errors import EditError
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.request import Request, StreamChange, StreamPatch, StreamSelection
-from interp.tracing.layers.stacked_streams import side_by_side, stacked
 
-__all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan"]
+__all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan", "side_by_side", "stacked"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,3 +250,13 @@ def _padded(rows: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[
     return torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in rows])).to(
         device
     )
+
+
+def side_by_side(given: Tensor) -> Float[Tensor, "sample row hidden"]:
+    """What a layer takes or gives, one vector for each position; stacked streams one after the other."""
+    return given.permute(1, 2, 0, 3).flatten(2) if given.ndim == 4 else given
+
+
+def stacked(stream: Float[Tensor, "sample row hidden"], like: Tensor) -> Tensor:
+    """The stream in the form of what a layer takes or gives; the inverse of `side_by_side`."""
+    return stream.unflatten(2, (like.shape[0], -1)).permute(2, 0, 1, 3) if like.ndim == 4 else stream

@@ -11,8 +11,8 @@ from jaxtyping import Int
 
 from interp.errors import EditError, SiteError
 from interp.inputs.patch_map import PatchMap
+from interp.tracing.activation_edits import PatchRows
 from interp.tracing.edits import AttentionEdit, Edit, check_order
-from interp.tracing.patches import PatchRows
 from interp.tracing.reads import Read, Rows
 from interp.tracing.site import Selector, select
 

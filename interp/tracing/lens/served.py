@@ -128,7 +128,7 @@ def _after_prompt(logits: Float[Tensor, "sample position token_id"]) -> xr.DataA
 
 
 def _said(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """What each sample's stream says, in a job; `there` is an `interp.tracing.remote.views.Views`."""
+    """What each sample's stream says, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
 
     def read(stream: Tensor) -> list[Any]:
         chosen = [one[rows.to(stream.device)] for one, rows in zip(stream, job["rows"], strict=True)]

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from interp.tracing.parameters.devices import execution_device
-from interp.tracing.parameters.modules import modules_of, named_modules
-from interp.tracing.parameters.weights import content, named_tensors
+from interp.tracing.parameters.placement import execution_device
+from interp.tracing.parameters.weights import content, modules_of, named_modules, named_tensors
 
 __all__ = ["fingerprint", "hook_names", "identity", "identity_elsewhere"]
 

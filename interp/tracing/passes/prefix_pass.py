@@ -17,12 +17,20 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.base import image_reads_prompt
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.delta.cached_states import states_of
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
-from interp.tracing.encoding.padded_tensors import sliced
+from interp.tracing.encoding.padding import sliced
 from interp.tracing.passes.non_finite import check_prefix
 from interp.tracing.passes.run import PassCompleteError, run_pass
-from interp.tracing.prefix import Prefix, Stop, exact, expanded, prefix_lengths, prefix_lines, serving
+from interp.tracing.prefix import (
+    Prefix,
+    Stop,
+    exact,
+    expanded,
+    prefix_lengths,
+    prefix_lines,
+    serving,
+    states_of,
+)
 from interp.tracing.site import LayerKind
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -19,11 +19,11 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch
-from interp.tracing.encoding.padded_tensors import left_padded
+from interp.tracing.encoding.padding import left_padded
 from interp.tracing.encoding.rope import position_ids, settle
 from interp.tracing.layers.recorder import Recorder
-from interp.tracing.layers.stacked_streams import side_by_side
-from interp.tracing.reasoning.stages import Stages
+from interp.tracing.layers.residual import side_by_side
+from interp.tracing.reasoning.thoughts import Stages
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.errors import ModelError, PromptError
 from interp.tracing.encoding.batch import PER_TOKEN, Batch, Encoded, Images
-from interp.tracing.passes.contrast import ClinicalContrast, Guidance, NoisedImage
+from interp.tracing.passes.decoding import ClinicalContrast, Guidance, NoisedImage
 from interp.tracing.passes.run import imageless_inputs
 from interp.tracing.site import GENERATED
 from interp.tracing.wrapped_model import WrappedModel

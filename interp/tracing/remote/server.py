@@ -1,46 +1,51 @@
-"""A model on an NDIF server: what its `Mllm` asks of it, each thing as one job."""
+"""A model on an NDIF server: what its `Mllm` asks of it, each thing as one job.
+
+A hash of what a job was asked, so that its result is not taken for that of another.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
+from types import FunctionType
 from typing import Any
 
 import nnsight
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
-from interp.tracing.attention.work import LayerWork
+from interp.tracing.attention.call import LayerWork
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.layers.experts import RouterWork
 from interp.tracing.layers.layer_plan import Block
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.residual import StreamWork
-from interp.tracing.passes.contrast import Guidance
+from interp.tracing.passes.decoding import Guidance
 from interp.tracing.passes.run import Generation, Outcome, without_choice
 from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
 from interp.tracing.remote.job_passes import (
+    Views,
     differentiate_input,
     differentiate_rows,
     prompt_pass,
     steps,
     without_graph,
 )
-from interp.tracing.remote.request_digest import digest_of
-from interp.tracing.remote.views import Views
 from interp.tracing.remote_job import Submitted
 from interp.tracing.target import Aim
 from interp.tracing.vision.work import VisionWork
 
-__all__ = ["Server"]
+__all__ = ["Server", "digest_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,3 +369,45 @@ class Server:
 
 def _entering_first_layer(views: Views, job: dict[str, Any]) -> dict[str, Tensor]:
     return {"entering": views.entering(0)}
+
+
+def digest_of(value: Any) -> str:
+    """Hex SHA-256 of a value of tensors, arrays, mappings, sequences and dataclasses; the same in every process."""
+    found = hashlib.sha256()
+    for word in _words(value):
+        found.update(word)
+    return found.hexdigest()
+
+
+def _words(value: Any) -> Iterator[bytes]:
+    """The value as bytes, one part after the other; functions by their source, other objects by their attributes."""
+    yield type(value).__name__.encode() + b"\0"
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield (value.float() if value.is_floating_point() else value).contiguous().numpy().tobytes()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype}{value.shape}".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from (*_words(key), *_words(one))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _words(one)
+    elif isinstance(value, FunctionType):
+        yield _source(value).encode()
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from _words(getattr(value, one.name))
+    elif isinstance(value, str | bytes | int | float | frozenset | type(None)):
+        yield repr(sorted(value) if isinstance(value, frozenset) else value).encode()
+    else:
+        yield from _words(getattr(value, "__dict__", {}))
+
+
+def _source(function: FunctionType) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return function.__qualname__

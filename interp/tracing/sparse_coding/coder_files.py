@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.inputs.argument_checks import check_whole
-from interp.inputs.paths import unreadable
+from interp.inputs.files import unreadable
 from interp.inputs.text import brief
 
 __all__ = ["coder_fields"]

@@ -23,8 +23,7 @@ from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import as_unified, attention_call
 from interp.tracing.passes.non_finite import refuse
 from interp.tracing.passes.run import without_choice
-from interp.tracing.passes.wide_logits import is_half
-from interp.tracing.target import Aim
+from interp.tracing.target import Aim, is_half
 from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -179,7 +178,7 @@ def _and_none(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variants(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The aim's values, in a job; `there` is an `interp.tracing.remote.views.Views`."""
+    """The aim's values, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
     n, columns, added, hidden = job["n"], job["columns"], job["added"], job["hidden"]
     there.repeat(n)
     left, busy = None, {*hidden, *added, *(i + 1 for i in added)}

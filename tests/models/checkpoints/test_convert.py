@@ -22,7 +22,7 @@ import interp
 from interp.cli import main
 from interp.errors import ModelError
 from interp.models.checkpoints.convert import convert
-from interp.models.checkpoints.safetensors_files import Entry, write_shards
+from interp.models.checkpoints.tensors import Entry, write_shards
 from tests.models.checkpoints import llava_cases
 from tests.models.checkpoints.layout_checks import QUESTION, encoded, picture
 from tests.models.checkpoints.written_vila_internvl import write_internvl, write_vila

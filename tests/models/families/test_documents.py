@@ -12,7 +12,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.adapter import find
-from interp.models.processing.kimi_images import KimiImages
+from interp.models.families.kimi_k25 import KimiImages
 from tests.models import pixel_impulses
 
 SIZES = {"square": (140, 140), "wide": (230, 90), "tall": (60, 190), "tiny": (30, 22)}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from interp.conformance.tiny.kit import tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
-from interp.models.families.gemma3 import Gemma3
+from interp.models.families.gemma import Gemma3
 from tests.models.footprint_checks import (
     Bench,
     assert_counts,

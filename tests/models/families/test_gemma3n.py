@@ -12,7 +12,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.families.gemma3n import Gemma3n
+from interp.models.families.gemma import Gemma3n
 from interp.tracing import Mllm, PatchResidual, Residual, positions, wrap
 from tests.models.footprint_checks import Bench, assert_counts, assert_covered, assert_local, grids_of_views
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
-from interp.models.families.gemma4 import Gemma4
+from interp.models.families.gemma import Gemma4
 from tests.models.footprint_checks import Bench, assert_counts, assert_local, encode, picture
 
 SAMPLES = [[(96, 96)], [(200, 60)], [(50, 170)], [(21, 13)], [(101, 57), (60, 90)]]

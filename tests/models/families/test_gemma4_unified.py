@@ -12,7 +12,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.models.adapter import find
-from interp.models.families.gemma4 import Gemma4Unified
+from interp.models.families.gemma import Gemma4Unified
 from tests.models.footprint_checks import Bench, assert_counts, picture
 from tests.tracing.reference_attention import attention_of
 

@@ -16,7 +16,7 @@ from interp.conformance.tiny.tiles import IDEFICS_TOKENS
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.families.idefics import Idefics3, SmolVlm
-from interp.models.processing.processors import smolvlm_processor
+from interp.models.processors import smolvlm_processor
 from tests.models import pixel_impulses
 
 FAMILIES = {"idefics3": Idefics3(), "smolvlm": SmolVlm()}

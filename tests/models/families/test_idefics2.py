@@ -12,7 +12,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
-from interp.models.families.idefics2 import Idefics2
+from interp.models.families.idefics import Idefics2
 from interp.tracing import Mllm, wrap
 from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
 from tests.models import pixel_impulses

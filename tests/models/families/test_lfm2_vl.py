@@ -17,7 +17,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.inputs.footprints import Footprints
 from interp.models.families.lfm2_vl import Lfm2Vl
-from interp.models.processing.torch_images import lfm2_vl_images, module_of
+from interp.models.without_torchvision import lfm2_vl_images, module_of
 from interp.tracing.variants.knockouts import KnockoutVariant
 from tests.models.footprint_checks import Bench, assert_counts, assert_local, encode, picture
 
@@ -116,7 +116,7 @@ def test_the_resize_is_bilinear_and_antialiased():
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="transformers' own class needs torchvision")
 def test_pixels_are_those_of_transformers():
-    from interp.models.processing.torch_images import TorchImages
+    from interp.models.without_torchvision import TorchImages
 
     whole = lfm2_vl_images()
 

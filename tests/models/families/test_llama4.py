@@ -16,8 +16,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.adapter import find
-from interp.models.families.llama4 import Llama4
-from interp.models.processing.llama4_images import Llama4ImageProcessorPil, canvas
+from interp.models.families.llama import Llama4, Llama4ImageProcessorPil, canvas
 from tests.models.footprint_checks import (
     Bench,
     assert_counts,

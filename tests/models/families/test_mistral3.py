@@ -15,7 +15,7 @@ from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.families.mistral3 import Mistral3
-from interp.models.processing.processors import pixtral_processor
+from interp.models.processors import pixtral_processor
 from tests.models import pixel_impulses
 
 FAMILY = Mistral3()

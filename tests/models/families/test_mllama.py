@@ -12,7 +12,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
-from interp.models.families.mllama import Mllama
+from interp.models.families.llama import Mllama
 from tests.models import pixel_impulses
 
 ADAPTER = Mllama()

@@ -17,7 +17,7 @@ from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
-from interp.models.families.paligemma import PaliGemma
+from interp.models.families.gemma import PaliGemma
 from tests.models.footprint_checks import (
     Bench,
     assert_counts,

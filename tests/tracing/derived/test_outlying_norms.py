@@ -13,7 +13,7 @@ import interp
 from interp import Rows, Site
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
-from interp.models.families.gemma3 import Gemma3
+from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, norm_outliers, wrap
 from tests.tiny import uneven_samples as samples
 

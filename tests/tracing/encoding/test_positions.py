@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from interp.conformance.tiny import tiny
-from interp.tracing.encoding.padded_tensors import sliced
+from interp.tracing.encoding.padding import sliced
 from interp.tracing.encoding.rope import position_ids
 
 

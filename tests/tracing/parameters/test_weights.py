@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from interp.errors import ModelError
-from interp.tracing.parameters.devices import execution_device
-from interp.tracing.parameters.weights import _sum_by_numpy, _sum_by_torch, content, named_tensors
+from interp.tracing.parameters.placement import execution_device
+from interp.tracing.parameters.weights import (
+    _sum_by_numpy,
+    _sum_by_torch,
+    content,
+    modules_of,
+    named_modules,
+    named_tensors,
+)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +121,16 @@ def test_weights_without_values_are_refused():
     with pytest.raises(ModelError, match=r"the weight bias is on the meta device.*Load the model's weights"):
         list(named_tensors(linear))
     assert execution_device(linear).type == "meta"
+
+
+def test_a_model_is_listed_as_torch_lists_it() -> None:
+    shared = nn.Linear(2, 2)
+    model = nn.Sequential(
+        shared, nn.Sequential(nn.ReLU(), shared), nn.ModuleList([nn.ModuleDict({"a": nn.ReLU()})])
+    )
+    model.register_module("absent", None)
+    assert [(name, module) for module, name in named_modules(model).items()] == list(model.named_modules())
+    found = modules_of(model)
+    assert found[0] is model
+    assert len(found) == len(set(found))
+    assert set(found) == set(model.modules())

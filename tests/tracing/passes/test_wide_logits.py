@@ -65,7 +65,7 @@ def test_the_logits_of_a_kept_pass_are_not_rounded(half: Mllm) -> None:
 
 def test_a_head_of_many_tokens_is_widened_in_parts(half: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = half.score([SAMPLE], Target("yes")).values
-    monkeypatch.setattr("interp.tracing.passes.wide_logits.CHUNK", 640)
+    monkeypatch.setattr("interp.tracing.target.CHUNK", 640)
     np.testing.assert_allclose(half.score([SAMPLE], Target("yes")).values, whole, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ import interp
 from interp import Rows, ScaleWeights, Site
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError, SiteError
-from interp.models.families.gemma3 import Gemma3
+from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, wrap
 from interp.tracing.attention.call import Call
 from interp.tracing.layers.recorder import Recorder

@@ -1,1 +1,0 @@
-"""Processors of checkpoints, loaded without torchvision and without code of the checkpoint."""

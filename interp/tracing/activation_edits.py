@@ -1,0 +1,267 @@
+"""Edits of activations: given rows and residual streams, a vector that is added, heads that are taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.errors import EditError
+from interp.inputs.argument_checks import check_number
+from interp.tracing.edits import AttentionEdit, Edit, Stage, Steps, check_last_of_generated, check_steps
+from interp.tracing.site import Layers, Selector, Site
+from interp.tracing.values import Values
+
+__all__ = ["AblateHeads", "AddResidual", "PatchResidual", "PatchRows"]
+
+
+@dataclass(frozen=True)
+class PatchRows(AttentionEdit):
+    """Puts given probabilities in the place of the site's, after the softmax; the rest of each row stays.
+
+    The values are what a trace of the same site reads: `trace[i].rows` of one run patched into another. Rows
+    need not sum to 1. Keys a row cannot see keep 0. Rows that already hold the values are left bit-equal; rows
+    read in a trace of another kind (of other samples together, after a prefix or not, generating or not) differ by
+    rounding.
+
+    Args:
+        site: Layers, heads, queries and keys.
+        values: (layer, head, query, key) as `Rows(site)` reads, or (head, query, key) for (layer, head) pairs,
+            the same for every sample; or one such array per sample, as a list or along a first axis. With
+            steps "decode" or "all" they have a first dimension "step", 0 being the prompt, as a trace that
+            generates reads; the queries must then be "last", and steps past a sample's values stay as they are.
+        steps: See `Knockout`.
+
+    Raises:
+        EditError: Values of other dimensions or not finite, unknown steps; when traced, another shape than the
+            site has in a sample.
+    """
+
+    site: Site
+    values: Any
+    steps: Steps = "prefill"
+
+    @property
+    def stage(self) -> Stage:
+        """After the softmax."""
+        return "probabilities"
+
+    unsure: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.steps != "prefill" and self.site.groups[0] != ("last",):
+            raise EditError(
+                'rows of generated tokens are patched for queries "last", as a trace reads them; got queries='
+                f"{self.site.queries!r} with steps={self.steps!r}."
+            )
+        ndim = (3 if self.site.pairs is not None else 4) + (self.steps != "prefill")
+        object.__setattr__(self, "values", Values.of(self.values, ndim))
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """The values. The plan of each layer puts the given ones in; this is not called."""
+        raise EditError("PatchRows is carried out by the plan of a trace.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values, the values by their hash."""
+        site = self.site.to_dict()
+        return {"patch_rows": {"site": site, "values_sha256": self.values.digest, "steps": self.steps}}
+
+
+@dataclass(frozen=True)
+class PatchResidual(Edit):
+    """Puts given vectors into the residual stream after decoder layers.
+
+    The stream after layer l is what that layer returns, as `interp.Residual` reads it. The next layer gets just
+    that (after the last layer, the final norm), except in Qwen3-VL: between its first layers features of the image
+    are added to the image tokens (deepstack), after what is patched here.
+
+    Args:
+        layers: "all" or decoder layers, 0-based.
+        positions: Groups or `interp.positions([…])` of the prompt, unpadded; "last" with steps "decode" or "all"
+            also names each generated token.
+        values: (layer, position, hidden) as `Residual(layers, positions)` reads, the same for every sample; or
+            one such array per sample. With steps "decode" or "all" they have a first dimension "step", the
+            positions must be "last", and steps past a sample's values stay as they are.
+        steps: "prefill", "decode" or "all".
+
+    Raises:
+        EditError: Values of other dimensions or not finite, unknown steps; when traced, values of another shape.
+        SiteError: Layers or positions that are none, or, when traced, that are not there.
+    """
+
+    layers: Layers
+    positions: Selector | Sequence[Selector]
+    values: Any
+    steps: Steps = "prefill"
+
+    def __post_init__(self) -> None:
+        site = Site(layers=self.layers, queries=self.positions)
+        object.__setattr__(self, "layers", site.layers)
+        object.__setattr__(self, "positions", site.queries)
+        check_steps(self.steps, site.groups[0])
+        if self.steps != "prefill" and site.groups[0] != ("last",):
+            raise EditError(
+                'the stream of generated tokens is patched at positions "last"; got positions='
+                f"{self.positions!r} with steps={self.steps!r}."
+            )
+        object.__setattr__(self, "values", Values.of(self.values, 3 + (self.steps != "prefill")))
+
+    @property
+    def site(self) -> Site:
+        """Its layers and positions, as a site's layers and queries."""
+        return Site(layers=self.layers, queries=self.positions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values, the values by their hash."""
+        site = self.site.to_dict()
+        where = {"layers": site["layers"], "positions": site["queries"]}
+        return {"patch_residual": {**where, "values_sha256": self.values.digest, "steps": self.steps}}
+
+
+_LARGEST = float(torch.finfo(torch.float32).max)
+
+
+@dataclass(frozen=True)
+class AddResidual(Edit):
+    """Adds a vector to the residual stream after decoder layers: h + α·v. Known as steering.
+
+    The stream after layer l is what that layer returns, as `interp.Residual` reads it and `interp.PatchResidual` puts
+    it: what is added goes into every later layer. The sum is made in float32 and rounded once to the model's dtype.
+    With alpha 0, or a vector of zeros, the output stays bit-equal.
+
+    Args:
+        layers: "all" or decoder layers, 0-based. Several layers each add their vector, so that a late layer holds what
+            the earlier ones added as well; to steer once, name one layer.
+        positions: Groups or `interp.positions([…])` of the prompt, unpadded; "last" with steps "decode" or "all"
+            also names each generated token.
+        vector: (hidden,), the same after each layer; or (layer, hidden), one for each layer named, in that order; or a
+            list of one such array per sample. In the stream's own units.
+        alpha: α, any finite number; negative steers the other way.
+        steps: "prefill" (positions of the prompt), "decode" (each generated token) or "all".
+
+    Raises:
+        EditError: A vector of other dimensions or not finite, an alpha that is no finite number, unknown steps, or
+            steps that need the position "last"; when traced, a vector of another size than the stream or for another
+            number of layers.
+        SiteError: Layers or positions that are none, or, when traced, that are not there.
+
+    Source: Turner et al. 2023 (arXiv 2308.10248); Rimsky et al. 2023 (arXiv 2312.06681) for the mean difference that
+    `interp.steering_vector` takes.
+    """
+
+    layers: Layers
+    positions: Selector | Sequence[Selector]
+    vector: Any
+    alpha: float = 1.0
+    steps: Steps = "prefill"
+
+    def __post_init__(self) -> None:
+        site = Site(layers=self.layers, queries=self.positions)
+        object.__setattr__(self, "layers", site.layers)
+        object.__setattr__(self, "positions", site.queries)
+        check_last_of_generated(self.steps, site.groups[0], "AddResidual")
+        alpha = check_number("alpha", self.alpha, low=-_LARGEST, high=_LARGEST, error=EditError)
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "vector", Values.of(_by_layer(self.vector), 2))
+
+    @property
+    def site(self) -> Site:
+        """Its layers and positions, as a site's layers and queries."""
+        return Site(layers=self.layers, queries=self.positions)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing, whatever the stream."""
+        return self.alpha == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values, the vector by its hash."""
+        site = self.site.to_dict()
+        where = {"layers": site["layers"], "positions": site["queries"]}
+        what = {"vector_sha256": self.vector.digest, "alpha": self.alpha}
+        return {"add_residual": {**where, **what, "steps": self.steps}}
+
+
+def _by_layer(given: Any) -> Any:
+    """The vector with a first axis for layers; of a list of vectors, each."""
+    if isinstance(given, list | tuple) and given and all(hasattr(one, "shape") for one in given):
+        return [_by_layer(one) for one in given]
+    flat: Any = given if hasattr(given, "ndim") else np.asarray(given, dtype=object)
+    return flat[None] if flat.ndim == 1 else given
+
+
+@dataclass(frozen=True)
+class AblateHeads(Edit):
+    """Puts zero, or a mean, in the place of a head's whole output.
+
+    A head's output at a position is z = Σ_key p·v over every key it sees, those of generated tokens too, before the
+    output projection (`o_proj`; before its gate, in models that have one). Here z becomes 0 or the head's mean over a
+    reference set. The weights stay what they are: `interp.Rows` reads them as without the edit.
+
+    This is not `interp.Knockout`, which takes *some keys* away from a head: under "renormalise" the head then says
+    something else, with full strength. `Knockout(site, "zero")` of every key gives the same z = 0 in the prompt; of
+    generated tokens it leaves the keys of other generated tokens, and this edit does not.
+
+    Zero is no neutral value: heads write a constant part whatever the input, which later layers count on, so that
+    removing it overstates what the head does for this input. The mean keeps that part.
+
+    Args:
+        site: Layers, heads and queries. Its keys must be left at their default, or "all": they play no part. Queries
+            are "last" by default: a head is then ablated in the prompt's last row alone. Write queries="all" for every
+            row of the prompt, and queries=["all", "last"] with steps="all" for generated tokens as well.
+        by: "zero", or "mean" for `means`.
+        means: For "mean": (layer, head, dim), or (head, dim) for (layer, head) pairs, as `interp.head_means` gives
+            them; or one such array per sample.
+        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last") or "all".
+
+    Raises:
+        EditError: An unknown `by` or steps, keys named, means with "zero" or none with "mean", or means of other
+            dimensions or not finite; when traced, means of another shape than the site's heads.
+        SiteError: When traced, a layer or head that is not there, or layers without a softmax.
+
+    Source: zero and mean ablation as in Wang et al. 2022 (arXiv 2211.00593).
+    """
+
+    site: Site
+    by: Literal["zero", "mean"] = "zero"
+    means: Any = None
+    steps: Steps = "prefill"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.site, Site):
+            raise EditError(
+                f"AblateHeads takes a Site first, such as Site(heads=[(14, 3)]); got {self.site!r}."
+            )
+        if self.site.groups[1] not in (("image",), ("all",)):
+            raise EditError(
+                f"AblateHeads takes a head's whole output away, of all keys; got keys={self.site.keys!r}. Leave keys "
+                "out, or take single keys from a head with interp.Knockout(site)."
+            )
+        if self.site.tower is not None:
+            raise EditError(
+                "AblateHeads is for heads of the language model; got tower='vision'. There, "
+                "interp.Knockout(Site(…, keys='all', tower='vision'), 'zero') takes a head's output away."
+            )
+        if not isinstance(self.by, str) or self.by not in ("zero", "mean"):
+            raise EditError(f'by is "zero" or "mean"; got {self.by!r}.')
+        if (self.by == "mean") != (self.means is not None):
+            raise EditError(
+                'by="mean" takes means=, and by="zero" takes none. Get them with interp.head_means(mllm, samples, '
+                f"site); got by={self.by!r} and means={type(self.means).__name__}."
+            )
+        check_last_of_generated(self.steps, self.site.groups[0], "AblateHeads")
+        if self.means is not None:
+            object.__setattr__(self, "means", Values.of(self.means, 2 if self.site.pairs is not None else 3))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values, the means by their hash."""
+        means = {} if self.means is None else {"means_sha256": self.means.digest}
+        return {"ablate_heads": {"site": self.site.to_dict(), "by": self.by, **means, "steps": self.steps}}

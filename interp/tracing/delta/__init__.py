@@ -1,1 +1,0 @@
-"""Gated DeltaNet layers: rows of them, their states in caches, and work done in their rule."""
