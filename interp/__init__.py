@@ -24,16 +24,19 @@ if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
     from interp.indicators import load_maps
+    from interp.inputs.box_text import BOX_CONVENTIONS, BoxConvention, parse_boxes
     from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
+    from interp.models.segmenter import Segmenter
     from interp.study import (
         Benchmark,
         BenchmarkResult,
         Circuit,
         Grid,
+        GroundedAnswer,
         HeadRanking,
         HeadRoles,
         HeadSet,
@@ -46,7 +49,9 @@ if TYPE_CHECKING:
         ProbeSweep,
         ReasoningSweep,
         Refinement,
+        StatedBoxes,
         choose_layer,
+        ground,
         look,
     )
     from interp.tracing import (
@@ -92,6 +97,7 @@ __version__ = "0.1.0"
 broken_torchvision.hide()  # before anything imports transformers
 
 __all__ = [
+    "BOX_CONVENTIONS",
     "GENERIC_PROMPT",
     "PAPER_PROMPT",
     "AblateFeature",
@@ -103,6 +109,7 @@ __all__ = [
     "BenchmarkResult",
     "Boost",
     "Box",
+    "BoxConvention",
     "Circuit",
     "ClampFeature",
     "ClinicalContrast",
@@ -111,6 +118,7 @@ __all__ = [
     "Experts",
     "Features",
     "Grid",
+    "GroundedAnswer",
     "Guide",
     "HeadRanking",
     "HeadRoles",
@@ -139,7 +147,9 @@ __all__ = [
     "Sample",
     "ScaleScores",
     "ScaleWeights",
+    "Segmenter",
     "Site",
+    "StatedBoxes",
     "SteeringVector",
     "Target",
     "TokenMap",
@@ -149,6 +159,7 @@ __all__ = [
     "curation",
     "data",
     "diff",
+    "ground",
     "head_means",
     "image_mask",
     "indicators",
@@ -161,6 +172,7 @@ __all__ = [
     "methods",
     "metrics",
     "models",
+    "parse_boxes",
     "positions",
     "reader_study",
     "report",
@@ -185,7 +197,9 @@ _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
     "indicators": ("load_maps",),
+    "inputs.box_text": ("BOX_CONVENTIONS", "BoxConvention", "parse_boxes"),
     "inputs.masks": ("Mask",),
+    "models.segmenter": ("Segmenter",),
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
     "study": (
@@ -193,6 +207,7 @@ _HOMES = {
         "BenchmarkResult",
         "Circuit",
         "Grid",
+        "GroundedAnswer",
         "HeadRanking",
         "HeadRoles",
         "HeadSet",
@@ -205,7 +220,9 @@ _HOMES = {
         "ProbeSweep",
         "ReasoningSweep",
         "Refinement",
+        "StatedBoxes",
         "choose_layer",
+        "ground",
         "look",
     ),
     "inputs.tokens": ("TokenMap", "word"),
