@@ -9,7 +9,9 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import MapError
+from interp.inputs.argument_checks import check_whole
 from interp.inputs.tokens import TokenMap
+from interp.metrics.numbers import real_numbers
 
 __all__ = ["Threshold", "Upsampling", "map_mask", "otsu_threshold", "upsampled"]
 
@@ -64,7 +66,10 @@ def upsampled(
         MapError: Not one value per token, an unknown way, or no such image.
     """
     check_mask_rule(how, "otsu")
-    given = np.asarray(values, np.float64)
+    check_whole("image, its place in the sample,", image, 0, MapError)
+    if not isinstance(tokens, TokenMap):
+        raise MapError(f"tokens is the TokenMap of the map's sample, as maps.tokens[i]; got {tokens!r:.100}.")
+    given = real_numbers(values, "a map to upsample is an array of real numbers (token,)", MapError)
     nearest = tokens.to_pixels(given, image=image)
     if how == "nearest":
         return nearest
@@ -105,7 +110,7 @@ def map_mask(
         MapError: An unknown rule.
     """
     check_mask_rule("nearest", threshold)
-    values = np.asarray(pixels, np.float64)
+    values = real_numbers(pixels, "a map to cut is an array of real numbers", MapError)
     known = values[np.isfinite(values)]
     if not len(known):
         return np.zeros(values.shape, bool)
@@ -133,7 +138,7 @@ def otsu_threshold(values: Float[np.ndarray, " value"]) -> float:
         >>> otsu_threshold(np.array([0.0, 1.0, 9.0, 10.0]))
         1.0
     """
-    ordered = np.sort(np.asarray(values, np.float64).ravel())
+    ordered = np.sort(real_numbers(values, "values to part are an array of real numbers", MapError).ravel())
     if not len(ordered) or not np.isfinite(ordered).all():
         raise MapError("a threshold needs at least one value, all of them finite numbers; got none, or NaN.")
     last = np.flatnonzero(np.diff(ordered) > 0)  # the last place of each distinct value but the largest

@@ -369,6 +369,7 @@ _KEY = re.compile(r"""["']?\bbbox(?:_2d)?\b["']?\s*:\s*""")
 _LABEL = re.compile(
     r"""["'](?:label|sub_label|text_content)["']\s*:\s*(["'])((?:\\.|(?!\1).)*)\1""", re.DOTALL
 )
+_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"')
 _OPEN = re.compile(r"<box>|<\|box_start\|>")
 _CLOSE = {"<box>": "</box>", "<|box_start|>": "<|box_end|>"}
 _REF = re.compile(r"(?:<ref>([^<]*)</ref>|<\|object_ref_start\|>(.*?)<\|object_ref_end\|>)\s*$", re.DOTALL)
@@ -391,13 +392,14 @@ def _from_json(text: str) -> Iterator[_Stated]:
 
     A text that is no JSON is read too, object by object: a comma too many says nothing about the numbers of a box.
     """
+    shape = _QUOTED.sub(lambda one: "_" * len(one.group()), text)  # braces inside texts end no object
     for found, following in pairwise([*_KEY.finditer(text), None]):
         if found is None:
             return
         end = len(text) if following is None else following.start()
-        start = text.rfind("{", 0, found.start())
-        begins = found.start() if start < 0 or "}" in text[start : found.start()] else start
-        closes = text.find("}", found.end(), end)
+        start = shape.rfind("{", 0, found.start())
+        begins = found.start() if start < 0 or "}" in shape[start : found.start()] else start
+        closes = shape.find("}", found.end(), end)
         whole = text[begins : end if closes < 0 else closes + 1]
         yield _of_object(whole, text[found.end() : end])
 

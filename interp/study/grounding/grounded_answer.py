@@ -136,16 +136,18 @@ class GroundedAnswer:
     def to_dataframe(self) -> pd.DataFrame:
         """One row per phrase and mask: number, phrase, start, end, image, x, y, refined, pixels, share.
 
-        `share` is the mask's share of its image's pixels. A phrase without a mask has one row, with 0 pixels.
+        `share` is the mask's share of its image's pixels. A phrase without a mask has one row, with 0 pixels. x and y
+        are of the image with the map's largest value, NaN on others.
         """
         rows = []
         for one in self.phrases:
-            x, y = one.point or (float("nan"), float("nan"))
             known = {"number": one.number, "phrase": one.text, "start": one.start, "end": one.end}
             for mask in one.masks or (None,):
                 pixels = 0 if mask is None else int(mask.inside.sum())
                 image = one.image if mask is None else mask.image
                 width, height = self.sample.sizes[image]
+                nowhere = (float("nan"), float("nan"))
+                x, y = one.point if one.point is not None and image == one.image else nowhere
                 place = {"image": image, "x": x, "y": y, "refined": one.refined}
                 rows.append({**known, **place, "pixels": pixels, "share": pixels / (width * height)})
         return pd.DataFrame(rows, columns=pd.Index(_COLUMNS))
