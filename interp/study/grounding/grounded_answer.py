@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from interp.errors import MapError, SampleError
 from interp.indicators.answer_maps import AnswerMaps, answer_maps
@@ -285,9 +285,7 @@ class _Making:
     def _images(self) -> range:
         return range(len(self.sample.images))
 
-    def _masks(
-        self, layers: Sequence[Float[np.ndarray, "row col"]], image: int, point: tuple[float, float]
-    ) -> Iterator[Mask]:
+    def _masks(self, layers: Sequence[np.ndarray], image: int, point: tuple[float, float]) -> Iterator[Mask]:
         """The masks that have a pixel inside."""
         if self.segmenter is not None:
             inside = self.segmenter.mask(self.sample.load(image), point)
@@ -301,7 +299,7 @@ class _Making:
                 yield Mask(flat.reshape(layer.shape), i)
 
 
-def _peak(layers: Sequence[Float[np.ndarray, "row col"]]) -> tuple[int, tuple[float, float]]:
+def _peak(layers: Sequence[np.ndarray]) -> tuple[int, tuple[float, float]]:
     """The image and the pixel's centre, (x, y), of the largest value; of several as large the first."""
     tops = [float(np.nanmax(layer)) if np.isfinite(layer).any() else -np.inf for layer in layers]
     image = int(np.argmax(tops))
