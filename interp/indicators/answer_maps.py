@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import PromptError
-from interp.indicators.indicator_checks import layers_of
+from interp.indicators.indicator_checks import check_call, layers_of
 from interp.inputs.argument_checks import check_whole
-from interp.inputs.prompt import Prompt
+from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Mllm, Rows, Site
 from interp.tracing.cost import Cost
@@ -84,6 +84,7 @@ def answer_maps(
 
     Source: Cao et al. 2024, arXiv 2410.08209, and its code (Shengcao-Cao/groundLMM, aas/infer_attn.py, aas/gcg.py).
     """
+    check_call(mllm, prompt, Target())
     mllm.need_image_rows("maps of an answer's tokens")
     check_whole("generate, the number of tokens,", generate, 1, PromptError)
     chosen = layers_of(mllm, layers, "maps of an answer's tokens")

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from interp.errors import InterpError, ModelError
+from interp.inputs.text import brief
 
 __all__ = ["Segmenter"]
 
@@ -99,9 +100,16 @@ class Segmenter:
             point: (x, y) in pixels of the image, from its upper left corner.
 
         Raises:
-            ModelError: A point outside the image.
+            ModelError: Something that is no PIL image, or no point inside it.
         """
-        x, y = (float(one) for one in point)
+        numbers = list(point) if isinstance(point, tuple | list) else []
+        real = all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in numbers)
+        if not isinstance(image, Image.Image) or len(numbers) != 2 or not real:
+            raise ModelError(
+                "a segmenter takes a PIL image and a point (x, y) in pixels of it; got "
+                f"{type(image).__name__} and {brief(point)}."
+            )
+        x, y = (float(one) for one in numbers)
         if not (0 <= x <= image.width and 0 <= y <= image.height):
             raise ModelError(
                 f"a point lies inside the image of {image.width}×{image.height} pixels; got ({x:g}, {y:g})."

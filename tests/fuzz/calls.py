@@ -24,6 +24,7 @@ from interp.tracing import Cost
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
 from tests.fuzz.trials import Call
+from tests.models.tiny_sam import tiny_sam
 
 
 def called_back(argument: str) -> frozenset[str]:
@@ -132,6 +133,12 @@ def _inputs() -> list[Call]:
         Call("Sample of a video at a rate", interp.Sample, lambda: _video() | {"video_fps": 1.0}),
         Call("Sample.load", one.load),
         Call("Sample.replace", one.replace, given(question="?", boxes=[], meta={}, image=picture(), id="x")),
+        Call("BoxConvention", interp.BoxConvention, given(name="mine", syntax="json", scale=1000)),
+        Call(
+            "parse_boxes",
+            interp.parse_boxes,
+            given(text="<box>[[1, 2, 3, 4]]</box>", convention="internvl", size=(64, 48)),
+        ),
         Call("Prompt", interp.Prompt),
         Call("Prompt.text", prompt.text, given(sample=one)),
         Call("Prompt.messages", prompt.messages, given(sample=one)),
@@ -243,6 +250,9 @@ def _metrics() -> list[Call]:
             "attention_ratio_sliding", metrics.attention_ratio_sliding, given(map=MAP, mask=MASK, grid=(2, 2))
         ),
         Call("METRICS[…]", metrics.METRICS["ar_sliding"], given(map=MAP, mask=MASK, grid=(2, 2))),
+        Call("pixel_iou", metrics.pixel_iou, given(mask=np.eye(3, dtype=bool), truth=np.eye(3, dtype=bool))),
+        Call("mask_recall", metrics.mask_recall, given(masks=[np.eye(3) > 0], truths=[np.eye(3) > 0])),
+        Call("boxes_iou", metrics.boxes_iou, given(boxes=[(0, 0, 2, 2)], others=[(1, 0, 3, 2)])),
         Call("comprehensiveness", metrics.comprehensiveness, given(untouched=0.5, without=[0.1, 0.2])),
         Call("sufficiency", metrics.sufficiency, given(untouched=0.5, only=[0.1, 0.2])),
         Call("curve_area", metrics.curve_area, given(fractions=[0, 0.5, 1], values=[1, 0.5, 0])),
@@ -313,7 +323,9 @@ def _indicators() -> list[Call]:
         "FeatureMap": given(features=_features(), feature=1),
     }
     return [
-        Call(name, getattr(indicators, name), needed.get(name, dict)) for name in (*INDICATORS, *REMOVALS)
+        *(Call(name, getattr(indicators, name), needed.get(name, dict)) for name in (*INDICATORS, *REMOVALS)),
+        Call("map_mask", indicators.map_mask, given(pixels=MAP.reshape(2, 2))),
+        Call("otsu_threshold", indicators.otsu_threshold, given(values=MAP)),
     ]
 
 
@@ -370,6 +382,7 @@ STUDIES: tuple[Any, ...] = (
     study.ProbeSweep,
     study.ReasoningSweep,
     study.Refinement,
+    study.StatedBoxes,
     study.IndicatorComparison,
     study.Benchmark,
 )
@@ -428,6 +441,20 @@ def model_calls() -> dict[str, list[Call]]:
                 given(mllm=mllm, positive=[at.sample], negative=[at.sample], layers=[0]),
             ),
             Call("look", interp.look, given(mllm=mllm, image=at.sample)),
+            Call(
+                "ground",
+                interp.ground,
+                given(mllm=mllm, sample=at.sample, phrases=["red"], generate=2),
+                called_back("phrases"),
+            ),
+            Call("answer_maps", indicators.answer_maps, given(mllm=mllm, sample=at.sample, generate=2)),
+            Call(
+                "Segmenter",
+                interp.Segmenter,
+                lambda: dict(zip(("model", "processor"), tiny_sam(), strict=True)),
+            ),
+            Call("Segmenter.mask", _segmenter().mask, given(image=at.sample.load(), point=(3.0, 4.0))),
+            Call("Segmenter.load", interp.Segmenter.load, given(name="nowhere")),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
                 "Mllm.sharing",
@@ -460,6 +487,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call("TokenMap.millimetres", tokens.millimetres, given(pixel_mm=0.7)),
             Call("TokenMap.coverage", tokens.coverage, given(boxes=[(1, 2, 9, 9)])),
             Call("TokenMap.lost_area", tokens.lost_area, given(boxes=[(1, 2, 9, 9)])),
+            Call("upsampled", indicators.upsampled, given(values=np.ones(tokens.n), tokens=tokens)),
             Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
             Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
             Call("Maps.save", at.maps.save, given(path="saved-maps")),
@@ -509,6 +537,11 @@ def _tapped(queries: Any = "last", layers: Any = "all", batch: Any = None) -> No
 
 
 @cache
+def _segmenter() -> interp.Segmenter:
+    return interp.Segmenter(*tiny_sam())
+
+
+@cache
 def folder() -> Path:
     """Where runs go."""
     return Path(tempfile.mkdtemp(prefix="interp-fuzz-"))
@@ -530,6 +563,8 @@ def result(kind: int) -> Any:
     if STUDIES[kind] is study.IndicatorComparison:
         held["indicators"] = {"random": indicators.RandomMap(), "centre": indicators.CentrePrior()}
         held["n_checked"] = 1
+    if STUDIES[kind] is study.StatedBoxes:
+        held |= {"convention": "internvl", "generate": 2}
     if STUDIES[kind] is study.ReasoningSweep:
         return _reasoned()
     return STUDIES[kind](**held).run(folder(), progress=False, mllm=organism())

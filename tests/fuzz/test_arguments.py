@@ -103,8 +103,11 @@ def test_wrong_values_for_comparisons_are_refused(record_property: Callable[[str
 RESULTS = {
     *(
         "Answer",
+        "AnswerMaps",
         "Crop",
         "Flips",
+        "GroundedAnswer",
+        "GroundedPhrase",
         "HeadMaps",
         "Interval",
         "LayerChoice",
