@@ -205,7 +205,7 @@ def test_no_text_breaks_the_parser(text: str, name: str) -> None:
     assert all(one.reason for one in found.unparsed)
 
 
-def test_families_have_conventions_only_where_their_training_does() -> None:
+def test_families_have_conventions_where_their_training_does() -> None:
     assert convention_of(None, "qwen2_5_vl").frame == "resized"
     assert convention_of(None, "qwen3_vl_moe").scale == 1000
     own = BoxConvention("mine", "json", 100)

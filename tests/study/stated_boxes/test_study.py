@@ -90,7 +90,7 @@ def test_ratios_are_of_the_mean_map_over_layers(mllm: interp.Mllm, data: Samples
         assert values(result, "ar_gap")[i] == pytest.approx(float(stated - expert), rel=1e-3, abs=1e-4)
 
 
-def test_stored_texts_are_read_and_what_is_unreadable_is_counted(data: Samples, tmp_path: Path) -> None:
+def test_stored_texts_are_read_and_unreadable_ones_counted(data: Samples, tmp_path: Path) -> None:
     texts = {"s0": "<box>[[100, 125, 500, 750]]</box>", "s1": "<box>[[500, 125, 100, 750]]</box>", "s2": None}
     study = StatedBoxes(data=data, model=saying("llava", "no"), convention="internvl", answers=texts, batch=2)
     found = study.run(tmp_path, progress=False)
@@ -163,7 +163,7 @@ def test_what_the_numbers_depend_on_is_in_the_hash(mllm: interp.Mllm, result: Gr
         assert study.replace(**change).task(mllm).to_dict() != own
 
 
-def test_samples_of_several_images_and_wrong_settings_are_refused(
+def test_several_images_and_wrong_settings_are_refused(
     data: Samples, mllm: interp.Mllm, tmp_path: Path
 ) -> None:
     two = interp.Sample(images=[picture(0), picture(1)], question="?", boxes=[(1, 2, 30, 40)])
