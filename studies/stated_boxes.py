@@ -62,26 +62,32 @@ def main(
     planted = model == "organism" and not answers
     named = convention or ("internvl" if planted else None)
     kinds, texts = plant(samples, str(named), seed) if planted else ((), stored(answers))
-    if planted:
-        n_texts = len(texts or {})
-        print(
-            f"PLANTED: the organism cannot write boxes. {n_texts} texts were made up, as {named!r} has them."
-        )
-    template = BOX_CONVENTIONS[named].template if named in BOX_CONVENTIONS else ASK
-    cut: Any = threshold if threshold in ("otsu", "positive") else float(threshold)
     study = StatedBoxes(
         model=ModelSpec(model, device=device, dtype=dtype), data=samples, convention=named, answers=texts,
-        prompt=interp.Prompt(template=interp.PAPER_PROMPT.template if planted else template), generate=generate,
-        layers=layers or None, threshold=cut, seed=seed, batch=batch_size,
+        prompt=interp.PAPER_PROMPT if planted else asking(named), generate=generate, layers=layers or None,
+        threshold=threshold if threshold in ("otsu", "positive") else float(threshold), seed=seed, batch=batch_size,
     )  # fmt: skip
-    result = study.run(out, workers=workers)
+    told(study.run(out, workers=workers), kinds, out / "stated_boxes.html")
+
+
+def asking(named: str | None) -> interp.Prompt:
+    """The prompt that asks for boxes, in the words of the convention where one is named."""
+    return (
+        BOX_CONVENTIONS[named].prompt if named and named in BOX_CONVENTIONS else interp.Prompt(template=ASK)
+    )
+
+
+def told(result: Any, kinds: Sequence[str], page: Path) -> None:
+    """Prints the means, what was read of planted texts, and where the page is."""
+    if kinds:
+        print(f"PLANTED: the organism cannot write boxes; {len(kinds)} texts were made up.")
     for row in records(where(result.summary(), result.summary().measure.isin(SHOWN))):
         print(f"  {row['measure']:>12}: {estimate(row)}, {row['n']} samples")
-    if planted:
+    if kinds:
         check(result, kinds)
     if len(result.failures):
         print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Page: {result.report(out / 'stated_boxes.html')}")
+    print(f"Page: {result.report(page)}")
 
 
 def stored(path: str) -> dict[str, str | None] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -23,7 +23,7 @@ _SAME = 1e-6
 """Share of a cell: two edges nearer than that are one."""
 
 
-def check_mask_rule(upsample: object, threshold: object) -> None:
+def check_mask_rule(upsample: Any, threshold: Any) -> None:
     """Raise `MapError` for an upsampling or a threshold that is none."""
     if not isinstance(upsample, str) or upsample not in UPSAMPLINGS:
         raise MapError(f"upsample is one of {', '.join(map(repr, UPSAMPLINGS))}; got {upsample!r:.100}.")

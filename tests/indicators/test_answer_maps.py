@@ -11,7 +11,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError, SiteError
 from interp.indicators import AnswerMaps, answer_maps
 
-FAMILIES = ("llava", "qwen2_5_vl", "internvl")
+FAMILIES = ("qwen2_5_vl", *(pytest.param(one, marks=pytest.mark.slow) for one in ("llava", "internvl")))
 N = 5
 
 

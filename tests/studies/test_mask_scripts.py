@@ -14,6 +14,7 @@ from interp.data import named
 from tests.studies.scripts import script
 
 
+@pytest.mark.slow
 def test_masks_of_words_beat_both_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("attend_and_segment").main(out=tmp_path, n=8, pages=1)
     frame = pd.read_csv(tmp_path / "attend_and_segment.csv")
@@ -30,6 +31,7 @@ def test_masks_of_words_beat_both_baselines(tmp_path: Path, capsys: pytest.Captu
     assert "attend-and-segment: IoU" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_planted_boxes_are_read_as_they_were_planted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +54,7 @@ def test_planted_boxes_are_read_as_they_were_planted(
     assert (tmp_path / "stated_boxes.html").is_file()
 
 
+@pytest.mark.slow
 def test_stored_answers_are_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"sample": one.id, "said": "<box>[[0, 0, 1000, 1000]]</box>"} for one in named("natural", n=3)]
     file = tmp_path / "said.jsonl"

@@ -331,7 +331,7 @@ def _finder(phrases: Phrases) -> Finder:
 
 def _checked(phrases: Any) -> list[str]:
     wrong = isinstance(phrases, str | bytes) or not isinstance(phrases, Iterable)
-    found = [] if wrong else list(phrases)
+    found: list[Any] = [] if wrong else list(phrases)
     if wrong or not all(isinstance(one, str) and word_spans(one) for one in found):
         raise MapError(
             'phrases are words of the answer, such as ["nodule", "left lung"], or a function that finds them in '

@@ -152,7 +152,7 @@ def _legend(grounded: GroundedAnswer) -> Markup:
 
 def _origin(grounded: GroundedAnswer) -> Markup:
     cut = grounded.threshold
-    share = f"above the {cut:g} quantile of the image's pixels" if isinstance(cut, float) else CUTS[cut]
+    share = CUTS[cut] if isinstance(cut, str) else f"above the {cut:g} quantile of the image's pixels"
     refined = any(one.refined for one in grounded.phrases)
     sizes = ", ".join(f"{width} × {height} pixels" for width, height in grounded.sample.sizes)
     lines = [

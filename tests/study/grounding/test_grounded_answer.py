@@ -75,7 +75,7 @@ def test_a_mask_is_the_upsampled_map_above_the_threshold(mllm: interp.Mllm, one:
 def test_the_organism_grounds_its_answer_on_the_object() -> None:
     mllm = interp.load("organism")
     overlaps = []
-    for sample in interp.data.bundled("natural", n=6):
+    for sample in interp.data.bundled("natural", n=4):
         found = interp.ground(mllm, sample)
         truth = np.zeros(found.phrases[0].masks[0].inside.shape, bool)
         x0, y0, x1, y1 = (int(edge) for edge in sample.boxes[0].as_tuple())
