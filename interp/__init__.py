@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
     from interp.indicators import load_maps
-    from interp.inputs.box_text import BOX_CONVENTIONS, BoxConvention, parse_boxes
+    from interp.inputs.box_conventions import BOX_CONVENTIONS, BoxConvention
+    from interp.inputs.box_text import parse_boxes
     from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
@@ -197,7 +198,8 @@ _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
     "indicators": ("load_maps",),
-    "inputs.box_text": ("BOX_CONVENTIONS", "BoxConvention", "parse_boxes"),
+    "inputs.box_conventions": ("BOX_CONVENTIONS", "BoxConvention"),
+    "inputs.box_text": ("parse_boxes",),
     "inputs.masks": ("Mask",),
     "models.segmenter": ("Segmenter",),
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),

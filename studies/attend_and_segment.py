@@ -22,7 +22,7 @@ import pandas as pd
 import interp
 from interp.cli import run_script
 from interp.data.open import sets
-from interp.indicators.map_masks import upsampled
+from interp.indicators.map_masks import threshold_named, upsampled
 from interp.inputs.masks import filled, union
 from interp.metrics import mask_recall, pixel_iou
 from interp.report.tables import estimate, percent, write_csv
@@ -61,8 +61,12 @@ def main(
     (samples,) = sets((data,), n=n, seed=seed, needed=True).values()
     mllm = interp.load(model, device=device, dtype=dtype)
     segmenter = interp.Segmenter.load(refine, device=device) if refine else None
-    cut: Any = threshold if threshold in ("otsu", "positive") else float(threshold)
-    how: dict[str, Any] = {"generate": generate, "threshold": cut, "upsample": upsample, "refine": segmenter}
+    how: dict[str, Any] = {
+        "generate": generate,
+        "threshold": threshold_named(threshold),
+        "upsample": upsample,
+        "refine": segmenter,
+    }
     rows = []
     for place, sample in enumerate(samples):
         grounded = interp.ground(mllm, sample, **how)

@@ -24,7 +24,9 @@ import interp
 from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import sets
-from interp.inputs.box_text import ASK, BOX_CONVENTIONS, written
+from interp.indicators.map_masks import threshold_named
+from interp.inputs.box_conventions import ASK, BOX_CONVENTIONS
+from interp.inputs.box_text import written
 from interp.report.tables import estimate, number
 from interp.study import ModelSpec, StatedBoxes
 from interp.study.dataframes import records, where
@@ -65,7 +67,7 @@ def main(
     study = StatedBoxes(
         model=ModelSpec(model, device=device, dtype=dtype), data=samples, convention=named, answers=texts,
         prompt=interp.PAPER_PROMPT if planted else asking(named), generate=generate, layers=layers or None,
-        threshold=threshold if threshold in ("otsu", "positive") else float(threshold), seed=seed, batch=batch_size,
+        threshold=threshold_named(threshold), seed=seed, batch=batch_size,
     )  # fmt: skip
     told(study.run(out, workers=workers), kinds, out / "stated_boxes.html")
 

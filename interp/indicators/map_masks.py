@@ -13,7 +13,15 @@ from interp.inputs.argument_checks import check_whole
 from interp.inputs.tokens import TokenMap
 from interp.metrics.numbers import real_numbers
 
-__all__ = ["Threshold", "Upsampling", "map_mask", "otsu_threshold", "upsampled"]
+__all__ = [
+    "Threshold",
+    "Upsampling",
+    "check_mask_rule",
+    "map_mask",
+    "otsu_threshold",
+    "threshold_named",
+    "upsampled",
+]
 
 Upsampling: TypeAlias = Literal["bicubic", "bilinear", "nearest"]
 Threshold: TypeAlias = Literal["otsu", "positive"] | float
@@ -37,6 +45,14 @@ def check_mask_rule(upsample: Any, threshold: Any) -> None:
             'threshold is "otsu", "positive", or the share of pixels below it, between 0 and 1, such as 0.9; got '
             f"{threshold!r:.100}."
         )
+
+
+def threshold_named(text: str) -> Any:
+    """A threshold from a word of a command line: a number where it is one, else the word."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def upsampled(

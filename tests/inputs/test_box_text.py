@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import BoxError
-from interp.inputs.box_text import BOX_CONVENTIONS, BoxConvention, convention_of, parse_boxes, written
+from interp.inputs.box_conventions import BOX_CONVENTIONS, BoxConvention, convention_of
+from interp.inputs.box_text import parse_boxes, written
 from interp.inputs.boxes import Box
 from interp.inputs.prompt import Prompt
 

@@ -66,6 +66,16 @@ def test_stored_answers_are_read_from_a_file(tmp_path: Path, capsys: pytest.Capt
     assert "stated: 1.00, 3 samples" in said
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_threshold_that_is_none_ends_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stated_boxes", "attend_and_segment"):
+        with pytest.raises(SystemExit):
+            run_script(script(name).main, args=["--n", "2", "--out", str(tmp_path), "--threshold", "half"])
+        assert re.match(r'error: threshold is "otsu", "positive", or the share', capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [(None, "no answers '.*': it is no file"), ("{}", "holds no stored answers"), ("x", "holds no stored")],

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image, ImageColor, ImageDraw
 
-from interp.inputs.box_text import BOX_CONVENTIONS
+from interp.inputs.box_conventions import BOX_CONVENTIONS
 from interp.report.gallery import origin_line, overlay, picture, sample_card, views
 from interp.report.html import (
     card,

@@ -9,7 +9,7 @@ from typing import Any
 from interp.errors import BoxError, MapError, StudyError
 from interp.indicators import Attention
 from interp.indicators.map_masks import Threshold, Upsampling, check_mask_rule
-from interp.inputs.box_text import ASK, BoxConvention, convention_of
+from interp.inputs.box_conventions import ASK, BoxConvention, convention_of
 from interp.inputs.prompt import Prompt
 from interp.study.fields import Indicator, as_tuple, field, is_indicator, is_prompt, one_of, whole_number
 from interp.study.result import GridResult

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from interp.errors import MapError, SampleError
 from interp.indicators import Maps
 from interp.indicators.map_masks import map_mask, upsampled
-from interp.inputs.box_text import BoxConvention, ParsedBoxes, convention_of, parse_boxes
+from interp.inputs.box_conventions import BoxConvention, convention_of
+from interp.inputs.box_text import ParsedBoxes, parse_boxes
 from interp.inputs.boxes import Box
 from interp.inputs.masks import filled, union
 from interp.inputs.sample import Sample
