@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -83,91 +83,91 @@ class BoxConvention:
         }
 
 
-def _conventions() -> Iterator[BoxConvention]:
-    yield BoxConvention(
+_CONVENTIONS = (
+    BoxConvention(
         "qwen2_5_vl",
         "json",
         None,
         "resized",
         template='{question} Output its bounding box in JSON format: [{{"bbox_2d": [x0, y0, x1, y1], "label": "…"}}]',
         source="Qwen2.5-VL's cookbook spatial_understanding.ipynb; QwenLM/Qwen3-VL#931 on the resized image",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "qwen3_vl",
         "json",
         1000,
         template='{question} Output its bounding box in JSON format: [{{"bbox_2d": [x0, y0, x1, y1], "label": "…"}}]',
         source="Qwen3-VL's cookbook spatial_understanding.ipynb: relative coordinates 0 to 1000",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "qwen2_vl",
         "tags",
         1000,
         template="Detect the bounding box: {question}",
         source="the model card and report of Qwen2-VL, arXiv 2409.12191, from memory: not checked against the code",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "qwen_vl",
         "tags",
         1000,
         template="Give the bounding box: {question}",
         source="Qwen-VL's README, arXiv 2308.12966, from memory: not checked against the code",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "internvl",
         "tags",
         1000,
         template=_PHRASE.replace("{question}", "<ref>{question}</ref>"),
         source="OpenGVLab/InternVL#285: int(x / width * 1000) of the original image",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "medmo",
         "tags",
         1000,
         template="{question} Detect and localize it in this image.",
         source="the README of genmilab/MedMO: `Fractures <box>[[156, 516, 231, 607], …]</box>`. It does not say what "
         "the numbers mean: 0 to 1000, as of Qwen3-VL that MedMO is built on, is an assumption",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "paligemma",
         "location tokens",
         1024,
         order="yxyx",
         template="detect {question}",
         source="the README of big_vision's PaliGemma: y0 x0 y1 x1 in 1024 bins of the image",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "kosmos2",
         "patch tokens",
         32,
         template="<grounding><phrase>{question}</phrase>",
         source="transformers' processing_kosmos2.py",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "llava",
         "lists",
         1,
         "padded",
         template=_PHRASE,
         source="haotian-liu/LLaVA#606: fractions of the image padded to a square",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "shikra",
         "lists",
         1,
         "padded",
         template=_PHRASE,
         source="Shikra, arXiv 2306.15195, from memory: its code pads to a square before it normalises; not checked",
-    )
-    yield BoxConvention(
+    ),
+    BoxConvention(
         "fractions",
         "lists",
         1,
         source="[x0, y0, x1, y1] as fractions of the original image: for models that are asked for them",
-    )
+    ),
+)
 
-
-BOX_CONVENTIONS: Mapping[str, BoxConvention] = MappingProxyType({one.name: one for one in _conventions()})
+BOX_CONVENTIONS: Mapping[str, BoxConvention] = MappingProxyType({one.name: one for one in _CONVENTIONS})
 """The conventions by name; each says where it was read, and what could not be checked."""
 _OF_FAMILY = {
     "qwen2_vl": "qwen2_vl",

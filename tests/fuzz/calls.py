@@ -23,8 +23,8 @@ from interp.metrics import scorers
 from interp.tracing import Cost
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
+from tests.fuzz.masks import model_masks, value_masks
 from tests.fuzz.trials import Call
-from tests.models.tiny_sam import tiny_sam
 
 
 def called_back(argument: str) -> frozenset[str]:
@@ -133,12 +133,6 @@ def _inputs() -> list[Call]:
         Call("Sample of a video at a rate", interp.Sample, lambda: _video() | {"video_fps": 1.0}),
         Call("Sample.load", one.load),
         Call("Sample.replace", one.replace, given(question="?", boxes=[], meta={}, image=picture(), id="x")),
-        Call("BoxConvention", interp.BoxConvention, given(name="mine", syntax="json", scale=1000)),
-        Call(
-            "parse_boxes",
-            interp.parse_boxes,
-            given(text="<box>[[1, 2, 3, 4]]</box>", convention="internvl", size=(64, 48)),
-        ),
         Call("Prompt", interp.Prompt),
         Call("Prompt.text", prompt.text, given(sample=one)),
         Call("Prompt.messages", prompt.messages, given(sample=one)),
@@ -250,9 +244,6 @@ def _metrics() -> list[Call]:
             "attention_ratio_sliding", metrics.attention_ratio_sliding, given(map=MAP, mask=MASK, grid=(2, 2))
         ),
         Call("METRICS[…]", metrics.METRICS["ar_sliding"], given(map=MAP, mask=MASK, grid=(2, 2))),
-        Call("pixel_iou", metrics.pixel_iou, given(mask=np.eye(3, dtype=bool), truth=np.eye(3, dtype=bool))),
-        Call("mask_recall", metrics.mask_recall, given(masks=[np.eye(3) > 0], truths=[np.eye(3) > 0])),
-        Call("boxes_iou", metrics.boxes_iou, given(boxes=[(0, 0, 2, 2)], others=[(1, 0, 3, 2)])),
         Call("comprehensiveness", metrics.comprehensiveness, given(untouched=0.5, without=[0.1, 0.2])),
         Call("sufficiency", metrics.sufficiency, given(untouched=0.5, only=[0.1, 0.2])),
         Call("curve_area", metrics.curve_area, given(fractions=[0, 0.5, 1], values=[1, 0.5, 0])),
@@ -323,9 +314,7 @@ def _indicators() -> list[Call]:
         "FeatureMap": given(features=_features(), feature=1),
     }
     return [
-        *(Call(name, getattr(indicators, name), needed.get(name, dict)) for name in (*INDICATORS, *REMOVALS)),
-        Call("map_mask", indicators.map_mask, given(pixels=MAP.reshape(2, 2))),
-        Call("otsu_threshold", indicators.otsu_threshold, given(values=MAP)),
+        Call(name, getattr(indicators, name), needed.get(name, dict)) for name in (*INDICATORS, *REMOVALS)
     ]
 
 
@@ -372,20 +361,10 @@ def _studies() -> list[Call]:
 
 
 STUDIES: tuple[Any, ...] = (
-    study.LayerSweep,
-    study.HeadRanking,
-    study.HeadAttribution,
-    study.HeadRoles,
-    study.Circuit,
-    study.LensSweep,
-    study.KnockoutSweep,
-    study.ProbeSweep,
-    study.ReasoningSweep,
-    study.Refinement,
-    study.StatedBoxes,
-    study.IndicatorComparison,
-    study.Benchmark,
-)
+    study.LayerSweep, study.HeadRanking, study.HeadAttribution, study.HeadRoles, study.Circuit,
+    study.LensSweep, study.KnockoutSweep, study.ProbeSweep, study.ReasoningSweep, study.Refinement,
+    study.StatedBoxes, study.IndicatorComparison, study.Benchmark,
+)  # fmt: skip
 
 
 def value_calls() -> dict[str, list[Call]]:
@@ -394,6 +373,7 @@ def value_calls() -> dict[str, list[Call]]:
         "edits": _edits(),
         "inputs": _inputs(),
         "metrics": _metrics(),
+        "masks": value_masks(),
         "statistics": _statistics(),
         "indicators": _indicators(),
         "methods": _methods(),
@@ -441,20 +421,6 @@ def model_calls() -> dict[str, list[Call]]:
                 given(mllm=mllm, positive=[at.sample], negative=[at.sample], layers=[0]),
             ),
             Call("look", interp.look, given(mllm=mllm, image=at.sample)),
-            Call(
-                "ground",
-                interp.ground,
-                given(mllm=mllm, sample=at.sample, phrases=["red"], generate=2),
-                called_back("phrases"),
-            ),
-            Call("answer_maps", indicators.answer_maps, given(mllm=mllm, sample=at.sample, generate=2)),
-            Call(
-                "Segmenter",
-                interp.Segmenter,
-                lambda: dict(zip(("model", "processor"), tiny_sam(), strict=True)),
-            ),
-            Call("Segmenter.mask", _segmenter().mask, given(image=at.sample.load(), point=(3.0, 4.0))),
-            Call("Segmenter.load", interp.Segmenter.load, given(name="nowhere")),
             Call("Mllm.using", mllm.using, given(executor="tap")),
             Call(
                 "Mllm.sharing",
@@ -487,7 +453,6 @@ def model_calls() -> dict[str, list[Call]]:
             Call("TokenMap.millimetres", tokens.millimetres, given(pixel_mm=0.7)),
             Call("TokenMap.coverage", tokens.coverage, given(boxes=[(1, 2, 9, 9)])),
             Call("TokenMap.lost_area", tokens.lost_area, given(boxes=[(1, 2, 9, 9)])),
-            Call("upsampled", indicators.upsampled, given(values=np.ones(tokens.n), tokens=tokens)),
             Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
             Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
             Call("Maps.save", at.maps.save, given(path="saved-maps")),
@@ -515,6 +480,7 @@ def model_calls() -> dict[str, list[Call]]:
                 given(mllm=mllm, sample=at.sample, masks=np.ones((1, tokens.n), bool)),
             ),
         ],
+        "masks on a model": model_masks(mllm, at.sample, tokens),
         "methods on a model": [
             Call("Plain().answer", methods.Plain().answer, on_model),
             Call("VGRefine().answer", refine.answer, on_model),
@@ -534,11 +500,6 @@ def _hf() -> tuple[Any, Any]:
 def _tapped(queries: Any = "last", layers: Any = "all", batch: Any = None) -> None:
     with opened().mllm.tap(queries, layers=layers, batch=batch):
         pass
-
-
-@cache
-def _segmenter() -> interp.Segmenter:
-    return interp.Segmenter(*tiny_sam())
 
 
 @cache

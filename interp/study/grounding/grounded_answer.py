@@ -229,12 +229,7 @@ def ground(
             "Sample(images=[…], question=…)."
         )
     finder = _finder(phrases)
-    segmenter = Segmenter.load(refine) if isinstance(refine, str) else refine
-    if segmenter is not None and not isinstance(segmenter, Segmenter):
-        raise MapError(
-            "refine is an interp.Segmenter, the id or folder of a SAM, or None; got "
-            f"{type(refine).__name__}. Wrap a loaded one: interp.Segmenter(model, processor)."
-        )
+    segmenter = _segmenter(refine)
     with suitable_threads(mllm):
         maps = answer_maps(mllm, sample, prompt=prompt, generate=generate, layers=layers)
     spans, missing = finder(maps.text)
@@ -251,6 +246,21 @@ def ground(
         upsample=upsample,
         threshold=threshold,
     )
+
+
+def _segmenter(refine: Any) -> Segmenter | None:
+    """The segmenter, opened where it is named.
+
+    Raises:
+        MapError: Something else than a segmenter, a name or None.
+    """
+    found = Segmenter.load(refine) if isinstance(refine, str) else refine
+    if found is not None and not isinstance(found, Segmenter):
+        raise MapError(
+            "refine is an interp.Segmenter, the id or folder of a SAM, or None; got "
+            f"{type(refine).__name__}. Wrap a loaded one: interp.Segmenter(model, processor)."
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
