@@ -24,16 +24,20 @@ if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
     from interp.errors import InterpError
     from interp.indicators import load_maps
+    from interp.inputs.box_conventions import BOX_CONVENTIONS, BoxConvention
+    from interp.inputs.box_text import parse_boxes
     from interp.inputs.masks import Mask
     from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target, diff
     from interp.inputs.sample import Box, Sample
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
+    from interp.models.segmenter import Segmenter
     from interp.study import (
         Benchmark,
         BenchmarkResult,
         Circuit,
         Grid,
+        GroundedAnswer,
         HeadRanking,
         HeadRoles,
         HeadSet,
@@ -46,7 +50,9 @@ if TYPE_CHECKING:
         ProbeSweep,
         ReasoningSweep,
         Refinement,
+        StatedBoxes,
         choose_layer,
+        ground,
         look,
     )
     from interp.tracing import (
@@ -92,6 +98,7 @@ __version__ = "0.1.0"
 broken_torchvision.hide()  # before anything imports transformers
 
 __all__ = [
+    "BOX_CONVENTIONS",
     "GENERIC_PROMPT",
     "PAPER_PROMPT",
     "AblateFeature",
@@ -103,6 +110,7 @@ __all__ = [
     "BenchmarkResult",
     "Boost",
     "Box",
+    "BoxConvention",
     "Circuit",
     "ClampFeature",
     "ClinicalContrast",
@@ -111,6 +119,7 @@ __all__ = [
     "Experts",
     "Features",
     "Grid",
+    "GroundedAnswer",
     "Guide",
     "HeadRanking",
     "HeadRoles",
@@ -139,7 +148,9 @@ __all__ = [
     "Sample",
     "ScaleScores",
     "ScaleWeights",
+    "Segmenter",
     "Site",
+    "StatedBoxes",
     "SteeringVector",
     "Target",
     "TokenMap",
@@ -149,6 +160,7 @@ __all__ = [
     "curation",
     "data",
     "diff",
+    "ground",
     "head_means",
     "image_mask",
     "indicators",
@@ -161,6 +173,7 @@ __all__ = [
     "methods",
     "metrics",
     "models",
+    "parse_boxes",
     "positions",
     "reader_study",
     "report",
@@ -185,7 +198,10 @@ _HOMES = {
     "errors": ("InterpError",),
     "methods": ("Answer",),
     "indicators": ("load_maps",),
+    "inputs.box_conventions": ("BOX_CONVENTIONS", "BoxConvention"),
+    "inputs.box_text": ("parse_boxes",),
     "inputs.masks": ("Mask",),
+    "models.segmenter": ("Segmenter",),
     "inputs.prompt": ("GENERIC_PROMPT", "PAPER_PROMPT", "Prompt", "Target", "diff"),
     "inputs.sample": ("Box", "Sample"),
     "study": (
@@ -193,6 +209,7 @@ _HOMES = {
         "BenchmarkResult",
         "Circuit",
         "Grid",
+        "GroundedAnswer",
         "HeadRanking",
         "HeadRoles",
         "HeadSet",
@@ -205,7 +222,9 @@ _HOMES = {
         "ProbeSweep",
         "ReasoningSweep",
         "Refinement",
+        "StatedBoxes",
         "choose_layer",
+        "ground",
         "look",
     ),
     "inputs.tokens": ("TokenMap", "word"),

@@ -30,11 +30,12 @@ STUDIES = {
     "probe-sweep": "ProbeSweep",
     "reasoning-sweep": "ReasoningSweep",
     "refinement": "Refinement",
+    "stated-boxes": "StatedBoxes",
 }
 """Name → the class of `interp.study`."""
 StudyName = Literal[
     "benchmark", "circuit", "layer-sweep", "head-ranking", "head-attribution", "head-roles", "indicator-comparison",
-    "knockout-sweep", "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement",
+    "knockout-sweep", "lens-sweep", "probe-sweep", "reasoning-sweep", "refinement", "stated-boxes",
 ]  # fmt: skip
 COMMAND = "command.json"
 """In a result's folder: what `interp run` was asked for."""

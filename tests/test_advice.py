@@ -30,6 +30,7 @@ from tests.advice import builder as of_builder
 from tests.advice import data as of_data
 from tests.advice import loading as of_loading
 from tests.advice import maps as of_maps
+from tests.advice import masks as of_masks
 from tests.advice import models as of_models
 from tests.advice import people as of_people
 from tests.advice import readers as of_readers
@@ -204,6 +205,7 @@ ROOMS = (
     of_tracing,
     of_loading,
     of_maps,
+    of_masks,
     of_study,
     of_people,
     of_videos,

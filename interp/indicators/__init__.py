@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interp.indicators.activation_patching import ActivationPatching
+from interp.indicators.answer_maps import AnswerMaps, answer_maps
 from interp.indicators.attention import Attention
 from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.attribution_patching import AttributionPatching
@@ -11,6 +12,7 @@ from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.feature_map import FeatureMap
 from interp.indicators.input_gradient import InputGradient
 from interp.indicators.integrated_gradients import IntegratedGradients
+from interp.indicators.map_masks import map_mask, otsu_threshold, upsampled
 from interp.indicators.maps import Maps, load_maps
 from interp.indicators.names import NAMED, indicator_named
 from interp.indicators.occlusion import Occlusion
@@ -25,6 +27,7 @@ from interp.indicators.vision_attention import VisionAttention
 __all__ = [
     "NAMED",
     "ActivationPatching",
+    "AnswerMaps",
     "Attention",
     "AttentionGradient",
     "AttributionPatching",
@@ -47,6 +50,10 @@ __all__ = [
     "TokenKnockout",
     "ValueWeightedAttention",
     "VisionAttention",
+    "answer_maps",
     "indicator_named",
     "load_maps",
+    "map_mask",
+    "otsu_threshold",
+    "upsampled",
 ]

@@ -16,7 +16,7 @@ from interp.inputs.boxes import Box
 from interp.inputs.images import LazyImage, grey_values, image_size, normalise, readable_file
 from interp.inputs.text import brief
 
-__all__ = ["Mask", "MaskLike", "as_masks", "covered_by", "union"]
+__all__ = ["Mask", "MaskLike", "as_masks", "covered_by", "filled", "union"]
 
 Size = tuple[int, int]  # (width, height)
 
@@ -225,6 +225,15 @@ def union(masks: Iterable[Mask], size: Size) -> Bool[np.ndarray, "row col"]:
     for mask in masks:
         mask.check(size)
         found |= mask.inside
+    return found
+
+
+def filled(boxes: Iterable[Box], size: Size) -> Bool[np.ndarray, "row col"]:
+    """The pixels of one image of (width, height) whose centres lie in any of the boxes; `image` is not looked at."""
+    found = np.zeros((size[1], size[0]), bool)
+    for box in boxes:
+        x0, y0, x1, y1 = (max(int(np.ceil(edge - 0.5)), 0) for edge in box.as_tuple())
+        found[y0:y1, x0:x1] = True
     return found
 
 

@@ -16,7 +16,7 @@ from interp.inputs.masks import Mask, union
 
 __all__ = [
     "BOX_COLOUR", "MAP", "SIDE", "bounded", "data_uri", "grid_lines", "heated", "marked_image", "overlaid",
-    "strengths", "with_truth",
+    "strengths", "tinted", "with_truth",
 ]  # fmt: skip
 
 SIDE = 300
@@ -75,6 +75,27 @@ def overlaid(base: Image.Image, heat: Float[np.ndarray, "row col"], size: tuple[
     """
     grey = np.asarray(base.convert("L").resize(size, Image.Resampling.LANCZOS), float)[..., None]
     return _mixed(0.9 * grey.repeat(3, axis=-1), heat, size)
+
+
+def tinted(
+    base: Image.Image, parts: Sequence[tuple[Bool[np.ndarray, "row col"], str]], side: int = SIDE
+) -> Image.Image:
+    """The image in grey with masks in colours over it; its longer side has `side` pixels.
+
+    Args:
+        base: The original image.
+        parts: The pixels inside of each mask, at the original size, and its colour such as "#0072B2"; a later one
+            lies over an earlier one.
+        side: Pixels of the longer side.
+    """
+    size = bounded(base.size, side)
+    shown = np.asarray(base.convert("L").resize(size, Image.Resampling.LANCZOS), float)[..., None]
+    shown = 0.9 * shown.repeat(3, axis=-1)
+    for inside, colour in parts:
+        scaled = Image.fromarray(inside).convert("L").resize(size, Image.Resampling.NEAREST)
+        within = np.asarray(scaled)[..., None] > 0
+        shown = np.where(within, 0.45 * shown + 0.55 * np.array(ImageColor.getrgb(colour), float), shown)
+    return Image.fromarray(shown.round().astype(np.uint8))
 
 
 def heated(heat: Float[np.ndarray, "row col"], size: tuple[int, int]) -> Image.Image:

@@ -19,6 +19,7 @@ from interp.metrics.faithfulness import (
 )
 from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
 from interp.metrics.map_and_mask import positive_part
+from interp.metrics.mask_overlap import boxes_iou, mask_recall, pixel_iou
 from interp.metrics.metric import METRICS, Metric, named
 from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
 
@@ -30,15 +31,18 @@ __all__ = [
     "auroc",
     "average_precision",
     "box_iou",
+    "boxes_iou",
     "comprehensiveness",
     "curve_area",
     "js_divergence",
     "kendall",
     "kl_divergence",
     "kl_gain",
+    "mask_recall",
     "most_important",
     "named",
     "normalised",
+    "pixel_iou",
     "pointing_game",
     "positive_part",
     "spearman",

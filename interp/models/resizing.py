@@ -38,6 +38,7 @@ __all__ = [
     "own_image_settings",
     "pan_and_scan",
     "pixel_size",
+    "resized_sizes",
     "seen_part",
     "setting",
     "squashed_size",
@@ -67,6 +68,18 @@ def setting(processor: Any, name: str) -> Any:
     """
     own = own_image_settings(processor)
     return own[name] if name in own else getattr(processor.image_processor, name, None)
+
+
+def resized_sizes(inputs: Mapping[str, Any], processor: Any) -> list[Size]:
+    """Returns (width, height) of each image as the processor resized it: image_grid_thw times the patch size.
+
+    Empty where the inputs have no such grid.
+    """
+    grids = inputs.get("image_grid_thw")
+    if grids is None:
+        return []
+    patch = int(setting(processor, "patch_size"))
+    return [(int(columns) * patch, int(rows) * patch) for _, rows, columns in grids.tolist()]
 
 
 def squashed_size(size: Size, processor: Any, family: str) -> Size:

@@ -11,6 +11,7 @@ from interp.study.compare import compare, compare_groups
 from interp.study.conventions import PAPER_PIXELS, paper_model
 from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
+from interp.study.grounding.grounded_answer import GroundedAnswer, GroundedPhrase, ground
 from interp.study.head_attribution.study import HeadAttribution
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.head_ranking.published_heads import published_heads
@@ -38,6 +39,7 @@ from interp.study.refinement.study import Refinement
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 from interp.study.size_matching import Matched, Stratified, area_frame, matched, stratified
+from interp.study.stated_boxes.study import StatedBoxes
 from interp.study.study import Study
 from interp.study.task import StudyTask
 
@@ -52,6 +54,8 @@ __all__ = [
     "Grid",
     "GridCell",
     "GridResult",
+    "GroundedAnswer",
+    "GroundedPhrase",
     "HeadAttribution",
     "HeadGrid",
     "HeadRanking",
@@ -76,6 +80,7 @@ __all__ = [
     "Refinement",
     "RefinementResult",
     "Result",
+    "StatedBoxes",
     "Stratified",
     "Study",
     "StudyTask",
@@ -84,6 +89,7 @@ __all__ = [
     "choose_layer",
     "compare",
     "compare_groups",
+    "ground",
     "head_agreement",
     "lesion_hits",
     "look",

@@ -23,6 +23,7 @@ from interp.metrics import scorers
 from interp.tracing import Cost
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
+from tests.fuzz.masks import model_masks, value_masks
 from tests.fuzz.trials import Call
 
 
@@ -360,19 +361,10 @@ def _studies() -> list[Call]:
 
 
 STUDIES: tuple[Any, ...] = (
-    study.LayerSweep,
-    study.HeadRanking,
-    study.HeadAttribution,
-    study.HeadRoles,
-    study.Circuit,
-    study.LensSweep,
-    study.KnockoutSweep,
-    study.ProbeSweep,
-    study.ReasoningSweep,
-    study.Refinement,
-    study.IndicatorComparison,
-    study.Benchmark,
-)
+    study.LayerSweep, study.HeadRanking, study.HeadAttribution, study.HeadRoles, study.Circuit,
+    study.LensSweep, study.KnockoutSweep, study.ProbeSweep, study.ReasoningSweep, study.Refinement,
+    study.StatedBoxes, study.IndicatorComparison, study.Benchmark,
+)  # fmt: skip
 
 
 def value_calls() -> dict[str, list[Call]]:
@@ -381,6 +373,7 @@ def value_calls() -> dict[str, list[Call]]:
         "edits": _edits(),
         "inputs": _inputs(),
         "metrics": _metrics(),
+        "masks": value_masks(),
         "statistics": _statistics(),
         "indicators": _indicators(),
         "methods": _methods(),
@@ -487,6 +480,7 @@ def model_calls() -> dict[str, list[Call]]:
                 given(mllm=mllm, sample=at.sample, masks=np.ones((1, tokens.n), bool)),
             ),
         ],
+        "masks on a model": model_masks(mllm, at.sample, tokens),
         "methods on a model": [
             Call("Plain().answer", methods.Plain().answer, on_model),
             Call("VGRefine().answer", refine.answer, on_model),
@@ -530,6 +524,8 @@ def result(kind: int) -> Any:
     if STUDIES[kind] is study.IndicatorComparison:
         held["indicators"] = {"random": indicators.RandomMap(), "centre": indicators.CentrePrior()}
         held["n_checked"] = 1
+    if STUDIES[kind] is study.StatedBoxes:
+        held |= {"convention": "internvl", "generate": 2}
     if STUDIES[kind] is study.ReasoningSweep:
         return _reasoned()
     return STUDIES[kind](**held).run(folder(), progress=False, mllm=organism())

@@ -55,6 +55,13 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Circuit": (study.Circuit, {"against": "image", "sizes": [5], "exact": 2, "graph": [["image", "answer"]]}),
     "LensSweep": (study.LensSweep, {"words": ["label"], "rule": "touch", "seed": 0}),
     "ProbeSweep": (study.ProbeSweep, {"positions": ["last"], "target": "answer", "folds": 2, "penalty": 1.0}),
+    "StatedBoxes": (
+        study.StatedBoxes,
+        {
+            "convention": "internvl", "answers": {"a": "x"}, "generate": 4, "layers": [0], "threshold": 0.9,
+            "upsample": "nearest", "rule": "touch", "seed": 0, "batch": 2,
+        },
+    ),
     "ReasoningSweep": (study.ReasoningSweep, {"thoughts": "given", "max_new_tokens": 8, "answer_tokens": 2}),
     "KnockoutSweep": (
         study.KnockoutSweep,

@@ -80,7 +80,9 @@ def test_wrong_values_are_refused(kind: str, record_property: Callable[[str, obj
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["models", "tokens", "indicators on a model", "methods on a model"])
+@pytest.mark.parametrize(
+    "kind", ["models", "tokens", "indicators on a model", "masks on a model", "methods on a model"]
+)
 def test_wrong_values_for_models_are_refused(
     kind: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -103,8 +105,11 @@ def test_wrong_values_for_comparisons_are_refused(record_property: Callable[[str
 RESULTS = {
     *(
         "Answer",
+        "AnswerMaps",
         "Crop",
         "Flips",
+        "GroundedAnswer",
+        "GroundedPhrase",
         "HeadMaps",
         "Interval",
         "LayerChoice",

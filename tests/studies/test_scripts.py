@@ -173,7 +173,7 @@ def test_scripts_have_one_worker_unless_told_otherwise() -> None:
     }  # what the options' help says; tyro takes no other number from a script
 
 
-WITHOUT_RUNS = ("features", "fig2_dataset", "steering")
+WITHOUT_RUNS = ("attend_and_segment", "features", "fig2_dataset", "steering")
 """Scripts that run no study, so that there is nothing to share among workers."""
 SCRIPTS = sorted(file.stem for file in STUDIES.glob("*.py"))
 TYPOS = {

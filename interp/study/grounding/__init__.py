@@ -1,0 +1,1 @@
+"""An answer whose words have masks: attend-and-segment."""

@@ -1,0 +1,379 @@
+"""`ground`: a model's answer whose words have masks on the image, by attend-and-segment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Bool
+
+from interp.errors import MapError, SampleError
+from interp.indicators.answer_maps import AnswerMaps, answer_maps
+from interp.indicators.map_masks import Threshold, Upsampling, check_mask_rule, map_mask, upsampled
+from interp.inputs.masks import Mask
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.text import spelling, word_spans
+from interp.inputs.tokens import TokenMap
+from interp.models.segmenter import Segmenter
+from interp.study.model_spec import is_organism, model_label
+from interp.study.task import suitable_threads
+from interp.tracing import Mllm
+
+__all__ = ["GroundedAnswer", "GroundedPhrase", "Phrases", "Refine", "ground"]
+
+Phrases: TypeAlias = str | Sequence[str] | Callable[[str], Iterable[str]] | None
+Refine: TypeAlias = Segmenter | str | None
+_SMALL = """a an and are as at be been but by can for from had has have he her his i in into is it its no not of on or
+our she some than that the their them then there these they this those to was we were what where which who will with you
+your"""
+SMALL_WORDS = frozenset(_SMALL.split())
+"""English words that name nothing; the other words of an answer get masks unless phrases are named."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroundedPhrase:
+    """A word or phrase of the answer, with its mask.
+
+    Attributes:
+        number: Its number in the answer, from 1.
+        text: As the answer has it.
+        start: Where it begins in the answer, in characters.
+        end: Where it ends.
+        generated: Which of the answer's tokens make it up, from 0.
+        map: (token) mean over those tokens of attention minus the answer's mean map; below 0 where less is looked.
+        image: The image of its largest value.
+        point: (x, y) of the largest value, the centre of a pixel of that image; None where the map has one value.
+        masks: One for each image that has a pixel inside.
+        refined: Whether a segmenter made the mask from the point; otherwise it is the map cut at the threshold.
+    """
+
+    number: int
+    text: str
+    start: int
+    end: int
+    generated: tuple[int, ...]
+    map: xr.DataArray
+    image: int
+    point: tuple[float, float] | None
+    masks: tuple[Mask, ...]
+    refined: bool
+
+    def inside(self, image: int, size: tuple[int, int]) -> Bool[np.ndarray, "row col"]:
+        """The pixels inside on one image of (width, height); all False where it has no mask there."""
+        mine = [mask for mask in self.masks if mask.image == image]
+        return mine[0].inside if mine else np.zeros((size[1], size[0]), bool)
+
+    def __repr__(self) -> str:
+        n = len(self.masks)
+        return f"GroundedPhrase({self.number}: {self.text!r}, {n} mask{'' if n == 1 else 's'})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroundedAnswer:
+    """An answer whose words have masks. In a notebook it shows itself; `save` writes a page.
+
+    Attributes:
+        sample: The images, the question and the boxes.
+        model: The model's name.
+        organism: Whether the model is a bundled organism, whose numbers say nothing about real models.
+        prompt: How the question was put.
+        answer: What the model says.
+        phrases: The words or phrases with their maps and masks, in the order of the answer.
+        missing: Phrases that were asked for and that the answer does not hold.
+        maps: The maps of every token.
+        upsample: How maps were brought to the image.
+        threshold: How they were cut.
+    """
+
+    sample: Sample
+    model: str
+    organism: bool
+    prompt: Prompt
+    answer: str
+    phrases: tuple[GroundedPhrase, ...]
+    missing: tuple[str, ...]
+    maps: AnswerMaps
+    upsample: Upsampling
+    threshold: Threshold
+
+    @property
+    def text(self) -> str:
+        """The answer with the number of its mask after each phrase: "the nodule [1] in the left lung [2]"."""
+        return "".join(
+            part if phrase is None else f"{part} [{phrase.number}]" for part, phrase in self.parts()
+        )
+
+    @property
+    def masks(self) -> dict[int, tuple[Mask, ...]]:
+        """Number of each phrase → its masks."""
+        return {one.number: one.masks for one in self.phrases}
+
+    @property
+    def tokens(self) -> TokenMap:
+        """Where the image tokens are."""
+        return self.maps.tokens
+
+    def parts(self) -> Iterator[tuple[str, GroundedPhrase | None]]:
+        """The answer in pieces, each with its phrase or None; joined they are the answer."""
+        at = 0
+        for one in self.phrases:
+            if one.start > at:
+                yield self.answer[at : one.start], None
+            yield self.answer[one.start : one.end], one
+            at = one.end
+        if at < len(self.answer):
+            yield self.answer[at:], None
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per phrase and mask: number, phrase, start, end, image, x, y, refined, pixels, share.
+
+        `share` is the mask's share of its image's pixels. A phrase without a mask has one row, with 0 pixels. x and y
+        are of the image with the map's largest value, NaN on others.
+        """
+        rows = []
+        for one in self.phrases:
+            known = {"number": one.number, "phrase": one.text, "start": one.start, "end": one.end}
+            for mask in one.masks or (None,):
+                pixels = 0 if mask is None else int(mask.inside.sum())
+                image = one.image if mask is None else mask.image
+                width, height = self.sample.sizes[image]
+                nowhere = (float("nan"), float("nan"))
+                x, y = one.point if one.point is not None and image == one.image else nowhere
+                place = {"image": image, "x": x, "y": y, "refined": one.refined}
+                rows.append({**known, **place, "pixels": pixels, "share": pixels / (width * height)})
+        return pd.DataFrame(rows, columns=pd.Index(_COLUMNS))
+
+    def save(self, path: str | os.PathLike[str] = "grounded.html") -> Path:
+        """Writes the page, one HTML file that loads nothing from elsewhere, and returns its path.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        return _page().write_page(self, path)
+
+    def _repr_html_(self) -> str:
+        return str(_page().notebook_view(self))
+
+    def __repr__(self) -> str:
+        missing = f"; not in the answer: {', '.join(self.missing)}" if self.missing else ""
+        return f"GroundedAnswer({self.text!r}{missing})"
+
+
+_COLUMNS = ("number", "phrase", "start", "end", "image", "x", "y", "refined", "pixels", "share")
+
+
+def ground(
+    mllm: Mllm,
+    sample: Sample,
+    phrases: Phrases = None,
+    *,
+    prompt: Prompt | None = None,
+    generate: int = 64,
+    layers: Any = "all",
+    upsample: Upsampling = "bicubic",
+    threshold: Threshold = "otsu",
+    refine: Refine = None,
+) -> GroundedAnswer:
+    """The model's answer with a mask for each of its words: attend-and-segment.
+
+    For each generated token: the mean over layers and heads of the attention from the row that predicts it to the
+    image tokens, minus the mean of these maps over all tokens of the answer. A phrase has the mean of its tokens' maps.
+    The map is upsampled to the image; its mask is what lies above the threshold, or, with `refine`, what a SAM
+    segments at the point of its largest value. That is the published method; a threshold is the cheap stand-in.
+
+    It costs one generation, as the answer alone does. An answer of one token has no other to differ from: its map is 0
+    everywhere and it has no mask. Every phrase of another answer gets a mask, also one that names nothing in the image.
+
+    Args:
+        mllm: The model.
+        sample: One sample with images.
+        phrases: What gets a mask: words or phrases, looked for whole and whatever their case, wherever they are; a
+            function from the answer to those, such as a parser's noun phrases (the published code takes spaCy's, and
+            of each the head word's tokens); or None for every word that is no small word such as "the".
+        prompt: How the question is put; by default `PAPER_PROMPT`, which asks for a single word.
+        generate: Tokens to generate at most.
+        layers: "all", or decoder layers.
+        upsample: "bicubic" as published, "bilinear" or "nearest".
+        threshold: "otsu", "positive" or a share, as `interp.indicators.map_mask` takes it; unused with `refine`. With
+            several images, one threshold for all of them together.
+        refine: A SAM: an `interp.Segmenter`, or its id or folder, which is downloaded unless it is there.
+
+    Raises:
+        SampleError: Something that is no sample, or a video.
+        MapError: Phrases, an upsampling or a threshold that are none.
+        ModelError: A model whose image tokens stand for no places, or a segmenter that cannot be opened.
+
+    Source: Cao et al. 2024, arXiv 2410.08209; `interp.indicators.map_mask` for thresholds, which are not from there.
+
+    Example:
+        >>> import interp
+        >>> mllm = interp.load("organism")
+        >>> interp.ground(mllm, interp.data.bundled("natural", n=1)[0]).text
+        'green [1]'
+    """
+    check_mask_rule(upsample, threshold)
+    if not isinstance(sample, Sample):
+        raise SampleError(f"ground takes one interp.Sample; got {type(sample).__name__}.")
+    if sample.video is not None:
+        raise SampleError(
+            "ground makes masks of images, and this sample is a video. Choose frames of it: "
+            "Sample(images=[…], question=…)."
+        )
+    finder = _finder(phrases)
+    segmenter = _segmenter(refine)
+    with suitable_threads(mllm):
+        maps = answer_maps(mllm, sample, prompt=prompt, generate=generate, layers=layers)
+    spans, missing = finder(maps.text)
+    made = _Making(sample, maps, upsample, threshold, segmenter)
+    return GroundedAnswer(
+        sample=sample,
+        model=_name(mllm),
+        organism=is_organism(mllm),
+        prompt=PAPER_PROMPT if prompt is None else prompt,
+        answer=maps.text,
+        phrases=tuple(made.phrase(number, *span) for number, span in enumerate(spans, start=1)),
+        missing=missing,
+        maps=maps,
+        upsample=upsample,
+        threshold=threshold,
+    )
+
+
+def _segmenter(refine: Any) -> Segmenter | None:
+    """The segmenter, opened where it is named.
+
+    Raises:
+        MapError: Something else than a segmenter, a name or None.
+    """
+    found = Segmenter.load(refine) if isinstance(refine, str) else refine
+    if found is not None and not isinstance(found, Segmenter):
+        raise MapError(
+            "refine is an interp.Segmenter, the id or folder of a SAM, or None; got "
+            f"{type(refine).__name__}. Wrap a loaded one: interp.Segmenter(model, processor)."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Making:
+    """Makes phrases; the fields are arguments of `ground`."""
+
+    sample: Sample
+    maps: AnswerMaps
+    upsample: Upsampling
+    threshold: Threshold
+    segmenter: Segmenter | None
+
+    def phrase(self, number: int, start: int, end: int) -> GroundedPhrase:
+        """The phrase of these characters of the answer."""
+        generated, values = self.maps.of_span(start, end)
+        layers = [upsampled(values, self.maps.tokens, i, self.upsample) for i in self._images]
+        image, point = _peak(layers) if np.ptp(values) > 0 else (0, None)
+        return GroundedPhrase(
+            number=number,
+            text=self.maps.text[start:end],
+            start=start,
+            end=end,
+            generated=generated,
+            map=xr.DataArray(values, dims=["token"], name="attention minus the answer's mean"),
+            image=image,
+            point=point,
+            masks=() if point is None else tuple(self._masks(layers, image, point)),
+            refined=self.segmenter is not None and point is not None,
+        )
+
+    @property
+    def _images(self) -> range:
+        return range(len(self.sample.images))
+
+    def _masks(self, layers: Sequence[np.ndarray], image: int, point: tuple[float, float]) -> Iterator[Mask]:
+        """The masks that have a pixel inside."""
+        if self.segmenter is not None:
+            inside = self.segmenter.mask(self.sample.load(image), point)
+            if inside.any():
+                yield Mask(inside, image)
+            return
+        together = map_mask(np.concatenate([layer.ravel() for layer in layers]), self.threshold)
+        cuts = np.cumsum([layer.size for layer in layers])[:-1]
+        for i, (flat, layer) in enumerate(zip(np.split(together, cuts), layers, strict=True)):
+            if flat.any():
+                yield Mask(flat.reshape(layer.shape), i)
+
+
+def _peak(layers: Sequence[np.ndarray]) -> tuple[int, tuple[float, float]]:
+    """The image and the pixel's centre, (x, y), of the largest value; of several as large the first."""
+    tops = [float(np.nanmax(layer)) if np.isfinite(layer).any() else -np.inf for layer in layers]
+    image = int(np.argmax(tops))
+    row, column = np.unravel_index(int(np.nanargmax(layers[image])), layers[image].shape)
+    return image, (float(column) + 0.5, float(row) + 0.5)
+
+
+Finder: TypeAlias = Callable[[str], tuple[list[tuple[int, int]], tuple[str, ...]]]
+"""From an answer to the spans of its phrases, in order and apart, and what was not found."""
+
+
+def _finder(phrases: Phrases) -> Finder:
+    """What finds the phrases in an answer.
+
+    Raises:
+        MapError: Something that is neither words nor a function that gives them.
+    """
+    if phrases is None:
+        return lambda answer: (
+            [s for s in word_spans(answer) if spelling(answer[s[0] : s[1]]) not in SMALL_WORDS],
+            (),
+        )
+    if callable(phrases) and not isinstance(phrases, str):
+        given: Callable[[str], Iterable[str]] = phrases
+        return lambda answer: _found(answer, _checked(given(answer)))
+    listed = _checked([phrases] if isinstance(phrases, str) else phrases)
+    return lambda answer: _found(answer, listed)
+
+
+def _checked(phrases: Any) -> list[str]:
+    wrong = isinstance(phrases, str | bytes) or not isinstance(phrases, Iterable)
+    found: list[Any] = [] if wrong else list(phrases)
+    if wrong or not all(isinstance(one, str) and word_spans(one) for one in found):
+        raise MapError(
+            'phrases are words of the answer, such as ["nodule", "left lung"], or a function that finds them in '
+            f"it; got {phrases!r:.200}."
+        )
+    return list(dict.fromkeys(found))
+
+
+def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], tuple[str, ...]]:
+    """Where the phrases are, longer ones first where they overlap, and those that are nowhere."""
+    words = word_spans(answer)
+    spelled = [spelling(answer[start:end]) for start, end in words]
+    taken: list[tuple[int, int]] = []
+    missing = []
+    for phrase in sorted(phrases, key=lambda one: -len(word_spans(one))):
+        wanted = [spelling(phrase[start:end]) for start, end in word_spans(phrase)]
+        n = len(wanted)
+        places = [i for i in range(len(words) - n + 1) if spelled[i : i + n] == wanted]
+        if not places:
+            missing.append(phrase)
+        for i in places:
+            span = (words[i][0], words[i + n - 1][1])
+            if all(span[1] <= start or span[0] >= end for start, end in taken):
+                taken.append(span)
+    return sorted(taken), tuple(phrase for phrase in phrases if phrase in missing)
+
+
+def _page() -> ModuleType:
+    """The module that draws a grounded answer; it knows what that is, so it is found by its name."""
+    return import_module("interp.study.grounding.page")
+
+
+def _name(mllm: Mllm) -> str:
+    known = model_label(mllm)
+    return Path(known).name if Path(known).is_dir() else known

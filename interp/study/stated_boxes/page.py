@@ -1,0 +1,195 @@
+"""The page of stated boxes: how they agree with the expert's, where attention lies, and what could not be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image, ImageColor, ImageDraw
+
+from interp.inputs.box_conventions import BOX_CONVENTIONS
+from interp.inputs.files import read_json
+from interp.report.gallery import origin_line, overlay, picture, sample_card, views
+from interp.report.html import (
+    card,
+    code,
+    figure_cards,
+    grid,
+    heading,
+    join,
+    key,
+    paragraph,
+    save_page,
+    section,
+    table,
+)
+from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.tables import estimate, listed, number, rows
+from interp.study.dataframes import records, rows_of, where
+from interp.study.model_spec import is_organism
+from interp.study.result import stored_tokens
+from interp.study.stated_boxes.figures import NAMES, figures
+from interp.study.stated_boxes.task import MEASURES
+
+if TYPE_CHECKING:
+    from interp.study.result import GridResult
+    from interp.study.runs import GridCell
+
+__all__ = ["figures", "write_page"]
+
+N_SHOWN, N_UNPARSED, COLOUR = 6, 10, "#E69F00"
+LEAD = Markup("""What <b>{models}</b> writes as boxes, beside the expert's boxes and the map of {indicator}: {n} samples
+({data}).{stored}""")
+STORED = " The texts were stored ones, given to the study; the model's own maps are compared with them."
+FIGURE = """Means over samples with 95 % bootstrap intervals over groups, where there are groups enough. “Another
+sample's”: the stated boxes against another sample's expert boxes. A model that always names the usual place scores the
+same against both."""
+GALLERY = """First samples. Orange: what the model states. Blue: the expert's. Right: the map."""
+UNPARSED = (
+    """Parts of the texts that begin like a box and state none that could be taken. They count nowhere."""
+)
+TERMS = {
+    "Stated box": """Read by the convention below and by nothing else. A box counts if it has four finite numbers in the
+    convention's range and its corners are in order.""",
+    "Attention ratio": """The mean of the map inside the boxes over its mean over the image; 1 is a uniform map. It
+    favours small boxes: look at the areas before two ratios are compared.""",
+    "Attention mask": "The map, averaged over layers, upsampled and cut at the threshold below.",
+    "What it does not show": """Attention where the stated box is does not show that the box was read off it, or that
+    the answer depends on what lies there: remove the tokens to see that.""",
+    "Intervals": INTERVALS,
+}
+
+
+def write_page(result: GridResult, path: str | Path) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        result: Of a `StatedBoxes`, or of a grid over one.
+        path: The HTML file.
+    """
+    shown, study = figures(result), result.cells[0].study
+    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
+    told = {"n": result.n_samples, "indicator": type(study.indicator).__name__}
+    words = LEAD.format(models=models, data=data, stored=STORED if study.answers is not None else "", **told)
+    body = [
+        section("How far they agree", figure_cards(shown), intro=FIGURE),
+        section("In numbers", *_tables(result)),
+        section("Samples", *_examples(result), intro=GALLERY),
+        section("What could not be read", *_unparsed(result), intro=UNPARSED),
+        section("Failures", _failures(result)),
+        meanings(TERMS),
+        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+    ]
+    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+
+
+def _tables(result: GridResult) -> Iterator[Markup]:
+    summary = result.summary()
+    for cell in (cell for cell in result.cells if cell.measured):
+        if len(result.cells) > 1:
+            yield heading(" · ".join(cell.key), level=4)
+        own = rows_of(summary, cell.labels).set_index("measure").loc[list(MEASURES)].reset_index()
+        columns: dict[str, Any] = {
+            "measure": lambda row: join(NAMES[row["measure"]], " ", code(row["measure"])),
+            "mean [95 %]": lambda row: estimate(row) if row["n"] else None,
+            "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+            "undefined": "n_undefined",
+        }
+        yield card(table(list(columns), rows(own, columns)))
+
+
+def _examples(result: GridResult) -> Iterator[Markup]:
+    """The first samples of each cell, with the boxes and the map."""
+    for cell in (cell for cell in result.cells if cell.measured):
+        maps = cell.folder.read_table("maps").to_pandas().set_index("index")["map"]
+        scores = cell.frame("scores")
+        cards = []
+        for row in records(cell.frame("samples").head(N_SHOWN)):
+            index = int(row["index"])
+            sample, tokens = cell.study.data[index], stored_tokens(cell, index)
+            boxes = json.loads(row["boxes"])
+            over = partial(_with_stated, partial(picture, sample), boxes, sample.sizes)
+            heat = partial(overlay, sample, tokens, np.asarray(maps.loc[index], float))
+            shown = [*views(sample, "stated and expert's", over)]
+            shown += views(sample, "map", partial(_with_stated, heat, boxes, sample.sizes))
+            value = where(scores, (scores["index"] == index) & (scores.measure == "iou")).value.iloc[0]
+            lines = [
+                join("said: ", code(_short(row["said"]))),
+                _told(row),
+                origin_line(sample.id, row["group"]),
+            ]
+            score = "" if np.isnan(value) else f"IoU {number(float(value))}"
+            cards.append(sample_card(shown, sample.question, lines, score=score))
+        yield grid(cards, "tight")
+    yield paragraph(key(COLOUR), "stated", kind="soft")
+
+
+def _told(row: Mapping[Any, Any]) -> str:
+    labels = ", ".join(one for one in json.loads(row["labels"]) if one)
+    named = f" ({labels})" if labels else ""
+    return f"boxes read: {row['n_stated']}{named}; unparsed: {row['n_unparsed']}"
+
+
+def _short(text: Any) -> str:
+    found = text if isinstance(text, str) else "(nothing)"
+    return found if len(found) <= 160 else f"{found[:159]}…"
+
+
+def _with_stated(draw: Any, boxes: list[list[float]], sizes: Any, image: int) -> Image.Image:
+    """A picture of an image with the stated boxes over it."""
+    shown: Image.Image = draw(image).convert("RGB")
+    pen, colour = ImageDraw.Draw(shown), ImageColor.getrgb(COLOUR)
+    x, y = shown.width / sizes[image][0], shown.height / sizes[image][1]
+    for x0, y0, x1, y1 in boxes:
+        left, top = round(x0 * x), round(y0 * y)
+        pen.rectangle(
+            (left, top, max(round(x1 * x) - 1, left), max(round(y1 * y) - 1, top)), outline=colour, width=2
+        )
+    return shown
+
+
+def _unparsed(result: GridResult) -> Iterator[Markup]:
+    for cell in (cell for cell in result.cells if cell.measured):
+        frame = cell.frame("samples")
+        own = where(frame, frame.n_unparsed > 0)
+        silent = int(((frame.n_stated == 0) & (frame.n_unparsed == 0)).sum())
+        name = f"{' · '.join(cell.key)}: " if len(result.cells) > 1 else ""
+        yield paragraph(
+            f"{name}{int(frame.n_unparsed.sum())} parts in {len(own)} of {len(frame)} samples; {silent} more state no "
+            "box.",
+            kind="wide",
+        )
+        if len(own):
+            lines = [(row["sample"], row["unparsed"]) for row in records(own.head(N_UNPARSED))]
+            yield card(table(("sample", "reason and text"), lines, kind="text"))
+
+
+def _failures(result: GridResult) -> Markup:
+    found = result.failures
+    if found.empty:
+        return paragraph("None: every sample was measured.", kind="wide")
+    return failure_list(found, ["model", "data", "sample"])
+
+
+def _origin(cell: GridCell) -> Markup:
+    study = cell.study
+    rule = (read_json(cell.folder.path / "study.json") or {}).get("convention", {})
+    source = BOX_CONVENTIONS[rule["name"]].source if rule.get("name") in BOX_CONVENTIONS else ""
+    settings = (
+        f"{study.upsample}, {study.threshold}, {study.rule}, {study.generate}, {study.seed}, {study.batch}"
+    )
+    return origin(
+        cell.folder,
+        [
+            ("prompt", as_json(study.prompt)),
+            ("convention", f"{as_json(rule)}; {source}"),
+            ("indicator, layers", f"{as_json(study.indicator)}, {study.layers or 'all'}"),
+            ("upsampling, threshold, rule, tokens, seed, batch", settings),
+        ],
+    )

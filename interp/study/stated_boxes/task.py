@@ -1,0 +1,225 @@
+"""The task of `StatedBoxes`: what each sample's text states, compared with the expert's boxes and with a map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float
+
+from interp.errors import MapError, SampleError
+from interp.indicators import Maps
+from interp.indicators.map_masks import map_mask, upsampled
+from interp.inputs.box_conventions import BoxConvention, convention_of
+from interp.inputs.box_text import ParsedBoxes, parse_boxes
+from interp.inputs.boxes import Box
+from interp.inputs.masks import filled, union
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
+from interp.metrics import attention_ratio, boxes_iou, pixel_iou
+from interp.models.resizing import resized_sizes
+from interp.run import Outcome, digest
+from interp.study.baselines import moved_boxes
+from interp.study.table_fields import NAME, SAMPLE_FIELDS
+from interp.study.task import SamplesTask, TableRows, suitable_threads
+
+__all__ = ["MEASURES", "StatedTask"]
+
+MEASURES = (
+    "stated", "iou", "iou_shuffled", "ar_stated", "ar_expert", "ar_gap", "mask_stated", "mask_expert", "area_stated",
+    "area_expert",
+)  # fmt: skip
+SCORES = pa.schema([("index", pa.int64()), ("measure", NAME), ("value", pa.float64())])
+SAMPLES = pa.schema(
+    [
+        *SAMPLE_FIELDS,
+        ("said", pa.string()),
+        ("n_stated", pa.int32()),
+        ("n_unparsed", pa.int32()),
+        ("unparsed", pa.string()),
+        ("boxes", pa.string()),
+        ("labels", pa.string()),
+        ("image_index", pa.list_(pa.int32())),
+        ("footprints", pa.list_(pa.float32())),
+    ]
+)
+MAPS = pa.schema([("index", pa.int64()), ("map", pa.list_(pa.float32()))])
+
+
+class StatedTask(SamplesTask):
+    """Computes `StatedBoxes`."""
+
+    name = "stated-boxes"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the numbers depend on; of stored answers a hash."""
+        study = self.study
+        own = {name: getattr(study, name) for name in ("generate", "upsample", "threshold", "rule", "seed")}
+        own["layers"] = None if study.layers is None else list(study.layers)
+        own["answers"] = (
+            None if study.answers is None else digest({"answers": [list(one) for one in study.answers]})
+        )
+        return {**super().to_dict(), **own, "convention": self._convention.to_dict()}
+
+    @property
+    def _convention(self) -> BoxConvention:
+        return convention_of(self.study.convention, self.mllm.family)
+
+    def schemas(self) -> Mapping[str, pa.Schema]:
+        """Scores, one row per sample, and the maps."""
+        return {"scores": SCORES, "samples": SAMPLES, "maps": MAPS}
+
+    def joined(self) -> tuple[str, ...]:
+        """All; the page shows the maps."""
+        return ("scores", "samples", "maps")
+
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of each sample, from what was said and from its map."""
+        maps, paid = self._maps(indices)
+        texts, forwards = self._texts(indices)
+        cost = (
+            {}
+            if paid
+            else {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
+        )
+        cost["forwards"] = cost.get("forwards", 0.0) + forwards
+        return Outcome(self._all_rows(indices, maps, texts), cost)
+
+    def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
+        """Each sample's rows, with what the model says asked for here."""
+        return self._all_rows(indices, maps, self._texts(indices)[0])
+
+    def _texts(self, indices: Sequence[int]) -> tuple[dict[int, str | None], float]:
+        """What was said of each sample, and the passes that it took; a stored text that is missing is no key."""
+        study = self.study
+        if study.answers is not None:
+            stored = dict(study.answers)
+            known = {index: self.identity(index)[0] for index in indices}
+            return {index: stored[name] for index, name in known.items() if name in stored}, 0.0
+        samples = [study.data[index] for index in indices]
+        with suitable_threads(self.mllm):
+            trace = self.mllm.trace(samples, prompt=study.prompt, generate=study.generate)
+        skipped = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        kept = [[token for token in one.ids[one.n_reasoning :] if token not in skipped] for one in trace]
+        # marks such as <box> are special tokens of some tokenizers, and would be left out of trace.answers
+        texts = [str(self.tokenizer.decode(ids, skip_special_tokens=False)) for ids in kept]
+        return dict(zip(indices, texts, strict=True)), float(trace.cost.forwards)
+
+    def _all_rows(self, indices: tuple[int, ...], maps: Maps, texts: Mapping[int, str | None]) -> TableRows:
+        convention = self._convention
+        seen = self._resized(indices) if convention.frame == "resized" else {}
+
+        def rows(place: int, index: int) -> TableRows:
+            sample = self.study.data[index]
+            if sample.video is not None or len(sample.images) != 1:
+                raise SampleError(
+                    f"a stated box names no image, so samples have one; this one has {len(sample.images)} images or "
+                    "frames."
+                )
+            if index not in texts:
+                raise SampleError(f"answers hold no text for the sample {sample.id!r}.")
+            size = sample.sizes[0]
+            found = parse_boxes(texts[index], convention, size, resized=seen.get(index))
+            values, tokens = self._map(maps, place), maps.tokens[place]
+            scores = self._scores(index, found, values, tokens)
+            lines = [{"index": index, "measure": name, "value": scores[name]} for name in MEASURES]
+            row = self._row(index, texts[index], found, tokens)
+            return {
+                "scores": lines,
+                "samples": [row],
+                "maps": [{"index": index, "map": values.astype(np.float32)}],
+            }
+
+        return self.each(indices, rows)
+
+    def _resized(self, indices: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """(width, height) of each sample's first image as its processor resized it."""
+        batch = self.mllm.encode([self.study.data[index] for index in indices], prompt=self.study.prompt)
+        sizes = [resized_sizes(one.inputs, self.mllm.processor) for one in batch.singles]
+        return {index: own[0] for index, own in zip(indices, sizes, strict=True) if own}
+
+    def _map(self, maps: Maps, place: int) -> Float[np.ndarray, " token"]:
+        """The sample's map, averaged over the layers."""
+        array = maps[place]
+        if array.dims not in (("layer", "token"), ("token",)):
+            raise MapError(
+                f"stated boxes are compared with a map ([layer,] token); the indicator gives {array.dims}. Use "
+                "per_head=False."
+            )
+        if "layer" in array.dims:
+            known = array["layer"].values.tolist()
+            missing = [layer for layer in self.study.layers or () if layer not in known]
+            if missing:
+                raise MapError(f"the maps have the layers {known[0]} … {known[-1]}, not {missing}.")
+            array = array if self.study.layers is None else array.sel(layer=list(self.study.layers))
+            array = array.mean("layer", dtype=np.float64)
+        return np.asarray(array.values, np.float64)
+
+    def _scores(
+        self, index: int, found: ParsedBoxes, values: Float[np.ndarray, " token"], tokens: TokenMap
+    ) -> dict[str, float]:
+        """Every measure of one sample."""
+        sample = self.study.data[index]
+        size, stated, expert = sample.sizes[0], list(found.boxes), list(sample.boxes)
+        mask = map_mask(upsampled(values, tokens, 0, self.study.upsample), self.study.threshold)
+        inside, truth = filled(stated, size), _truth(sample, size)
+        ratios = {
+            name: self._ratio(values, tokens, boxes)
+            for name, boxes in (("stated", stated), ("expert", expert))
+        }
+        nothing = float("nan")
+        return {
+            "stated": float(bool(stated)),
+            "iou": boxes_iou(stated, expert),
+            "iou_shuffled": boxes_iou(stated, self._borrowed(index)),
+            "ar_stated": ratios["stated"],
+            "ar_expert": ratios["expert"],
+            "ar_gap": ratios["stated"] - ratios["expert"],
+            "mask_stated": pixel_iou(mask, inside) if stated else nothing,
+            "mask_expert": pixel_iou(mask, truth),
+            "area_stated": float(inside.mean()) if stated else nothing,
+            "area_expert": float(truth.mean()),
+        }
+
+    def _ratio(self, values: Float[np.ndarray, " token"], tokens: TokenMap, boxes: Sequence[Box]) -> float:
+        """The attention ratio inside the boxes over the tokens that see some of the image; NaN without boxes."""
+        if not boxes:
+            return float("nan")
+        seen = ~np.isnan(tokens.footprints).any(axis=1)
+        inside = tokens.mask(boxes, rule=self.study.rule)
+        return float(attention_ratio(values[seen], inside[seen]))
+
+    def _borrowed(self, index: int) -> list[Box]:
+        """The boxes of another sample, at the same relative place of this one's image."""
+        partner = self._partners[index]
+        if partner is None:
+            return []
+        lender = self.study.data[partner]
+        return list(moved_boxes(lender.boxes, lender.sizes, self.study.data[index].sizes))
+
+    def _row(self, index: int, said: str | None, found: ParsedBoxes, tokens: TokenMap) -> dict[str, Any]:
+        sample, (name, group) = self.study.data[index], self.identity(index)
+        return {
+            "index": index,
+            "sample": name,
+            "group": group,
+            "question": sample.question,
+            "answer": sample.answer,
+            "said": said,
+            "n_stated": len(found.found),
+            "n_unparsed": len(found.unparsed),
+            "unparsed": "; ".join(f"{one.reason}: {one.text}" for one in found.unparsed),
+            "boxes": json.dumps([list(box.as_tuple()) for box in found.boxes]),
+            "labels": json.dumps([one.label for one in found.found], ensure_ascii=False),
+            "image_index": tokens.image_index.astype(np.int32),
+            "footprints": tokens.footprints.astype(np.float32).ravel(),
+        }
+
+
+def _truth(sample: Sample, size: tuple[int, int]) -> Bool[np.ndarray, "row col"]:
+    """The pixels of the expert's masks, or of the boxes where there is no mask."""
+    return union(sample.masks, size) if sample.masks else filled(sample.boxes, size)

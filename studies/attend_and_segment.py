@@ -1,0 +1,125 @@
+"""Attend-and-segment: do the masks of an answer's words lie on what the answer is about?
+
+    python studies/attend_and_segment.py
+    python studies/attend_and_segment.py --model llava-hf/llava-1.5-7b-hf --device cuda --data mine.jsonl \\
+        --refine facebook/sam-vit-base
+
+Each answer's words get masks from where they look more than the answer does on average (docs/masks.md). Their union is
+compared with the sample's masks, or its boxes: pixel IoU, and the share found at IoU ≥ 0.5. Beside them stand a mask of
+the whole image, which is what a uniform map gives, and the centre prior cut to as many pixels. `attend_and_segment.csv`
+under `--out` has a row a sample; the first answers are pages beside it. Boxes count whole, so a mask of a round object
+cannot reach 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import interp
+from interp.cli import run_script
+from interp.data.open import sets
+from interp.indicators.map_masks import threshold_named, upsampled
+from interp.inputs.masks import filled, union
+from interp.metrics import mask_recall, pixel_iou
+from interp.report.tables import estimate, percent, write_csv
+from interp.stats import bootstrap
+from interp.study.baselines import centre_prior
+
+NAMES = {
+    "attention": "attend-and-segment",
+    "whole": "the whole image",
+    "centre": "centre prior, as many pixels",
+}
+
+
+def main(
+    model: str = "organism", data: str = "natural", out: Path = Path("runs"), seed: int = 0, n: int = 60,
+    generate: int = 16, threshold: str = "otsu", upsample: str = "bicubic", refine: str = "", pages: int = 3,
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+) -> None:  # fmt: skip
+    """Masks of answers' words against true masks or boxes, beside two baselines.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", a .jsonl file, or a folder of VGMED's or COCO's files.
+        out: Folder for the table and the pages.
+        seed: Draws the samples, and the bootstrap.
+        n: The maximum number of samples, drawn with the seed.
+        generate: Tokens of an answer at most.
+        threshold: "otsu", "positive", or the share of pixels below it, such as 0.9.
+        upsample: "bicubic", "bilinear" or "nearest".
+        refine: Id or folder of a SAM, which makes the mask from the map's largest value; "" for the threshold.
+        pages: How many of the first answers are written as pages.
+        batch_size: Samples are grounded one by one; the other scripts' option, which changes nothing here.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+    """
+    (samples,) = sets((data,), n=n, seed=seed, needed=True).values()
+    mllm = interp.load(model, device=device, dtype=dtype)
+    segmenter = interp.Segmenter.load(refine, device=device) if refine else None
+    how: dict[str, Any] = {
+        "generate": generate,
+        "threshold": threshold_named(threshold),
+        "upsample": upsample,
+        "refine": segmenter,
+    }
+    rows = []
+    for place, sample in enumerate(samples):
+        grounded = interp.ground(mllm, sample, **how)
+        rows += [{"sample": sample.id, "group": samples.groups[place], **row} for row in scored(grounded)]
+        if place < pages:
+            grounded.save(out / f"grounded_{place}.html")
+    frame = pd.DataFrame(rows)
+    write_csv(frame, out / "attend_and_segment.csv")
+    told(frame, seed)
+    print(f"Table: {out / 'attend_and_segment.csv'}; pages: {out / 'grounded_0.html'} and on")
+
+
+def scored(grounded: interp.GroundedAnswer) -> list[dict[str, Any]]:
+    """A row for each kind of mask on the first image: IoU and recall."""
+    sample, size = grounded.sample, grounded.sample.sizes[0]
+    masks = [one for one in sample.masks if one.image == 0]
+    boxes = [one for one in sample.boxes if one.image == 0]
+    truths = [one.inside for one in masks] or [filled([one], size) for one in boxes]
+    truth = union(masks, size) if masks else filled(boxes, size)
+    every = [one.inside(0, size) for one in grounded.phrases]
+    attention = np.any(every, axis=0) if every else np.zeros((size[1], size[0]), bool)
+    tokens = grounded.tokens
+    prior = upsampled(centre_prior(tokens.footprints, tokens.image_index, tokens.sizes), tokens)
+    best = np.argsort(-np.nan_to_num(prior, nan=-np.inf), axis=None, kind="stable")[: int(attention.sum())]
+    centre = np.zeros(attention.shape, bool)
+    centre.flat[best] = True
+    given = {"attention": attention, "whole": np.ones(attention.shape, bool), "centre": centre}
+    return [
+        {
+            "mask": name,
+            "said": grounded.text,
+            "iou": pixel_iou(mask, truth),
+            "recall": mask_recall(every if name == "attention" else [mask], truths),
+            "share": float(mask.mean()),
+        }
+        for name, mask in given.items()
+    ]
+
+
+def told(frame: pd.DataFrame, seed: int) -> None:
+    """Prints means with intervals over groups."""
+    for name, own in frame.groupby("mask", sort=False):
+        values = {}
+        for measure in ("iou", "recall"):
+            found = bootstrap(own[measure].to_numpy(), own.group.to_numpy(), seed=seed)
+            values[measure] = estimate(
+                {"mean": found.mean, "low": found.low, "high": found.high, "n_groups": found.n_groups}
+            )
+        print(
+            f"  {NAMES[str(name)]:>28}: IoU {values['iou']}, recall {values['recall']}, "
+            f"{percent(own.share.mean())} of the image; {len(own)} samples"
+        )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,153 @@
+"""Maps brought to pixels as torch does it, and thresholds against trying every one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate
+
+from interp.errors import MapError
+from interp.indicators import map_mask, otsu_threshold, upsampled
+from interp.inputs.footprints import Footprints, concatenate, lay, pad_to_square, squash
+from interp.inputs.tokens import TokenMap
+
+RNG = np.random.default_rng(0)
+
+
+def tokens_of(found: Footprints, *sizes: tuple[int, int]) -> TokenMap:
+    n = len(found.boxes)
+    return TokenMap(np.arange(n), found.boxes, None, found.views, found.image, sizes, n + 1)
+
+
+def by_torch(values: np.ndarray, grid: tuple[int, int], size: tuple[int, int], how: str) -> np.ndarray:
+    given = torch.from_numpy(values.reshape(1, 1, *grid))
+    return interpolate(given, size=(size[1], size[0]), mode=how, align_corners=False)[0, 0].numpy()
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("size", "grid"), [((97, 64), (5, 7)), ((336, 336), (24, 24)), ((10, 12), (12, 10)), ((60, 50), (1, 4))]
+)
+def test_one_grid_is_interpolated_as_torch_does(
+    size: tuple[int, int], grid: tuple[int, int], how: str
+) -> None:
+    values = RNG.normal(size=grid[0] * grid[1])
+    found = upsampled(values, tokens_of(squash(size, grid), size), 0, how)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, by_torch(values, grid, size, how), atol=1e-12)
+
+
+def test_padding_is_cut_off_and_its_cells_take_no_part() -> None:
+    size, grid = (200, 120), (10, 10)
+    values = RNG.normal(size=100)
+    found = upsampled(values, tokens_of(pad_to_square(size, grid), size))
+    wanted = by_torch(values, grid, (200, 200), "bicubic")[40:160]
+    np.testing.assert_allclose(found[30:90], wanted[30:90], atol=1e-12)  # far from the padding
+    assert np.isfinite(found).all()
+
+
+def test_a_cell_cut_by_the_edge_counts_with_its_whole_size() -> None:
+    size, grid = (200, 130), (10, 10)  # cells of 20 pixels; the first row's cells are half in the padding
+    values = np.repeat(np.arange(10.0), 10)
+    found = upsampled(values, tokens_of(pad_to_square(size, grid), size), how="bilinear")
+    np.testing.assert_allclose(
+        found[10:120, 5], by_torch(values, grid, (200, 200), "bilinear")[45:155, 5], atol=1e-12
+    )
+
+
+def test_views_are_interpolated_apart_and_averaged() -> None:
+    size = (80, 40)
+    whole, left = (
+        lay(size, (2, 4), (0, 0, 80, 40), view="base"),
+        lay(size, (2, 2), (0, 0, 40, 40), view="tile"),
+    )
+    values = RNG.normal(size=12)
+    found = upsampled(values, tokens_of(concatenate([whole, left], one_image=True), size), how="bilinear")
+    base, tile = (
+        by_torch(values[:8], (2, 4), size, "bilinear"),
+        by_torch(values[8:], (2, 2), (40, 40), "bilinear"),
+    )
+    np.testing.assert_allclose(found[:, :40], (base[:, :40] + tile) / 2, atol=1e-12)
+    np.testing.assert_allclose(found[:, 40:], base[:, 40:], atol=1e-12)
+
+
+def test_pixels_that_no_token_sees_stay_unknown() -> None:
+    size = (60, 40)
+    tokens = tokens_of(lay(size, (2, 2), (10, 0, 50, 40)), size)
+    for how in ("nearest", "bilinear", "bicubic"):
+        found = upsampled(np.arange(4.0), tokens, how=how)  # type: ignore[arg-type]
+        assert np.isnan(found[:, :10]).all()
+        assert np.isnan(found[:, 50:]).all()
+        assert np.isfinite(found[:, 10:50]).all()
+
+
+def test_tokens_that_are_no_grid_take_the_nearest_value() -> None:
+    size = (40, 40)
+    found = Footprints(
+        np.array([[0, 0, 40, 20], [0, 20, 20, 40], [20, 20, 40, 40]], float),
+        None,
+        np.full(3, ""),
+        np.zeros(3, int),
+    )
+    tokens = tokens_of(found, size)
+    np.testing.assert_array_equal(
+        upsampled(np.array([1.0, -2.0, 3.0]), tokens), tokens.to_pixels(np.array([1.0, -2.0, 3.0]))
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(-8, 8).map(float), min_size=1, max_size=25))
+def test_otsu_is_the_best_of_all_thresholds(values: list[float]) -> None:
+    given_values = np.array(values)
+
+    def within(cut: float) -> float:
+        low, high = given_values[given_values <= cut], given_values[given_values > cut]
+        return float(sum(len(part) * part.var() for part in (low, high) if len(part)))
+
+    found = otsu_threshold(given_values)
+    distinct = np.unique(given_values)
+    assert found in distinct
+    best = min(within(cut) for cut in (distinct[:-1] if len(distinct) > 1 else distinct))
+    assert within(found) == pytest.approx(best, abs=1e-9)
+
+
+def test_rules_by_hand() -> None:
+    pixels = np.array([[-1.0, 0.0, 0.1, np.nan], [0.2, 5.0, 6.0, 0.0]])
+    assert map_mask(pixels).astype(int).tolist() == [[0, 0, 0, 0], [0, 1, 1, 0]]
+    assert map_mask(pixels, "positive").astype(int).tolist() == [[0, 0, 1, 0], [1, 1, 1, 0]]
+    assert int(map_mask(np.arange(100.0), 0.9).sum()) == 10
+
+
+def test_a_map_of_one_value_gives_no_mask() -> None:
+    for rule in ("otsu", 0.5):
+        assert not map_mask(np.full((3, 4), 2.0), rule).any()  # type: ignore[arg-type]
+    assert map_mask(np.full((3, 4), 2.0), "positive").all()
+    assert not map_mask(np.zeros((3, 4)), "positive").any()
+    assert not map_mask(np.full((3, 4), np.nan)).any()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda t: upsampled(np.ones(4), t, how="cubic"),
+            "upsample is one of 'bicubic', 'bilinear', 'nearest'; got 'cubic'",
+        ),
+        (lambda t: upsampled(np.ones(3), t), r"one value per image token, shape \(4,\); got \(3,\)"),
+        (lambda t: upsampled(np.ones(4), t, 1), "the sample has 1 image"),
+        (lambda t: upsampled(np.ones(4), None), "tokens is the TokenMap of the map's sample"),
+        (
+            lambda t: map_mask(np.ones(4), 1.0),
+            'threshold is "otsu", "positive", or the share of pixels below it',
+        ),
+        (lambda t: map_mask(np.ones(4), "triangle"), "got 'triangle'"),
+        (lambda t: otsu_threshold(np.array([])), "needs at least one value"),
+        (lambda t: otsu_threshold(np.array([1.0, np.nan])), "finite numbers"),
+    ],
+)
+def test_what_makes_no_mask_is_refused(call, said: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(MapError, match=said):
+        call(tokens_of(squash((8, 8), (2, 2)), (8, 8)))

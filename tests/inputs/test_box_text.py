@@ -1,0 +1,241 @@
+"""What a text states: every convention by a box worked out by hand, and everything that is no box with its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.errors import BoxError
+from interp.inputs.box_conventions import BOX_CONVENTIONS, BoxConvention, convention_of
+from interp.inputs.box_text import parse_boxes, written
+from interp.inputs.boxes import Box
+from interp.inputs.prompt import Prompt
+
+SIZE = (200, 100)
+BY_HAND = {
+    "qwen2_5_vl": ('[{"bbox_2d": [28, 14, 56, 28], "label": "cyst"}]', (50, 25, 100, 50), "cyst"),
+    "qwen3_vl": (
+        '```json\n[{"bbox_2d": [250, 100, 500, 900], "label": "cyst"}]\n```',
+        (50, 10, 100, 90),
+        "cyst",
+    ),
+    "qwen2_vl": (
+        "<|object_ref_start|>the cyst<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>",
+        (20, 20, 60, 40),
+        "the cyst",
+    ),
+    "qwen_vl": ("<ref>the cyst</ref><box>(100,200),(300,400)</box>", (20, 20, 60, 40), "the cyst"),
+    "internvl": ("<ref>the cyst</ref><box>[[100, 200, 300, 400]]</box>", (20, 20, 60, 40), "the cyst"),
+    "medmo": ("Fractures <box>[[100, 200, 300, 400]]</box>", (20, 20, 60, 40), "Fractures"),
+    "paligemma": ("<loc0256><loc0128><loc0512><loc0896> cyst", (25, 25, 175, 50), "cyst"),
+    "kosmos2": (  # cells (row 2, column 4) and (row 10, column 20) of 32 × 32, from centre to centre
+        "<phrase>a cyst</phrase><object><patch_index_0068><patch_index_0340></object>",
+        (4.5 * 6.25, 2.5 * 3.125, 20.5 * 6.25, 10.5 * 3.125),
+        "a cyst",
+    ),
+    "llava": ("[0.25, 0.5, 0.75, 0.7]", (50, 50, 150, 90), ""),  # of 200 × 200, with 50 pixels above
+    "shikra": ("it is at [0.25, 0.5, 0.75, 0.7].", (50, 50, 150, 90), ""),
+    "fractions": ("[0.25,0.5,0.75,0.7]", (50, 50, 150, 70), ""),
+}
+
+
+def test_every_convention_has_a_box_by_hand_and_a_source() -> None:
+    assert set(BY_HAND) == set(BOX_CONVENTIONS)
+    for name, rule in BOX_CONVENTIONS.items():
+        assert rule.name == name
+        assert rule.source
+        assert isinstance(rule.prompt, Prompt)
+        assert "{question}" in rule.prompt.template
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_box_by_hand_is_read(name: str) -> None:
+    text, edges, label = BY_HAND[name]
+    found = parse_boxes(f"Sure.\n{text}", name, SIZE, resized=(112, 56))
+    assert not found.unparsed
+    (one,) = found.found
+    assert np.allclose(one.box.as_tuple(), edges)
+    assert one.label == label
+
+
+def test_kosmos_boxes_are_those_of_transformers() -> None:
+    from transformers.models.kosmos2.processing_kosmos2 import patch_index_to_coordinate
+
+    for first, last in ((68, 340), (68, 70), (5, 69), (33, 33), (0, 1023)):
+        text = f"<object><patch_index_{first:04d}><patch_index_{last:04d}></object>"
+        (box,) = parse_boxes(text, "kosmos2", (320, 64)).boxes
+        x0, y0, x1, y1 = patch_index_to_coordinate(first, last, 32)
+        assert np.allclose(box.as_tuple(), (x0 * 320, y0 * 64, x1 * 320, y1 * 64))
+
+
+REASONS = {
+    '[{"bbox_2d": [10, 20, 30, 50]}, {"bbox_2d": [10, 20, 30': "the list of its edges does not end",
+    '{"bbox_2d": [30, 20, 10, 50]}': "x1 is not larger than x0",
+    '{"bbox_2d": [10, 50, 30, 20]}': "y1 is not larger than y0",
+    '{"bbox_2d": [10, 20, 10, 50]}': "x1 is not larger than x0",
+    '{"bbox_2d": [10, 20, 113, 40]}': "an edge lies outside the image (112×56 pixels)",
+    '{"bbox_2d": [-1, 20, 30, 40]}': "an edge lies outside the image (112×56 pixels)",
+    '{"bbox_2d": [NaN, 20, 30, 40]}': "an edge is not a finite number",
+    '{"bbox_2d": [1, 2, 1e999, 40]}': "an edge is not a finite number",
+    '{"bbox_2d": [1, 2, 3]}': "a box has four numbers, not 3",
+    '{"bbox_2d": [1, 2, 3, 4, 5]}': "a box has four numbers, not 5",
+    '{"bbox_2d": [1, 2, 3, "x"]}': "its edges are no list of numbers",
+    '{"bbox_2d": []}': "its edges are no list of numbers",
+    '{"bbox_2d": [[1, 2, 3, 4]]}': "its edges are no list of four numbers",
+    '{"bbox_2d": "1, 2, 3, 4"}': "its edges are no list of four numbers",
+    '{"bbox_2d": null}': "its edges are no list of four numbers",
+}
+
+
+@pytest.mark.parametrize("text", REASONS)
+def test_what_is_no_box_is_kept_with_the_reason(text: str) -> None:
+    found = parse_boxes(text, "qwen2_5_vl", SIZE, resized=(112, 56))
+    assert [one.reason for one in found.unparsed] == [REASONS[text]]
+    assert len(found.found) == text.count('"bbox_2d"') - 1  # a whole object before it is read all the same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'bbox_2d': [28, 14, 56, 28], 'label': 'cyst'}",
+        '```json\n[\n\t{"bbox_2d": [28, 14, 56, 28,], "label": "cyst",},\n]\n``` as you can see',
+        'boxes: {"objects": [{"label": "cyst", "bbox_2d": [28.0, 14, 5.6e1, 28]}]',
+    ],
+)
+def test_json_that_is_none_is_read_object_by_object(text: str) -> None:
+    found = parse_boxes(text, "qwen2_5_vl", SIZE, resized=(112, 56))
+    assert [(one.box.as_tuple(), one.label) for one in found.found] == [((50, 25, 100, 50), "cyst")]
+
+
+def test_labels_belong_to_their_own_objects() -> None:
+    text = '[{"label": "a {b}", "bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}, '
+    text += '{"bbox_2d": [1, 2, 9, 9], "label": "c \\"d\\""}]'
+    found = parse_boxes(text, "qwen3_vl", (1000, 1000))
+    assert [one.label for one in found.found] == ["a {b}", "", 'c "d"']
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "reason"),
+    [
+        ("<box>[[1, 2, 3, 4]", "internvl", "there is no </box>"),
+        ("<box>nowhere</box>", "internvl", "its edges are no list of numbers"),
+        ("<box></box>", "internvl", "its edges are no list of four numbers"),
+        ("<box>[[1, 2, 3, 1001]]</box>", "internvl", "an edge lies outside the image (0 to 1000)"),
+        (
+            "<loc0001><loc0002><loc0003> cyst",
+            "paligemma",
+            "a box has four location tokens; here are 3 in a row",
+        ),
+        ("<object><patch_index_0001></object>", "kosmos2", "a box has two patch tokens, not 1"),
+        (
+            "<object><patch_index_0001><patch_index_2000></object>",
+            "kosmos2",
+            "a patch token is not on the grid of 32 × 32",
+        ),
+        ("[12, 30, 60, 80]", "llava", "an edge lies outside the image (0 to 1)"),
+        ("[0.1, 0.0, 0.3, 0.2]", "llava", "it lies in the padding alone"),
+        ("[0.1, 0.2, 0.3", "fractions", "the list of its edges does not end"),
+    ],
+)
+def test_other_conventions_say_what_is_wrong_too(text: str, name: str, reason: str) -> None:
+    found = parse_boxes(text, name, SIZE)
+    assert not found.found
+    assert [one.reason for one in found.unparsed] == [reason]
+
+
+def test_numbers_are_never_taken_for_another_convention() -> None:
+    """The same text under two conventions is two boxes; fractions under pixels are not rescaled."""
+    text = '{"bbox_2d": [0.1, 0.2, 0.5, 0.6]}'
+    assert parse_boxes(text, "qwen2_5_vl", SIZE, resized=SIZE).boxes[0].as_tuple() == (0.1, 0.2, 0.5, 0.6)
+    assert np.allclose(parse_boxes(text, "qwen3_vl", SIZE).boxes[0].as_tuple(), (0.02, 0.02, 0.1, 0.06))
+
+
+@pytest.mark.parametrize("text", ["", None, "There is no nodule.", "{}", "[]", "see [1] and [2, 3"])
+def test_a_text_without_a_box_states_none(text: str | None) -> None:
+    found = parse_boxes(text, "qwen3_vl", SIZE)
+    assert found.boxes == ()
+    assert found.unparsed == ()
+
+
+def test_several_boxes_of_one_tag_share_its_label() -> None:
+    found = parse_boxes(
+        "Fractures <box>[[156, 516, 231, 607], [240, 529, 296, 581]]</box>", "medmo", (1000, 1000)
+    )
+    assert [(one.label, one.box.as_tuple()) for one in found.found] == [
+        ("Fractures", (156, 516, 231, 607)),
+        ("Fractures", (240, 529, 296, 581)),
+    ]
+
+
+EDGES = st.tuples(*[st.floats(0, 1) for _ in range(4)]).map(lambda e: (sorted(e[::2]), sorted(e[1::2])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from([n for n in BOX_CONVENTIONS if n != "kosmos2"]),
+    edges=EDGES,
+    size=st.tuples(*[st.integers(40, 900)] * 2),
+)
+def test_what_is_written_is_read_back(name: str, edges: tuple, size: tuple[int, int]) -> None:
+    (x0, x1), (y0, y1) = edges
+    if min(x1 - x0, y1 - y0) < 0.1:
+        return
+    box = Box(x0 * size[0], y0 * size[1], x1 * size[0], y1 * size[1], pixels=True)
+    resized = (size[0] // 28 * 28 + 28, size[1] // 28 * 28 + 28)
+    found = parse_boxes(
+        written(box, name, size, label="a cyst", resized=resized), name, size, resized=resized
+    )
+    rule = BOX_CONVENTIONS[name]
+    side = max(size) if rule.frame == "padded" else np.array([*size, *size])
+    steps = np.array([*resized, *resized]) if rule.scale is None else (100 if rule.scale == 1 else rule.scale)
+    assert not found.unparsed
+    assert (np.abs(np.array(found.boxes[0].as_tuple()) - box.as_tuple()) <= 1.01 * side / steps + 1e-6).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text(alphabet="[]{}()<>,:\"'0123456789.eE-+ boxlcrefpath_2d/|", max_size=80),
+    name=st.sampled_from(sorted(BOX_CONVENTIONS)),
+)
+def test_no_text_breaks_the_parser(text: str, name: str) -> None:
+    found = parse_boxes(text, name, SIZE, resized=(112, 56))
+    for box in found.boxes:
+        box.check_inside(SIZE)
+    assert all(one.reason for one in found.unparsed)
+
+
+def test_families_have_conventions_where_their_training_does() -> None:
+    assert convention_of(None, "qwen2_5_vl").frame == "resized"
+    assert convention_of(None, "qwen3_vl_moe").scale == 1000
+    own = BoxConvention("mine", "json", 100)
+    assert convention_of(own) is own
+    with pytest.raises(BoxError, match="models of the family 'llava' have no convention of their own"):
+        convention_of(None, "llava")
+    with pytest.raises(BoxError, match=r"convention is one of 'qwen2_5_vl', .*; got 'qwen'"):
+        convention_of("qwen")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: parse_boxes("x", "qwen2_5_vl", SIZE), r"Pass resized=\(width, height\)"),
+        (
+            lambda: parse_boxes("x", "internvl", (10, 0)),
+            r"size is \(width, height\) in pixels, two whole numbers above 0",
+        ),
+        (
+            lambda: parse_boxes(5, "internvl", SIZE),
+            "expected the text that a model wrote, or None for nothing; got 5",
+        ),
+        (lambda: BoxConvention("x", "xml", 1), "syntax of a box convention is one of 'json', 'tags'"),
+        (lambda: BoxConvention("x", "json", 0), "a number above 0, or None for pixels; got 0"),
+        (lambda: written(Box(1, 2, 3, 4), "kosmos2", SIZE), "boxes as patch tokens are read, not written"),
+        (lambda: written(Box(1, 2, 3, 4), "qwen2_5_vl", SIZE), r"Pass resized=\(width, height\)"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_refused(call, said: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BoxError, match=said):
+        call()
