@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import xarray as xr
@@ -23,6 +23,7 @@ from interp.tracing.wrapped_model import WrappedModel
 __all__ = ["OpenedLens", "WordLens", "WordReadings", "check_words", "need_weights_here", "read_tokens"]
 
 
+@runtime_checkable
 class OpenedLens(Protocol):
     """A lens on one model, ready to read streams."""
 
@@ -52,6 +53,7 @@ class OpenedLens(Protocol):
         ...
 
 
+@runtime_checkable
 class WordLens(Protocol):
     """A lens as a value that says how streams are read; `open` makes it ready for a model."""
 
