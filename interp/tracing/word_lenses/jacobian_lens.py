@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -142,11 +143,16 @@ def fit_jacobians(
             "left out; all texts together have fewer. Give more or longer texts: corpus=[…]."
         )
     lens = make_lens(mllm)
-    lens.bridge.tokenizer = tokenizer
+    lens.bridge.to_tokens = lambda text: _ids(tokenizer, text).to(mllm.device)
     with progress_bar("Fitting the Jacobian lens", len(long), show=show_progress, noun="prompts") as advance:
         fitted = _fitted(lens.bridge, _Counted(long, advance), corpus_digest(long), max_tokens)
     model = mllm.identity["weights"]
     return Jacobians(fitted.jacobians, fitted.n_prompts, model, corpus_digest(long))
+
+
+def _ids(tokenizer: Any, text: str) -> Int[Tensor, "one token"]:
+    """A text as every lens takes it; TransformerLens would decide about the first special token by the family."""
+    return torch.tensor([tokenizer(text, truncation=False, padding=False)["input_ids"]])
 
 
 def _fitted(bridge: Any, prompts: Sequence[str], corpus: str, max_tokens: int) -> Any:

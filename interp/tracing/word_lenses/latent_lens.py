@@ -51,7 +51,7 @@ class LatentLens:
     """
 
     corpus: Any = field(default=None, repr=False)
-    candidates: Literal["all", "same"] | tuple[int, ...] = "all"
+    candidates: Literal["all", "same"] | Sequence[int] = "all"
 
     kind = "contextual"
 
@@ -71,7 +71,7 @@ class LatentLens:
         """
         need_weights_here(mllm, self.kind)
         every = tuple(range(-1, mllm.n_layers))
-        kept = every if isinstance(self.candidates, str) else self.candidates
+        kept = every if isinstance(self.candidates, str) else tuple(self.candidates)
         if set(kept) - set(every):
             raise PromptError(
                 f"candidates are layers from −1 to {mllm.n_layers - 1} of this model; got {list(kept)}. Leave the "

@@ -56,7 +56,7 @@ class Patchscope:
     prompt: str = IDENTITY
     position: int = -1
     target_layer: int | None = None
-    layers: Literal["all"] | tuple[int, ...] = "all"
+    layers: Literal["all"] | Sequence[int] = "all"
     n_tokens: int | None = None
 
     kind = "patchscope"
