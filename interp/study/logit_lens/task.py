@@ -24,9 +24,9 @@ from interp.study.truth import tokens_inside
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.lens.logit_lens import word_ids
-from interp.tracing.word_lenses import JacobianLens, LatentLens, OpenedLens, WordReadings
+from interp.tracing.word_lenses import JacobianLens, LatentLens, WordReadings
 from interp.tracing.word_lenses.lens_names import LOGIT, as_readings
-from interp.tracing.word_lenses.word_lens import read_tokens
+from interp.tracing.word_lenses.word_lens import OpenedLens, read_tokens
 
 __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
 

@@ -6,21 +6,17 @@
 from interp.tracing.word_lenses.corpus import TEMPLATES
 from interp.tracing.word_lenses.jacobian_lens import JacobianLens, Jacobians, fit_jacobians, load_jacobians
 from interp.tracing.word_lenses.latent_lens import LatentLens
-from interp.tracing.word_lenses.lens_names import LENSES, as_lens, read_words
+from interp.tracing.word_lenses.lens_names import read_words
 from interp.tracing.word_lenses.patchscope import Patchscope
-from interp.tracing.word_lenses.word_lens import OpenedLens, WordLens, WordReadings
+from interp.tracing.word_lenses.word_lens import WordReadings
 
 __all__ = [
-    "LENSES",
     "TEMPLATES",
     "JacobianLens",
     "Jacobians",
     "LatentLens",
-    "OpenedLens",
     "Patchscope",
-    "WordLens",
     "WordReadings",
-    "as_lens",
     "fit_jacobians",
     "load_jacobians",
     "read_words",
