@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -27,6 +28,8 @@ LINES = {
     ),
 }
 """Figure → its lines: measure, whose word, colour, dash."""
+WIDEST = 16
+"""Characters of a line above a panel where lenses are compared."""
 TITLES = {
     "gap": "{short} inside − outside,\n{unit}, higher: inside the boxes ↑",
     "first": "tokens with the word first,\nshare, higher: more tokens ↑",
@@ -49,9 +52,10 @@ def _figure(result: GridResult, name: str) -> go.Figure:
         rows=len(words),
         columns=len(cells),
         vertical_spacing=0.08,
-        horizontal_spacing=0.02 if shared["shared_yaxes"] else 0.06,
+        horizontal_spacing=0.02 if shared["shared_yaxes"] else 0.4 / len(cells),
         **shared,
     )
+    top = 40 if "lens" not in result.axes else 120
     known: set[str] = set()
     for column, cell in enumerate(cells, start=1):
         for row, word in enumerate(words, start=1):
@@ -65,14 +69,16 @@ def _figure(result: GridResult, name: str) -> go.Figure:
             "font": {"size": 11},
         }
         figure.update_yaxes(title=title, row=row, col=1)
-    return laid_out(figure, 170 + 200 * len(words), columns=len(cells), margin={"l": 84, "t": 40, "b": 96})
+    height = 130 + 200 * len(words) + top
+    return laid_out(figure, height, columns=len(cells), margin={"l": 84, "t": top, "b": 96})
 
 
 def _title(cell: GridCell, result: GridResult) -> str:
-    """A panel's title: the data, and where lenses are compared the lens with its unit."""
+    """A panel's title: the data, and where lenses are compared the lens and its score, in lines of their own."""
     if "lens" not in result.axes:
         return cell.labels["data"]
-    return f"{cell.labels['data']} · {cell.labels['lens']}, {wording_of([cell.study.lens]).short}"
+    parts = (cell.labels["data"], cell.labels["lens"], wording_of([cell.study.lens]).short)
+    return "\n".join(line for part in parts for line in wrap(part, WIDEST))
 
 
 def _add_lines(

@@ -41,7 +41,7 @@ the box, both lines are high. Below: the share of tokens at which the word is {f
 inside the boxes (orange), outside (dotted), and another sample's word inside (dashed)."""
 LAYERS = """The layer where the own word's gap is furthest above the gap of another sample's word, chosen on these
 same samples: a description, and that choice makes p too small. p: sign flips of whole groups, adjusted (Holm) over
-all layers, words and data sets."""
+all layers, words, data sets and lenses."""
 HOW = Markup("""{shown} of the word at each token, {ramp}. Each map is scaled to its own 99.5th
 percentile: compare where maps are strong, not how strong they are.""")
 
