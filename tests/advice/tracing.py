@@ -555,7 +555,9 @@ def centring() -> Lens:
     return found
 
 
-RUNNING = ("what is in the image ? there is a red circle in the left lung , or a nodule in the right lung . yes",)
+RUNNING = (
+    "what is in the image ? there is a red circle in the left lung , or a nodule in the right lung . yes",
+)
 
 
 def new_file() -> Path:

@@ -418,7 +418,11 @@ def model_calls() -> dict[str, list[Call]]:
     refine = methods.VGRefine(heads=[(0, 1)])
     return {
         "models": [
-            Call("read_words", word_lenses.read_words, given(**on_model, words=["red"], lens="contextual", top=1)),
+            Call(
+                "read_words",
+                word_lenses.read_words,
+                given(**on_model, words=["red"], lens="contextual", top=1),
+            ),
             Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
             Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),
             Call("Mllm.score", mllm.score, one),

@@ -95,7 +95,7 @@ def occurrences(tokenizer: Any, text: str, words: Iterable[str] = ()) -> Iterato
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"{type(tokenizer).__name__} does not say where in a text its tokens are, so the words of a corpus cannot "
-            "be found. Load the processor with use_fast=True."
+            "be found. Wrap the model with a processor whose tokenizer is fast."
         )
     found = tokenizer(text, truncation=False, padding=False, return_offsets_mapping=True)
     ids, spans = found["input_ids"], found["offset_mapping"]
