@@ -99,6 +99,19 @@ def test_words_that_a_lens_cannot_read_are_failures(result: GridResult) -> None:
     assert "contextual" not in said  # it takes words of any number of tokens
 
 
+def test_a_box_without_a_token_that_was_read_is_a_failure(mllm: Mllm, tmp_path: Path) -> None:
+    footprint = mllm.encode(data()[0]).tokens[0].footprints[0]  # token 0, which is none of 1, 3, 5, …
+    middle = footprint.reshape(2, 2).mean(axis=0)
+    small = Samples([data()[0].replace(boxes=[(*(middle - 1), *(middle + 1))]), data()[1]])
+    study = LensSweep(model=mllm, data=small, words="label", lens=Patchscope(TARGET, n_tokens=8))
+    found = study.run(tmp_path / "few", progress=False)
+    assert found.failures.reason.tolist() == [
+        "the lens read no token inside the boxes, or none outside, of those that n_tokens leaves. Raise n_tokens."
+    ]
+    more = study.replace(lens=Patchscope(TARGET, n_tokens=16)).run(tmp_path / "more", progress=False)
+    assert more.failures.empty
+
+
 def test_the_page_and_the_table_tell_the_lenses_apart(result: GridResult, tmp_path: Path) -> None:
     gaps = lens_gaps(result)
     assert set(gaps.lens) == {"logit", *LENSES}
