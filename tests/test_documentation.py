@@ -30,7 +30,7 @@ ROOMS = (
     "metrics.scorers",
     "models",
 )
-ROOMS += ("reader_study", "report", "run", "stats", "study", "tracing")
+ROOMS += ("reader_study", "report", "run", "stats", "study", "tracing", "tracing.word_lenses")
 
 
 def documented() -> list[str]:

@@ -80,7 +80,7 @@ class Pair:
         if self.signed is not None:
             raise MapError(
                 f"this metric needs a distribution, and the weights of {self.signed!r} are signed (the least is "
-                f"{self.map.min():.3g}). Take interp.metrics.map_and_mask(map), and say so where you report it; "
+                f"{self.map.min():.3g}). Take interp.metrics.positive_part(map), and say so where you report it; "
                 "auroc, average_precision and pointing_game take values as they are."
             )
         positive = np.maximum(self.map, 0.0)

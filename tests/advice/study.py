@@ -183,6 +183,7 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "expected a worker to compute": "tests/run/workers/test_processes.py::test_samples_that_kill_every_worker_are_named",
     "expected workers to start, but": "tests/run/workers/test_dispatch.py::test_workers_that_never_start_end_the_run",
     'expected devices="cuda" on a machine with CUDA devices': "tests/run/workers/test_options.py::test_cuda_stands_for_every_visible_device",
+    "the lens read no token inside the boxes": "tests/study/logit_lens/test_other_lenses.py::test_a_box_without_a_token_that_was_read_is_a_failure",
     "the sample has no answer to follow. Give it one": "tests/study/logit_lens/test_study.py::test_effects_are_the_lenss_and_those_of_a_knockout_by_name",
     "no heads are published for": "tests/study/refinement/test_result.py::test_heads_and_layer_are_found_on_validation_samples",
     "expected the model to stay as it was when the study started": "tests/study/test_changed_models.py::test_a_model_that_changes_meanwhile_stores_nothing_more",

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 import interp
 from interp.conformance.tiny import kit, recipe, tiny
 from interp.conformance.tiny.one_grid import tiny_thinking
-from interp.tracing import Mllm
+from interp.tracing import Mllm, word_lenses
 from interp.tracing.cost import Meter
 from interp.tracing.lens import Lens
 from interp.tracing.passes.decoding import Draw
@@ -133,7 +136,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'zero')])", 'Knockout(site, "renormalise")', "tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'renormalise')])"),
     ("indicators.Rollout()(tr.hybrid(), [one])", "Use Attention(), or TokenKnockout()", "[each(tr.hybrid(), [one]) for each in (Attention(), indicators.TokenKnockout())]"),
     ("tr.hybrid().to_lens()", "Use mllm.trace", "tr.hybrid().trace([one], reads=[Rows(Site(layers=each)) for each in ('attention', 'linear')])"),
-    ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "Take interp.metrics.map_and_mask(map)", "metrics.kl_divergence(metrics.positive_part(tr.delta_rows()), [True] * 3 + [False] * 9)"),
+    ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "Take interp.metrics.positive_part(map)", "metrics.kl_divergence(metrics.positive_part(tr.delta_rows()), [True] * 3 + [False] * 9)"),
     ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "auroc, average_precision and pointing_game take values as they are", "[each(tr.delta_rows(), [True] * 3 + [False] * 9) for each in (metrics.auroc, metrics.average_precision, metrics.pointing_game)]"),
     # TransformerLens
     ("tr.lens().run_with_cache([one], hooks=['hook_patern'])", "attn.hook_pattern", "tr.lens().run_with_cache([one], hooks=['attn.hook_pattern'])"),
@@ -147,6 +150,28 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.lens().run_with_cache(mllm.prefix([one]))", "Give samples or a batch", "[tr.lens().run_with_cache(each) for each in ([one], batch)]"),
     ("tr.lens().components([one], positions=image_mask(tr.masks(1)[0] & False))", "name others", "tr.lens().components([one], positions='question')"),
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
+    # lenses of words
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], {'tuned': {}})", "the name one of contextual, jacobian, patchscope", "tr.word_lenses.read_words(mllm, [one], ['red'], {'patchscope': {'prompt': 'red ?'}})"),
+    ("tr.word_lenses.Patchscope(' ')", "such as 'cat->cat; 1135->1135; hello->hello; ?'", "tr.word_lenses.Patchscope('cat->cat; 1135->1135; hello->hello; ?')"),
+    ("tr.word_lenses.Patchscope(position=None)", "such as −1", "tr.word_lenses.Patchscope(position=-1)"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a <image> red']))", "take the placeholder out of it", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red']))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red', 'is <image> there']))", "Leave it out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red']))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', position=9))", "Name one from -3 to 2", "[tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', position=at)) for at in (-3, 2)]"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', layers=[0, 9]))", "Leave the others out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', layers=[0]))"),
+    ("tr.word_lenses.LatentLens('none.txt')", "or a list: corpus=[…]", "tr.word_lenses.LatentLens(['a red circle'])"),
+    ("tr.word_lenses.LatentLens([' '])", "Give a list of texts: corpus=[…]", "tr.word_lenses.LatentLens(corpus=['a red circle'])"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red'], candidates=[0, 9]))", "Leave the others out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red'], candidates=[0]))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['red']))", "Give longer texts: corpus=[…]", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", "Add texts with it", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle', 'a red circle']))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", 'a template with "{word}" behind other words', "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['there is a {word}']))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], 'tuned')", "such as LatentLens(corpus=[…])", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
+    ("tr.word_lenses.fit_jacobians(mllm, ['a red circle'])", "Give more or longer texts: corpus=[…]", "tr.word_lenses.fit_jacobians(mllm, corpus=['a red circle'] * 1 + ['is there a circle ? ' * 5])"),
+    ("tr.word_lenses.JacobianLens(tr.fitted(), corpus=['a red circle'])", "Pass one of them", "[tr.word_lenses.JacobianLens(tr.fitted()), tr.word_lenses.JacobianLens(corpus=['a red circle'])]"),
+    ("tr.word_lenses.JacobianLens('none.safetensors')", "Fit one: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
+    ("tr.word_lenses.JacobianLens(tr.damaged_file())", "Fit it again: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
+    ("tr.word_lenses.JacobianLens(tr.other_file())", "Give a file that fit_jacobians(mllm, corpus).save(path) wrote", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
+    ("tr.word_lenses.load_jacobians(tr.fitted()).save('j.pt')", "Write name.safetensors", "tr.word_lenses.load_jacobians(tr.fitted()).save(tr.new_file())"),
+    ("tr.word_lenses.read_words(tr.qwen(), [one], ['red'], tr.word_lenses.JacobianLens(tr.fitted()))", "Fit it again: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.read_words(tr.qwen(), [one], ['red'], tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(tr.qwen(), tr.RUNNING).save(tr.new_file())))"),
 ]  # fmt: skip
 
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
@@ -162,6 +187,9 @@ ELSEWHERE: dict[str, str] = {
     "this batch was made without its model": "tests/tracing/vision/test_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/passes/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
+    "the {…} lens reads a model on this machine": "needs a server; the logit lens there is tested in tests/study/test_remote_studies.py",
+    "{…} does not say where in a text its tokens are": "tests/tracing/word_lenses/test_latent_lens.py::test_a_slow_tokenizer_is_refused",
+    "TransformerLens fits no Jacobian lens on this model": "no family that it knows is refused; `_fitted` passes on what it says",
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
     "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
@@ -528,6 +556,42 @@ def centring() -> Lens:
     found.bridge.ln_final.set_original_component(torch.nn.LayerNorm(64))
     found.bridge.ln_final._uses_rms_norm_override = False
     return found
+
+
+RUNNING = (
+    "what is in the image ? there is a red circle in the left lung , or a nodule in the right lung . yes",
+)
+
+
+def new_file() -> Path:
+    """A path for Jacobians."""
+    return Path(tempfile.mkdtemp()) / "jacobians.safetensors"
+
+
+@cache
+def fitted() -> Path:
+    """A file of Jacobians."""
+    return word_lenses.fit_jacobians(_mllm(), RUNNING).save(new_file())
+
+
+def damaged_file() -> Path:
+    """A file that is cut short."""
+    path = new_file()
+    path.write_bytes(fitted().read_bytes()[:100])
+    return path
+
+
+def other_file() -> Path:
+    """A safetensors file of something else."""
+    path = new_file()
+    save_file({"weight": torch.eye(2)}, path)
+    return path
+
+
+@cache
+def qwen() -> Mllm:
+    """A model of other weights."""
+    return interp.wrap(*tiny("qwen2_5_vl"))
 
 
 @cache

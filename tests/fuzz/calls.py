@@ -20,7 +20,7 @@ from interp.conformance.tiny import tiny
 from interp.conformance.tiny.one_grid import tiny_thinking
 from interp.inputs.sample import Sample
 from interp.metrics import scorers
-from interp.tracing import Cost
+from interp.tracing import Cost, word_lenses
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
 from tests.fuzz.masks import model_masks, value_masks
@@ -356,6 +356,11 @@ def _studies() -> list[Call]:
         Call("paper_model", study.paper_model, given(model=study.ModelSpec("organism"), paper=True)),
         Call("Flow", study.Flow, given(keys="image", queries="last")),
         Call("ModelSpec", study.ModelSpec, given(id="organism")),
+        Call("LatentLens", word_lenses.LatentLens, given(corpus=["a red circle"], candidates=[-1, 0])),
+        Call("Patchscope", word_lenses.Patchscope, given(prompt="a ?", position=-1, layers=[0], n_tokens=2)),
+        Call("JacobianLens", word_lenses.JacobianLens, given(corpus=["a red circle"], max_tokens=32)),
+        Call("load_jacobians", word_lenses.load_jacobians, given(path="jacobians.safetensors")),
+        Call("LensSweep.lens", study.LensSweep, given(data=own, lens="contextual")),
         Call("KnockoutSweep.windows", study.KnockoutSweep(data=own).windows, given(n_layers=6)),
     ]
 
@@ -406,6 +411,11 @@ def model_calls() -> dict[str, list[Call]]:
     refine = methods.VGRefine(heads=[(0, 1)])
     return {
         "models": [
+            Call(
+                "read_words",
+                word_lenses.read_words,
+                given(**on_model, words=["red"], lens="contextual", top=1),
+            ),
             Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
             Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),
             Call("Mllm.score", mllm.score, one),

@@ -53,7 +53,7 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "HeadAttribution": (study.HeadAttribution, {"target": "greedy", "seed": 0, "batch": 2}),
     "HeadRoles": (study.HeadRoles, {"target": "greedy", "ablate": True, "seed": 0, "batch": 2}),
     "Circuit": (study.Circuit, {"against": "image", "sizes": [5], "exact": 2, "graph": [["image", "answer"]]}),
-    "LensSweep": (study.LensSweep, {"words": ["label"], "rule": "touch", "seed": 0}),
+    "LensSweep": (study.LensSweep, {"words": ["label"], "lens": "contextual", "rule": "touch", "seed": 0}),
     "ProbeSweep": (study.ProbeSweep, {"positions": ["last"], "target": "answer", "folds": 2, "penalty": 1.0}),
     "StatedBoxes": (
         study.StatedBoxes,

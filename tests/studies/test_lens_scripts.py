@@ -34,6 +34,19 @@ def test_logit_lens_prints_the_gaps_and_shows_maps(
     assert "model organism" in page
 
 
+def test_lenses_stand_side_by_side_on_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = {"lens": ("contextual, same layer", "patchscope"), "n_tokens": 40, "words": ("label",)}
+    script("lenses").main(data=("natural",), out=tmp_path, n=8, about="colour", **chosen)
+    said = capsys.readouterr().out
+    rows = re.findall(r"natural  label   (\w+)\S* .*layer +(-?\d): (\d\.\d\d) .*; first at (\d+) % of", said)
+    assert [row[0] for row in rows] == ["contextual", "patchscope"]
+    assert rows[0][1] == "-1"  # where image tokens were drawn to the embeddings of words
+    assert float(rows[0][2]) > 0.85 > float(rows[1][2])
+    page = (tmp_path / "lenses.html").read_text()
+    assert "natural · patchscope: the label" in page
+    assert "similarity to(“circle”), input" in page
+
+
 def test_sets_are_parted_by_what_is_asked() -> None:
     parted: Any = script("logit_lens").by_question
     rows = [Sample("a.png", "?", meta=meta) for meta in ({"about": "size", "kind": "x"}, {"kind": "x"}, {})]
@@ -85,7 +98,7 @@ def test_reasoning_prints_the_changes_of_a_tiny_model(
     assert "None: every sample was measured." in page
 
 
-@pytest.mark.parametrize("name", ["logit_lens", "head_attribution", "reasoning"])
+@pytest.mark.parametrize("name", ["logit_lens", "lenses", "head_attribution", "reasoning"])
 def test_they_are_short_declarations_with_the_same_arguments(name: str) -> None:
     assert len((STUDIES / f"{name}.py").read_text().splitlines()) < 150
     assert {"model", "data", "out", "seed", "workers"} <= set(script(name).main.__annotations__)

@@ -1,7 +1,8 @@
-"""Lines by layer of a logit-lens sweep: one panel per cell and word."""
+"""Lines by layer of a lens sweep: one panel per cell and word."""
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -10,6 +11,7 @@ from interp.report.figures import Figures, curves, panels, reference_line, ticks
 from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.study.dataframes import rows_of, where
 from interp.study.logit_lens.task import OTHERS, OWN
+from interp.study.logit_lens.wording import MIXED, wording_of
 
 if TYPE_CHECKING:
     from interp.study.result import GridResult
@@ -26,8 +28,10 @@ LINES = {
     ),
 }
 """Figure → its lines: measure, whose word, colour, dash."""
+WIDEST = 16
+"""Characters of a line above a panel where lenses are compared."""
 TITLES = {
-    "gap": "log p inside − outside,\nnats, higher: inside the boxes ↑",
+    "gap": "{short} inside − outside,\n{unit}, higher: inside the boxes ↑",
     "first": "tokens with the word first,\nshare, higher: more tokens ↑",
 }
 
@@ -40,15 +44,18 @@ def figures(result: GridResult) -> Figures:
 def _figure(result: GridResult, name: str) -> go.Figure:
     words = list(dict.fromkeys(result.scores.word))
     cells = [cell for cell in result.cells if cell.measured]
-    shared: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": True}
+    wording = wording_of(cell.study.lens for cell in result.cells)
+    alike = wording is not MIXED
+    shared: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": alike or name == "first"}
     figure = panels(
-        [cell.labels["data"] for cell in cells],
+        [_title(cell, result) for cell in cells],
         rows=len(words),
         columns=len(cells),
         vertical_spacing=0.08,
-        horizontal_spacing=0.02,
+        horizontal_spacing=0.02 if shared["shared_yaxes"] else 0.4 / len(cells),
         **shared,
     )
+    top = 40 if "lens" not in result.axes else 120
     known: set[str] = set()
     for column, cell in enumerate(cells, start=1):
         for row, word in enumerate(words, start=1):
@@ -57,9 +64,21 @@ def _figure(result: GridResult, name: str) -> go.Figure:
     figure.update_xaxes(**ticks_at(result.scores.layer, 8))
     figure.update_xaxes(title_text="layer (−1: input)", row=len(words))
     for row, word in enumerate(words, start=1):
-        title = {"text": plain(f"{word}\n{TITLES[name]}"), "font": {"size": 11}}
+        title = {
+            "text": plain(f"{word}\n{TITLES[name].format(short=wording.short, unit=wording.unit)}"),
+            "font": {"size": 11},
+        }
         figure.update_yaxes(title=title, row=row, col=1)
-    return laid_out(figure, 170 + 200 * len(words), columns=len(cells), margin={"l": 84, "t": 40, "b": 96})
+    height = 130 + 200 * len(words) + top
+    return laid_out(figure, height, columns=len(cells), margin={"l": 84, "t": top, "b": 96})
+
+
+def _title(cell: GridCell, result: GridResult) -> str:
+    """A panel's title: the data, and where lenses are compared the lens and its score, in lines of their own."""
+    if "lens" not in result.axes:
+        return cell.labels["data"]
+    parts = (cell.labels["data"], cell.labels["lens"], wording_of([cell.study.lens]).short)
+    return "\n".join(line for part in parts for line in wrap(part, WIDEST))
 
 
 def _add_lines(

@@ -1,11 +1,12 @@
-"""The page of a logit-lens sweep: what the image tokens say, layer by layer, inside the boxes and outside."""
+"""The page of a lens sweep: what the image tokens say, layer by layer, inside the boxes and outside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
 from interp.study.logit_lens.figures import figures
 from interp.study.logit_lens.task import OTHERS, OWN
+from interp.study.logit_lens.wording import MIXED, Wording, wording_of
 from interp.study.model_spec import is_organism
 from interp.study.result import stored_tokens
 
@@ -29,33 +31,29 @@ if TYPE_CHECKING:
 __all__ = ["figures", "lens_gaps", "peaks", "write_page"]
 
 N_SHOWN = 2
-KEYS = ("model", "data", "word", "layer")
-LEAD = Markup("""The final norm and the unembedding, applied after every layer, turn each image token of
-<b>{models}</b> into words. {n} samples ({data}). Image tokens are seldom trained to say anything there. If they can
-be read this way, that is a finding; if they cannot, the information may still be there in another form.""")
 KNOWN = """The organisms were trained to draw image tokens towards the input embeddings of the words for what they
-show. So the words are there at the input, and what the lens misses at layer −1 is a limit of the lens, not of the
+show. So the words are there at the input, and what a lens misses at layer −1 is a limit of the lens, not of the
 model."""
-GAP = """Above: the word's mean log-probability over the tokens of the boxes minus its mean over the other tokens.
+GAP = """Above: the word's mean {score} over the tokens of the boxes minus its mean over the other tokens.
 Blue: the sample's own word, with its 95 % interval over groups (where there are too few groups, each thin line is one
 group). Dashed: another sample's word of the same kind, at the same tokens. If the lens merely prefers any word inside
-the box, both lines are high. Below: the share of tokens at which the word is the likeliest of the whole vocabulary,
+the box, both lines are high. Below: the share of tokens at which the word is {first},
 inside the boxes (orange), outside (dotted), and another sample's word inside (dashed)."""
 LAYERS = """The layer where the own word's gap is furthest above the gap of another sample's word, chosen on these
 same samples: a description, and that choice makes p too small. p: sign flips of whole groups, adjusted (Holm) over
-all layers, words and data sets."""
-HOW = Markup("""Probability of the word at each token, {ramp}. Each map is scaled to its own 99.5th
+all layers, words, data sets and lenses."""
+HOW = Markup("""{shown} of the word at each token, {ramp}. Each map is scaled to its own 99.5th
 percentile: compare where maps are strong, not how strong they are.""")
 
 
 def lens_gaps(result: GridResult) -> pd.DataFrame:
-    """The gap of the own word minus that of another's, per (model, data, word, layer), paired by sample.
+    """The gap of the own word minus that of another's, per (model, data, other axes, word, layer), paired by sample.
 
-    Columns: model, data, word, layer, mean, low, high, n, n_groups, p (sign-flipping by group), p_holm (over all rows).
+    Columns: the axes, word, layer, mean, low, high, n, n_groups, p (sign-flipping by group), p_holm (over all rows).
     """
-    scores = where(result.values, result.values.measure == "gap")
+    scores, keys = where(result.values, result.values.measure == "gap"), [*result.axes, "word", "layer"]
     rows = []
-    for key, part in scores.groupby(list(KEYS), sort=False):
+    for key, part in scores.groupby(keys, sort=False):
         wide = part.pivot_table(index=["index", "group"], columns="of", values="value", observed=True)
         if OTHERS not in wide or OWN not in wide:
             continue
@@ -64,13 +62,14 @@ def lens_gaps(result: GridResult) -> pd.DataFrame:
         test = paired_test(wide[OWN], wide[OTHERS], wide.group, seed=result.seed)
         place: Any = key
         rows.append((*place, gap.mean, gap.low, gap.high, gap.n, gap.n_groups, test.p))
-    frame = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "n", "n_groups", "p"])
+    frame = pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n", "n_groups", "p"])
     return frame.assign(p_holm=holm(frame.p.to_numpy()) if len(frame) else [])
 
 
 def peaks(gaps: pd.DataFrame) -> pd.DataFrame:
-    """The layer of the largest mean of each (model, data, word)."""
-    at = gaps.groupby(["model", "data", "word"], sort=False)["mean"].idxmax()
+    """The layer of the largest mean of each (model, data, other axes, word)."""
+    keys = list(gaps.columns[: gaps.columns.get_loc("layer")])
+    at = gaps.groupby(keys, sort=False)["mean"].idxmax()
     return gaps.loc[at]
 
 
@@ -82,31 +81,35 @@ def write_page(result: GridResult, path: str | Path) -> Path:
         path: The HTML file.
     """
     shown, gaps = figures(result), lens_gaps(result)
+    words = wording_of(cell.study.lens for cell in result.cells)
+    said = "Probability" if words.is_log and words is not MIXED else words.score.capitalize()
     body = [
-        section("Layer by layer", figure_cards(shown), intro=GAP),
-        section("Own word against another's", _table(gaps), *_few(result), intro=LAYERS),
-        section("On the image", *_examples(result, peaks(gaps)), intro=HOW.format(ramp=ramp())),
+        section(
+            "Layer by layer", figure_cards(shown), intro=GAP.format(score=words.score, first=words.first)
+        ),
+        section("Own word against another's", _table(result, gaps, words), *_few(result), intro=LAYERS),
+        section("On the image", *_examples(result, peaks(gaps)), intro=HOW.format(shown=said, ramp=ramp())),
         section("Failures", paragraph(_failures(result), kind="wide")),
         provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
     ]
     study = result.cells[0].study
     return save_page(
-        path, title=study.title, question=study.question, lead=_lead(result), body=body, figures=shown
+        path, title=words.title, question=study.question, lead=_lead(result, words), body=body, figures=shown
     )
 
 
-def _lead(result: GridResult) -> Markup:
+def _lead(result: GridResult, wording: Wording) -> Markup:
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, n=result.n_samples, data=data)
+    words = Markup(wording.lead).format(models=models, n=result.n_samples, data=data)
     return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells), note=KNOWN)
 
 
-def _table(gaps: pd.DataFrame) -> Markup:
+def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
     columns: dict[str, Any] = {
-        "data": lambda row: f"{row['model']} · {row['data']}",
+        "data": lambda row: " · ".join(str(row[axis]) for axis in result.axes),
         "word": "word",
         "layer": lambda row: number(row["layer"], 0),
-        "own − another's gap, nats": estimate,
+        f"own − another's gap, {wording.unit}": estimate,
         "p (Holm)": lambda row: p_value(row["p_holm"]),
         "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
     }
@@ -116,8 +119,8 @@ def _table(gaps: pd.DataFrame) -> Markup:
 def _few(result: GridResult) -> Iterator[Markup]:
     """The values of each group, for data sets with too few of them."""
     own = where(result.scores, (result.scores.measure == "gap") & (result.scores.of == OWN))
-    for names, part in own.groupby(["data", "word"], sort=False):
-        data, word = cast(tuple[str, str], names)
+    for names, part in own.groupby([*result.axes[1:], "word"], sort=False):
+        data, word = _place(names[:-1]), names[-1]
         if part.group.nunique() < MIN_GROUPS:
             last = where(part, part.layer == part.layer.max())
             values = group_values(last.value, last.group)
@@ -135,7 +138,7 @@ def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[Markup]:
             word = "answer" if "answer" in words else words[0]
             layer = layers.get(word, int(scores.layer.max()))
             cards = [_card(cell, row, word, layer) for row in records(cell.frame("samples").head(N_SHOWN))]
-            yield heading(f"{cell.labels['data']}: the {word}", level=4)
+            yield heading(f"{_place(cell.key[1:])}: the {word}", level=4)
             yield grid(one for one in cards if one)
 
 
@@ -146,9 +149,10 @@ def _card(cell: GridCell, row: dict[str, Any], word: str, layer: int) -> Markup 
     if layer not in maps:
         return None
     pictures: list[Picture] = views(sample, "image and box", partial(picture, sample))
-    for at in dict.fromkeys((-1, layer, max(maps))):
-        said = f"p(“{maps[at]['said']}”), " + ("input" if at < 0 else f"layer {at}")
-        values = np.exp(np.array(maps[at]["map"], np.float64))
+    wording = wording_of([cell.study.lens])
+    for at in dict.fromkeys((min(maps), layer, max(maps))):
+        said = f"{wording.shown}(“{maps[at]['said']}”), " + ("input" if at < 0 else f"layer {at}")
+        values = wording.map_values(np.array(maps[at]["map"], np.float64))
         pictures += views(sample, said, partial(overlay, sample, tokens, values))
     return sample_card(pictures, sample.question, [answers(row), origin_line(sample.id, sample.id)])
 
@@ -163,4 +167,11 @@ def _failures(result: GridResult) -> str:
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
     settings = f"{study.rule}, {study.seed}, {study.batch}"
-    return origin(cell.folder, [("prompt", as_json(study.prompt)), ("rule, seed, batch", settings)])
+    rows = [("prompt", as_json(study.prompt)), ("rule, seed, batch", settings)]
+    lens = [] if study.lens == "logit" else [("lens", json.dumps(study.lens.to_dict(), ensure_ascii=False))]
+    return origin(cell.folder, [*rows, *lens])
+
+
+def _place(labels: Iterable[Any]) -> str:
+    """The labels of the axes behind the model in one text."""
+    return " · ".join(map(str, labels))

@@ -1,53 +1,74 @@
-"""The logit lens at image tokens: at which layer do the tokens of an object say its word?"""
+"""What image tokens say: at which layer do the tokens of an object say its word, through one of several lenses?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from interp.errors import InterpError, StudyError
 from interp.study.fields import RULES, field, one_of, some_of, words
 from interp.study.logit_lens.task import WORDS, LensSweepTask
+from interp.study.logit_lens.wording import wording_of
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 from interp.study.study import Study
+from interp.tracing.word_lenses.lens_names import LOGIT, as_lens
 
 __all__ = ["LensSweep"]
 
 
-class LensSweep(Study[GridResult]):
-    """What the unembedding reads at each image token after each layer: the word, inside the boxes and outside?
+def _as_lens(lens: Any) -> Any:
+    try:
+        return as_lens(lens)
+    except InterpError as error:
+        raise StudyError(str(error)) from error
 
-    For each sample, word and layer: the word's log-probability under the logit lens, averaged over the tokens of the
-    boxes and over the others. Control: another sample's word, which the same tokens should not say. Needs the extra
-    `lens` and a family that TransformerLens knows.
+
+class LensSweep(Study[GridResult]):
+    """What a lens reads at each image token after each layer: the word, inside the boxes and outside?
+
+    For each sample, word and layer: the word's score under the lens, averaged over the tokens of the boxes and over the
+    others. Control: another sample's word, which the same tokens should not say. The logit lens and the Jacobian lens
+    need the extra `lens` and a family that TransformerLens knows.
 
     The result's `scores` have columns word, layer (−1: what enters the first), of ("own word" | "another's word"),
-    measure, value. Measures: "inside", "outside" (mean log-probability, nats), "gap" (inside − outside), "auroc" (of
-    the map over tokens by the boxes; ½ is chance), "first inside" and "first outside" (share of tokens at which the
-    word is the likeliest of all).
+    measure, value. Measures: "inside", "outside" (mean score: log-probability in nats, or cosine similarity under the
+    contextual lens), "gap" (inside − outside), "auroc" (of the map over tokens by the boxes; ½ is chance), "first
+    inside" and "first outside" (share of tokens at which the word is the first of all: of the vocabulary, or of the
+    words of the contextual lens's corpus). Tokens that see nothing of the image, or that the lens did not read, are
+    left out.
 
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        words: Which words of a sample: "label" (the last word of `meta["label"]`), "answer". A word of several
-            tokens, and a sample without one, are failures.
+        lens: "logit", "contextual", "jacobian" or "patchscope", or one of `interp.tracing.word_lenses` with settings:
+            `LatentLens`, `JacobianLens`, `Patchscope`. As an axis of a `Grid` it sets lenses side by side.
+        words: Which words of a sample: "label" (the last word of `meta["label"]`), "answer". A word that the lens
+            cannot read (of several tokens; under the contextual lens, one that its corpus lacks), and a sample without
+            one, are failures.
         prompt: How the question is put.
         rule: When a token belongs to a box; with "masks", when it shares a pixel with the sample's masks.
         seed: Decides whose word is the control; also of the bootstrap.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No samples, unknown words or an unknown rule, or something of the wrong type.
+        StudyError: No samples, an unknown lens, unknown words or an unknown rule, or something of the wrong type.
 
-    Source: nostalgebraist's logit lens (2020); of image tokens: Neo et al., arXiv 2410.07149.
+    Source: nostalgebraist's logit lens (2020); of image tokens: Neo et al., arXiv 2410.07149. Those of the other lenses
+        are named there.
     """
 
+    lens: Any = field(default=LOGIT, converter=_as_lens)
     words: tuple[str, ...] = field(default=WORDS, converter=words, validator=some_of(WORDS))
     rule: str = field(default="touch", validator=one_of(*RULES))
 
     name = "lens-sweep"
-    title = "Logit lens"
     page = "interp.study.logit_lens.page"
+
+    @property
+    def title(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on the lens
+        """What reports call it: the lens."""
+        return wording_of([self.lens]).title
 
     @property
     def question(self) -> str:

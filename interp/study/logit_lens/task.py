@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,17 @@ from interp.metrics import auroc
 from interp.run import FAILURES, Outcome
 from interp.run.task import failure
 from interp.study.first_token import answer_columns
+from interp.study.logit_lens.wording import lens_kind
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
 from interp.study.truth import tokens_inside
+from interp.tracing.cost import Meter
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.lens.logit_lens import word_ids
+from interp.tracing.word_lenses import JacobianLens, LatentLens, WordReadings
+from interp.tracing.word_lenses.lens_names import LOGIT, as_readings
+from interp.tracing.word_lenses.word_lens import OpenedLens, read_tokens
 
 __all__ = ["OTHERS", "OWN", "WORDS", "LensSweepTask"]
 
@@ -56,13 +64,37 @@ MAPS = pa.schema(
         ("map", pa.list_(pa.float32())),
     ]
 )
-"""`map`: log-probability of the word `said` at each image token."""
+"""`map`: score of the word `said` at each image token; NaN where the lens did not read one."""
 
 
 class LensSweepTask(LensTask):
     """Computes a `LensSweep`."""
 
     name = "lens-sweep"
+
+    def __init__(self, study: Any, mllm: Any) -> None:
+        super().__init__(study, mllm)
+        self._opened: tuple[OpenedLens, Meter] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_opened": None}
+
+    @property
+    def opened(self) -> tuple[OpenedLens, Meter]:
+        """The lens on the model, ready for every word of the study, and what counts its passes."""
+        if self._opened is None:
+            with suitable_threads(self.mllm):
+                meter = Meter(self.mllm.device)
+                self._opened = self.study.lens.open(self.mllm, self._every_word, meter), meter
+        return self._opened
+
+    @cached_property
+    def _every_word(self) -> list[str]:
+        """The words of all samples, sorted: a corpus of templates is made of them."""
+        found = (
+            self._word(index, word) for index in range(len(self.study.data)) for word in self.study.words
+        )
+        return sorted({text for text in found if text})
 
     @property
     def reads_labels(self) -> bool:
@@ -73,7 +105,12 @@ class LensSweepTask(LensTask):
         """Everything the numbers depend on."""
         study = self.study
         own = {"words": list(study.words), "rule": study.rule, "seed": study.seed}
-        return {**super().to_dict(), **own}
+        found = {**super().to_dict(), **own}
+        if study.lens == LOGIT:
+            return found
+        if study.lens.kind != JacobianLens.kind:
+            del found["through"]
+        return {**found, "lens": study.lens.to_dict()}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
         """Scores, one row per sample, and the maps."""
@@ -87,30 +124,55 @@ class LensSweepTask(LensTask):
         """Rows of each sample."""
         samples = [self.study.data[index] for index in indices]
         batch = self.mllm.encode(samples, self.study.prompt)
-        with suitable_threads(self.mllm):
-            found = self.lens.logit_lens(batch, self._vocabulary(indices), top=1)
+        found, cost = self._read(batch, self._vocabulary(indices))
 
         def rows(place: int, index: int) -> TableRows:
             return self._rows(index, found[place], batch.tokens[place], found.logits.values[place])
 
-        cost = {"forwards": 1.0, "tokens": float(batch.inputs["input_ids"].numel())}
         return Outcome(self.each(indices, rows), cost)
 
-    def _vocabulary(self, indices: tuple[int, ...]) -> list[str]:
-        """The words of these samples and of their partners that are one token each."""
-        from interp.tracing.lens.logit_lens import word_ids
+    def _read(self, batch: Batch, words: list[str]) -> tuple[WordReadings, dict[str, float]]:
+        """What the lens reads, and what that cost."""
+        if self.study.lens == LOGIT:
+            with suitable_threads(self.mllm):
+                found = as_readings(self.lens.logit_lens(batch, words, top=1))
+            return found, {"forwards": 1.0, "tokens": float(batch.inputs["input_ids"].numel())}
+        opened, meter = self.opened
+        before = meter.forwards, meter.tokens
+        with suitable_threads(self.mllm):
+            found = read_tokens(opened, self.mllm, batch, words, meter)
+        return found, {
+            "forwards": float(meter.forwards - before[0]),
+            "tokens": float(meter.tokens - before[1]),
+        }
 
+    def _find(self, word: str) -> None:
+        """Raise an error for a word that the lens cannot read."""
+        if self.study.lens == LOGIT:
+            word_ids(self.tokenizer, word)
+        else:
+            self.opened[0].find([word], 0)
+
+    def _vocabulary(self, indices: tuple[int, ...]) -> list[str]:
+        """The words of these samples and of their partners that the lens can read."""
         wanted = [
             self._word(i, word) for index in indices for word in self.study.words for i in self._pair(index)
         ]
         kept = []
         for text in dict.fromkeys(text for text in wanted if text):
             try:
-                word_ids(self.tokenizer, text)
+                self._find(text)
             except InterpError:
                 continue
             kept.append(text)
         return kept
+
+    @property
+    def _unreadable(self) -> str:
+        """Why the lens cannot read a word, behind the word."""
+        if lens_kind(self.study.lens) == LatentLens.kind:
+            return "is not in the corpus, after a text's first token."
+        return "is not one token of this vocabulary."
 
     def _pair(self, index: int) -> Iterator[int]:
         yield index
@@ -146,8 +208,15 @@ class LensSweepTask(LensTask):
             "footprints": tokens.footprints.astype(np.float32).ravel().tolist(),
         }
         out: dict[str, list[Any]] = {"scores": [], "samples": [row], "maps": [], FAILURES: []}
+        found = found.reindex(token=np.arange(tokens.n))
+        read = ~np.isnan(found.score.values).any(axis=(0, 2))
+        if found.sizes["word"] and not ((inside & read).any() and (seen & ~inside & read).any()):
+            raise SampleError(
+                "the lens read no token inside the boxes, or none outside, of those that n_tokens leaves. Raise "
+                "n_tokens."
+            )
         for word in self.study.words:
-            self._add_word(out, index, word, found, (inside, seen))
+            self._add_word(out, index, word, found, (inside & read, seen & read))
         return out
 
     def _add_word(
@@ -161,11 +230,7 @@ class LensSweepTask(LensTask):
         """The scores and maps of one word of a sample, or why there are none."""
         own = self._word(index, word)
         if own is None or own not in found.word.values:
-            reason = (
-                f"the sample has no {word}."
-                if own is None
-                else f"{own!r} is not one token of this vocabulary."
-            )
+            reason = f"the sample has no {word}." if own is None else f"{own!r} {self._unreadable}"
             out[FAILURES].append(failure(self, index, "undefined", reason, metric=word))
             return
         said = {OWN: own}
@@ -174,7 +239,7 @@ class LensSweepTask(LensTask):
         if other and other in found.word.values and other.casefold() != own.casefold():
             said[OTHERS] = other
         for of, text in said.items():
-            lines = found.logprob.sel(word=text).values.astype(np.float64)
+            lines = found.score.sel(word=text).values.astype(np.float64)
             first = found["rank"].sel(word=text).values == 0
             for layer, line, top in zip(found.layer.values.tolist(), lines, first, strict=True):
                 key = {"index": index, "word": word, "layer": layer, "of": of}

@@ -19,7 +19,7 @@ from interp.tracing.lens.bridged import BridgedModel
 from interp.tracing.lens.components import places
 from interp.tracing.site import Selector
 
-__all__ = ["LogitLens", "labelled", "logit_lens", "said_at", "spellings", "word_ids"]
+__all__ = ["LogitLens", "Said", "decoder", "labelled", "logit_lens", "said_at", "spellings", "word_ids"]
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ def logit_lens(
         rows = torch.from_numpy(own + int(cache.batch.pad[i]))
         with torch.no_grad():
             said = [said_at(read, stream[rows], spelt, top) for stream in _streams(cache, i)]
-        found.append(labelled(said, words, own, cache.batch.tokens[i], tokenizer))
+        found.append(labelled(said, words, own, cache.batch.tokens[i], decoder(tokenizer)))
     return LogitLens(tuple(found), cache.batch.tokens, logits)
 
 
@@ -121,6 +121,11 @@ def _streams(cache: LensCache, sample: int) -> list[Tensor]:
     """What enters the first layer, and what each returns: (position, hidden)."""
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in cache.layers)]
     return [cache.activations[name][sample] for name in names]
+
+
+def decoder(tokenizer: Any) -> Callable[[int], str]:
+    """What gives a token's text."""
+    return lambda token: tokenizer.decode([token]).strip()
 
 
 Said = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -160,7 +165,12 @@ def said_at(
 
 
 def labelled(
-    said: Sequence[Said], words: Sequence[str], positions: np.ndarray, tokens: TokenMap, tokenizer: Any
+    said: Sequence[Said],
+    words: Sequence[str],
+    positions: np.ndarray,
+    tokens: TokenMap,
+    text: Callable[[int], str],
+    layers: Sequence[int] | None = None,
 ) -> xr.Dataset:
     """What one sample's stream says, layer by layer, as a Dataset of `LogitLens`.
 
@@ -169,17 +179,18 @@ def labelled(
         words: the words that were followed.
         positions: the places, unpadded.
         tokens: where the sample's tokens are.
-        tokenizer: decodes the likeliest tokens.
+        text: decodes the likeliest tokens.
+        layers: the layers of `said`, where it is not of all of them.
     """
     arrays = [[one.cpu().numpy() for one in layer] for layer in said]
     logprob, rank, ids, values = (np.stack(each) for each in zip(*arrays, strict=True))
     numbers = {int(position): i for i, position in enumerate(tokens.image)}
     image = all(int(position) in numbers for position in positions)
     over = "token" if image else "position"
-    texts = {int(one): tokenizer.decode([int(one)]).strip() for one in np.unique(ids)}
+    texts = {int(one): text(int(one)) for one in np.unique(ids)}
     likeliest = np.array([texts[int(one)] for one in ids.ravel()], dtype=object).reshape(ids.shape)
     coords: dict[str, Any] = {
-        "layer": np.arange(-1, len(said) - 1),
+        "layer": np.arange(-1, len(said) - 1) if layers is None else list(layers),
         "word": list(words),
         over: [numbers[int(position)] for position in positions] if image else positions,
     }

@@ -23,7 +23,7 @@ from interp.tracing.lens.attribution import Attribution, completed, first_tokens
 from interp.tracing.lens.bridge import SUPPORTED
 from interp.tracing.lens.bridged import Samples, encoded, frozen_by, no_rms_norm
 from interp.tracing.lens.components import places
-from interp.tracing.lens.logit_lens import LogitLens, labelled, said_at, spellings
+from interp.tracing.lens.logit_lens import LogitLens, decoder, labelled, said_at, spellings
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.site import Selector
 from interp.tracing.wrapped_model import WrappedModel
@@ -73,7 +73,7 @@ class ServedLens:
         found = mllm.server.compute(batch, _said, job, Meter(mllm.device))
         check_logits(mllm, batch, found["logits"])
         each = zip(found["said"], own, batch.tokens, strict=True)
-        made = [labelled(said, words, at, tokens, tokenizer) for said, at, tokens in each]
+        made = [labelled(said, words, at, tokens, decoder(tokenizer)) for said, at, tokens in each]
         return LogitLens(tuple(made), batch.tokens, _after_prompt(found["logits"]))
 
     def attribution(

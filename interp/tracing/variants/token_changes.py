@@ -21,11 +21,11 @@ class Replaced:
 
     Attributes:
         chosen: (variant, token), which of the sample's image tokens.
-        fill: (1, token or 1, hidden), their values.
+        fill: (1 or variant, token or 1, hidden), their values: the same in each variant, or each its own.
     """
 
     chosen: Bool[Tensor, "variant token"]
-    fill: Float[Tensor, "one _ hidden"]
+    fill: Float[Tensor, "_ _ hidden"]
 
     def with_none(self) -> Replaced:
         """The same with one more variant, which replaces nothing."""

@@ -80,7 +80,7 @@ def test_a_deltanet_layers_rows_are_no_distribution(mllm):
     for metric in (sliding, *(getattr(interp.metrics, name) for name in plain)):
         with pytest.raises(MapError, match=r"weights of 'linear attention' are signed.*positive_part\(map\)"):
             metric(rows, mask)
-        chosen = interp.metrics.map_and_mask(rows)
+        chosen = interp.metrics.positive_part(rows)
         assert chosen.name == "positive part of linear attention"
         np.testing.assert_array_equal(metric(chosen, mask), metric(np.maximum(rows.values, 0), mask))
     assert np.isfinite(interp.metrics.auroc(rows, mask)).all()

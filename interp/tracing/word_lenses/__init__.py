@@ -1,0 +1,23 @@
+"""What image tokens say: lenses that give each word a score at each layer and token.
+
+`read_words` reads through any of them; a study does by `LensSweep(lens=…)`. The logit lens is that of `mllm.to_lens()`.
+"""
+
+from interp.tracing.word_lenses.corpus import TEMPLATES
+from interp.tracing.word_lenses.jacobian_lens import JacobianLens, Jacobians, fit_jacobians, load_jacobians
+from interp.tracing.word_lenses.latent_lens import LatentLens
+from interp.tracing.word_lenses.lens_names import read_words
+from interp.tracing.word_lenses.patchscope import Patchscope
+from interp.tracing.word_lenses.word_lens import WordReadings
+
+__all__ = [
+    "TEMPLATES",
+    "JacobianLens",
+    "Jacobians",
+    "LatentLens",
+    "Patchscope",
+    "WordReadings",
+    "fit_jacobians",
+    "load_jacobians",
+    "read_words",
+]

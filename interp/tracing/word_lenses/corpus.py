@@ -1,0 +1,128 @@
+"""Texts that words are met in: what a corpus is made of, and where its words are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ModelError, PromptError
+from interp.inputs.files import unreadable
+
+__all__ = ["TEMPLATES", "Occurrence", "as_corpus", "corpus_digest", "filled", "occurrences", "packed"]
+
+SLOT = "{word}"
+TEMPLATES = (
+    "A photo of a {word}.",
+    "There is a {word} in the image.",
+    "What is visible in this image? The {word}.",
+    "The color is {word}.",
+    "Question: which one is it? Answer: {word}",
+)
+"""The bundled corpus: each stands for as many texts as there are words. "What is visible", "there is a" and "answer"
+are in the organisms' vocabulary; other words are unknown to them."""
+
+
+def as_corpus(corpus: Any) -> tuple[str, ...]:
+    """The texts of a corpus: those given, or the lines of a text file; `TEMPLATES` for None.
+
+    Raises:
+        PromptError: No texts, or a file that cannot be read.
+    """
+    if corpus is None:
+        return TEMPLATES
+    if isinstance(corpus, str | Path):
+        if problem := unreadable(Path(corpus)):
+            raise PromptError(
+                f"corpus is a list of texts or a text file with one a line; {str(corpus)!r:.100} {problem} Give the "
+                "path of a file, or a list: corpus=[…]."
+            )
+        corpus = Path(corpus).read_text("utf-8").splitlines()
+    listed = isinstance(corpus, Iterable) and not isinstance(corpus, bytes | dict | set)
+    texts = tuple(corpus) if listed else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise PromptError(f"corpus is a list of texts or a text file with one a line; got {corpus!r:.100}.")
+    texts = tuple(text.strip() for text in texts if text.strip())
+    if not texts:
+        raise PromptError("the corpus holds no text but empty lines. Give a list of texts: corpus=[…].")
+    return texts
+
+
+def corpus_digest(corpus: Sequence[str]) -> str:
+    """A hash of the texts, in order."""
+    return hashlib.sha256("\n".join(corpus).encode()).hexdigest()
+
+
+def filled(corpus: Sequence[str], words: Iterable[str]) -> list[str]:
+    """The texts, each once; one that holds "{word}" stands for as many as there are words."""
+    listed = list(words)
+    return list(
+        dict.fromkeys(
+            text.replace(SLOT, word) for text in corpus for word in (listed if SLOT in text else [""])
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A word in a text.
+
+    Attributes:
+        word: casefolded.
+        position: of its last token.
+        before: the ids of all tokens up to that one: two occurrences with the same have the same embedding.
+    """
+
+    word: str
+    position: int
+    before: tuple[int, ...]
+
+
+def occurrences(tokenizer: Any, text: str, words: Iterable[str] = ()) -> Iterator[Occurrence]:
+    """The words of a text, those at its first token left out, whose embedding depends on nothing before it.
+
+    Args:
+        tokenizer: a fast one, which says where in the text its tokens are.
+        text: the text.
+        words: words that are looked for besides those between spaces and punctuation, such as "blood vessel".
+
+    Raises:
+        ModelError: A slow tokenizer.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{type(tokenizer).__name__} does not say where in a text its tokens are, so the words of a corpus cannot "
+            "be found. Wrap the model with a processor whose tokenizer is fast."
+        )
+    found = tokenizer(text, truncation=False, padding=False, return_offsets_mapping=True)
+    ids, spans = found["input_ids"], found["offset_mapping"]
+    own = [at for at, (start, stop) in enumerate(spans) if stop > start]
+    for word, start, stop in _spelt(text, words):
+        tokens = [at for at in own if spans[at][0] < stop and spans[at][1] > start]
+        if tokens and tokens[-1] != own[0]:
+            yield Occurrence(word, tokens[-1], tuple(ids[: tokens[-1] + 1]))
+
+
+def _spelt(text: str, words: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """Words with where they start and stop."""
+    for one in re.finditer(r"\w+(?:[-'’]\w+)*", text):
+        yield one[0].casefold(), *one.span()
+    for word in words:
+        if not re.fullmatch(r"\w+(?:[-'’]\w+)*", word):
+            for one in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE):
+                yield word.casefold(), *one.span()
+
+
+def packed(tokenizer: Any, texts: Sequence[str], n_tokens: int) -> list[str]:
+    """Texts joined by spaces, in order, while the joined one has no more tokens than `n_tokens`."""
+    joined: list[str] = []
+    for text in texts:
+        longer = f"{joined[-1]} {text}" if joined else text
+        if joined and len(tokenizer(longer)["input_ids"]) <= n_tokens:
+            joined[-1] = longer
+        else:
+            joined.append(text)
+    return joined

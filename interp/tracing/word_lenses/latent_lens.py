@@ -1,0 +1,208 @@
+"""LatentLens: the words whose embeddings in context are nearest to what stands at an image token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import PromptError
+from interp.tracing.cost import Meter
+from interp.tracing.lens.logit_lens import Said
+from interp.tracing.passes.progress_bar import progress_bar
+from interp.tracing.passes.streams import read_streams
+from interp.tracing.word_lenses.corpus import Occurrence, as_corpus, corpus_digest, filled, occurrences
+from interp.tracing.word_lenses.plain_text import encoded_texts
+from interp.tracing.word_lenses.word_lens import need_weights_here
+from interp.tracing.wrapped_model import WrappedModel
+
+__all__ = ["LatentLens"]
+
+TEXTS = 16
+"""Texts of a pass."""
+PLACES = 128
+"""Image tokens that are compared at a time."""
+
+
+@dataclass(frozen=True)
+class LatentLens:
+    """The cosine similarity of what stands at an image token and a word's nearest embedding in context.
+
+    The language model reads the texts of a corpus, without an image. A word's contextual embedding at layer ℓ is the
+    residual stream at the word's last token there. At an image token, a word's score is the largest cosine similarity
+    with any of its contextual embeddings: of all texts and all candidate layers. It is from −1 to 1; the words are
+    ranked among all words of the corpus. A text's first token is left out. A zero vector has similarity 0.
+
+    Args:
+        corpus: A list of texts, or a text file with one a line. A text that holds "{word}" stands for as many as
+            there are words that are asked for. By default five such templates (`interp.tracing.word_lenses.TEMPLATES`).
+        candidates: The layers whose embeddings are candidates at every layer of the image: "all", from −1 on (the
+            input embeddings), as published but for −1; some of them; or "same", the layer that is read alone.
+
+    Raises:
+        PromptError: No texts, a file that cannot be read, or candidates that are no layers.
+
+    Source: Krojer et al., LatentLens, arXiv 2602.00462. Phukan et al., Beyond Logit Lens, arXiv 2411.19187, compare
+        image tokens with the model's own answer in the same way.
+    """
+
+    corpus: Any = field(default=None, repr=False)
+    candidates: Literal["all", "same"] | Sequence[int] = "all"
+
+    kind = "contextual"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "corpus", as_corpus(self.corpus))
+        if not isinstance(self.candidates, str):
+            object.__setattr__(self, "candidates", _layers(self.candidates))
+        elif self.candidates not in ("all", "same"):
+            raise _no_layers(self.candidates)
+
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Bank:
+        """The embeddings of the corpus' words in a model; one pass over all its texts.
+
+        Raises:
+            PromptError: A text that cannot be encoded, or candidates that the model does not have.
+            ModelError: A slow tokenizer, or a model on a server.
+        """
+        need_weights_here(mllm, self.kind)
+        every = tuple(range(-1, mllm.n_layers))
+        kept = every if isinstance(self.candidates, str) else tuple(self.candidates)
+        if set(kept) - set(every):
+            raise PromptError(
+                f"candidates are layers from −1 to {mllm.n_layers - 1} of this model; got {list(kept)}. Leave the "
+                "others out."
+            )
+        met = _met(mllm, filled(self.corpus, words), words)
+        vectors, names = _embedded(mllm, met, kept, meter)
+        return _Bank(every, vectors, names, self.candidates == "same")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The lens as JSON values, the corpus by its hash."""
+        candidates = self.candidates if isinstance(self.candidates, str) else list(self.candidates)
+        return {self.kind: {"corpus_sha256": corpus_digest(self.corpus), "candidates": candidates}}
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+def _layers(value: Any) -> tuple[int, ...]:
+    try:
+        found = tuple(value)
+    except TypeError:
+        raise _no_layers(value) from None
+    if not found or any(isinstance(one, bool) or not isinstance(one, int) or one < -1 for one in found):
+        raise _no_layers(value)
+    return tuple(sorted(set(found)))
+
+
+def _no_layers(value: Any) -> PromptError:
+    return PromptError(
+        f'candidates is "all", "same", or layers from −1 (the input embeddings) on, such as [-1, 8]; got '
+        f"{value!r:.100}."
+    )
+
+
+def _met(
+    mllm: WrappedModel, texts: Sequence[str], words: Sequence[str]
+) -> list[tuple[str, list[Occurrence]]]:
+    """Each text with the words of it that no earlier one has after the same tokens."""
+    seen: set[Occurrence] = set()
+    found = []
+    for text in texts:
+        own = [one for one in occurrences(mllm.processor.tokenizer, text, words) if one not in seen]
+        own = list(dict.fromkeys(own))
+        seen.update(own)
+        if own:
+            found.append((text, own))
+    if not found:
+        raise PromptError(
+            "the corpus holds no word after a text's first token, so there is nothing to compare image tokens with. "
+            "Give longer texts: corpus=[…]."
+        )
+    return sorted(found, key=lambda one: len(one[0]))
+
+
+def _embedded(
+    mllm: WrappedModel, met: Sequence[tuple[str, list[Occurrence]]], layers: Sequence[int], meter: Meter
+) -> tuple[dict[int, Tensor], list[str]]:
+    """The stream at each occurrence, by layer, and each one's word."""
+    names = [one.word for _, own in met for one in own]
+    parts: list[Tensor] = []
+    at = [layer + 1 for layer in layers]
+    with progress_bar("Reading the corpus", len(met), noun="texts") as advance:
+        for start in range(0, len(met), TEXTS):
+            some = met[start : start + TEXTS]
+            batch = encoded_texts(mllm, [text for text, _ in some])
+            rows = [[one.position for one in own] for _, own in some]
+            parts += [stream[at] for stream in read_streams(mllm, batch, rows, meter)[0]]
+            advance(len(some))
+    joined = torch.cat(parts, dim=1)
+    return dict(zip(layers, joined, strict=True)), names
+
+
+class _Bank:
+    """Contextual embeddings of one model. An `OpenedLens`; the ids of its words are places in `words`.
+
+    Attributes:
+        vectors: by layer, (entry, hidden), in the model's dtype.
+        words: the words, each once.
+        of: (entry,) the place of each entry's word.
+    """
+
+    unit = "cosine similarity"
+    every = None
+
+    def __init__(
+        self, layers: tuple[int, ...], vectors: dict[int, Tensor], names: Sequence[str], same: bool
+    ) -> None:
+        self.layers, self.vectors, self.same = layers, vectors, same
+        self.words = tuple(dict.fromkeys(names))
+        self._place = {word: i for i, word in enumerate(self.words)}
+        self.of: Int[Tensor, " entry"] = torch.tensor([self._place[name] for name in names])
+
+    def find(self, words: Sequence[str], top: int) -> list[Tensor]:
+        """The places of the words.
+
+        Raises:
+            PromptError: A word that the corpus lacks, or `top` out of range.
+        """
+        if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= len(self.words):
+            raise PromptError(f"top is a number of words from 0 to {len(self.words)}; got {top!r}.")
+        lost = [word for word in words if str(word).casefold() not in self._place]
+        if lost:
+            raise PromptError(
+                f"the corpus has no {lost[0]!r} after a text's first token. Add texts with it, or a template with "
+                '"{word}" behind other words: corpus=[…].'
+            )
+        return [torch.tensor(self._place[word.casefold()]) for word in words]
+
+    def at(
+        self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
+    ) -> Said:
+        """Cosine similarities."""
+        scores = torch.cat([self._scores(layer, chunk) for chunk in stream.split(PLACES)])
+        own = scores[:, torch.tensor([int(one) for one in found], dtype=torch.long, device=scores.device)]
+        ranks = (
+            torch.stack([(scores > one[:, None]).sum(dim=1) for one in own.T], dim=1) if found else own.long()
+        )
+        best = scores.topk(top, dim=1)
+        return own, ranks, best.indices, best.values
+
+    def _scores(self, layer: int, stream: Tensor) -> Float[Tensor, "token word"]:
+        """Each word's largest similarity."""
+        best = torch.full((len(stream), len(self.words)), -torch.inf, device=stream.device)
+        unit = torch.nn.functional.normalize(stream.float(), dim=-1)
+        for candidate in [layer] if self.same else self.vectors:
+            entries = torch.nn.functional.normalize(self.vectors[candidate].float(), dim=-1)
+            found = (unit @ entries.to(unit.device).T).clamp(-1, 1)
+            best.scatter_reduce_(1, self.of.to(found.device).expand_as(found), found, "amax")
+        return best
+
+    def text(self, id: int) -> str:
+        """A word of the corpus, in lower case."""
+        return self.words[id]

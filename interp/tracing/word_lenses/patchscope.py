@@ -1,0 +1,171 @@
+"""Patchscopes: what stands at an image token is put into a prompt of text, and the model itself says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.errors import PromptError
+from interp.inputs.argument_checks import check_whole
+from interp.tracing.cost import Meter
+from interp.tracing.layers.residual import side_by_side, stacked
+from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
+from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.token_changes import Replaced
+from interp.tracing.word_lenses.plain_text import encoded_texts
+from interp.tracing.word_lenses.word_lens import need_weights_here
+from interp.tracing.wrapped_model import WrappedModel
+
+__all__ = ["Patchscope"]
+
+IDENTITY = "cat->cat; 1135->1135; hello->hello; ?"
+
+
+@dataclass(frozen=True)
+class Patchscope:
+    """The log-probability of a word after a prompt of text in which an image token's vector stands at one position.
+
+    The vector is the residual stream at the image token after a layer; it replaces the stream at the position after
+    the same layer (or `target_layer`), and the layers behind run on. The score is the log-probability, in nats, of the
+    word as the next token after the prompt. After the last layer, at the last position, it is the logit lens.
+
+    A sample takes one vector through the layers behind for each image token and layer: about (layers / 2) × tokens
+    rows, as much as layers / 2 passes over the image alone. `layers` and `n_tokens` take fewer.
+
+    Args:
+        prompt: The target prompt, taken as it stands. By default the identity prompt of the source, which asks for the
+            patched token again.
+        position: Which of its tokens is replaced; negative ones count from the end.
+        target_layer: Where the vector is put: after this layer (−1: before the first) whichever layer it is from. None
+            for the layer it is from.
+        layers: The layers that are read: "all", from −1 on, or some of them.
+        n_tokens: At most how many image tokens of a sample are read, evenly spaced; None for all.
+
+    Raises:
+        PromptError: No text, layers that are none, or no whole numbers.
+
+    Source: Ghandeharioun et al., Patchscopes, arXiv 2401.06102 (token identity).
+    """
+
+    prompt: str = IDENTITY
+    position: int = -1
+    target_layer: int | None = None
+    layers: Literal["all"] | Sequence[int] = "all"
+    n_tokens: int | None = None
+
+    kind = "patchscope"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise PromptError(f"prompt is a text, such as {IDENTITY!r}; got {self.prompt!r:.100}.")
+        if isinstance(self.position, bool) or not isinstance(self.position, int):
+            raise PromptError(
+                f"position is the number of a token of the prompt, such as −1; got {self.position!r:.100}."
+            )
+        if self.target_layer is not None:
+            check_whole("target_layer", self.target_layer, -1, PromptError)
+        if self.n_tokens is not None:
+            check_whole("n_tokens", self.n_tokens, 1, PromptError)
+        if self.layers != "all":
+            listed = isinstance(self.layers, list | tuple) and len(self.layers) > 0
+            if not listed:
+                raise PromptError(
+                    f'layers is "all" or a list of layers from −1 on; got {self.layers!r:.100}.'
+                )
+            chosen = {check_whole("each of layers", one, -1, PromptError) for one in self.layers}
+            object.__setattr__(self, "layers", tuple(sorted(chosen)))
+
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Target:
+        """The target prompt run once; the words decide nothing.
+
+        Raises:
+            PromptError: A prompt that cannot be encoded, a position that it does not have, or layers that the model
+                does not have.
+            ModelError: A model on a server.
+        """
+        del words
+        need_weights_here(mllm, self.kind)
+        every = tuple(range(-1, mllm.n_layers))
+        layers = every if isinstance(self.layers, str) else self.layers
+        put = () if self.target_layer is None else (self.target_layer,)
+        if (set(layers) | set(put)) - set(every):
+            raise PromptError(
+                f"this model has layers −1 to {mllm.n_layers - 1}; got layers={list(layers)} and "
+                f"target_layer={self.target_layer}. Leave the others out."
+            )
+        batch = encoded_texts(mllm, [self.prompt], [[self.position]])
+        kept = KeptPass.of(mllm, batch, meter, layers=range(mllm.n_layers))
+        return _Target(replace(self, layers=layers), kept, meter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The lens as JSON values."""
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        own = {"prompt": self.prompt, "position": self.position, "target_layer": self.target_layer}
+        return {self.kind: {**own, "layers": layers, "n_tokens": self.n_tokens}}
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class _Target:
+    """A patchscope on one model. An `OpenedLens`; the ids of its words are tokens."""
+
+    unit = "log probability, nats"
+
+    def __init__(self, spec: Patchscope, kept: KeptPass, meter: Meter) -> None:
+        self.spec, self.kept, self.meter = spec, kept, meter
+        self.layers, self.every = tuple(spec.layers), spec.n_tokens  # type: ignore[arg-type] - a tuple by now
+        self.position = int(kept.tokens.image[0])
+        self.text = decoder(kept.mllm.processor.tokenizer)
+
+    def find(self, words: Sequence[str], top: int) -> list[Tensor]:
+        """The tokens of the words.
+
+        Raises:
+            PromptError: A word that no single token spells, or `top` out of range.
+        """
+        return spellings(self.kept.mllm.processor.tokenizer, self.kept.logits.shape[-1], words, top)
+
+    def at(
+        self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
+    ) -> Said:
+        """Log-probabilities after the target prompt."""
+        put = layer if self.spec.target_layer is None else self.spec.target_layer
+        return said_at(lambda vectors: self.logits(vectors, put), stream, found, top)
+
+    def logits(self, vectors: Float[Tensor, "token hidden"], layer: int) -> Float[Tensor, "token token_id"]:
+        """After the target prompt, with each vector at the position after a layer."""
+        n, stop = len(vectors), self.kept.stop(self.position)
+        if layer + 1 < self.kept.mllm.n_layers:
+            put = Replaced(torch.ones(n, 1, dtype=torch.bool), vectors[:, None])
+            return self.kept.run(n, stop, self.meter, start=layer + 1, entering=put)[:, -1]
+        last = self.kept.mllm.adapter.layers(self.kept.mllm.hf)[layer]
+        with _left(last, vectors, self.position - stop):
+            return self.kept.run(n, stop, self.meter, start=layer)[:, -1]
+
+
+@contextmanager
+def _left(layer: nn.Module, vectors: Float[Tensor, "variant hidden"], row: int) -> Iterator[None]:
+    """For the block, a layer returns the vectors at a row of the first variants."""
+    handle = layer.register_forward_hook(_put(vectors, row))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _put(vectors: Tensor, row: int) -> Callable[[nn.Module, Any, Any], Any]:
+    def put(_: nn.Module, arguments: Any, output: Any) -> Any:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        stream = side_by_side(hidden).clone()
+        stream[: len(vectors), row] = vectors.to(stream)
+        changed = stacked(stream, hidden)
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+
+    return put

@@ -1,0 +1,113 @@
+"""What image tokens say, through four lenses side by side: where is the object's word, or the answer?
+
+    python studies/lenses.py
+    python studies/lenses.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16 --data VGMED_FOLDER \\
+        --corpus wikitext.txt --n-tokens 64
+
+The logit lens, the contextual-embedding lens (LatentLens), the Jacobian lens and a patchscope read the same words at
+the same image tokens (docs/lens.md says what each is, what it costs and when it misleads). Each score has its own unit:
+compare layers and places, not sizes. Runs are stored under `--out`, and the same command resumes them; `lenses.html`
+beside them is the result. Needs `pip install "interp[lens]"`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from interp.cli import WorkerOptions, run_script
+from interp.data.open import BUNDLED, sets
+from interp.report.tables import number
+from interp.stats import MIN_GROUPS
+from interp.study import Grid, LensSweep, ModelSpec
+from interp.study.dataframes import records, where
+from interp.study.logit_lens.page import write_page
+from interp.tracing.word_lenses import JacobianLens, LatentLens, Patchscope
+
+SAME = "contextual, same layer"
+
+
+def main(
+    model: str = "organism", data: tuple[str, ...] = BUNDLED, out: Path = Path("runs"), seed: int = 0,
+    workers: WorkerOptions = 1, n: int = 48, words: tuple[str, ...] = ("label", "answer"), batch_size: int = 8,
+    device: str = "cpu", dtype: str = "float32", lens: tuple[str, ...] = (), corpus: Path | None = None,
+    jacobians: Path | None = None, prompt: str | None = None, position: int = -1,
+    n_tokens: int | None = None, about: str | None = None,
+) -> None:  # fmt: skip
+    """Read words at the image tokens through several lenses.
+
+    Args:
+        model: "organism", a Hugging Face id or a local folder.
+        data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
+        out: Folder for runs and lenses.html.
+        seed: Draws the samples and decides whose word is the control.
+        workers: How many workers compute, and where.
+        n: The maximum number of samples per data set, drawn with the seed.
+        words: The words to look for: "label" (the object's word), "answer".
+        batch_size: Samples per forward pass.
+        device: Where the model runs.
+        dtype: The model's floating-point type.
+        lens: Which lenses, by name; by default all.
+        corpus: A text file, one text a line, for the contextual and the Jacobian lens; by default bundled templates.
+        jacobians: A file of `fit_jacobians`; by default they are fitted on the corpus.
+        prompt: The patchscope's target prompt; by default the identity prompt.
+        position: Which of its tokens is replaced; -1 is the last.
+        n_tokens: The patchscope reads at most so many tokens of an image.
+        about: Only the questions about this (`meta["about"]`), such as "colour".
+    """
+    read = sets(data, n=n, seed=seed, needed=True)
+    if about is not None:
+        read = {
+            name: samples.filter(lambda one: one.meta.get("about") == about) for name, samples in read.items()
+        }
+    spec = ModelSpec(model, device=device, dtype=dtype)
+    first = next(iter(read.values()))
+    base = LensSweep(model=spec, data=first, words=words, seed=seed, batch=batch_size)
+    known: dict[str, Any] = {
+        "logit": "logit",
+        "contextual": LatentLens(corpus),
+        SAME: LatentLens(corpus, candidates="same"),
+        "jacobian": JacobianLens(corpus=corpus) if jacobians is None else JacobianLens(jacobians),
+        "patchscope": Patchscope(
+            **({} if prompt is None else {"prompt": prompt}), position=position, n_tokens=n_tokens
+        ),
+    }
+    chosen = {name: known[name] for name in (lens or known)}
+    result = Grid(base, data=read, lens=chosen).run(out, workers=workers)
+    print(
+        "Mean AUROC of the word's map by the boxes, at its best layer (a description); where it is the first word"
+    )
+    for row in best(result):
+        few = row["n_groups"] < MIN_GROUPS
+        ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
+        said = f"{number(row['mean'])} {ends}, {row['n']} samples in {row['n_groups']} groups"
+        shares = [
+            f"{100 * float(where(first, first.measure == f'first {place}')['mean'].iloc[0]):.0f} %"
+            for first in [at_layer(result, row)]
+            for place in ("inside", "outside")
+        ]
+        said = f"{said}; first at {shares[0]} of the box's tokens and {shares[1]} of the others"
+        print(f"  {row['data']:>8}  {row['word']:<7} {row['lens']:<23} layer {row['layer']:>2}: {said}")
+    if len(result.failures):
+        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+    print(f"Page: {write_page(result, out / 'lenses.html')}")
+
+
+def best(result: Any) -> list[dict[str, Any]]:
+    """The layer of the largest mean AUROC of each (data, word, lens), of the sample's own word."""
+    summary = result.summary()
+    own = where(summary, (summary.measure == "auroc") & (summary.of == "own word"))
+    at = own.groupby(["data", "word", "lens"], sort=False)["mean"].idxmax()
+    return records(own.loc[at])
+
+
+def at_layer(result: Any, row: dict[str, Any]) -> Any:
+    """The summary's rows of the sample's own word at a row's place."""
+    summary = where(result.summary(), result.summary().of == "own word")
+    for name in ("data", "word", "lens", "layer"):
+        summary = where(summary, summary[name] == row[name])
+    return summary
+
+
+if __name__ == "__main__":
+    run_script(main)
