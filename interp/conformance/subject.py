@@ -1,6 +1,6 @@
 """The model under test with what its checks share: pictures, samples, encodings, references, tolerances.
 
-Test pictures: smooth random colours for random weights, pieces of photographs for trained ones.
+The pictures are smooth random colours for random weights, and pieces of photographs for trained ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Maps, which every indicator returns: one labelled map over image tokens per sample; and how to make them.
-
-Maps as lines of text, as a frame, and as pictures in a notebook.
-"""
+"""Maps, which every indicator returns: one labelled map over image tokens per sample; how they are made and shown."""
 
 from __future__ import annotations
 

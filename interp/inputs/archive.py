@@ -4,9 +4,8 @@
     read("maps.safetensors", "maps")
 
 Texts, numbers, None, lists, tuples (which come back as lists), dictionaries with text keys, numpy arrays and labelled
-arrays can be stored. An array of texts is kept in the header.
-
-Maps of tokens and patches as plain values, for files that hold no code.
+arrays can be stored. An array of texts is kept in the header. `token_record` turns a map of tokens or patches into such
+values, and `token_map` reads them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The map and the mask that metrics of agreement with boxes take, checked in one place.
 
-The positive part of signed weights, chosen by name where a metric needs a distribution.
+`positive_part` takes the positive part of signed weights, where a metric needs a distribution.
 """
 
 from __future__ import annotations

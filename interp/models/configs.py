@@ -1,6 +1,6 @@
 """Reads and checks a checkpoint's config before anything large is loaded, without running the checkpoint's code.
 
-Refuses settings of a config with which transformers would fetch code from the hub and run it.
+Settings with which transformers would fetch code from the hub and run it are refused.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Models without a spatial map of the image. Each reason describes what transformers' own code does.
+"""Models without a spatial map of the image: why each family has none, and the adapter of models that only answer.
 
-A map needs image tokens that are positions of the decoder's sequence and stand for places in the image. An adapter
-that composes such a map itself (for example through a resampler's attention) may be installed or passed; it has
-precedence. Without one such a model can still answer: `interp.models.refusals`.
-
-The adapter of models that answer without a map: it has no image tokens and no footprints, and says why.
+A map needs image tokens that are positions of the decoder's sequence and stand for places in the image. Each reason
+describes what transformers' own code does. An adapter that composes a map itself (for example through a resampler's
+attention) may be installed or passed; it has precedence. Without one such a model can still answer: `AnswersOnly`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """transformers' image and video processors that need torchvision, where torchvision is not installed.
 
-Of torchvision they need an antialiased resize, the normalisation, and a copy of grey channels. Each is a call or two of
+Image processors need an antialiased resize, the normalisation, and a copy of grey channels. Each is a call or two of
 torch, which is also what torchvision's own code makes of it for tensors of floats.
 
-Their classes call torchvision for four things: to resize, crop and normalise frames and to make grey ones RGB. Here the
-classes stay what they are and only these four are computed by torch, as torchvision 0.28 does it: the pixels are equal
+Video processors call torchvision for four things: to resize, crop and normalise frames and to make grey ones RGB. Their
+classes stay what they are, and only these four are computed by torch, as torchvision 0.28 does it: the pixels are equal
 bit for bit (tests/models/test_without_torchvision.py, where torchvision is installed).
 """
 

@@ -1,6 +1,6 @@
-"""Which script makes which figure, table or appendix of the paper, and what it needs.
+"""Which script makes which figure, table or appendix of the paper, what it needs, and where it is.
 
-Where the scripts of the paper's figures are: in the repository, not in the installed package.
+The scripts are in the repository, not in the installed package.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ A truncated, damaged or foreign file is therefore detected and computed again.
 `plan.json` is a function of the task alone. It holds its own sha256, so that a damaged file is not taken for another
 plan.
 
-The version of the run store, and what to do with a folder of another one.
+`SCHEMA_VERSION` is the version of all this. A folder of another version is refused with what to do about it.
 """
 
 from __future__ import annotations

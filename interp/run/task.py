@@ -1,6 +1,6 @@
 """The interface of a task for the runner, and the outcome of one of its micro-batches.
 
-Records as columns: what a task gives when one dictionary per row would cost more than the numbers in it.
+An outcome's rows are dictionaries, or `Columns` where one dictionary per row would cost more than the numbers in it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The image prefix as a value, and the rule of when a pass may go on from it.
 
-A prefix holds the keys and values of a prompt up to its last image token, run once for all that follows.
-
-The states of gated DeltaNets and short convolutions in caches: passes that go on from them.
+A prefix holds the keys and values of a prompt up to its last image token, run once for all that follows. Of gated
+DeltaNets and short convolutions it holds the states in which that token leaves them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A target: which tokens it stands for after each prompt, and their log-probability.
 
-Logits in float32 of a model in half precision: their differences are not lost to rounding.
+Logits of a model in half precision are computed in float32, so that their differences are not lost to rounding.
 """
 
 from __future__ import annotations

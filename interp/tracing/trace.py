@@ -1,7 +1,4 @@
-"""`Trace` and its samples, and `trace`, which makes them from samples, reads and edits.
-
-A trace as lines of text, as HTML and as plain values for a file.
-"""
+"""`Trace` and its samples: how `trace` makes them from samples, reads and edits, and how they are shown and stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Arrays inside edits: read-only, compared and hashed by content; and the part of them that is some samples'."""
+"""Arrays inside edits: read-only, compared and hashed by content.
+
+Of a value for each sample, `for_samples` gives the part that belongs to some of the samples.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The 44 source sets of VGMED (table C.2), related works (B.1), and modality and body region in the paper's words.
 
-Shares of modality and body region of samples, and of the paper's 44 source sets (figure 2b).
+`shares_of` and `shares_of_sources` count modalities and regions as the paper's figure 2b does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A checkpoint in an original layout: everything needed to build and fill its transformers model.
 
-What a conversion may read: the files of the source, and no link that leads out of it.
+A conversion reads the files of its source alone, and follows no link that leads out of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What runs in a worker: it keeps its tasks and its model between units, and checks that it sees the driver's study.
 
-Files that a worker sends to the driver instead of writing them, for clusters without a shared file system.
+On clusters without a shared file system a worker sends its files to the driver instead of writing them.
 """
 
 from __future__ import annotations

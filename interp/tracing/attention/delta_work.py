@@ -1,6 +1,6 @@
 """Work in gated DeltaNet layers: reads rows, and erases tokens' writes for some rows, in both kinds of pass.
 
-The tap of gated DeltaNet layers: where transformers' forward calls the delta rule, armed layers do their work.
+transformers' forward calls the delta rule by name. A tap stands in its place, where armed layers do their work.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The model keeps its own attention function. One name is registered with transfor
 with that function's own mask function. The registered function calls the original; an attention module without work
 does nothing else, so an idle model is bit-equal to one that was never wrapped.
 
-What `Mllm.tap` offers to code inside an nnsight trace: which rows, and the module they pass through.
+`OfferedRows` is what `Mllm.tap` offers to code inside an nnsight trace.
 """
 
 from __future__ import annotations

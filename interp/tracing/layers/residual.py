@@ -1,7 +1,5 @@
 """Reads and patches of the residual stream, planned for the padded tensors of a run and carried out.
 
-Residual streams that a decoder keeps stacked (Gemma 3n), as one vector for each position.
-
 Gemma 3n's layers pass on four streams, (stream, sample, row, hidden). All four go on to the next layer, so what stands
 at a position is the four side by side, stream 0 (the one that attention reads and writes) first.
 """

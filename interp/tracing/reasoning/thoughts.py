@@ -3,7 +3,7 @@
 A model that thinks writes its thought between two marks, or after a mark that the chat template writes, and then its
 answer. The marks are those of `MARKS` that its own chat template writes or that are tokens of its own tokenizer.
 
-Tells edits, while a batch generates, and its reads which tokens are a thought's and which the answer's.
+While a batch generates, `Stages` tells edits and reads which tokens are a thought's and which the answer's.
 """
 
 from __future__ import annotations
