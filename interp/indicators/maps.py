@@ -55,6 +55,13 @@ ONE_MAP = ("token",)
 DIMS = (ONE_MAP, ("layer", "token"), ("layer", "head", "token"))
 
 
+One = Callable[[Batch], tuple[xr.DataArray, Cost]]
+"""A function from a batch of one sample to its map and the cost of the map."""
+COLUMNS = ("sample", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value")
+SHOWN, LAYERS, IMAGES, SIDE, VALUES = 3, 4, 4, 180, 4
+"""Samples, layers and images that a notebook shows, pixels of a picture, and values in a line of text."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Maps(Sequence[xr.DataArray]):
     """One map per sample, in the samples' order: `maps[i]` is a DataArray ([layer, [head,]] token).
@@ -218,10 +225,6 @@ def label_map(
     )
 
 
-One = Callable[[Batch], tuple[xr.DataArray, Cost]]
-"""A function from a batch of one sample to its map and the cost of the map."""
-
-
 Together = Callable[[Any, Samples, Prompt | None, Target], Maps]
 """A function from a model, samples that run together, a prompt and a target to their maps."""
 
@@ -288,11 +291,6 @@ def map_each_sample(
     encoded = plain if isinstance(plain, Batch) else as_samples(plain)
     options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "alone": True}
     return _shown_on(encoded, _joined(in_batches(mllm, encoded, run, **options)))
-
-
-COLUMNS = ("sample", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value")
-SHOWN, LAYERS, IMAGES, SIDE, VALUES = 3, 4, 4, 180, 4
-"""Samples, layers and images that a notebook shows, pixels of a picture, and values in a line of text."""
 
 
 def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:

@@ -43,6 +43,9 @@ OTHER = (
 ARRAY, TEXTS, LABELLED = "$array", "$texts", "$labelled"
 
 
+_PLAIN = ("image", "footprints", "views", "image_index", "frames", "frame_times")
+
+
 def write(path: str | os.PathLike[str], kind: str, content: Any) -> Path:
     """Writes the content, whole or not at all, and returns the path.
 
@@ -169,9 +172,6 @@ def _labelled(parts: Mapping[str, Any]) -> xr.DataArray:
         parts["values"], coords, tuple(parts["dims"]), name=parts["name"], attrs=parts["attrs"]
     )
     return found.set_index(parts["levels"]) if parts["levels"] else found
-
-
-_PLAIN = ("image", "footprints", "views", "image_index", "frames", "frame_times")
 
 
 def token_record(tokens: TokenMap) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from interp.metrics.numbers import plain_array, real_numbers
 __all__ = ["Pair", "check", "positive_part"]
 
 
+Map = TypeVar("Map", xr.DataArray, np.ndarray)
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A map and a mask whose leading axes broadcast; `defined` is False where no metric is defined.
@@ -192,9 +195,6 @@ def _check_labels(map: Any, mask: Any) -> None:
                 f"the map and the mask have different labels along {own!r}, and they are read by position. Align them "
                 "with xarray.align, or pass .values."
             )
-
-
-Map = TypeVar("Map", xr.DataArray, np.ndarray)
 
 
 def positive_part(map: Map) -> Map:

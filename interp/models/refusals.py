@@ -76,6 +76,10 @@ _SILENT = {"diffusion_gemma", "evolla", "instructblipvideo", "pi0"}
 """Those that cannot even answer a question about an image."""
 
 
+ANSWERS_ONLY = "answers_only"
+"""What `adapter=` is for a model that only answers."""
+
+
 def without_maps() -> list[str]:
     """Returns the model types that have no map here but can answer, in alphabetical order."""
     return sorted(set(_REASONS) - _SILENT)
@@ -101,10 +105,6 @@ def refusal(config: Any) -> str | None:
     if why is None and (getattr(config, "is_encoder_decoder", False) or not decodes):
         why, way = _ENCODER, _CROSS_WAY
     return None if why is None else f"{kind!r} models have no spatial map here: {why}. Instead: {way}."
-
-
-ANSWERS_ONLY = "answers_only"
-"""What `adapter=` is for a model that only answers."""
 
 
 class AnswersOnly:

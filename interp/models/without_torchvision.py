@@ -43,6 +43,20 @@ __all__ = [
 _MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
+VIDEO_PROCESSORS = {
+    "LlavaNextVideoProcessor": "llava_next_video:LlavaNextVideoVideoProcessor",
+    "LlavaOnevisionProcessor": "llava_onevision:LlavaOnevisionVideoProcessor",
+    "Qwen2VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
+    "Qwen2_5_VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
+    "Qwen3VLProcessor": "qwen3_vl:Qwen3VLVideoProcessor",
+    "SmolVLMProcessor": "smolvlm:SmolVLMVideoProcessor",
+}
+"""Processors whose videos `interp` reads: class → model:class of the video processor in transformers."""
+_FRAME_MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's resampling filters by number → `torch.nn.functional.interpolate`'s modes, as torchvision has them."""
+_FUNCTIONS = "torchvision.transforms.v2.functional"
+
+
 @cache
 def module_of(name: str) -> Any:
     """Returns a module of transformers, imported with empty names in the place of torchvision where that is missing.
@@ -144,20 +158,6 @@ def gemma4_unified_images() -> type[Any]:
     return Gemma4UnifiedImageProcessor
 
 
-VIDEO_PROCESSORS = {
-    "LlavaNextVideoProcessor": "llava_next_video:LlavaNextVideoVideoProcessor",
-    "LlavaOnevisionProcessor": "llava_onevision:LlavaOnevisionVideoProcessor",
-    "Qwen2VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
-    "Qwen2_5_VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
-    "Qwen3VLProcessor": "qwen3_vl:Qwen3VLVideoProcessor",
-    "SmolVLMProcessor": "smolvlm:SmolVLMVideoProcessor",
-}
-"""Processors whose videos `interp` reads: class → model:class of the video processor in transformers."""
-
-_FRAME_MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's resampling filters by number → `torch.nn.functional.interpolate`'s modes, as torchvision has them."""
-
-
 class _TorchFrames(BaseVideoProcessor):
     """The four functions of torchvision that video processors call, in torch."""
 
@@ -249,9 +249,6 @@ def video_processor_class(processor_class: str) -> type[Any] | None:
     if is_torchvision_available():
         return kind
     return type(name, (kind, _TorchFrames), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-
-
-_FUNCTIONS = "torchvision.transforms.v2.functional"
 
 
 def _module(name: str) -> Any:

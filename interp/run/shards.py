@@ -50,6 +50,12 @@ __all__ = [
 ]
 
 
+Splits = list[Mapping[str, Any]]
+Indices = tuple[int, ...]
+T = TypeVar("T")
+Batch = tuple[int, ...]
+
+
 def schemas_of(task: Task) -> dict[str, pa.Schema]:
     """Returns the schemas of a shard's tables, failures included."""
     return {**task.schemas(), FAILURES: FAILURE_SCHEMA}
@@ -171,11 +177,6 @@ class _Draft:
             raise
 
 
-Splits = list[Mapping[str, Any]]
-Indices = tuple[int, ...]
-T = TypeVar("T")
-
-
 def compute_batch(
     task: Task, batch: Indices, splits: Splits, free_cache: Callable[[], bool] = lambda: False
 ) -> Outcome:
@@ -271,9 +272,6 @@ def _together(first: Outcome, second: Outcome) -> Outcome:
     names = [*first.rows, *(name for name in second.rows if name not in first.rows)]
     rows = {name: joined_rows([first.rows.get(name, ()), second.rows.get(name, ())]) for name in names}
     return Outcome(rows, sum_costs([first.cost, second.cost]))
-
-
-Batch = tuple[int, ...]
 
 
 class Ahead:

@@ -71,6 +71,17 @@ ENCODING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "wri
 """How tables are written. Without dictionaries they are smaller and written faster: most values are floats."""
 
 
+SCHEMA_VERSION = 4
+"""Raised when the meaning of what is stored changes; part of every study's hash.
+
+4: boxes are never borrowed from the same picture; a sample without a group belongs to its image by content; signs such
+   as < and + count in answers.
+3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
+2: every shard has a seal, the plan is stored, costs are kept per session.
+1: no seals; nothing inside a folder names the version.
+"""
+
+
 @dataclass(frozen=True)
 class StoredPlan:
     """The content of `plan.json`: the plan, the tables of a shard, and the tables joined over all shards."""
@@ -415,17 +426,6 @@ def _parse(data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table
             return file.read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException):
         return None
-
-
-SCHEMA_VERSION = 4
-"""Raised when the meaning of what is stored changes; part of every study's hash.
-
-4: boxes are never borrowed from the same picture; a sample without a group belongs to its image by content; signs such
-   as < and + count in answers.
-3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
-2: every shard has a seal, the plan is stored, costs are kept per session.
-1: no seals; nothing inside a folder names the version.
-"""
 
 
 def check_version(found: Any, where: Path) -> None:

@@ -52,6 +52,11 @@ FAILURE_SCHEMA = pa.schema(
 sample failed."""
 
 
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+TableRows: TypeAlias = Mapping[str, Records]
+"""Table name → its rows, as dictionaries or as `Columns`."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The rows of a micro-batch by table name (each row holds its sample's `index`) and their cost."""
@@ -216,11 +221,6 @@ class Columns(Sequence[Mapping[str, Any]]):
             for field in schema
         ]
         return pa.Table.from_arrays(arrays, schema=schema)
-
-
-Records: TypeAlias = Sequence[Mapping[str, Any]]
-TableRows: TypeAlias = Mapping[str, Records]
-"""Table name → its rows, as dictionaries or as `Columns`."""
 
 
 def joined_rows(parts: Iterable[Records]) -> Records:

@@ -47,6 +47,11 @@ Stop = Literal["image", "last"]
 """Where a prefix ends: with the last image token, or before the last token of the prompt."""
 
 
+Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]
+"""Holds values by key. From a key, a function that makes its value and one that says how many bytes that takes:
+the value, and whether it was there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prefix:
     """Keys and values of a batch's prompts up to their last image token, or up to their last token. Made by
@@ -284,11 +289,6 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
             for i in range(len(before.keys))
         ]
     )
-
-
-Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]
-"""Holds values by key. From a key, a function that makes its value and one that says how many bytes that takes:
-the value, and whether it was there."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,6 +61,10 @@ ANSWER_ROWS, PROMPT_LAST = "answer row", "prompt last"
 """Groups of a forced batch's tokens: the rows that predict the answer, and the first of them."""
 
 
+CHUNK = 2**24
+"""Weights of the output layer that are held in float32 at once."""
+
+
 def log_probabilities(
     logits: Float[Tensor, "*variant position token_id"],
     ids: Sequence[int] | Int[Tensor, "*variant position"],
@@ -453,10 +457,6 @@ class _Follow:
         self.steps.append(logits)
         ids = [answer[min(at, len(answer) - 1)] for answer in self.answers]
         return torch.tensor(ids, device=logits.device)
-
-
-CHUNK = 2**24
-"""Weights of the output layer that are held in float32 at once."""
 
 
 def is_half(dtype: torch.dtype) -> bool:

@@ -55,6 +55,11 @@ __all__ = [
 ]
 
 
+SHOWN, VALUES = 4, 4
+"""Samples and values that a line names."""
+_PLAIN = ("answer", "ids", "reasoning", "n_reasoning")
+
+
 @dataclass(frozen=True, eq=False)
 class SampleTrace:
     """One sample's share of a trace.
@@ -389,11 +394,6 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(seed))
         yield
-
-
-SHOWN, VALUES = 4, 4
-"""Samples and values that a line names."""
-_PLAIN = ("answer", "ids", "reasoning", "n_reasoning")
 
 
 def array_line(array: xr.DataArray) -> str:

@@ -22,6 +22,9 @@ from interp.tracing.site import ImageMask, Site
 __all__ = ["Values", "for_samples"]
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, eq=False)
 class Values:
     """One array for every sample, or one each (`per_sample`)."""
@@ -120,9 +123,6 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     own = np.ascontiguousarray(array)
     own.setflags(write=False)
     return own
-
-
-T = TypeVar("T")
 
 
 def for_samples(given: Sequence[T], at: Sequence[int], n_samples: int) -> list[T]:

@@ -23,6 +23,9 @@ from interp.models.checkpoints.tensors import Part
 __all__ = ["Checkpoint", "check_source_files", "check_vocabulary", "empty_model", "fill"]
 
 
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """An original checkpoint, described as a transformers model.
@@ -207,9 +210,6 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register
-
-
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_source_files(folder: Path) -> None:

@@ -40,6 +40,10 @@ __all__ = [
 Kind = Literal["ready", "done", "failed", "died"]
 
 
+SentFiles = Mapping[str, bytes]
+"""The content of files by their path in the run's folder, in the order in which they are to be written."""
+
+
 @dataclass(frozen=True)
 class Message:
     """What became of a worker's start or unit.
@@ -169,10 +173,6 @@ def _check(job: Job) -> None:
             f"expected a worker process to compute the study {job.folder.digest[:12]}, but it finds the "
             f"study {found[:12]} ({where_am_i()}). Do the processes see different devices, files or versions of interp?"
         )
-
-
-SentFiles = Mapping[str, bytes]
-"""The content of files by their path in the run's folder, in the order in which they are to be written."""
 
 
 @dataclass(frozen=True)

@@ -49,22 +49,20 @@ __all__ = [
 ]
 
 
+_COMPILED = "_orig_mod"
+"""Under which name what `torch.compile` returns has the module it was given."""
+PATTERN = "pattern"
+"""Name of the identity child of each attention module, where nnsight reads and edits rows."""
+COLLECTOR = "interp_collector"
+"""Name of the identity child of the model through which a whole run's results reach nnsight, once."""
+
+
 class Identity(nn.Module):
     """Returns what it is given. nnsight hands over, and takes back, what passes through it."""
 
     def forward(self, value: Any) -> Any:
         """The value."""
         return value
-
-
-_COMPILED = "_orig_mod"
-"""Under which name what `torch.compile` returns has the module it was given."""
-
-PATTERN = "pattern"
-"""Name of the identity child of each attention module, where nnsight reads and edits rows."""
-
-COLLECTOR = "interp_collector"
-"""Name of the identity child of the model through which a whole run's results reach nnsight, once."""
 
 
 class Installation:

@@ -23,6 +23,10 @@ from interp.tracing.layers.request import Request, StreamChange, StreamPatch, St
 __all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan", "side_by_side", "stacked"]
 
 
+Changed: TypeAlias = StreamPatch | StreamChange
+Rows = Callable[[int, StreamSelection | Changed], Int[np.ndarray, " row"]]
+
+
 @dataclass(frozen=True, eq=False)
 class StreamRead:
     """Rows to keep for read number `read`; short samples repeat one."""
@@ -157,9 +161,6 @@ class StreamWork:
         return hidden
 
 
-Changed: TypeAlias = StreamPatch | StreamChange
-
-
 def make_stream_plan(
     request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
 ) -> StreamPlan:
@@ -193,9 +194,6 @@ def make_stream_plan(
             devices,
         ),
     )
-
-
-Rows = Callable[[int, StreamSelection | Changed], Int[np.ndarray, " row"]]
 
 
 def _layers(
