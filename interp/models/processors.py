@@ -69,14 +69,6 @@ _WITHOUT_EXTRAS = {
 """Classes that cannot be imported, built or loaded without torchvision or num2words."""
 
 
-_GOT_SHRINKS = 4
-"""Two convolutions of stride 2 lie between the patches of GOT-OCR's tower and its tokens."""
-_PIXTRAL = "transformers.models.pixtral"
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
-_ONES = [*"zero one two three four five six seven eight nine".split(), *_TEENS]  # noqa: SIM905
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-
-
 def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -> Any:
     """Returns the processor saved at a folder or hub id, of transformers' own class.
 
@@ -101,6 +93,10 @@ def load_processor(where: str, options: Mapping[str, Any], config: Any = None) -
             "or the folder or hub id of one."
         ) from error
     return _counting(made, config, where)
+
+
+_GOT_SHRINKS = 4
+"""Two convolutions of stride 2 lie between the patches of GOT-OCR's tower and its tokens."""
 
 
 def _counting(processor: Any, config: Any, where: str) -> Any:
@@ -226,6 +222,9 @@ def _named(where: str, file: str, options: Mapping[str, Any]) -> type[Any] | Non
         module, make = _WITHOUT_EXTRAS[name].split(":")
         return getattr(import_module(module), make)()
     return None if name is None else processor_class_from_name(name)
+
+
+_PIXTRAL = "transformers.models.pixtral"
 
 
 def pixtral_processor() -> type[Any]:
@@ -398,6 +397,11 @@ def _number_words(module: Any) -> Iterator[None]:
         yield
     finally:
         module.num2words = given
+
+
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
+_ONES = [*"zero one two three four five six seven eight nine".split(), *_TEENS]  # noqa: SIM905
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 def number_words(number: int) -> str:

@@ -32,38 +32,6 @@ _BOI, _BOA, _EOI, _IMAGE, _EOA, _AUDIO = range(FIRST_SPECIAL, FIRST_SPECIAL + 6)
 """As in the checkpoints, the ids of the text come first, then those of images, then those of audio."""
 
 
-_PATCH, _FACTOR = 8, 2
-_LAYERS = ["conv", "full_attention", "conv", "full_attention", "conv"]
-_TEXT: dict[str, Any] = {
-    "head_dim": 16,
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 12,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 6,
-    "tie_word_embeddings": False,
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 10000.0,
-        "partial_rotary_factor": 0.5,
-        "mrope_section": [2, 1, 1],
-        "mrope_interleaved": True,
-    },
-}
-"""Arguments of both language models: three DeltaNet heads to a key head, rope on half of each attention head."""
-_VISION: dict[str, Any] = {
-    "depth": 2,
-    "hidden_size": 32,
-    "out_hidden_size": 64,
-    "num_heads": 2,
-    "intermediate_size": 48,
-    "num_position_embeddings": 64,
-    "patch_size": QWEN3_VL_PATCH,
-}
-_SLICES = ("image_start", "image_end", "slice_start", "slice_end", "image_id_start", "image_id_end")
-_KIMI_PATCH, _KIMI_MERGE = 8, 2
-
-
 @strict
 class Gemma3nConfig(transformers.Gemma3nConfig):
     """With any vision config: the tower of the checkpoints needs timm."""
@@ -158,6 +126,10 @@ def gemma3n_processor() -> transformers.Gemma3nProcessor:
     )
 
 
+_PATCH, _FACTOR = 8, 2
+_LAYERS = ["conv", "full_attention", "conv", "full_attention", "conv"]
+
+
 def lfm2_vl_config() -> transformers.Lfm2VlConfig:
     """SigLIP 2 with patches merged 2×2; convolutions first and last, as in the published models, attention between."""
     text = text_config(
@@ -201,6 +173,35 @@ def lfm2_vl_processor() -> Any:
     return lfm2_vl_class()(images, words, chat_template=template("<image>"))
 
 
+_TEXT: dict[str, Any] = {
+    "head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "tie_word_embeddings": False,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    },
+}
+"""Arguments of both language models: three DeltaNet heads to a key head, rope on half of each attention head."""
+
+_VISION: dict[str, Any] = {
+    "depth": 2,
+    "hidden_size": 32,
+    "out_hidden_size": 64,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "num_position_embeddings": 64,
+    "patch_size": QWEN3_VL_PATCH,
+}
+
+
 def qwen3_5_config() -> transformers.Qwen3_5Config:
     """Eight layers in the family's own mixture: three of gated DeltaNet, then one of attention with an output gate."""
     text = text_config(transformers.Qwen3_5TextConfig, layers=8, **_TEXT)
@@ -219,6 +220,9 @@ def qwen3_5_moe_config() -> transformers.Qwen3_5MoeConfig:
         **_TEXT,
     )
     return transformers.Qwen3_5MoeConfig(text_config=text, vision_config=_VISION, **TOKENS)
+
+
+_SLICES = ("image_start", "image_end", "slice_start", "slice_end", "image_id_start", "image_id_end")
 
 
 def minicpmv4_6_config() -> transformers.MiniCPMV4_6Config:
@@ -242,6 +246,9 @@ def minicpmv4_6_processor() -> Any:
     )
     images = transformers.MiniCPMV4_6ImageProcessorPil(scale_resolution=96, patch_size=8, max_slice_nums=4)
     return minicpmv_processor()(images, None, words, chat_template=template("<|image_pad|>"))
+
+
+_KIMI_PATCH, _KIMI_MERGE = 8, 2
 
 
 class Kimi_K25ForConditionalGeneration(transformers.Kimi_K25ForConditionalGeneration):  # noqa: N801

@@ -26,17 +26,6 @@ __all__ = ["FAMILIES", "tiny_thinking"]
 _LLAVA_SIDE, _LLAVA_PATCH = 56, 14
 
 
-_VILA_SIDE, _VILA_PATCH = 60, 8
-_PALIGEMMA_SIDE, _PALIGEMMA_PATCH = 70, 14
-_GEMMA3_SIDE, _GEMMA3_PATCH, _GEMMA3_TOKENS = 64, 8, 16
-_MISTRAL3_PATCH, _MISTRAL3_MERGE, _MISTRAL3_LONGEST = 14, 2, 140
-_SWITCH = (
-    "{% if add_generation_prompt %}{% if enable_thinking is defined and enable_thinking is false %}"
-    "<think> </think> {% elif enable_thinking is defined %}<think> {% endif %}{% endif %}"
-)
-"""Open when it is asked for, closed when it is switched off, left to the model otherwise."""
-
-
 def llava_config() -> transformers.LlavaConfig:
     """A CLIP tower of 4×4 patches and a Llama."""
     return transformers.LlavaConfig(
@@ -66,6 +55,7 @@ def llava_processor() -> transformers.LlavaProcessor:
 
 
 register()
+_VILA_SIDE, _VILA_PATCH = 60, 8
 
 
 def vila_config() -> VilaConfig:
@@ -93,6 +83,9 @@ def vila_processor() -> VilaProcessor:
     )
 
 
+_PALIGEMMA_SIDE, _PALIGEMMA_PATCH = 70, 14
+
+
 def paligemma_config() -> transformers.PaliGemmaConfig:
     """A SigLIP tower of 5×5 patches and a Gemma that sees the whole prompt."""
     return transformers.PaliGemmaConfig(
@@ -112,6 +105,9 @@ def paligemma_processor() -> transformers.PaliGemmaProcessor:
     images = transformers.SiglipImageProcessorPil(size={"height": _PALIGEMMA_SIDE, "width": _PALIGEMMA_SIDE})
     images.image_seq_length = (_PALIGEMMA_SIDE // _PALIGEMMA_PATCH) ** 2  # pyright: ignore[reportAttributeAccessIssue]
     return transformers.PaliGemmaProcessor(images, tokenizer(image_token="<image>"))
+
+
+_GEMMA3_SIDE, _GEMMA3_PATCH, _GEMMA3_TOKENS = 64, 8, 16
 
 
 class Gemma3ForConditionalGeneration(transformers.Gemma3ForConditionalGeneration):
@@ -156,6 +152,9 @@ def gemma3_processor() -> transformers.Gemma3Processor:
     )
 
 
+_MISTRAL3_PATCH, _MISTRAL3_MERGE, _MISTRAL3_LONGEST = 14, 2, 140
+
+
 def mistral3_config() -> transformers.Mistral3Config:
     """A Pixtral tower whose patches are merged two by two, and a Mistral."""
     return transformers.Mistral3Config(
@@ -196,6 +195,13 @@ FAMILIES = {
     ),
 }
 """Each family's tiny model by its name."""
+
+
+_SWITCH = (
+    "{% if add_generation_prompt %}{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think> </think> {% elif enable_thinking is defined %}<think> {% endif %}{% endif %}"
+)
+"""Open when it is asked for, closed when it is switched off, left to the model otherwise."""
 
 
 def tiny_thinking(attention: str = "sdpa", seed: int = 0) -> tuple[Any, Any]:

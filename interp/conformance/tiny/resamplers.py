@@ -23,21 +23,6 @@ __all__ = ["FAMILIES"]
 _SIDE, _PATCH, _LATENTS = 84, 7, 6
 
 
-_ARIA_SIDE, _ARIA_PATCH = 490, 70
-"""Aria's image processor makes views of 490 or of 980 pixels, and no others."""
-_CROSS_SIDE, _CROSS_PATCH, _TILES = 56, 14, 4
-_QFORMER_SIDE, _QFORMER_PATCH, _QUERIES = 84, 14, 6
-_QFORMER: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "initializer_range": 0.2,
-}
-"""Four layers, of which the first and the third attend to the patches, and weights that make these rows uneven."""
-
-
 def idefics2_config() -> transformers.Idefics2Config:
     """A tower of up to 12×12 patches a view, a perceiver of two layers and six latents, and a Mistral."""
     return transformers.Idefics2Config(
@@ -69,6 +54,10 @@ def idefics2_processor() -> transformers.Idefics2Processor:
     return transformers.Idefics2Processor(
         images, words, image_seq_len=_LATENTS, chat_template=template("<image>")
     )
+
+
+_ARIA_SIDE, _ARIA_PATCH = 490, 70
+"""Aria's image processor makes views of 490 or of 980 pixels, and no others."""
 
 
 class AriaForConditionalGeneration(transformers.AriaForConditionalGeneration):
@@ -123,6 +112,9 @@ def aria_processor() -> transformers.AriaProcessor:
     return _with_small_views(made)
 
 
+_CROSS_SIDE, _CROSS_PATCH, _TILES = 56, 14, 4
+
+
 class MllamaForConditionalGeneration(transformers.MllamaForConditionalGeneration):
     """With gates that are open: transformers initialises them to zero, and the image would change nothing."""
 
@@ -165,6 +157,18 @@ def mllama_processor() -> transformers.MllamaProcessor:
     return transformers.MllamaProcessor(
         images, tokenizer(image_token="<|image|>"), chat_template=template("<|image|>")
     )
+
+
+_QFORMER_SIDE, _QFORMER_PATCH, _QUERIES = 84, 14, 6
+_QFORMER: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "initializer_range": 0.2,
+}
+"""Four layers, of which the first and the third attend to the patches, and weights that make these rows uneven."""
 
 
 class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):

@@ -24,31 +24,6 @@ _LLAVA_NEXT_PINPOINTS = [
 ]  # the family's own, in tiles of 56
 
 
-# As with SigLIP-384/14, the patches leave a rim of each tile unseen: 4 × 14 = 56 of 60 pixels.
-_LLAVA_ONEVISION_SIDE, _LLAVA_ONEVISION_PATCH, _LLAVA_ONEVISION_TOKENS = 60, 14, 16
-_LLAVA_ONEVISION_PINPOINTS = [
-    [down * _LLAVA_ONEVISION_SIDE, across * _LLAVA_ONEVISION_SIDE]
-    for down in (1, 2, 3)
-    for across in (1, 2, 3)
-]
-_LLAVA_ONEVISION_ANYRES = (
-    "anyres_max_4"  # four tiles' worth of tokens at most, so that small images show the interpolation
-)
-_INTERNVL_SIDE, _INTERNVL_PATCH = 48, 8
-_IDEFICS3_SIDE, _IDEFICS3_PATCH, _IDEFICS3_SHUFFLE = 84, 14, 2
-IDEFICS_TOKENS = {
-    "image_token": "<image>",
-    "fake_image_token": "<fake_token_around_image>",
-    "global_image_token": "<global-img>",
-    "end_of_utterance_token": "<end_of_utterance>",
-    **{f"row_{r}_col_{c}": f"<row_{r}_col_{c}>" for r in (1, 2, 3) for c in (1, 2, 3)},
-}
-"""Special tokens, of SmolVLM as well."""
-_SMOLVLM_SIDE, _SMOLVLM_PATCH, _SMOLVLM_SHUFFLE = 96, 8, 4
-_SIDE, _PATCH = 56, 14
-_PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]  # the family's own, in tiles of 56
-
-
 def llava_next_config() -> transformers.LlavaNextConfig:
     """A CLIP tower of 4×4 patches per tile and a Mistral."""
     return transformers.LlavaNextConfig(
@@ -78,6 +53,18 @@ def llava_next_processor() -> transformers.LlavaNextProcessor:
         num_additional_image_tokens=1,
         chat_template=template("<image>"),
     )
+
+
+# As with SigLIP-384/14, the patches leave a rim of each tile unseen: 4 × 14 = 56 of 60 pixels.
+_LLAVA_ONEVISION_SIDE, _LLAVA_ONEVISION_PATCH, _LLAVA_ONEVISION_TOKENS = 60, 14, 16
+_LLAVA_ONEVISION_PINPOINTS = [
+    [down * _LLAVA_ONEVISION_SIDE, across * _LLAVA_ONEVISION_SIDE]
+    for down in (1, 2, 3)
+    for across in (1, 2, 3)
+]
+_LLAVA_ONEVISION_ANYRES = (
+    "anyres_max_4"  # four tiles' worth of tokens at most, so that small images show the interpolation
+)
 
 
 def llava_onevision_config() -> transformers.LlavaOnevisionConfig:
@@ -112,6 +99,9 @@ def llava_onevision_processor() -> Any:
         chat_template=template("<image>", "<video>"),
     )
     return with_video(whole, size={"height": _LLAVA_ONEVISION_SIDE, "width": _LLAVA_ONEVISION_SIDE})
+
+
+_INTERNVL_SIDE, _INTERNVL_PATCH = 48, 8
 
 
 class InternVLForConditionalGeneration(transformers.InternVLForConditionalGeneration):
@@ -149,6 +139,17 @@ def internvl_processor() -> transformers.InternVLProcessor:
     )
 
 
+_IDEFICS3_SIDE, _IDEFICS3_PATCH, _IDEFICS3_SHUFFLE = 84, 14, 2
+IDEFICS_TOKENS = {
+    "image_token": "<image>",
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
+    "end_of_utterance_token": "<end_of_utterance>",
+    **{f"row_{r}_col_{c}": f"<row_{r}_col_{c}>" for r in (1, 2, 3) for c in (1, 2, 3)},
+}
+"""Special tokens, of SmolVLM as well."""
+
+
 def idefics3_config() -> transformers.Idefics3Config:
     """Tiles of 6×6 patches, shuffled to 3×3 tokens, and a Llama."""
     return transformers.Idefics3Config(
@@ -171,6 +172,9 @@ def idefics3_processor() -> transformers.Idefics3Processor:
         image_seq_len=(_IDEFICS3_SIDE // _IDEFICS3_PATCH // _IDEFICS3_SHUFFLE) ** 2,
         chat_template=template("<image>"),
     )
+
+
+_SMOLVLM_SIDE, _SMOLVLM_PATCH, _SMOLVLM_SHUFFLE = 96, 8, 4
 
 
 def smolvlm_config() -> transformers.SmolVLMConfig:
@@ -199,6 +203,10 @@ def smolvlm_processor() -> Any:
     return with_video(
         whole, size={"longest_edge": 3 * _SMOLVLM_SIDE}, max_image_size={"longest_edge": _SMOLVLM_SIDE}
     )
+
+
+_SIDE, _PATCH = 56, 14
+_PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]  # the family's own, in tiles of 56
 
 
 def llava_next_video_config() -> transformers.LlavaNextVideoConfig:
