@@ -169,7 +169,7 @@ class _TorchFrames(BaseVideoProcessor):
         mode = _FRAME_MODES.get(2 if resample is None else int(resample))
         if mode is None:
             raise ModelError(
-                f"frames are resized by one of {', '.join(_MODES.values())}; this video processor has "
+                f"frames are resized by one of {', '.join(_FRAME_MODES.values())}; this video processor has "
                 f"resample={resample!r}. Set it on processor.video_processor, or install torchvision."
             )
         high, wide = _target(image, size)
