@@ -1,6 +1,6 @@
 """The reference: the same weights in transformers' own attention, independent of the tracing code.
 
-The layers of a model by what their keys are, and their rows as eager attention gives them.
+`RowGroup`s are the layers of a model by what their keys are, with their rows as eager attention gives them.
 """
 
 from __future__ import annotations

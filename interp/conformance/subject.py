@@ -1,6 +1,6 @@
 """The model under test with what its checks share: pictures, samples, encodings, references, tolerances.
 
-Test pictures: smooth random colours for random weights, pieces of photographs for trained ones.
+The pictures are smooth random colours for random weights, and pieces of photographs for trained ones.
 """
 
 from __future__ import annotations
@@ -26,6 +26,21 @@ from interp.tracing import Batch, Mllm
 from interp.tracing.vision.resampler_maps import patch_tokens
 
 __all__ = ["Subject", "inner_box", "photo", "places", "repainted", "shapes", "smooth"]
+
+
+_QUESTIONS = (
+    "where is the nodule?",
+    "is it a general x ray of the lung?",
+    "what is there in the left lung, and is it red?",
+)
+"""Each question is longer than the one before."""
+_LAST = 16
+"""How many last rows of a prompt rounding errors are measured on."""
+_CELL = {False: 10, True: 20}
+"""Whether the weights are trained → width of a cell of the square test picture in pixels, where the model lets one
+choose it. A trained tower recognises little in a picture that is enlarged much, as the tiny one is."""
+_ASPECTS = ((1.0, 1.0), (2.4, 0.9), (0.8, 2.1), (0.31, 0.23))
+"""Width and height of the square, wide, tall and tiny pictures, relative to the side of the square one."""
 
 
 def places(mllm: Mllm, batch: Batch) -> Sequence[TokenMap]:
@@ -70,19 +85,6 @@ def repainted(picture: UInt8[np.ndarray, "row col 3"], box: Sequence[int]) -> UI
     patch = picture[y0:y1, x0:x1].reshape(-1, 3).mean(axis=0)
     changed[y0:y1, x0:x1] = np.where(patch < 128, 255, 0)
     return changed
-
-
-_QUESTIONS = (
-    "where is the nodule?",
-    "is it a general x ray of the lung?",
-    "what is there in the left lung, and is it red?",
-)
-"""Each question is longer than the one before."""
-_LAST = 16
-"""How many last rows of a prompt rounding errors are measured on."""
-_CELL = {False: 10, True: 20}
-"""Whether the weights are trained → width of a cell of the square test picture in pixels, where the model lets one
-choose it. A trained tower recognises little in a picture that is enlarged much, as the tiny one is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,10 +199,6 @@ class Subject:
         precision, where rounding in each layer already takes a large part of that.
         """
         return max(1e-5, 8 * self.eps)
-
-
-_ASPECTS = ((1.0, 1.0), (2.4, 0.9), (0.8, 2.1), (0.31, 0.23))
-"""Width and height of the square, wide, tall and tiny pictures, relative to the side of the square one."""
 
 
 def shapes(side: int) -> list[tuple[int, int]]:

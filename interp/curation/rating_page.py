@@ -33,6 +33,26 @@ LOWEST = 3
 """A sample with a score below this is dropped, by the paper's rule."""
 
 
+PAPER_SHARES: Mapping[tuple[str, str], tuple[float, float, float]] = {
+    ("attribute", "relevance"): (3.31, 4.11, 92.58),
+    ("attribute", "semantics"): (0.37, 10.38, 89.25),
+    ("attribute", "grounding"): (4.04, 12.18, 83.77),
+    ("localization", "relevance"): (0.02, 0.52, 99.46),
+    ("localization", "semantics"): (0.05, 5.76, 94.19),
+    ("localization", "grounding"): (3.96, 11.79, 84.25),
+}
+"""(kind of question, scale) → per cent of the scores 3, 4 and 5 among VGMED's kept samples: the paper's table N.6."""
+FORMAT = "interp ratings"
+SIDE = 560
+SHOWN = ("modality", "label")
+"""What of a sample's meta the page shows."""
+INTRO = (
+    "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the "
+    "sample, with the question as you leave it, on each of the three scales.",
+    f"A sample with any score below {LOWEST} is dropped from the data.",
+)
+
+
 def _scale(name: str, label: str, words: str, anchors: Mapping[int, str]) -> FormScale:
     options = (ScaleOption(score, anchors.get(score, str(score)), str(score)) for score in SCORES)
     return FormScale(name, label, tuple(options), words)
@@ -65,27 +85,6 @@ SCALES = (
     ),
 )
 """Higher is better on each. The anchors are the paper's (its appendix N); steps without one lie between."""
-
-PAPER_SHARES: Mapping[tuple[str, str], tuple[float, float, float]] = {
-    ("attribute", "relevance"): (3.31, 4.11, 92.58),
-    ("attribute", "semantics"): (0.37, 10.38, 89.25),
-    ("attribute", "grounding"): (4.04, 12.18, 83.77),
-    ("localization", "relevance"): (0.02, 0.52, 99.46),
-    ("localization", "semantics"): (0.05, 5.76, 94.19),
-    ("localization", "grounding"): (3.96, 11.79, 84.25),
-}
-"""(kind of question, scale) → per cent of the scores 3, 4 and 5 among VGMED's kept samples: the paper's table N.6."""
-
-
-FORMAT = "interp ratings"
-SIDE = 560
-SHOWN = ("modality", "label")
-"""What of a sample's meta the page shows."""
-INTRO = (
-    "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the "
-    "sample, with the question as you leave it, on each of the three scales.",
-    f"A sample with any score below {LOWEST} is dropped from the data.",
-)
 
 
 def rating_page(

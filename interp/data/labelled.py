@@ -1,4 +1,7 @@
-"""Samples of pictures whose regions carry labels: one a picture and label, with boxes of that label; and mask files."""
+"""Samples of pictures whose regions carry labels: one sample a picture and label, with the boxes of that label.
+
+`mask_values` reads a mask's file as it is stored, and checks its size against its image's.
+"""
 
 from __future__ import annotations
 

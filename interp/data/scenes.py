@@ -67,6 +67,16 @@ TEMPLATES = {
 }
 
 
+SIDE, MARGIN, FRAME = 24, 2, 4
+CORNERS = {
+    "top left": (MARGIN, MARGIN),
+    "top right": (SIZE - MARGIN - SIDE, MARGIN),
+    "bottom left": (MARGIN, SIZE - MARGIN - SIDE),
+    "bottom right": (SIZE - MARGIN - SIDE, SIZE - MARGIN - SIDE),
+}
+"""Corner → first pixel (x, y) of a marker there."""
+
+
 @dataclass(frozen=True)
 class Thing:
     """One object: its centre (x, y) and half-extent `radius` in pixels."""
@@ -249,16 +259,6 @@ def rendered_sample(
             "mask_origin": "rendered",
         },
     )
-
-
-SIDE, MARGIN, FRAME = 24, 2, 4
-CORNERS = {
-    "top left": (MARGIN, MARGIN),
-    "top right": (SIZE - MARGIN - SIDE, MARGIN),
-    "bottom left": (MARGIN, SIZE - MARGIN - SIDE),
-    "bottom right": (SIZE - MARGIN - SIDE, SIZE - MARGIN - SIDE),
-}
-"""Corner → first pixel (x, y) of a marker there."""
 
 
 @dataclass(frozen=True)

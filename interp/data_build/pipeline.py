@@ -44,6 +44,12 @@ KEPT = ("plane", "slice", "pixel_mm", "lesion", "source", "licence", "mask_origi
 """What goes from the meta of a sample to its rows."""
 
 
+COUNTED = ("kind", "about", "answer", "modality", "region", "label")
+"""Fields of rows whose values `build.json` counts."""
+OWN = {"images", "samples.jsonl", "build.json", "answers.jsonl"}
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
 @dataclass(frozen=True)
 class Built:
     """What a build made.
@@ -198,14 +204,6 @@ def _record(
         "versions": {"interp": __version__, "numpy": np.__version__, "pillow": PIL.__version__},
     }
     return json.loads(json.dumps(record))
-
-
-COUNTED = ("kind", "about", "answer", "modality", "region", "label")
-"""Fields of rows whose values `build.json` counts."""
-
-
-OWN = {"images", "samples.jsonl", "build.json", "answers.jsonl"}
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def check_folder(out: Path) -> None:

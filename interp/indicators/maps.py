@@ -1,7 +1,4 @@
-"""Maps, which every indicator returns: one labelled map over image tokens per sample; and how to make them.
-
-Maps as lines of text, as a frame, and as pictures in a notebook.
-"""
+"""Maps, which every indicator returns: one labelled map over image tokens per sample; how they are made and shown."""
 
 from __future__ import annotations
 
@@ -56,6 +53,13 @@ __all__ = [
 ONE_MAP = ("token",)
 """`dims` of an indicator that gives one map and none per layer."""
 DIMS = (ONE_MAP, ("layer", "token"), ("layer", "head", "token"))
+
+
+One = Callable[[Batch], tuple[xr.DataArray, Cost]]
+"""A function from a batch of one sample to its map and the cost of the map."""
+COLUMNS = ("sample", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value")
+SHOWN, LAYERS, IMAGES, SIDE, VALUES = 3, 4, 4, 180, 4
+"""Samples, layers and images that a notebook shows, pixels of a picture, and values in a line of text."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -221,10 +225,6 @@ def label_map(
     )
 
 
-One = Callable[[Batch], tuple[xr.DataArray, Cost]]
-"""A function from a batch of one sample to its map and the cost of the map."""
-
-
 Together = Callable[[Any, Samples, Prompt | None, Target], Maps]
 """A function from a model, samples that run together, a prompt and a target to their maps."""
 
@@ -291,11 +291,6 @@ def map_each_sample(
     encoded = plain if isinstance(plain, Batch) else as_samples(plain)
     options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "alone": True}
     return _shown_on(encoded, _joined(in_batches(mllm, encoded, run, **options)))
-
-
-COLUMNS = ("sample", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value")
-SHOWN, LAYERS, IMAGES, SIDE, VALUES = 3, 4, 4, 180, 4
-"""Samples, layers and images that a notebook shows, pixels of a picture, and values in a line of text."""
 
 
 def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:

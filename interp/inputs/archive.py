@@ -4,9 +4,8 @@
     read("maps.safetensors", "maps")
 
 Texts, numbers, None, lists, tuples (which come back as lists), dictionaries with text keys, numpy arrays and labelled
-arrays can be stored. An array of texts is kept in the header.
-
-Maps of tokens and patches as plain values, for files that hold no code.
+arrays can be stored. An array of texts is kept in the header. `token_record` turns a map of tokens or patches into such
+values, and `token_map` reads them.
 """
 
 from __future__ import annotations
@@ -42,6 +41,9 @@ OTHER = (
     "The file has the format safetensors; for another write the arrays, such as numpy.savez(path, maps[0])."
 )
 ARRAY, TEXTS, LABELLED = "$array", "$texts", "$labelled"
+
+
+_PLAIN = ("image", "footprints", "views", "image_index", "frames", "frame_times")
 
 
 def write(path: str | os.PathLike[str], kind: str, content: Any) -> Path:
@@ -170,9 +172,6 @@ def _labelled(parts: Mapping[str, Any]) -> xr.DataArray:
         parts["values"], coords, tuple(parts["dims"]), name=parts["name"], attrs=parts["attrs"]
     )
     return found.set_index(parts["levels"]) if parts["levels"] else found
-
-
-_PLAIN = ("image", "footprints", "views", "image_index", "frames", "frame_times")
 
 
 def token_record(tokens: TokenMap) -> dict[str, Any]:

@@ -32,6 +32,16 @@ __all__ = [
 ]
 
 
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+_KERNEL = ("/proc/", "/sys/")
+
+
 def as_path(name: str, value: Any, *, endings: Sequence[str] = (), what: str = "") -> Path:
     """Returns a path from a text or a path.
 
@@ -137,16 +147,6 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
-_KERNEL = ("/proc/", "/sys/")
 
 
 def unreadable(path: str | os.PathLike[str]) -> str | None:

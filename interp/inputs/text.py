@@ -17,6 +17,23 @@ MAX_DEPTH = 32
 _LAYOUT = "\t\n\r"
 
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxdict = 4, 8, 8, 8
+_BRIEF.maxstring, _BRIEF.maxother = 200, 200
+_JOINERS = "\u00ad\u200c\u200d\u2060"
+"""Characters inside words that are not seen: soft hyphen, zero-width joiners, word joiner."""
+_VOICED = "\uff9e\uff9f"
+"""Half-width kana's sound marks, which are letters to Unicode."""
+_UNSPACED = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
+"""Letters of scripts that put no spaces between words."""
+_PLAIN = {**dict.fromkeys(map(ord, _JOINERS)), ord("’"): "'", 0x2010: "-", 0x2011: "-"}
+
+
 def unstorable(text: str) -> str | None:
     """Says which character keeps a text from being stored or tokenised; None where there is none.
 
@@ -84,11 +101,6 @@ def storable(text: str) -> str:
     return "".join(shown)
 
 
-_BRIEF = reprlib.Repr()
-_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxdict = 4, 8, 8, 8
-_BRIEF.maxstring, _BRIEF.maxother = 200, 200
-
-
 def brief(value: Any) -> str:
     """Returns a short `repr` for messages, whatever the length and depth of the value.
 
@@ -100,21 +112,6 @@ def brief(value: Any) -> str:
     except ValueError:  # an integer of more digits than Python writes
         return f"<a {type(value).__name__} too long to write>"
     return text if len(text) <= 600 else f"{text[:300]}…{text[-300:]}"
-
-
-_JOINERS = "\u00ad\u200c\u200d\u2060"
-"""Characters inside words that are not seen: soft hyphen, zero-width joiners, word joiner."""
-
-_VOICED = "\uff9e\uff9f"
-"""Half-width kana's sound marks, which are letters to Unicode."""
-
-_UNSPACED = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-)
-"""Letters of scripts that put no spaces between words."""
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -144,6 +141,3 @@ def spelling(word: str) -> str:
     for _ in range(2):  # a folded case may compose anew
         plain = unicodedata.normalize("NFKC", plain).casefold()
     return plain if any(c.isalnum() or c == "_" for c in plain) else ""
-
-
-_PLAIN = {**dict.fromkeys(map(ord, _JOINERS)), ord("’"): "'", 0x2010: "-", 0x2011: "-"}

@@ -1,8 +1,7 @@
-"""What every method is: a value that answers samples. And what an answer holds.
+"""What every method is: a value that answers samples, and what an answer holds.
 
-What methods have in common whose answer is one generation under the same edits for every sample.
-
-The unedited model, for comparison.
+`EditedGeneration` is the base of methods whose answer is one generation under the same edits for every sample. `Plain`
+is the unedited model, for comparison.
 """
 
 from __future__ import annotations

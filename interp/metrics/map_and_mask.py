@@ -1,6 +1,6 @@
 """The map and the mask that metrics of agreement with boxes take, checked in one place.
 
-The positive part of signed weights, chosen by name where a metric needs a distribution.
+`positive_part` takes the positive part of signed weights, where a metric needs a distribution.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from interp.errors import MapError
 from interp.metrics.numbers import plain_array, real_numbers
 
 __all__ = ["Pair", "check", "positive_part"]
+
+
+Map = TypeVar("Map", xr.DataArray, np.ndarray)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +195,6 @@ def _check_labels(map: Any, mask: Any) -> None:
                 f"the map and the mask have different labels along {own!r}, and they are read by position. Align them "
                 "with xarray.align, or pass .values."
             )
-
-
-Map = TypeVar("Map", xr.DataArray, np.ndarray)
 
 
 def positive_part(map: Map) -> Map:

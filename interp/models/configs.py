@@ -1,6 +1,6 @@
 """Reads and checks a checkpoint's config before anything large is loaded, without running the checkpoint's code.
 
-Refuses settings of a config with which transformers would fetch code from the hub and run it.
+Settings with which transformers would fetch code from the hub and run it are refused.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ _MOST = {
     "num_channels": 100,
 }
 """More than any model has, of what a config counts."""
+
+
+_EXPERTS = (None, "eager", "grouped_mm", "batched_mm")
+_QUANTISERS = ("mxfp4", "fp8", "nvfp4", "fbgemm_fp8", "eetq", "metal", "gguf")
+"""Quantisation methods whose kernels transformers takes from the hub."""
+_TRUST = "or, if you trust that code, load the model with transformers and use interp.wrap(model, processor)."
+_WAY = f"Pass attn_implementation='sdpa' to load it with the attention that comes with torch; {_TRUST}"
 
 
 def read_config(where: str, options: Mapping[str, Any]) -> PreTrainedConfig:
@@ -277,13 +284,6 @@ def layer_configs(config: Any) -> list[Any]:
     transformers refuses to read such a size, as the number of key-value heads, from the config of the whole.
     """
     return list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]
-
-
-_EXPERTS = (None, "eager", "grouped_mm", "batched_mm")
-_QUANTISERS = ("mxfp4", "fp8", "nvfp4", "fbgemm_fp8", "eetq", "metal", "gguf")
-"""Quantisation methods whose kernels transformers takes from the hub."""
-_TRUST = "or, if you trust that code, load the model with transformers and use interp.wrap(model, processor)."
-_WAY = f"Pass attn_implementation='sdpa' to load it with the attention that comes with torch; {_TRUST}"
 
 
 def refuse_kernels(where: str, config: Any) -> None:

@@ -1,10 +1,8 @@
-"""Models without a spatial map of the image. Each reason describes what transformers' own code does.
+"""Models without a spatial map of the image: why each family has none, and the adapter of models that only answer.
 
-A map needs image tokens that are positions of the decoder's sequence and stand for places in the image. An adapter
-that composes such a map itself (for example through a resampler's attention) may be installed or passed; it has
-precedence. Without one such a model can still answer: `interp.models.refusals`.
-
-The adapter of models that answer without a map: it has no image tokens and no footprints, and says why.
+A map needs image tokens that are positions of the decoder's sequence and stand for places in the image. Each reason
+describes what transformers' own code does. An adapter that composes a map itself (for example through a resampler's
+attention) may be installed or passed; it has precedence. Without one such a model can still answer: `AnswersOnly`.
 """
 
 from __future__ import annotations
@@ -78,6 +76,10 @@ _SILENT = {"diffusion_gemma", "evolla", "instructblipvideo", "pi0"}
 """Those that cannot even answer a question about an image."""
 
 
+ANSWERS_ONLY = "answers_only"
+"""What `adapter=` is for a model that only answers."""
+
+
 def without_maps() -> list[str]:
     """Returns the model types that have no map here but can answer, in alphabetical order."""
     return sorted(set(_REASONS) - _SILENT)
@@ -103,10 +105,6 @@ def refusal(config: Any) -> str | None:
     if why is None and (getattr(config, "is_encoder_decoder", False) or not decodes):
         why, way = _ENCODER, _CROSS_WAY
     return None if why is None else f"{kind!r} models have no spatial map here: {why}. Instead: {way}."
-
-
-ANSWERS_ONLY = "answers_only"
-"""What `adapter=` is for a model that only answers."""
 
 
 class AnswersOnly:

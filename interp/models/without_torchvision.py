@@ -1,10 +1,10 @@
 """transformers' image and video processors that need torchvision, where torchvision is not installed.
 
-Of torchvision they need an antialiased resize, the normalisation, and a copy of grey channels. Each is a call or two of
+Image processors need an antialiased resize, the normalisation, and a copy of grey channels. Each is a call or two of
 torch, which is also what torchvision's own code makes of it for tensors of floats.
 
-Their classes call torchvision for four things: to resize, crop and normalise frames and to make grey ones RGB. Here the
-classes stay what they are and only these four are computed by torch, as torchvision 0.28 does it: the pixels are equal
+Video processors call torchvision for four things: to resize, crop and normalise frames and to make grey ones RGB. Their
+classes stay what they are, and only these four are computed by torch, as torchvision 0.28 does it: the pixels are equal
 bit for bit (tests/models/test_without_torchvision.py, where torchvision is installed).
 """
 
@@ -41,6 +41,20 @@ __all__ = [
 
 
 _MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
+
+
+VIDEO_PROCESSORS = {
+    "LlavaNextVideoProcessor": "llava_next_video:LlavaNextVideoVideoProcessor",
+    "LlavaOnevisionProcessor": "llava_onevision:LlavaOnevisionVideoProcessor",
+    "Qwen2VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
+    "Qwen2_5_VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
+    "Qwen3VLProcessor": "qwen3_vl:Qwen3VLVideoProcessor",
+    "SmolVLMProcessor": "smolvlm:SmolVLMVideoProcessor",
+}
+"""Processors whose videos `interp` reads: class → model:class of the video processor in transformers."""
+_FRAME_MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's resampling filters by number → `torch.nn.functional.interpolate`'s modes, as torchvision has them."""
+_FUNCTIONS = "torchvision.transforms.v2.functional"
 
 
 @cache
@@ -144,20 +158,6 @@ def gemma4_unified_images() -> type[Any]:
     return Gemma4UnifiedImageProcessor
 
 
-VIDEO_PROCESSORS = {
-    "LlavaNextVideoProcessor": "llava_next_video:LlavaNextVideoVideoProcessor",
-    "LlavaOnevisionProcessor": "llava_onevision:LlavaOnevisionVideoProcessor",
-    "Qwen2VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
-    "Qwen2_5_VLProcessor": "qwen2_vl:Qwen2VLVideoProcessor",
-    "Qwen3VLProcessor": "qwen3_vl:Qwen3VLVideoProcessor",
-    "SmolVLMProcessor": "smolvlm:SmolVLMVideoProcessor",
-}
-"""Processors whose videos `interp` reads: class → model:class of the video processor in transformers."""
-
-_FRAME_MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's resampling filters by number → `torch.nn.functional.interpolate`'s modes, as torchvision has them."""
-
-
 class _TorchFrames(BaseVideoProcessor):
     """The four functions of torchvision that video processors call, in torch."""
 
@@ -169,7 +169,7 @@ class _TorchFrames(BaseVideoProcessor):
         mode = _FRAME_MODES.get(2 if resample is None else int(resample))
         if mode is None:
             raise ModelError(
-                f"frames are resized by one of {', '.join(_MODES.values())}; this video processor has "
+                f"frames are resized by one of {', '.join(_FRAME_MODES.values())}; this video processor has "
                 f"resample={resample!r}. Set it on processor.video_processor, or install torchvision."
             )
         high, wide = _target(image, size)
@@ -249,9 +249,6 @@ def video_processor_class(processor_class: str) -> type[Any] | None:
     if is_torchvision_available():
         return kind
     return type(name, (kind, _TorchFrames), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-
-
-_FUNCTIONS = "torchvision.transforms.v2.functional"
 
 
 def _module(name: str) -> Any:

@@ -1,6 +1,6 @@
 """The page of a reader study, and its key: two maps a case, in random order on random sides, and nothing that tells.
 
-The maps that two runs stored, for the samples that both measured.
+`stored_maps` gives the maps that two runs stored, for the samples that both measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which script makes which figure, table or appendix of the paper, and what it needs.
+"""Which script makes which figure, table or appendix of the paper, what it needs, and where it is.
 
-Where the scripts of the paper's figures are: in the repository, not in the installed package.
+The scripts are in the repository, not in the installed package.
 """
 
 from __future__ import annotations
@@ -14,6 +14,13 @@ import interp
 from interp.errors import RunError
 
 __all__ = ["DATA", "FIGURES", "DataSource", "Figure", "figures_named", "scripts_folder"]
+
+
+Takes = Literal["none", "one", "many"]
+BOTH = ("n", "n-validation")
+MEDICAL_VQA = ("vqa_rad", "slake", "path_vqa", "pmc_vqa")
+_CHOICE: dict[str, Any] = {"paper_mode": True, "chooses": True, "n": BOTH}
+MARK = "fig3_layer_sweep.py"
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,6 @@ DATA: dict[str, DataSource] = {
 }
 """Name → the data."""
 
-Takes = Literal["none", "one", "many"]
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -106,11 +111,6 @@ class Figure:
     shows_all: bool = False
     published: tuple[str, ...] = ()
     note: str = ""
-
-
-BOTH = ("n", "n-validation")
-MEDICAL_VQA = ("vqa_rad", "slake", "path_vqa", "pmc_vqa")
-_CHOICE: dict[str, Any] = {"paper_mode": True, "chooses": True, "n": BOTH}
 
 
 def _table(name: str, paper: str, shows: str, script: str, data: tuple[str, ...], **more: Any) -> Figure:
@@ -211,9 +211,6 @@ def figures_named(names: Sequence[str]) -> tuple[Figure, ...]:
             f"{', '.join(unknown)}. `interp reproduce --list` says what each is."
         )
     return tuple(figure for figure in FIGURES if not names or figure.name in names)
-
-
-MARK = "fig3_layer_sweep.py"
 
 
 def scripts_folder(given: Path | None = None) -> Path:

@@ -25,6 +25,12 @@ from interp.run.store import RunFolder, StoredPlan, read_plan, store_plan
 __all__ = ["BUDGET", "join_tables", "merge"]
 
 
+BUDGET = 2**26
+"""Bytes of a table that are sorted at once."""
+MOST_RANGES = 256
+"""The largest number of temporary files of a table, which are open at the same time."""
+
+
 @dataclass(frozen=True)
 class _Merged:
     """One run: its folders, its plan (None for a study without shards of its own), and the folder of each shard."""
@@ -241,12 +247,6 @@ def _copy_sessions(source: Path, target: Path) -> None:
         copy, data = target / file.relative_to(source), file.read_bytes()
         if not copy.is_file() or copy.stat().st_size < len(data):
             write_atomically(copy, data)
-
-
-BUDGET = 2**26
-"""Bytes of a table that are sorted at once."""
-MOST_RANGES = 256
-"""The largest number of temporary files of a table, which are open at the same time."""
 
 
 def join_tables(

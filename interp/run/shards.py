@@ -50,6 +50,11 @@ __all__ = [
 ]
 
 
+Splits = list[Mapping[str, Any]]
+Indices = tuple[int, ...]
+T = TypeVar("T")
+
+
 def schemas_of(task: Task) -> dict[str, pa.Schema]:
     """Returns the schemas of a shard's tables, failures included."""
     return {**task.schemas(), FAILURES: FAILURE_SCHEMA}
@@ -171,11 +176,6 @@ class _Draft:
             raise
 
 
-Splits = list[Mapping[str, Any]]
-Indices = tuple[int, ...]
-T = TypeVar("T")
-
-
 def compute_batch(
     task: Task, batch: Indices, splits: Splits, free_cache: Callable[[], bool] = lambda: False
 ) -> Outcome:
@@ -273,9 +273,6 @@ def _together(first: Outcome, second: Outcome) -> Outcome:
     return Outcome(rows, sum_costs([first.cost, second.cost]))
 
 
-Batch = tuple[int, ...]
-
-
 class Ahead:
     """The threads of one process. A context manager: they end with it.
 
@@ -288,8 +285,8 @@ class Ahead:
         self._pool = ThreadPoolExecutor(loaders, "interp-loader", _one_torch_thread) if loaders else None
         self._writer = ThreadPoolExecutor(1, "interp-writer") if loaders else None
         self._task: Task | None = None
-        self._prepare: Callable[[Batch], None] | None = None
-        self._started: dict[Batch, Future[None]] = {}
+        self._prepare: Callable[[Indices], None] | None = None
+        self._started: dict[Indices, Future[None]] = {}
         self._written: Future[None] | None = None
 
     def __enter__(self) -> Ahead:
@@ -302,7 +299,7 @@ class Ahead:
         if kind is None:
             self.finish_writing()
 
-    def start(self, task: Task, batches: list[Batch]) -> None:
+    def start(self, task: Task, batches: list[Indices]) -> None:
         """Begins to prepare these micro-batches, in order, as soon as a loader is free."""
         if self._pool is None or not isinstance(task, Preparing):
             return
@@ -312,7 +309,7 @@ class Ahead:
             if batch not in self._started and self._prepare is not None:
                 self._started[batch] = self._pool.submit(self._prepare, batch)
 
-    def wait(self, batch: Batch) -> None:
+    def wait(self, batch: Indices) -> None:
         """Waits until a micro-batch is prepared, if that was begun.
 
         An error of a sample is left to the computation, which records it as a failure; so is a lack of memory.

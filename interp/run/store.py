@@ -17,7 +17,7 @@ A truncated, damaged or foreign file is therefore detected and computed again.
 `plan.json` is a function of the task alone. It holds its own sha256, so that a damaged file is not taken for another
 plan.
 
-The version of the run store, and what to do with a folder of another one.
+`SCHEMA_VERSION` is the version of all this. A folder of another version is refused with what to do about it.
 """
 
 from __future__ import annotations
@@ -69,6 +69,17 @@ __all__ = [
 FILE = "plan.json"
 ENCODING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
 """How tables are written. Without dictionaries they are smaller and written faster: most values are floats."""
+
+
+SCHEMA_VERSION = 4
+"""Raised when the meaning of what is stored changes; part of every study's hash.
+
+4: boxes are never borrowed from the same picture; a sample without a group belongs to its image by content; signs such
+   as < and + count in answers.
+3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
+2: every shard has a seal, the plan is stored, costs are kept per session.
+1: no seals; nothing inside a folder names the version.
+"""
 
 
 @dataclass(frozen=True)
@@ -415,17 +426,6 @@ def _parse(data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table
             return file.read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException):
         return None
-
-
-SCHEMA_VERSION = 4
-"""Raised when the meaning of what is stored changes; part of every study's hash.
-
-4: boxes are never borrowed from the same picture; a sample without a group belongs to its image by content; signs such
-   as < and + count in answers.
-3: answers are matched by one rule (`interp.inputs.answers`), questions that share an image share its prefix.
-2: every shard has a seal, the plan is stored, costs are kept per session.
-1: no seals; nothing inside a folder names the version.
-"""
 
 
 def check_version(found: Any, where: Path) -> None:

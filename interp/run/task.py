@@ -1,6 +1,6 @@
 """The interface of a task for the runner, and the outcome of one of its micro-batches.
 
-Records as columns: what a task gives when one dictionary per row would cost more than the numbers in it.
+An outcome's rows are dictionaries, or `Columns` where one dictionary per row would cost more than the numbers in it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ FAILURE_SCHEMA = pa.schema(
 )
 """One row for each thing that could not be measured. `layer`, `metric` and `control` are null when the whole
 sample failed."""
+
+
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+TableRows: TypeAlias = Mapping[str, Records]
+"""Table name → its rows, as dictionaries or as `Columns`."""
 
 
 @dataclass(frozen=True)
@@ -216,11 +221,6 @@ class Columns(Sequence[Mapping[str, Any]]):
             for field in schema
         ]
         return pa.Table.from_arrays(arrays, schema=schema)
-
-
-Records: TypeAlias = Sequence[Mapping[str, Any]]
-TableRows: TypeAlias = Mapping[str, Records]
-"""Table name → its rows, as dictionaries or as `Columns`."""
 
 
 def joined_rows(parts: Iterable[Records]) -> Records:

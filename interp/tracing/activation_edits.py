@@ -20,6 +20,9 @@ from interp.tracing.values import Values
 __all__ = ["AblateHeads", "AddResidual", "PatchResidual", "PatchRows"]
 
 
+_LARGEST = float(torch.finfo(torch.float32).max)
+
+
 @dataclass(frozen=True)
 class PatchRows(AttentionEdit):
     """Puts given probabilities in the place of the site's, after the softmax; the rest of each row stays.
@@ -124,9 +127,6 @@ class PatchResidual(Edit):
         site = self.site.to_dict()
         where = {"layers": site["layers"], "positions": site["queries"]}
         return {"patch_residual": {**where, "values_sha256": self.values.digest, "steps": self.steps}}
-
-
-_LARGEST = float(torch.finfo(torch.float32).max)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """The image prefix as a value, and the rule of when a pass may go on from it.
 
-A prefix holds the keys and values of a prompt up to its last image token, run once for all that follows.
-
-The states of gated DeltaNets and short convolutions in caches: passes that go on from them.
+A prefix holds the keys and values of a prompt up to its last image token, run once for all that follows. Of gated
+DeltaNets and short convolutions it holds the states in which that token leaves them.
 """
 
 from __future__ import annotations
@@ -46,6 +45,11 @@ __all__ = [
 
 Stop = Literal["image", "last"]
 """Where a prefix ends: with the last image token, or before the last token of the prompt."""
+
+
+Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]
+"""Holds values by key. From a key, a function that makes its value and one that says how many bytes that takes:
+the value, and whether it was there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,11 +289,6 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
             for i in range(len(before.keys))
         ]
     )
-
-
-Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]
-"""Holds values by key. From a key, a function that makes its value and one that says how many bytes that takes:
-the value, and whether it was there."""
 
 
 @dataclass(frozen=True, eq=False)

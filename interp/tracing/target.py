@@ -1,6 +1,6 @@
 """A target: which tokens it stands for after each prompt, and their log-probability.
 
-Logits in float32 of a model in half precision: their differences are not lost to rounding.
+Logits of a model in half precision are computed in float32, so that their differences are not lost to rounding.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ __all__ = [
 
 ANSWER_ROWS, PROMPT_LAST = "answer row", "prompt last"
 """Groups of a forced batch's tokens: the rows that predict the answer, and the first of them."""
+
+
+CHUNK = 2**24
+"""Weights of the output layer that are held in float32 at once."""
 
 
 def log_probabilities(
@@ -453,10 +457,6 @@ class _Follow:
         self.steps.append(logits)
         ids = [answer[min(at, len(answer) - 1)] for answer in self.answers]
         return torch.tensor(ids, device=logits.device)
-
-
-CHUNK = 2**24
-"""Weights of the output layer that are held in float32 at once."""
 
 
 def is_half(dtype: torch.dtype) -> bool:

@@ -1,7 +1,4 @@
-"""`Trace` and its samples, and `trace`, which makes them from samples, reads and edits.
-
-A trace as lines of text, as HTML and as plain values for a file.
-"""
+"""`Trace` and its samples: how `trace` makes them from samples, reads and edits, and how they are shown and stored."""
 
 from __future__ import annotations
 
@@ -56,6 +53,11 @@ __all__ = [
     "trace_html",
     "trace_lines",
 ]
+
+
+SHOWN, VALUES = 4, 4
+"""Samples and values that a line names."""
+_PLAIN = ("answer", "ids", "reasoning", "n_reasoning")
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,11 +394,6 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(seed))
         yield
-
-
-SHOWN, VALUES = 4, 4
-"""Samples and values that a line names."""
-_PLAIN = ("answer", "ids", "reasoning", "n_reasoning")
 
 
 def array_line(array: xr.DataArray) -> str:

@@ -1,4 +1,7 @@
-"""Arrays inside edits: read-only, compared and hashed by content; and the part of them that is some samples'."""
+"""Arrays inside edits: read-only, compared and hashed by content.
+
+Of a value for each sample, `for_samples` gives the part that belongs to some of the samples.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from interp.errors import EditError
 from interp.tracing.site import ImageMask, Site
 
 __all__ = ["Values", "for_samples"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +123,6 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     own = np.ascontiguousarray(array)
     own.setflags(write=False)
     return own
-
-
-T = TypeVar("T")
 
 
 def for_samples(given: Sequence[T], at: Sequence[int], n_samples: int) -> list[T]:

@@ -1,7 +1,4 @@
-"""Tiny models of the families with one grid of tokens an image.
-
-A tiny LLaVA whose chat template has a switch for thoughts, and whose tokenizer has their marks.
-"""
+"""Tiny models of the families with one grid of tokens an image, and a LLaVA that writes thoughts."""
 
 from __future__ import annotations
 

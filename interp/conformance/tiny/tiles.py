@@ -1,7 +1,4 @@
-"""Tiny models of the families that cut an image into tiles.
-
-A tiny model of the LLaVA-NeXT-Video family.
-"""
+"""Tiny models of the families that cut an image into tiles, and of LLaVA-NeXT-Video."""
 
 from __future__ import annotations
 

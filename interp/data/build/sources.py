@@ -1,6 +1,6 @@
 """The 44 source sets of VGMED (table C.2), related works (B.1), and modality and body region in the paper's words.
 
-Shares of modality and body region of samples, and of the paper's 44 source sets (figure 2b).
+`shares_of` and `shares_of_sources` count modalities and regions as the paper's figure 2b does.
 """
 
 from __future__ import annotations
@@ -31,40 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class SourceSet:
-    """One source of VGMED.
-
-    Attributes:
-        name: As table C.2 writes it, without the citation ("AbdomenCT-1K" is misspelt there).
-        modalities: Such as "CT" and "MR".
-        regions: Body regions, of `regions.REGIONS`.
-    """
-
-    name: str
-    modalities: tuple[str, ...]
-    regions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RelatedWork:
-    """A study of visual grounding: how many samples it looked at, and where they come from."""
-
-    name: str
-    n_samples: int
-    data: str
-
-
 _READ = json.loads(Path(__file__).with_name("sources.json").read_text(encoding="utf-8"))
-
-SOURCES = tuple(
-    SourceSet(one["name"], tuple(one["modalities"]), tuple(one["regions"])) for one in _READ["sources"]
-)
-"""Table C.2 of arXiv 2603.14323, in its order."""
-RELATED = tuple(RelatedWork(**one) for one in _READ["related"])
-"""Table B.1 of arXiv 2603.14323, in its order."""
-
-
 REGIONS = ("Head & neck", "Thorax", "Abdomen", "Pelvic", "Skin", "Others")
 """The paper's body regions."""
 MODALITIES = {
@@ -104,6 +71,39 @@ WORDS = {
 }
 """Region → words of labels that lie in it. Words that lie in several regions, such as vertebra, are not here."""
 OF_WORD = {word: region for region, words in WORDS.items() for word in words.split()}
+PAPER = "VGMED's 44 source sets"
+
+
+@dataclass(frozen=True)
+class SourceSet:
+    """One source of VGMED.
+
+    Attributes:
+        name: As table C.2 writes it, without the citation ("AbdomenCT-1K" is misspelt there).
+        modalities: Such as "CT" and "MR".
+        regions: Body regions, of `regions.REGIONS`.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    regions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RelatedWork:
+    """A study of visual grounding: how many samples it looked at, and where they come from."""
+
+    name: str
+    n_samples: int
+    data: str
+
+
+SOURCES = tuple(
+    SourceSet(one["name"], tuple(one["modalities"]), tuple(one["regions"])) for one in _READ["sources"]
+)
+"""Table C.2 of arXiv 2603.14323, in its order."""
+RELATED = tuple(RelatedWork(**one) for one in _READ["related"])
+"""Table B.1 of arXiv 2603.14323, in its order."""
 
 
 def modality(sample: Sample) -> str:
@@ -138,7 +138,6 @@ def body_region(sample: Sample) -> str:
     return whole.get(modality(sample)) or found or UNSTATED
 
 
-PAPER = "VGMED's 44 source sets"
 OF = {"modality": modality, "region": body_region}
 """What is counted, and how it is read from a sample."""
 

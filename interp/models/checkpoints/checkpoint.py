@@ -1,6 +1,6 @@
 """A checkpoint in an original layout: everything needed to build and fill its transformers model.
 
-What a conversion may read: the files of the source, and no link that leads out of it.
+A conversion reads the files of its source alone, and follows no link that leads out of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from interp.errors import ModelError
 from interp.models.checkpoints.tensors import Part
 
 __all__ = ["Checkpoint", "check_source_files", "check_vocabulary", "empty_model", "fill"]
+
+
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,9 +210,6 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register
-
-
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_source_files(folder: Path) -> None:

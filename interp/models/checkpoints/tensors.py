@@ -37,6 +37,34 @@ _RESIDENT = 128 * 2**20
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+Change = Callable[[Tensor], Sequence[Tensor]]
+"""One tensor into those of the new names; pure, and true to shapes on the meta device."""
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
 @runtime_checkable
 class Tensors(Protocol):
     """Named tensors that can be looked at without being read."""
@@ -128,20 +156,6 @@ class _Pickled(dict[str, Tensor]):
     def meta(self, name: str) -> Tensor:
         """The tensor itself, which is mapped from disk and not read."""
         return self[name]
-
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def read_folder(folder: Path) -> Files:
@@ -236,10 +250,6 @@ def _few(names: Iterable[str], n: int = 8) -> str:
     return ", ".join(names[:n]) + (" …" if len(names) > n else "")
 
 
-Change = Callable[[Tensor], Sequence[Tensor]]
-"""One tensor into those of the new names; pure, and true to shapes on the meta device."""
-
-
 @dataclass(frozen=True)
 class Rule:
     r"""What becomes of the tensors whose whole name matches a pattern.
@@ -313,20 +323,6 @@ class Part:
                 f"{step.source} of shape {tuple(tensor.shape)} cannot be made into {' and '.join(names)} ({error}). "
                 "Does its config.json describe other sizes?"
             ) from error
-
-
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)

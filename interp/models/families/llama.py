@@ -1,7 +1,8 @@
 """Llama 3.2 Vision (Mllama), whose image lies outside of the sequence, and Llama 4, whose image is tiles in it.
 
-The arithmetic of sizes is transformers' own. Pixels are resized by PIL instead of torch, which moves them by a grey
-level or two, then scaled in bfloat16 as the original does.
+transformers' image processor of Llama 4 needs torchvision. `Llama4ImageProcessorPil` serves where that is missing. Its
+sizes are transformers' own. PIL resizes its pixels instead of torch, which moves them by a grey level or two; they are
+then scaled in bfloat16, as the original does.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ from interp.models.tiled_canvas import canvas_of, squashed_tiles
 __all__ = ["GotOcr2", "LightOnOcr"]
 
 
+_SYSTEM = "You should follow the instructions carefully and explain your answers in detail."
+
+
 class GotOcr2(Family):
     """The `got_ocr2` family.
 
@@ -53,9 +56,6 @@ class GotOcr2(Family):
         images = "".join("<img><imgpad></img>\n" for _ in range(n_images))
         head = f"<|im_start|>system\n{system}<|im_end|>"
         return f"{head}<|im_start|>user\n{images}{text}<|im_end|><|im_start|>assistant\n"
-
-
-_SYSTEM = "You should follow the instructions carefully and explain your answers in detail."
 
 
 def _edges(tile: Size, config: Any) -> Float[np.ndarray, " edge"]:

@@ -1,6 +1,6 @@
 """What runs in a worker: it keeps its tasks and its model between units, and checks that it sees the driver's study.
 
-Files that a worker sends to the driver instead of writing them, for clusters without a shared file system.
+On clusters without a shared file system a worker sends its files to the driver instead of writing them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ __all__ = [
 
 
 Kind = Literal["ready", "done", "failed", "died"]
+
+
+SentFiles = Mapping[str, bytes]
+"""The content of files by their path in the run's folder, in the order in which they are to be written."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,6 @@ def _check(job: Job) -> None:
             f"expected a worker process to compute the study {job.folder.digest[:12]}, but it finds the "
             f"study {found[:12]} ({where_am_i()}). Do the processes see different devices, files or versions of interp?"
         )
-
-
-SentFiles = Mapping[str, bytes]
-"""The content of files by their path in the run's folder, in the order in which they are to be written."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One call of a layer's attention: its rows computed, edited and put back.
 
-Carries out the plan of an attention layer: its edits, then its reads.
+`LayerWork` carries out the plan of one layer in such a call: its edits, then its reads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Work in gated DeltaNet layers: reads rows, and erases tokens' writes for some rows, in both kinds of pass.
 
-The tap of gated DeltaNet layers: where transformers' forward calls the delta rule, armed layers do their work.
+transformers' forward calls the delta rule by name. A tap stands in its place, where armed layers do their work.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ from interp.tracing.layers.layer_plan import Block, LayerPlan
 from interp.tracing.layers.recorder import Recorder
 
 __all__ = ["DeltaWork", "ErasedTokens", "Rule", "rule_name", "rules", "tapped"]
+
+
+Rule = Callable[..., tuple[Tensor, Tensor | None]]
+"""transformers' gated delta rule: (query, key, value, g=, beta=, …) → (output, final state)."""
+_PREFILL, _DECODE = "torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"
+"""Which rule transformers runs over a prompt, and which over the token that follows a state."""
 
 
 @dataclass(eq=False)
@@ -166,13 +172,6 @@ def _spliced(
     output = output.clone()
     output[sample[:, None], block.rows[sample, place][:, None], heads[None, :]] = new[sample, :, place]
     return output
-
-
-Rule = Callable[..., tuple[Tensor, Tensor | None]]
-"""transformers' gated delta rule: (query, key, value, g=, beta=, …) → (output, final state)."""
-
-_PREFILL, _DECODE = "torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"
-"""Which rule transformers runs over a prompt, and which over the token that follows a state."""
 
 
 def rule_name(step: int) -> str:

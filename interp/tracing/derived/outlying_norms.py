@@ -1,6 +1,6 @@
 """Image tokens of outlying norm, and how much attention they draw: registers of the tower, sinks of the decoder.
 
-The hidden states of the vision tower, as a layer leaves them.
+`vision_states` gives the hidden states of the vision tower, as a layer leaves them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The model keeps its own attention function. One name is registered with transfor
 with that function's own mask function. The registered function calls the original; an attention module without work
 does nothing else, so an idle model is bit-equal to one that was never wrapped.
 
-What `Mllm.tap` offers to code inside an nnsight trace: which rows, and the module they pass through.
+`OfferedRows` is what `Mllm.tap` offers to code inside an nnsight trace.
 """
 
 from __future__ import annotations
@@ -49,22 +49,20 @@ __all__ = [
 ]
 
 
+_COMPILED = "_orig_mod"
+"""Under which name what `torch.compile` returns has the module it was given."""
+PATTERN = "pattern"
+"""Name of the identity child of each attention module, where nnsight reads and edits rows."""
+COLLECTOR = "interp_collector"
+"""Name of the identity child of the model through which a whole run's results reach nnsight, once."""
+
+
 class Identity(nn.Module):
     """Returns what it is given. nnsight hands over, and takes back, what passes through it."""
 
     def forward(self, value: Any) -> Any:
         """The value."""
         return value
-
-
-_COMPILED = "_orig_mod"
-"""Under which name what `torch.compile` returns has the module it was given."""
-
-PATTERN = "pattern"
-"""Name of the identity child of each attention module, where nnsight reads and edits rows."""
-
-COLLECTOR = "interp_collector"
-"""Name of the identity child of the model through which a whole run's results reach nnsight, once."""
 
 
 class Installation:

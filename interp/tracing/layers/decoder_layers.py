@@ -42,6 +42,10 @@ _MIXERS: dict[str, LayerKind] = {
 """Under which name transformers keeps what mixes the tokens of a layer of which kind."""
 
 
+_SLICES = "_maybe_slice_kv_shared_inputs"
+_ROWS = "the image is no part of this model's sequence, so its tokens are no rows"
+
+
 def mixer_name(layer: Any) -> str | None:
     """The attribute of a layer that mixes its tokens; None where it has none. nnsight's views have them too."""
     return next((name for name in _MIXERS if hasattr(layer, name)), None)
@@ -176,9 +180,6 @@ class Shape:
         return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
-_SLICES = "_maybe_slice_kv_shared_inputs"
-
-
 def key_layers(config: Any, n_layers: int) -> tuple[int, ...]:
     """For each layer, the layer whose keys and values it attends to: itself, or the last of its kind that has some.
 
@@ -242,9 +243,6 @@ def every_row(sharing: Sequence[RowsOfSharing]) -> Iterator[None]:
     finally:
         for one in sharing:
             one.every = False
-
-
-_ROWS = "the image is no part of this model's sequence, so its tokens are no rows"
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,9 @@ from interp.tracing.site import select
 __all__ = ["HeadWrite", "Heads", "ablation_of", "head_writes"]
 
 
+Rows = Callable[[int, HeadAblation], Int[np.ndarray, " row"]]
+
+
 @dataclass(frozen=True, eq=False)
 class Heads:
     """Some heads of a layer, arranged so that heads which share a key-value head share one matrix product.
@@ -180,9 +183,6 @@ def _means(edit: AblateHeads, heads: dict[int, tuple[int, ...]], sample: int, n_
     if pairs is None:
         return {layer: given[i] for i, layer in enumerate(heads)}
     return {layer: given[[pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
-
-
-Rows = Callable[[int, HeadAblation], Int[np.ndarray, " row"]]
 
 
 def head_writes(

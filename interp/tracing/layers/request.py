@@ -1,6 +1,6 @@
 """What a batch's reads and edits cover, in the samples' own positions.
 
-Refuses knockouts that leave a row without a key, for which a softmax has no value.
+Knockouts that leave a row without a key are refused: a softmax has no value there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Reads and patches of the residual stream, planned for the padded tensors of a run and carried out.
 
-Residual streams that a decoder keeps stacked (Gemma 3n), as one vector for each position.
-
 Gemma 3n's layers pass on four streams, (stream, sample, row, hidden). All four go on to the next layer, so what stands
 at a position is the four side by side, stream 0 (the one that attention reads and writes) first.
 """
@@ -23,6 +21,10 @@ from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.request import Request, StreamChange, StreamPatch, StreamSelection
 
 __all__ = ["LayerStream", "StreamPlan", "StreamWork", "make_stream_plan", "side_by_side", "stacked"]
+
+
+Changed: TypeAlias = StreamPatch | StreamChange
+Rows = Callable[[int, StreamSelection | Changed], Int[np.ndarray, " row"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +161,6 @@ class StreamWork:
         return hidden
 
 
-Changed: TypeAlias = StreamPatch | StreamChange
-
-
 def make_stream_plan(
     request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
 ) -> StreamPlan:
@@ -195,9 +194,6 @@ def make_stream_plan(
             devices,
         ),
     )
-
-
-Rows = Callable[[int, StreamSelection | Changed], Int[np.ndarray, " row"]]
 
 
 def _layers(

@@ -301,12 +301,33 @@ def _adapters(hf: nn.Module) -> Iterator[str]:
     return (f"{said} in {n} modules" for said, n in sorted(seen.items()))
 
 
+_FIRST_HOMES = {
+    "Qwen35": "qwen3_5",
+    "Qwen35Moe": "qwen3_5",
+    "VipLlava": "vipllava",
+    "FastVlm": "fast_vlm",
+    "Gemma3": "gemma3",
+    "Gemma3n": "gemma3n",
+    "Gemma4": "gemma4",
+    "Gemma4Unified": "gemma4",
+    "PaliGemma": "paligemma",
+    "Idefics2": "idefics2",
+    "Llama4": "llama4",
+    "Mllama": "mllama",
+    "GotOcr2": "got_ocr2",
+    "LightOnOcr": "lighton_ocr",
+    "AnswersOnly": "answers_only",
+}
+"""Families that moved: the module of each when its first runs were stored, whose hashes name it."""
+
+
 def _family(adapter: Any) -> str:
     """The adapter: its class, and of others' its package's version, its code and its settings."""
     kind = type(adapter)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if _root(kind) == "interp":
-        name = name.replace(".families.", ".")  # where families were when the first runs were stored
+        home = _FIRST_HOMES.get(kind.__name__)
+        name = f"interp.models.{home}.{kind.__name__}" if home else name.replace(".families.", ".")
         own = getattr(adapter, "identity", None)
         return name if own is None else f"{name} ({own})"
     package = next(iter(_distributions().get(_root(kind), ())), None)

@@ -1,7 +1,5 @@
 """Where a model's weights go as they are loaded, and in which form: device, device map, dtype, quantisation.
 
-Where the parts of a model run, and tensors brought to where they are needed.
-
 A model may lie on several devices (`device_map`). Each layer then computes on its own, so what is planned for a layer
 goes to that layer's device, and what layers give is brought together on one.
 """

@@ -1,6 +1,6 @@
 """A model's tensors wherever they lie, and a hash of their content that reads each byte once.
 
-A model's modules in one walk. Torch's own generators take two to five times as long, and these run often.
+Modules are listed in one walk: torch's own generators take two to five times as long, and these run often.
 """
 
 from __future__ import annotations

@@ -30,6 +30,14 @@ __all__ = [
 ]
 
 
+N_STEPS = 1000
+"""Steps of the diffusion schedule."""
+GUIDE_THRESHOLD, DECAY, LEAST = 0.5, 0.95, 1e-6
+"""Of CCD: from which probability on a finding is named, how its later words count, the bound of probabilities."""
+VIEWS = ("Frontal", "Lateral")
+Finding = tuple[str, float]
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How each next token is chosen from the logits.
@@ -124,13 +132,6 @@ class Draw:
         places = torch.stack(draws).to(logits.device) * sums[:, -1:]
         # `right`: a draw of exactly 0 must not take a token of probability 0
         return torch.searchsorted(sums, places, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-
-
-N_STEPS = 1000
-"""Steps of the diffusion schedule."""
-GUIDE_THRESHOLD, DECAY, LEAST = 0.5, 0.95, 1e-6
-"""Of CCD: from which probability on a finding is named, how its later words count, the bound of probabilities."""
-VIEWS = ("Frontal", "Lateral")
 
 
 @dataclass(frozen=True)
@@ -232,9 +233,6 @@ class Contrast:
         """The guidance as JSON values; without `against` where that is "no image"."""
         found: dict[str, Any] = {"gamma": self.gamma, "cutoff": self.cutoff}
         return found if isinstance(self.against, str) else {**found, "against": self.against.to_dict()}
-
-
-Finding = tuple[str, float]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 A model that thinks writes its thought between two marks, or after a mark that the chat template writes, and then its
 answer. The marks are those of `MARKS` that its own chat template writes or that are tokens of its own tokenizer.
 
-Tells edits, while a batch generates, and its reads which tokens are a thought's and which the answer's.
+While a batch generates, `Stages` tells edits and reads which tokens are a thought's and which the answer's.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ __all__ = [
 ]
 
 
+CLOSE = (
+    "Write interp.Prompt(thinking=False) for an answer without a thought, or give the thought: mllm.reasoned(samples, "
+    "thoughts) puts one behind each prompt."
+)
+"""What to do where an answer is wanted and a thought would come."""
+_WRAPS = (("<answer>", "</answer>"), ("<|begin_of_box|>", "<|end_of_box|>"))
+"""What GLM puts around the answer that follows its thought."""
+_known: WeakKeyDictionary[Any, tuple[tuple[int, str], Marks | None]] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class Marks:
     """What a thought begins and ends with; `inner` is written inside either mark, and `after` behind the second."""
@@ -60,17 +70,6 @@ MARKS = (
 )
 """Known marks: Qwen3's, GLM's, DeepSeek's and most others'; Kimi-VL's; Gemma 4's; MedGemma 1.5's; Mistral's; Cohere's;
 and two spellings that checkpoints trained by hand use."""
-
-CLOSE = (
-    "Write interp.Prompt(thinking=False) for an answer without a thought, or give the thought: mllm.reasoned(samples, "
-    "thoughts) puts one behind each prompt."
-)
-"""What to do where an answer is wanted and a thought would come."""
-
-_WRAPS = (("<answer>", "</answer>"), ("<|begin_of_box|>", "<|end_of_box|>"))
-"""What GLM puts around the answer that follows its thought."""
-
-_known: WeakKeyDictionary[Any, tuple[tuple[int, str], Marks | None]] = WeakKeyDictionary()
 
 
 def marks(processor: Any) -> Marks | None:

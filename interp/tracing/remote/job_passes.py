@@ -1,10 +1,8 @@
-"""What a job does on the server, between nnsight's views of the model there and what comes back.
+"""What a job does on the server, and nnsight's views of the model there that it works on.
 
 These functions are sent as source, with the plans of `interp.tracing.layers.layer_plan` as they are, so that the
 arithmetic is the source executor's. On some servers they run in a process of their own, which holds no weights and gets
 only copies of the values it asks for: so they touch modules by nnsight's views alone.
-
-What a job sees of the model: nnsight's views of the modules that it reads, and of no weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Opens a model on an NDIF server.
-
-A model whose weights are on a server, as far as this machine holds it: config and modules without values.
-"""
+"""Opens a model on an NDIF server: this machine holds its config and its modules without values."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A model on an NDIF server: what its `Mllm` asks of it, each thing as one job.
 
-A hash of what a job was asked, so that its result is not taken for that of another.
+A job carries a hash of what it was asked, so that its result is not taken for that of another.
 """
 
 from __future__ import annotations

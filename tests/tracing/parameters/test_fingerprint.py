@@ -10,8 +10,11 @@ import torch
 
 import tests.tiny as tiny
 from interp.conformance.tiny import tiny as tiny_of
+from interp.models.adapter import built_in
 from interp.models.families.llava import Llava
+from interp.models.refusals import AnswersOnly
 from interp.tracing import wrap
+from interp.tracing.parameters.fingerprint import _family
 from tests.covering import every_family
 
 
@@ -227,6 +230,15 @@ def test_adapters_of_others_count_with_their_code_and_settings():
     assert names[0] == "interp.models.llava.Llava"  # by the name that stored runs hold
     assert "test_fingerprint.Own (no package) " in names[1]
     assert len(set(names)) == 4
+
+
+def test_a_family_that_moved_keeps_the_name_in_hashes():
+    kept = {adapter.name: _family(adapter) for adapter in built_in()}
+    assert kept["llava"] == "interp.models.llava.Llava"
+    assert kept["gemma3"] == "interp.models.gemma3.Gemma3"
+    assert kept["idefics2"] == "interp.models.idefics2.Idefics2"
+    assert kept["qwen3_5_moe"] == "interp.models.qwen3_5.Qwen35Moe"
+    assert _family(AnswersOnly("no map")) == "interp.models.answers_only.AnswersOnly"
 
 
 @pytest.mark.by_default(family=("llava", "qwen2_5_vl", "gemma3"))
