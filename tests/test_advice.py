@@ -26,10 +26,13 @@ from interp.conformance.tiny import tiny
 from interp.data import Samples
 from interp.errors import InterpError
 from interp.run import as_part, make_plan
+from tests.advice import benchmarks as of_benchmarks
 from tests.advice import builder as of_builder
+from tests.advice import commands as of_commands
 from tests.advice import data as of_data
 from tests.advice import loading as of_loading
 from tests.advice import maps as of_maps
+from tests.advice import mechanisms as of_mechanisms
 from tests.advice import models as of_models
 from tests.advice import people as of_people
 from tests.advice import readers as of_readers
@@ -207,6 +210,9 @@ ROOMS = (
     of_study,
     of_people,
     of_videos,
+    of_benchmarks,
+    of_commands,
+    of_mechanisms,
 )
 ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES, *(row for room in ROOMS for row in room.ROWS)]
 

@@ -17,6 +17,7 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
 
+from interp.errors import ModelError
 from interp.models.processing.torch_images import module_of
 
 __all__ = ["Llama4ImageProcessorPil", "canvas"]
@@ -88,8 +89,9 @@ class Llama4ImageProcessorPil(PilBackend):
     ) -> BatchFeature:
         """Returns the tiles of every image, each image's squashed whole after several, and (rows, columns) of tiles."""
         if not do_resize:
-            raise ValueError(
-                "Llama 4 always lays images on a canvas of tiles; do_resize=False is not possible."
+            raise ModelError(
+                "Llama 4 always lays images on a canvas of tiles, so do_resize=False is not possible. Leave do_resize "
+                "at True."
             )
         views: list[np.ndarray] = []
         grids = []

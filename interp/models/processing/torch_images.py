@@ -20,6 +20,8 @@ from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.utils.import_utils import is_torchvision_available
 
+from interp.errors import ImageError
+
 __all__ = ["TorchImages", "gemma4_unified_images", "lfm2_vl_images", "module_of"]
 
 _MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
@@ -79,7 +81,7 @@ class TorchImages(TorchvisionBackend):
     ) -> torch.Tensor:
         """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
         if image.shape[0] not in (1, 3):
-            raise ValueError(
+            raise ImageError(
                 f"expected 1 or 3 channels, got {image.shape[0]}; pass the image as a PIL image."
             )
         return image.expand(3, -1, -1)

@@ -238,7 +238,8 @@ class Encoder:
     def _process(self, text: str, sample: Sample) -> dict[str, Any]:
         """What the processor makes of one sample."""
         if not getattr(self.processor, "patch_size", 1):
-            patch = getattr(self.config.vision_config, "patch_size", "a property of the model")
+            of_tower = getattr(self.config.vision_config, "patch_size", "a property of the model")
+            patch = getattr(self.adapter, "token_stride", of_tower)
             raise ModelError(
                 f"{type(self.processor).__name__}.patch_size is {self.processor.patch_size}, so image tokens cannot be "
                 f"counted. Set processor.patch_size (the vision tower's is {patch}) "
