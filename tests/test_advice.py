@@ -36,6 +36,7 @@ from tests.advice import mechanisms as of_mechanisms
 from tests.advice import models as of_models
 from tests.advice import people as of_people
 from tests.advice import readers as of_readers
+from tests.advice import refusals as of_refusals
 from tests.advice import study as of_study
 from tests.advice import tracing as of_tracing
 from tests.advice import videos as of_videos
@@ -213,6 +214,7 @@ ROOMS = (
     of_benchmarks,
     of_commands,
     of_mechanisms,
+    of_refusals,
 )
 ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES, *(row for room in ROOMS for row in room.ROWS)]
 

@@ -120,7 +120,10 @@ def _planned(target: Path, parts: list[RunFolder]) -> _Merged:
     there = [RunFolder.open(target)] if (target / "study.json").is_file() else []
     folders = (*there, *parts)
     if len({folder.digest for folder in folders}) > 1:
-        raise RunError(f"expected {target} and its parts to hold one study.json, but they differ.")
+        raise RunError(
+            f"expected {target} and its parts to hold one study.json, but they differ. Merge into an empty folder, "
+            "or run the part again whose study.json was changed."
+        )
     layouts = {folder.path: read_plan(folder.path, folder.digest) for folder in folders}
     known = [layout for layout in layouts.values() if layout is not None]
     own = RunFolder(target, parts[0].digest)
@@ -221,7 +224,10 @@ def _write(run: _Merged) -> None:
     for shard, folder in foreign.items():
         files = folder.shard_bytes(shard, run.layout.tables)
         if files is None:
-            raise RunError(f"expected shard {shard} of {folder.path} to stay whole while it was merged.")
+            raise RunError(
+                f"expected shard {shard} of {folder.path} to stay whole while it was merged; its files changed or "
+                "went. Run that part again, then merge again."
+            )
         for name, data in files.items():
             write_atomically(target.path / "shards" / name, data)
     publish(target)
