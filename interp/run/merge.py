@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.run.files import as_path, remove_leftovers, write_atomically
+from interp.run.files import as_path, file_content, remove_leftovers, write_atomically
 from interp.run.join import join_tables
 from interp.run.sessions import manifest_of, publish
 from interp.run.store import RunFolder, StoredPlan, read_plan, store_plan
@@ -214,7 +214,7 @@ def _write(run: _Merged) -> None:
     """Copies what the target lacks and then joins; in this order a kill leaves nothing that looks finished."""
     target = run.target
     if not (target.path / "study.json").is_file():
-        write_atomically(target.path / "study.json", (run.parts[0].path / "study.json").read_bytes())
+        write_atomically(target.path / "study.json", file_content(run.parts[0].path / "study.json"))
     for part in run.parts:
         _copy_sessions(part.path / "sessions", target.path / "sessions")
     if run.layout is None:
@@ -239,6 +239,6 @@ def _write(run: _Merged) -> None:
 def _copy_sessions(source: Path, target: Path) -> None:
     """Copies the records of sessions. Records only grow, so of two copies the longer one is the later one."""
     for file in sorted(source.glob("*/**/*.json")):
-        copy, data = target / file.relative_to(source), file.read_bytes()
+        copy, data = target / file.relative_to(source), file_content(file)
         if not copy.is_file() or copy.stat().st_size < len(data):
             write_atomically(copy, data)

@@ -23,8 +23,8 @@ from interp.data import Samples
 from interp.errors import InterpError, StudyError
 from interp.inputs.notebook import block, facts
 from interp.report.export import FORMATS, check_export, export_figures, export_tables
+from interp.report.html import page_path
 from interp.run import FAILURES, cost_of
-from interp.run.files import as_path
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
 from interp.study.fields import is_level
@@ -297,7 +297,7 @@ class GridResult:
 
     def _write(self, path: str | os.PathLike[str] | None, **options: Any) -> Path:
         """The page that the study declares, written with these options."""
-        target = self.folder / "report.html" if path is None else as_path("path", path)
+        target = self.folder / "report.html" if path is None else page_path(path)
         return self._page.write_page(self, target, **options)
 
     def tables(self) -> dict[str, pd.DataFrame]:

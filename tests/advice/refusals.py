@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import interp
+from interp.conformance.tiny import tiny
 from interp.data import build
 from interp.data.readers.hub import checked
 from interp.data.table_rows import _encoded
@@ -44,6 +45,8 @@ MODELS: list[tuple[str, str, str]] = [
     ("md.load(md.copied('llava', mm_use_im_start_end=True))", "Take a copy in transformers' layout", "md.loaded('llava')"),
     ("md.load(md.copied('llava', mm_use_im_start_end=True))", "use interp.wrap(hf_model, processor)", "interp.wrap(*tiny('llava'))"),
     ("interp.head_means(mllm, [one], Site(layers=[0], queries=interp.image_mask(np.zeros(16, bool))), progress=False)", "such as 'last'", "interp.head_means(mllm, [one], Site(layers=[0], queries='last'), progress=False)"),
+    ("rf.asked_of(rf.grown(own=True), 'is zzz there?')", "Pass the processor of this checkpoint", "rf.asked_of(mllm, 'is zzz there?')"),
+    ("rf.asked_of(rf.grown(own=True), 'is zzz there?')", "call hf_model.resize_token_embeddings(len(processor.tokenizer))", "rf.asked_of(rf.grown(own=False), 'is zzz there?')"),
     ("rf.PatchRows(SITE, tr.rows(SITE)).on(None, None)", "Pass it as edits=[…] to mllm.trace", "mllm.trace([one], edits=[rf.PatchRows(SITE, tr.rows(SITE))])"),
 ]  # fmt: skip
 RUNS: list[tuple[str, str, str]] = [
@@ -124,6 +127,21 @@ def benched(kind: str) -> Any:
     scorer = interp.metrics.scorers.Bleu1() if kind == "share" else interp.metrics.scorers.Strict()
     study = planted_benchmark.benchmark(scorer=scorer)
     return study.run(Path(tempfile.mkdtemp()), progress=False)
+
+
+def grown(*, own: bool) -> interp.Mllm:
+    """A model whose tokenizer got a word, with as many embeddings as before or as there are words now."""
+    model, processor = tiny("llava")
+    processor.tokenizer.add_tokens(["zzz"])
+    n = processor.tokenizer.convert_tokens_to_ids("zzz")
+    model.resize_token_embeddings(n if own else n + 1)
+    return interp.wrap(model, processor)
+
+
+def asked_of(mllm: interp.Mllm, question: str) -> Any:
+    """A question as the model gets it."""
+    image = np.zeros((64, 80, 3), np.uint8)
+    return mllm.encode([interp.Sample(image, question)])
 
 
 def domains_of(frame: Any) -> Any:
