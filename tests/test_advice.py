@@ -426,7 +426,11 @@ def test_pages_that_messages_name_are_there() -> None:
 
 def test_options_that_messages_name_are_there() -> None:
     options = _known(r"\b(\w+): Annotated|(\w+): ", "interp")
-    options = {name.replace("_", "-") for pair in options for name in pair} | {"all"} | _options_of_scripts()
+    options = (
+        {name.replace("_", "-") for pair in options for name in pair}
+        | {"all", "gen_kwargs"}
+        | _options_of_scripts()
+    )
     assert missing(r"(?<![\w-])--([a-z][\w-]*)", options.__contains__) == []
 
 
@@ -445,7 +449,8 @@ FOREIGN = {
     "weights_only",
 }
 FOREIGN |= {"vision_feature_select_strategy", "conv_bias", "downsample_factor", "use_bidirectional_attention"}
-"""Arguments of transformers and names of the examples."""
+FOREIGN |= {"imgs", "gts", "num_beams"}
+"""Arguments of transformers, arrays of MedSAM's files and names of the examples."""
 
 
 def test_arguments_that_messages_name_are_there() -> None:
@@ -463,7 +468,9 @@ def test_functions_that_messages_name_are_there() -> None:
         "fold_activation_norm_scaling_factor",
         "items",
         "load",
+        "resize_token_embeddings",
         "save_file",
+        "savez",
     }
     known = _known(r"(?:def|class) (\w+)") | set(vars(builtins)) | elsewhere
     assert missing(r"\b([A-Za-z_]\w+)\((?!s\))", known.__contains__) == []

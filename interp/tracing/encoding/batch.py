@@ -95,7 +95,8 @@ class Batch:
         for sample, single in zip(self.samples, self.singles, strict=True):
             ids = single.inputs["input_ids"][0]
             of_text = torch.ones(len(ids), dtype=torch.bool)
-            of_text[torch.from_numpy(np.array(single.tokens.image, int))] = False
+            if single.tokens.cross is None:  # else the image's tokens are no part of the prompt
+                of_text[torch.from_numpy(np.array(single.tokens.image, int))] = False
             largest = int(ids[of_text].max()) if n_embedded is not None and of_text.any() else -1
             if n_embedded is not None and largest >= n_embedded:
                 raise ModelError(
