@@ -26,14 +26,18 @@ from interp.conformance.tiny import tiny
 from interp.data import Samples
 from interp.errors import InterpError
 from interp.run import as_part, make_plan
+from tests.advice import benchmarks as of_benchmarks
 from tests.advice import builder as of_builder
+from tests.advice import commands as of_commands
 from tests.advice import data as of_data
 from tests.advice import loading as of_loading
 from tests.advice import maps as of_maps
 from tests.advice import masks as of_masks
+from tests.advice import mechanisms as of_mechanisms
 from tests.advice import models as of_models
 from tests.advice import people as of_people
 from tests.advice import readers as of_readers
+from tests.advice import refusals as of_refusals
 from tests.advice import study as of_study
 from tests.advice import tracing as of_tracing
 from tests.advice import videos as of_videos
@@ -209,6 +213,10 @@ ROOMS = (
     of_study,
     of_people,
     of_videos,
+    of_benchmarks,
+    of_commands,
+    of_mechanisms,
+    of_refusals,
 )
 ADVICE = [*INPUTS, *TRACING, *MAPS, *STUDIES, *(row for room in ROOMS for row in room.ROWS)]
 
@@ -420,7 +428,11 @@ def test_pages_that_messages_name_are_there() -> None:
 
 def test_options_that_messages_name_are_there() -> None:
     options = _known(r"\b(\w+): Annotated|(\w+): ", "interp")
-    options = {name.replace("_", "-") for pair in options for name in pair} | {"all"} | _options_of_scripts()
+    options = (
+        {name.replace("_", "-") for pair in options for name in pair}
+        | {"all", "gen_kwargs"}
+        | _options_of_scripts()
+    )
     assert missing(r"(?<![\w-])--([a-z][\w-]*)", options.__contains__) == []
 
 
@@ -439,7 +451,8 @@ FOREIGN = {
     "weights_only",
 }
 FOREIGN |= {"vision_feature_select_strategy", "conv_bias", "downsample_factor", "use_bidirectional_attention"}
-"""Arguments of transformers and names of the examples."""
+FOREIGN |= {"imgs", "gts", "num_beams"}
+"""Arguments of transformers, arrays of MedSAM's files and names of the examples."""
 
 
 def test_arguments_that_messages_name_are_there() -> None:
@@ -457,7 +470,9 @@ def test_functions_that_messages_name_are_there() -> None:
         "fold_activation_norm_scaling_factor",
         "items",
         "load",
+        "resize_token_embeddings",
         "save_file",
+        "savez",
     }
     known = _known(r"(?:def|class) (\w+)") | set(vars(builtins)) | elsewhere
     assert missing(r"\b([A-Za-z_]\w+)\((?!s\))", known.__contains__) == []

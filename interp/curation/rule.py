@@ -144,7 +144,7 @@ class Curation:
             SampleError: A sample's meta is not JSON.
             RunError: A file cannot be written.
         """
-        target = as_path("path", path)
+        target = as_path("path", path, endings=(".jsonl",), what="Samples are written as lines of JSON.")
         if not len(self.samples):
             counts = self.decisions.decision.value_counts().to_dict()
             raise DataError(f"no sample is kept: {counts}. Read decisions for the reasons.")

@@ -54,7 +54,10 @@ class Samples(Sequence[Sample]):
         self._skipped = _counts(skipped)
         for i, sample in enumerate(self._samples):
             if not isinstance(sample, Sample):
-                raise DataError(f"Samples hold Sample values; element {i} is of type {type(sample).__name__}")
+                raise DataError(
+                    f"Samples hold Sample values; got a {type(sample).__name__} at place {i}. Make each one with "
+                    "interp.Sample(image=…, question=…)."
+                )
         self._warned = _warn_of_boxes(self._samples, self._name, files=False)
 
     def like(self, samples: Iterable[Sample], name: str | None = None) -> Samples:

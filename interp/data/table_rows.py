@@ -223,7 +223,9 @@ def _of_dataset(source: Any, split: str | None, name: str) -> Table:
             "some rows into a list, and pass that."
         )
     if not len(source):
-        raise DataError(f"{name} holds no rows.")
+        raise DataError(
+            f"{name} holds no rows. Was it filtered, or its download cut off? Choose another split or file."
+        )
     images = tuple(one for one, kind in source.features.items() if _of_images(datasets, kind))
     known = split if split is not None else None if source.split is None else str(source.split)
     rows = _dataset_rows(datasets, source, images, Path(name))
@@ -304,7 +306,9 @@ def _encoded(held: Any, number: int, column: str, i: int | None) -> bytes:
     cell = held[number][column]
     cell = cell if i is None else cell[i]
     if not cell or (cell.get("bytes") is None and not cell.get("path")):
-        raise DataError(f"row {number} has no image in {column!r}.")
+        raise DataError(
+            f"row {number} has no image in {column!r}: its cell holds neither bytes nor a path. Leave the row out."
+        )
     return cell["bytes"] if cell["bytes"] is not None else file_bytes(Path(cell["path"]))
 
 

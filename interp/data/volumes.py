@@ -82,7 +82,10 @@ def _checked(affine: Any) -> Float[np.ndarray, "4 4"]:
     sizes = np.linalg.norm(found[:3, :3], axis=0)
     # the volume of the box that the axes' directions span: 1 at right angles, 0 in a plane
     if not np.isfinite(found).all() or not sizes.all() or abs(np.linalg.det(found[:3, :3] / sizes)) < 1e-3:
-        raise DataError("the volume's affine is singular: its header does not say where its axes point")
+        raise DataError(
+            f"the volume's affine is singular, so that it does not say where its axes point; got {found.tolist()}. "
+            "Correct the header, or pass the affine of another file of the same scan."
+        )
     return found
 
 

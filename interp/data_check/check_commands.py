@@ -62,7 +62,10 @@ def check(
     with naming_options():
         samples, name = _samples(path, reader, options)
     if not len(samples):
-        raise DataError(f"{shown(path)} gave no samples. What was left out: {dict(samples.skipped)}.")
+        raise DataError(
+            f"{shown(path)} gave no samples. What was left out: {dict(samples.skipped) or 'nothing'}. Is it the folder "
+            f"that the reader {name} expects? --reader names another."
+        )
     looked_at = _drawn(samples, n, seed)
     found = inspect(looked_at)
     findings = replace(

@@ -23,6 +23,7 @@ __all__ = [
     "checksum",
     "digest",
     "file_checksum",
+    "file_content",
     "read_json",
     "remove_leftovers",
     "temporary_name",
@@ -190,8 +191,24 @@ def checksum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def file_content(path: Path) -> bytes:
+    """Returns the bytes of a regular file; a pipe or a device could be read without end.
+
+    Raises:
+        OSError: There is none, or it cannot be read.
+    """
+    _check_regular(path)
+    return path.read_bytes()
+
+
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no regular file")
+
+
 def file_checksum(path: Path) -> str:
-    """Returns the sha256 of a file, in hex; it is read piece by piece."""
+    """Returns the sha256 of a regular file, in hex; it is read piece by piece."""
+    _check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -199,7 +216,7 @@ def file_checksum(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file; None if it is absent or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(file_content(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -164,10 +164,10 @@ class Mask:
         return hashlib.sha256(words + f"{inside.shape}".encode() + np.packbits(inside).tobytes()).hexdigest()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError("a Mask is immutable; make a new one.")
+        raise AttributeError("a Mask is immutable; make a new one: interp.Mask(values, image, label).")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError("a Mask is immutable; make a new one.")
+        raise AttributeError("a Mask is immutable; make a new one: interp.Mask(values, image, label).")
 
     def __eq__(self, other: object) -> bool:
         return self.fingerprint == other.fingerprint if isinstance(other, Mask) else NotImplemented

@@ -211,7 +211,10 @@ class PatchMap(TokenMap):
             spans=spans,
         )
         if patches.weights.shape[1] != found.n:
-            raise MapError(f"{found.n} patches, but weights of {patches.weights.shape[1]} patches.")
+            raise MapError(
+                f"the adapter describes {found.n} patches, but the weights from tokens to patches are of "
+                f"{patches.weights.shape[1]}. Correct the adapter's patches."
+            )
         own = {
             "sequence": np.repeat(np.arange(len(counts)), counts),
             "slots": _joined(slots, int),

@@ -337,7 +337,8 @@ class Sample:
             meta = json.loads(json.dumps(dict(self.meta), allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
             raise SampleError(
-                f"meta of sample {self.id} holds a value that JSON cannot store: {error}."
+                f"meta of sample {self.id} holds a value that JSON cannot store: {error}. Turn it into a text or a "
+                "number, such as str(value), or leave it out."
             ) from error
         return {
             **self._source(),
@@ -573,5 +574,7 @@ def _options(options: Any) -> tuple[str, ...] | None:
     same = [unicodedata.normalize("NFC", option.strip()) for option in found]
     twice = next((option for option in same if same.count(option) > 1), None)
     if twice is not None:
-        raise SampleError(f"each option is given once; {twice!r} is given {same.count(twice)} times.")
+        raise SampleError(
+            f"each option is given once; {twice!r} is given {same.count(twice)} times. Leave out those that repeat one."
+        )
     return found

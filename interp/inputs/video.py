@@ -152,7 +152,10 @@ def as_video(
     if isinstance(video, Video):
         given = [name for name, value in options.items() if value is not None]
         if given:
-            raise SampleError(f"this video's frames are chosen already; {given[0]}= belongs to its source.")
+            raise SampleError(
+                f"this video's frames are chosen already; {given[0]}= belongs to its source. Leave it out, or pass it "
+                "with the file or the frames."
+            )
         return Video(**{name: getattr(video, name) for name in _FIELDS})  # whose files are read anew
     _check_options(fps, times, n_frames, video_fps)
     spec = {name: _plain(value) for name, value in options.items() if value is not None}

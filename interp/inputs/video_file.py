@@ -95,7 +95,8 @@ def _opened(path: str, state: tuple[int, int]) -> VideoFile:
 def _check_frame(path: str, frame: Any) -> None:
     if frame.width * frame.height > MAX_PIXELS:
         raise ImageError(
-            f"the video {brief(path)} is {frame.width}×{frame.height} pixels; the limit is {MAX_PIXELS:,} pixels."
+            f"the video {brief(path)} is {frame.width}×{frame.height} pixels; the limit is {MAX_PIXELS:,} pixels. "
+            "Write it smaller first, as with ffmpeg -i in.mp4 -vf scale=1280:-2 out.mp4."
         )
     if getattr(frame, "rotation", 0):
         raise ImageError(
@@ -137,7 +138,7 @@ def _container(path: str) -> Iterator[tuple[Any, Any]]:
     try:
         with av.open(path) as container:
             if not container.streams.video:
-                raise ImageError(f"the video {brief(path)} holds no video stream.")
+                raise ImageError(f"the video {brief(path)} holds no video stream. Is it a sound file?")
             yield container, container.streams.video[0]
     except ImageError:
         raise

@@ -150,12 +150,16 @@ class InterpModel(lmms):
         n = int(settings.get("max_new_tokens") or MOST_TOKENS)
         temperature = float(settings.get("temperature") or 0)
         if int(settings.get("num_beams") or 1) > 1:
-            raise StudyError("the model interp takes the likeliest token or draws one; got num_beams > 1.")
+            raise StudyError(
+                f"the model interp takes the likeliest token or draws one; got num_beams={settings['num_beams']}. Run "
+                "lmms-eval with --gen_kwargs num_beams=1."
+            )
         options: dict[str, Any] = {"prompt": AS_WRITTEN, "batch_size": self.limit, "progress": False}
         if self.method != Plain():
             if temperature > 0:
                 raise StudyError(
-                    f"{self.method.name} decodes greedily; the task asks for temperature {temperature}."
+                    f"{self.method.name} decodes greedily; the task asks for temperature {temperature}. Leave method= "
+                    "out, or run lmms-eval with --gen_kwargs temperature=0."
                 )
             answers = self.method.answer(self.mllm, samples, max_new_tokens=n, **options)
             return [answer.text or "" for answer in answers]

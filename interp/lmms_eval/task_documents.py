@@ -15,6 +15,7 @@ from interp.errors import DataError
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.inputs.sample import Sample
 from interp.metrics.scorers import OpenRecall, Strict
+from interp.study.fields import as_samples
 
 __all__ = ["recall", "right", "to_target", "to_text", "to_visual", "write"]
 
@@ -22,21 +23,26 @@ BLANK = Image.new("L", (1, 1))
 """Scorers look at texts alone."""
 
 
-def write(samples: Samples, folder: str | os.PathLike[str], *, split: str = "test") -> Path:
+def write(
+    samples: Samples | Sequence[Sample], folder: str | os.PathLike[str], *, split: str = "test"
+) -> Path:
     """Writes samples with answers as a data set on disk that lmms-eval's `load_from_disk` reads; returns the folder.
 
     Columns: `id`, `images` (a list), `prompt` (the question under `PAPER_PROMPT`, options lettered), `question`,
     `options`, `answer`, and `modality`, `subject` and `kind` of `meta`, "" where there is none.
 
     Args:
-        samples: The questions; those without an answer are refused, because lmms-eval would count them as wrong.
+        samples: The questions, as `Samples` or a list; those without an answer are refused, because lmms-eval would
+            count them as wrong.
         folder: The data set's folder.
         split: The name of its only split, which the tasks expect to be "test".
 
     Raises:
+        StudyError: Something else than samples.
         DataError: No samples, one without an answer, one that cannot be read, or the library `datasets` is missing.
     """
     datasets = needs("datasets")
+    samples = as_samples(samples)
     if not len(samples) or any(sample.answer is None for sample in samples):
         raise DataError(f"{samples.name}: expected questions with answers. Choose a split that has them.")
     texts = {

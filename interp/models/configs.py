@@ -155,7 +155,10 @@ def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
             'interp.load("/path/to/folder").'
         ) from error
     if not isinstance(raw, dict) or not raw:
-        raise ModelError(f"the config.json of {where} should hold a JSON object; it holds {str(raw)[:80]!r}.")
+        raise ModelError(
+            f"the config.json of {where} should hold a JSON object; it holds "
+            f"{str(raw)[:80]!r}. Copy the file again."
+        )
     return raw
 
 

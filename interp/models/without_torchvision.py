@@ -27,7 +27,7 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 from transformers.utils.import_utils import is_torchvision_available
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from interp.errors import ModelError
+from interp.errors import ImageError, ModelError
 from interp.models.resizing import blank
 
 __all__ = [
@@ -111,7 +111,7 @@ class TorchImages(TorchvisionBackend):
     ) -> torch.Tensor:
         """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
         if image.shape[0] not in (1, 3):
-            raise ValueError(
+            raise ImageError(
                 f"expected 1 or 3 channels, got {image.shape[0]}; pass the image as a PIL image."
             )
         return image.expand(3, -1, -1)

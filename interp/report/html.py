@@ -37,6 +37,7 @@ __all__ = [
     "join",
     "key",
     "macros",
+    "page_path",
     "paragraph",
     "save_form",
     "save_page",
@@ -144,8 +145,17 @@ def _file(name: str) -> Markup:
     return Markup((files("interp.report") / "templates" / name).read_text("utf-8"))
 
 
+def page_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a page.
+
+    Raises:
+        RunError: Anything else, or a name that does not end in .html or .htm: a picture would be lost under a page.
+    """
+    return as_path("path", path, endings=(".html", ".htm"), what=PAGE)
+
+
 def _written(path: str | os.PathLike[str], text: str) -> Path:
-    target = as_path("path", path, endings=(".html", ".htm"), what=PAGE)
+    target = page_path(path)
     write_atomically(target, text.encode(errors="backslashreplace"))
     return target
 

@@ -153,7 +153,9 @@ def _ended(command: list[str], environment: Mapping[str, str], out: IO[bytes]) -
     try:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=dict(environment))
     except OSError as error:
-        raise RunError(f"python cannot be started to run {command[1]}: {error}.") from error
+        raise RunError(
+            f"{command[0]} cannot be started to run {command[1]}: {error}. Start interp with a Python that is there."
+        ) from error
     try:
         return process.wait()
     except BaseException:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.errors import RunError
-from interp.inputs.files import as_path, remove_leftovers, temporary_name, write_atomically
+from interp.inputs.files import as_path, file_content, remove_leftovers, temporary_name, write_atomically
 from interp.run.sessions import manifest_of, publish
 from interp.run.store import RunFolder, StoredPlan, read_plan, store_plan
 
@@ -131,7 +131,10 @@ def _planned(target: Path, parts: list[RunFolder]) -> _Merged:
     there = [RunFolder.open(target)] if (target / "study.json").is_file() else []
     folders = (*there, *parts)
     if len({folder.digest for folder in folders}) > 1:
-        raise RunError(f"expected {target} and its parts to hold one study.json, but they differ.")
+        raise RunError(
+            f"expected {target} and its parts to hold one study.json, but they differ. Merge into an empty folder, "
+            "or run the part again whose study.json was changed."
+        )
     layouts = {folder.path: read_plan(folder.path, folder.digest) for folder in folders}
     known = [layout for layout in layouts.values() if layout is not None]
     own = RunFolder(target, parts[0].digest)
@@ -222,7 +225,7 @@ def _write(run: _Merged) -> None:
     """Copies what the target lacks and then joins; in this order a kill leaves nothing that looks finished."""
     target = run.target
     if not (target.path / "study.json").is_file():
-        write_atomically(target.path / "study.json", (run.parts[0].path / "study.json").read_bytes())
+        write_atomically(target.path / "study.json", file_content(run.parts[0].path / "study.json"))
     for part in run.parts:
         _copy_sessions(part.path / "sessions", target.path / "sessions")
     if run.layout is None:
@@ -232,7 +235,10 @@ def _write(run: _Merged) -> None:
     for shard, folder in foreign.items():
         files = folder.shard_bytes(shard, run.layout.tables)
         if files is None:
-            raise RunError(f"expected shard {shard} of {folder.path} to stay whole while it was merged.")
+            raise RunError(
+                f"expected shard {shard} of {folder.path} to stay whole while it was merged; its files changed or "
+                "went. Run that part again, then merge again."
+            )
         for name, data in files.items():
             write_atomically(target.path / "shards" / name, data)
     publish(target)
@@ -244,7 +250,7 @@ def _write(run: _Merged) -> None:
 def _copy_sessions(source: Path, target: Path) -> None:
     """Copies the records of sessions. Records only grow, so of two copies the longer one is the later one."""
     for file in sorted(source.glob("*/**/*.json")):
-        copy, data = target / file.relative_to(source), file.read_bytes()
+        copy, data = target / file.relative_to(source), file_content(file)
         if not copy.is_file() or copy.stat().st_size < len(data):
             write_atomically(copy, data)
 

@@ -42,6 +42,7 @@ from interp.inputs.files import (
     checksum,
     digest,
     file_checksum,
+    file_content,
     read_json,
     remove_leftovers,
     write_atomically,
@@ -172,7 +173,7 @@ class RunFolder:
         path = as_path("out", out) / folder_name(name, study)
         text, stored = canonical(study).encode(), path / "study.json"
         try:
-            held = stored.read_bytes()
+            held = file_content(stored)
         except FileNotFoundError:
             held = None
             note_other_versions(Path(out), name, study)
@@ -198,7 +199,7 @@ class RunFolder:
         """
         file = Path(path) / "study.json"
         try:
-            text = file.read_bytes()
+            text = file_content(file)
         except OSError as error:
             raise RunError(f"expected a run's folder with a study.json at {path}, got: {error}.") from error
         study = read_json(file)
@@ -278,7 +279,12 @@ class RunFolder:
         wanted = [(column, "in", list(found)) for column, found in values.items()]
         files = sorted(self.path.glob(f"shards/*.{table}.parquet"))
         try:
-            parts = [pq.read_table(file, filters=wanted, page_checksum_verification=True) for file in files]
+            parts = [
+                pq.read_table(
+                    pa.BufferReader(file_content(file)), filters=wanted, page_checksum_verification=True
+                )
+                for file in files
+            ]
             return pa.concat_tables([part.replace_schema_metadata() for part in parts])
         except (OSError, pa.ArrowException) as error:
             raise RunError(
@@ -408,7 +414,7 @@ class RunFolder:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return file_content(path)
     except OSError:
         return None
 

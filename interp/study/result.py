@@ -21,9 +21,9 @@ from rich.text import Text
 
 from interp.data import Samples
 from interp.errors import InterpError, StudyError
-from interp.inputs.files import as_path
 from interp.inputs.notebook import block, facts
 from interp.report.export import FORMATS, check_export, export_figures, export_tables
+from interp.report.html import page_path
 from interp.run import FAILURES, cost_of
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
@@ -297,7 +297,7 @@ class GridResult:
 
     def _write(self, path: str | os.PathLike[str] | None, **options: Any) -> Path:
         """The page that the study declares, written with these options."""
-        target = self.folder / "report.html" if path is None else as_path("path", path)
+        target = self.folder / "report.html" if path is None else page_path(path)
         return self._page.write_page(self, target, **options)
 
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -184,7 +184,10 @@ def two_domains(
     frame = _framed(found, metric, layer)
     lacking = [name for name in (over, "group", "value", by) if name not in frame.columns]
     if lacking:
-        raise StudyError(f"the columns {lacking} are needed; the frame has {list(frame.columns)}.")
+        raise StudyError(
+            f"the columns {lacking} are needed; the frame has {list(frame.columns)}. "
+            "interp.study.area_frame(result, metric, layer) makes such a frame."
+        )
     labels = frame[over].astype(str)
     there = tuple(labels.unique())
     chosen = there if names is None else names
@@ -198,7 +201,11 @@ def two_domains(
         _check_one_cell(name, side)
     first, second = (_defined(side, by) for side in sides)
     if first.empty or second.empty:
-        raise StudyError(f"{' and '.join(chosen)} need values and sizes to be compared; one has none.")
+        none = " and ".join(name for name, side in zip(chosen, (first, second), strict=True) if side.empty)
+        raise StudyError(
+            f"{' and '.join(chosen)} need values and sizes to be compared; {none} has none. Choose samples whose "
+            f"metric is defined and which have a finite {by}."
+        )
     undefined = (len(sides[0]) - len(first), len(sides[1]) - len(second))
     return (first, second), (chosen[0], chosen[1]), undefined
 

@@ -160,7 +160,9 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
     try:
         sample.check()
         if boxes and not sample.boxes:
-            raise SampleError("the sample has no box, so there is nothing to score a map against.")
+            raise SampleError(
+                "the sample has no box, so there is nothing to score a map against. Give it boxes=[…], or leave it out."
+            )
         _ = sample.sizes
     except InterpError as error:
         return type(error).__name__, str(error)

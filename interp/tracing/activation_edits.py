@@ -70,7 +70,9 @@ class PatchRows(AttentionEdit):
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """The values. The plan of each layer puts the given ones in; this is not called."""
-        raise EditError("PatchRows is carried out by the plan of a trace.")
+        raise EditError(
+            "PatchRows is carried out by the plan of a trace. Pass it as edits=[…] to mllm.trace."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the values by their hash."""

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from interp.errors import EditError, ModelError, PromptError, SampleError
+from interp.errors import EditError, InterpError, ModelError, PromptError, SampleError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.models.refusals import AnswersOnly
@@ -225,7 +225,7 @@ class AnsweringMllm(Mllm):
             except _AnswerCompleteError:
                 pass
             except (TypeError, ValueError, RuntimeError, IndexError) as error:
-                if "out of memory" in str(error):
+                if isinstance(error, InterpError) or "out of memory" in str(error):
                     raise
                 raise ModelError(
                     f"{type(self.hf).__name__}.generate fails on sample {sample.id} ({type(error).__name__}: {error}). "

@@ -318,7 +318,8 @@ class WrappedModel:
         first = getattr(self.adapter, "first_position", 0)
         positions = partial(position_ids, self.hf, first=first)
         settings = (self.processor, self.adapter, self.hf.config, self.device, self.dtype, positions)
-        return Encoder(*settings, self.installation.processed)
+        embedding = self.hf.get_input_embeddings()
+        return Encoder(*settings, self.installation.processed, getattr(embedding, "num_embeddings", None))
 
     def encode(self, samples: Sample | Iterable[Sample], prompt: Prompt = PAPER_PROMPT) -> Batch:
         """The samples as one left-padded batch.

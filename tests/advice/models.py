@@ -33,6 +33,7 @@ from interp.inputs.footprints import Footprints, squash
 from interp.models.adapter import find
 from interp.models.checkpoints import open_original, tensors
 from interp.models.checkpoints.convert import convert
+from interp.models.processing import torch_images
 from tests.models.checkpoints import llava_cases, sentencepieces, written_llava
 from tests.models.checkpoints.written_vila_internvl import write_internvl, write_vila
 
@@ -65,6 +66,10 @@ GEOMETRY = [
     ("md.mllm_of('fast_vlm').trace([one], reads=[Rows(Site(tower='vision', queries='all'))])", "Read the language model's attention", "md.mllm_of('fast_vlm').trace([one], reads=[Rows(Site())])"),
     ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers=[0]))])", 'layers="attention"', "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers='attention'))])"),
     ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size", "md.asked('fast_vlm', patch_size=16, on='processor')"),
+    ("md.family_of('fast_vlm').cell(md.SimpleNamespace(patch_size=None), None)", "Set processor.patch_size (FastVLM's: 64)", "md.family_of('fast_vlm').cell(md.SimpleNamespace(patch_size=64), None)"),
+    ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size (the vision tower's is 64)", "md.family_of('fast_vlm').cell(md.SimpleNamespace(patch_size=64), None)"),
+    ("md.asked('llama4', do_resize=False)", "Leave do_resize at True", "md.asked('llama4', do_resize=True)"),
+    ("md.torch_images.TorchImages().convert_to_rgb(md.torch.ones(4, 5, 5))", "pass the image as a PIL image", "md.asked_rgba()"),
     ("md.cells('ovis2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('ovis2', *2 * [{'size': {'height': 60, 'width': 60}}])"),
     ("md.cells('got_ocr2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('got_ocr2', *2 * [{'size': {'height': 96, 'width': 96}}])"),
     ("md.asked('llava_next', size={'shortest_edge': 28}, crop_size={'height': 56, 'width': 56})", "Set both to 56", "md.asked('llava_next', size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})"),
@@ -119,6 +124,7 @@ CONFIGS = [
     ("md.load(md.saved('llava', quantization_config={'quant_method': 'mxfp4'}))", "Take a copy that is not quantised so", "md.loaded('llava')"),
     ("md.load(md.saved('llava', attn_implementation='org/kernel'))", "Pass attn_implementation='sdpa'", "md.load(md.saved('llava', attn_implementation='org/kernel'), attn_implementation='sdpa')"),
     ("interp.wrap(*md.of_type('mine'))", "interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*md.of_type('mine'), adapter=md.Own('llava', (4, 4)))"),
+    ("interp.wrap(*md.of_type('florence2'))", "pass adapter='answers_only'", "interp.wrap(*md.of_type('florence2'), adapter='answers_only').answers([one], generate=1)"),
     ("md.two_installed()", "pass adapter= with the adapter you mean", "md.two_installed(md.Own('llava', (4, 4)))"),
 ]  # fmt: skip
 CHECKS = [
@@ -144,6 +150,9 @@ ROWS: list[tuple[str, str, str]] = [
 ]  # (a call that fails, words of its message, a call that follows them)
 
 ELSEWHERE: dict[str, str] = {
+    "Llama 4 always lays images": "a row follows it, but the message stands inside one that names the sample",
+    "{…} needs transformers": "tests/models/test_adapter.py::test_a_family_that_needs_a_newer_transformers_is_refused",
+    "{…} of transformers {…} gives its image processor": "tests/models/processing/test_processor_settings.py",
     "this model has use_bidirectional_attention='all'": "tests/models/families/test_gemma4.py, as the next two",
     "the processor's patch_size and pooling_kernel_size are": "needs a processor and a config that differ",
     "{…} takes one image a sample": "tests/models/families/test_blip2.py",
@@ -169,6 +178,7 @@ ELSEWHERE: dict[str, str] = {
     'the adapter "measured" measures a model that is on hand': "tests/models/measured/test_measured_family.py::test_an_unbound_adapter_says_how_it_is_used reads it; the other tests there follow it",
 }  # the beginning of a message: why no row follows it, or the test that does
 
+__all__ = ["names", "torch_images"]
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)
 
 
@@ -231,6 +241,11 @@ def cells(
         text = other.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     inputs = dict(other(text=[text], images=[Image.fromarray(PICTURE)], return_tensors="pt"))
     return adapter.footprints([(140, 84)], inputs, one, kind.config())
+
+
+def asked_rgba() -> Any:
+    """What a processor that computes with torch makes of a picture with an alpha channel."""
+    return mllm_of("lfm2_vl").encode([interp.Sample(Image.new("RGBA", (64, 64)), "where is it?")])
 
 
 load, read_folder = interp.load, tensors.read_folder

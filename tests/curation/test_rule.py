@@ -12,7 +12,7 @@ import pytest
 from interp.curation import Curation, curate, read_ratings
 from interp.curation.rating_page import PAPER_SHARES
 from interp.data import Samples, jsonl
-from interp.errors import DataError
+from interp.errors import DataError, RunError
 from interp.stats import krippendorff_alpha, weighted_kappa
 from tests.curation.rated import rating_file, to_rate
 from tests.report.hostile_samples import ATTACK, Elements
@@ -137,6 +137,8 @@ def test_masks_are_kept_and_written_as_boxes(tmp_path: Path) -> None:
 def test_nothing_kept_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no sample is kept: .*'dropped': 1"):
         curated(tmp_path, ({0: (1, 1, 1)},)).save(tmp_path / "kept.jsonl")
+    with pytest.raises(RunError, match=r"expected path to end in \.jsonl"):
+        curated(tmp_path, ({0: (5, 5, 5)},)).save(tmp_path / "scan.png")
 
 
 def test_agreement_is_of_samples_that_two_rated(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_ids_are_the_samples_ids_in_order(four: Samples) -> None:
 
 
 def test_only_samples_are_held() -> None:
-    with pytest.raises(DataError, match="element 1 is of type str"):
+    with pytest.raises(DataError, match="got a str at place 1"):
         Samples(thing for thing in (grey(0), "scan.png"))  # type: ignore[misc]
 
 

@@ -187,3 +187,11 @@ def test_footprints_in_millimetres() -> None:
         MapError, match=r"pixel_mm is the size of a pixel, one number above 0 or \(x, y\); got 0"
     ):
         tokens.millimetres(0)
+
+
+def test_a_mask_is_immutable():
+    mask = Mask(np.ones((2, 3), bool))
+    with pytest.raises(AttributeError, match=r"make a new one: interp\.Mask\(values, image, label\)"):
+        mask.label = 3
+    with pytest.raises(AttributeError, match=r"make a new one"):
+        del mask.label

@@ -94,7 +94,9 @@ def test_a_method_answers_with_its_heads_and_layers(
     ]
     expected = lmm.method.answer(load("organism"), data, prompt=AS_WRITTEN, max_new_tokens=2)
     assert lmm.generate_until(requests(documents, {"max_new_tokens": 2})) == [one.text for one in expected]
-    with pytest.raises(StudyError, match=r"VGRefine decodes greedily; the task asks for temperature 0.7"):
+    with pytest.raises(
+        StudyError, match=r"VGRefine decodes greedily; the task asks for temperature 0.7. Leave"
+    ):
         lmm.generate_until(requests(documents, {"temperature": 0.7}))
 
 
@@ -126,6 +128,8 @@ def test_what_it_cannot_do_is_refused(model_class: Any, documents: list[dict[str
         StudyError, match=r"document 0 of task has none. Leave tasks of text, audio or video out"
     ):
         lmm.generate_until(requests([{"prompt": "Who?", "images": []}], {}))
+    with pytest.raises(StudyError, match=r"got num_beams=4. Run lmms-eval with --gen_kwargs num_beams=1"):
+        lmm._generated([], {"num_beams": 4})
     with pytest.raises(StudyError, match="OptionLogProbability"):
         lmm.loglikelihood([])
     with pytest.raises(StudyError, match="several rounds"):

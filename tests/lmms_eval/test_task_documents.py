@@ -12,9 +12,9 @@ import datasets
 import pytest
 
 from interp.data import Samples, bundled
-from interp.errors import DataError
+from interp.errors import DataError, StudyError
 from interp.lmms_eval import task_documents as documents
-from interp.lmms_eval.__main__ import main, run_arguments
+from interp.lmms_eval.__main__ import main, run, run_arguments
 
 TASKS = sorted(path.name for path in Path(str(files("interp.lmms_eval") / "tasks")).glob("*.yaml"))
 
@@ -55,6 +55,14 @@ def test_documents_are_marked_by_the_packages_rule(written: Any) -> None:
 def test_questions_without_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected questions with answers"):
         documents.write(Samples([bundled("medical", n=1)[0].replace(answer=None)], "mute"), tmp_path / "mute")
+    with pytest.raises(DataError, match="expected questions with answers"):
+        documents.write([], tmp_path / "none")
+
+
+def test_without_lmms_eval_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interp.lmms_eval.__main__.find_spec", lambda _: None)
+    with pytest.raises(StudyError, match=r"pip install 'interp\[lmms-eval\]'"):
+        run(["--tasks", "mmmu_val"])
 
 
 @pytest.mark.parametrize("name", TASKS)

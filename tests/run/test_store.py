@@ -10,6 +10,7 @@ import pytest
 
 from interp.errors import RunError
 from interp.run import RunFolder, canonical, digest, folder_name, run_task
+from tests.fuzz.trials import limited
 from tests.run.fake_task import Roots
 from tests.run.other_versions import newer, older
 
@@ -181,3 +182,17 @@ def test_an_absent_table_says_how_to_get_it(tmp_path: Path) -> None:
         folder.read_table("scores")
     with pytest.raises(RunError, match=r"study\.json"):
         RunFolder.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["scores", "seal", "study"])
+def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = run_task(Roots(n=8), tmp_path, progress=False)
+    named = {"seal": folder.seal_file(1), "study": folder.path / "study.json"}
+    file = named.get(name, folder.shard_file(0, "scores"))
+    file.unlink()
+    os.mkfifo(file)
+    with limited(20.0), pytest.raises(RunError):
+        run_task(Roots(n=8), tmp_path, progress=False)
+    if name == "scores":
+        with limited(20.0), pytest.raises(RunError, match="no regular file"):
+            folder.find("scores", index=[1])

@@ -122,7 +122,7 @@ def test_rows_without_value_or_size_are_counted_and_left_out() -> None:
         ),
         ({}, {"by": "size"}, r"columns \['size'\] are needed"),
         ({"area": -1.0}, {}, "not below 0; got -1"),
-        ({"value": np.nan}, {}, "one has none"),
+        ({"value": np.nan}, {}, "need values and sizes to be compared; .*has none. Choose samples"),
         ({"sample": "same"}, {}, "several cells are in it"),
     ],
 )

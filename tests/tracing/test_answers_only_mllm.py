@@ -200,3 +200,10 @@ def test_a_study_opens_it_by_its_spec(tmp_path, unchecked):
     assert model_label(spec) == f"{tmp_path}, adapter answers_only"
     with pytest.raises(StudyError, match=r"adapter of a ModelSpec is a name"):
         interp.ModelSpec("x", adapter=5)  # pyright: ignore[reportArgumentType]
+
+
+def test_nan_logits_are_named_and_no_processor_blamed():
+    hf, processor = tiny("llava")
+    hf.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"^the logits of sample \w+ are not numbers .*Try dtype='float32'"):
+        wrap(hf, processor, adapter="answers_only").answers(samples()[0], generate=1)

@@ -56,8 +56,8 @@ def path_vqa(
         pickles = sorted([*place.glob("*.pkl"), *place.glob("qas/**/*.pkl"), *place.glob("*/qas/**/*.pkl")])
         if pickles:
             raise DataError(
-                f"{shown(pickles[0])} is a pickle, which can run code when it is read. Of PathVQA the parquet files of "
-                f"{REPOSITORY} are read: they hold the same questions, doubles removed."
+                f"{shown(pickles[0])} is a pickle, which can run code when it is read. Give the folder of the parquet "
+                f"files of {REPOSITORY}, which hold the same questions, doubles removed."
             )
     rows = Published("PathVQA", REPOSITORY, place, download, revision).rows(splits)
     samples = collect(rows, lambda row: question_row(row, "PathVQA", wanted), bad_rows)

@@ -111,7 +111,9 @@ def box_of(mask: Bool[np.ndarray, "row col"]) -> BoxTuple:
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if rows.size == 0:
-        raise DataError("an empty mask has no box; drop it first")
+        raise DataError(
+            f"the mask of {mask.shape[1]}×{mask.shape[0]} pixels marks none, so it has no box. Leave it out."
+        )
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
@@ -227,7 +229,9 @@ def mirror(sample: Sample) -> Sample:
     """
     width, _ = sample.sizes[0]
     if len(sample.images) != 1:
-        raise DataError(f"mirror takes a sample with one image, this one has {len(sample.images)}")
+        raise DataError(
+            f"mirror takes a sample with one image; got one with {len(sample.images)}. Make one sample per image."
+        )
     boxes = [Box(width - box.x1, box.y0, width - box.x0, box.y1, pixels=box.pixels) for box in sample.boxes]
     return sample.replace(
         image=ImageOps.mirror(sample.load()),

@@ -88,6 +88,9 @@ def checked(samples: Samples) -> Samples:
         DataError: There are none.
     """
     if not len(samples):
-        raise DataError(f"{samples.name} gave no samples.")
+        raise DataError(
+            f"{samples.name} gave no samples; left out: {dict(samples.skipped) or 'nothing, so there is no row'}. "
+            "Choose another split, or other options."
+        )
     samples[:CHECKED].warn_of_boxes()
     return samples

@@ -108,7 +108,7 @@ def _checked(row: Row) -> Any:
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
             raise row.bad(field, f"expected {names}, got {brief(values[field])}")
     if not (values.get("question") or "").strip():
-        raise row.bad("question", "missing or empty")
+        raise row.bad("question", f"expected a text that is not empty, got {brief(values.get('question'))}")
     return values
 
 
@@ -121,7 +121,9 @@ def _images(row: Row) -> list[str]:
         raise row.bad(field, "a row needs exactly one of image (a path), images (a list of paths) and video")
     named_options = [name for name in FIELDS[1:] if values.get(name) is not None]
     if named_options:
-        raise row.bad(named_options[0], "it belongs to a video, and the row has none")
+        raise row.bad(
+            named_options[0], "it belongs to a video, and the row has none. Leave it out, or give video"
+        )
     for one in named:
         problem = unreadable(folder / one) if isinstance(one, str) else "is no path."
         if problem:

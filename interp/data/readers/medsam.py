@@ -179,7 +179,10 @@ def _shape(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
     except DAMAGED as error:
         raise DataError(f"{shown(path)} is no .npz file of arrays ({error}). Is it complete?") from error
     if dtype.hasobject:
-        raise DataError(f"{shown(path)}: {key} holds Python objects (a pickle), which are not read.")
+        raise DataError(
+            f"{shown(path)}: {key} holds Python objects (a pickle), which are not "
+            "read. Save it again as numbers: numpy.savez(path, imgs=…, gts=…)."
+        )
     if int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize > MOST_BYTES:
         raise DataError(
             f"{shown(path)}: {key} of shape {shape} has more than {MOST_BYTES:,} bytes. Split the file."

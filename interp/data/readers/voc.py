@@ -215,5 +215,6 @@ def _size(path: Path, size: _Element | None) -> tuple[int, int] | None:
         return None
     sides = as_number(size.text_of("width")), as_number(size.text_of("height"))
     if any(math.isnan(side) or side < 0 for side in sides):
-        raise Row(path, size.line).bad("size", "expected width and height in pixels")
+        told = f"{size.text_of('width')!r} × {size.text_of('height')!r}"
+        raise Row(path, size.line).bad("size", f"expected width and height in pixels, got {told}")
     return (int(sides[0]), int(sides[1])) if all(sides) else None

@@ -230,7 +230,8 @@ def _check(folder: Path, raw: Mapping[str, Any]) -> None:
         )
     if raw.get("mm_use_im_start_end"):
         raise ModelError(
-            f"{folder} marks images with start and end tokens (mm_use_im_start_end), which is not read."
+            f"{folder} marks images with start and end tokens (mm_use_im_start_end), which is not read. "
+            "Take a copy in transformers' layout, or build the model yourself and use interp.wrap(hf_model, processor)."
         )
 
 

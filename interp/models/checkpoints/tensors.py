@@ -240,7 +240,8 @@ def _unpickled(path: Path) -> _Pickled:
         found = {str(name).removeprefix("module."): value for name, value in found["state_dict"].items()}
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ModelError(
-            f"{path} should hold named tensors; it holds a {type(found).__name__} of other things."
+            f"{path} should hold named tensors; it holds a {type(found).__name__} of other things. Is it "
+            "the file of weights, and not of an optimiser?"
         )
     return _Pickled(found)
 

@@ -181,8 +181,9 @@ class Llama4ImageProcessorPil(PilBackend):
     ) -> BatchFeature:
         """Returns the tiles of every image, each image's squashed whole after several, and (rows, columns) of tiles."""
         if not do_resize:
-            raise ValueError(
-                "Llama 4 always lays images on a canvas of tiles; do_resize=False is not possible."
+            raise ModelError(
+                "Llama 4 always lays images on a canvas of tiles, so do_resize=False is not possible. Leave do_resize "
+                "at True."
             )
         views: list[np.ndarray] = []
         grids = []

@@ -164,6 +164,8 @@ class FastVlm(Llava):
     layout = "one row-major grid of a tower of convolutions; the image cropped, padded or squashed, by its processor"
     examples = ("KamilaMila/FastVLM-0.5B", "KamilaMila/FastVLM-7B")
     unread_tower = "it is made of convolutions and of attention in timm's own code"
+    token_stride = 64
+    """Pixels of a token's side in the published checkpoints, which no config names: what errors tell to set."""
 
     def cell(self, processor: Any, config: Any) -> tuple[int, int]:
         """Returns the tower's stride, in pixels; its config does not name it."""
@@ -171,7 +173,7 @@ class FastVlm(Llava):
         if not isinstance(stride, int) or stride < 1:
             raise ModelError(
                 "fast_vlm's processor counts tokens by its patch_size, the stride of the tower in pixels; it is "
-                f"{stride!r}. Set processor.patch_size (FastVLM's: 64)."
+                f"{stride!r}. Set processor.patch_size (FastVLM's: {self.token_stride})."
             )
         return stride, stride
 

@@ -115,7 +115,10 @@ class BenchmarkResult(PairedResult):
         """
         known = self._known(measure)
         if known not in self.marks:
-            raise StudyError(f"flips are of scorers that say right or wrong; {known} gives a share.")
+            raise StudyError(
+                f"flips are of scorers that say right or wrong; {known} gives a share. Name one of "
+                f"{', '.join(sorted(self.marks)) or 'such scorers in scorer=, such as Strict()'}."
+            )
         pairs = where(self.pairs, self.pairs.measure == known)
         changed = where(pairs, (pairs.before != pairs.after) & pairs.before.notna() & pairs.after.notna())
         flip = [

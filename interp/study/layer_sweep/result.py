@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
-from interp.inputs.files import as_path, write_atomically
+from interp.inputs.files import write_atomically
 from interp.metrics import METRICS
+from interp.report.html import page_path
 from interp.report.tables import write_csv
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import where
@@ -236,7 +237,7 @@ class Result(GridResult):
             choice: The layer to feature; without one, the best on these samples, labelled as descriptive.
         """
         is_choice(choice)
-        target = None if path is None else as_path("path", path)
+        target = None if path is None else page_path(path)
         write_csv(self.summary(), self.folder / "summary.csv")
         own = self._write(None, choice=choice)
         if target is None or target.resolve() == own.resolve():

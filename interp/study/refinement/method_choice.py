@@ -184,7 +184,8 @@ def best_method(
     marks = records(where(summary, summary.measure == "correct"))
     if not marks:
         raise StudyError(
-            f"a method's parameters are chosen by accuracy, and the samples of {base.data.name} have no answers."
+            f"a method's parameters are chosen by accuracy, and the samples of {base.data.name} have no answers. "
+            "Give them answer=…."
         )
     likely = {row["method"]: row["after"] for row in records(where(summary, summary.measure == "logprob"))}
     best = max(marks, key=lambda row: (row["after"], likely.get(row["method"], float("-inf"))))

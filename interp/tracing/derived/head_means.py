@@ -83,7 +83,8 @@ def head_means(
     each = [one for one in in_order(in_batches(mllm, samples, found, **how)) if one is not None]
     if not each:
         raise ModelError(
-            f"queries={site.queries!r} names no row in any sample, so there is nothing to average."
+            f"queries={site.queries!r} names no row in any sample, so there is nothing to average. Name others, such "
+            "as 'last'."
         )
     means = {layer: np.mean([one[layer] for one in each], axis=0) for layer in heads}
     sizes = {one.shape[-1] for one in means.values()}

@@ -109,7 +109,9 @@ def load_steering_vector(path: str | os.PathLike[str]) -> SteeringVector:
         made = SteeringVector(**{**found, "layers": tuple(found["layers"])})
         fits = made.vectors.shape[0] == len(made.layers) == len(made.agreement) == len(made.stream_norm)
     except (AttributeError, KeyError, TypeError) as error:
-        raise MapError(f"{os.fspath(path)!r:.200} lacks parts of a steering vector ({error}).") from error
+        raise MapError(
+            f"{os.fspath(path)!r:.200} lacks parts of a steering vector ({error}). Save it again."
+        ) from error
     if not fits:
         raise MapError(
             f"{os.fspath(path)!r:.200} holds vectors of another number than its layers. Save it again."

@@ -86,6 +86,25 @@ class Batch:
             return tuple(tokens.length for tokens in self.tokens)
         return tuple((self.positions.amax(dim=(0, 2)) + 1).tolist())
 
+    def check_words(self, n_embedded: int | None) -> None:
+        """Refuses tokens of the text that the model has no embedding of; None refuses nothing.
+
+        Raises:
+            ModelError: As said.
+        """
+        for sample, single in zip(self.samples, self.singles, strict=True):
+            ids = single.inputs["input_ids"][0]
+            of_text = torch.ones(len(ids), dtype=torch.bool)
+            if single.tokens.cross is None:  # else the image's tokens are no part of the prompt
+                of_text[torch.from_numpy(np.array(single.tokens.image, int))] = False
+            largest = int(ids[of_text].max()) if n_embedded is not None and of_text.any() else -1
+            if n_embedded is not None and largest >= n_embedded:
+                raise ModelError(
+                    f"the prompt of sample {sample.id} has a token of the id {largest}, but the model embeds ids up to "
+                    f"{n_embedded - 1}. Pass the processor of this checkpoint, or after tokens were added call "
+                    "hf_model.resize_token_embeddings(len(processor.tokenizer))."
+                )
+
     def check_reach(self, limit: int | None, following: int = 0) -> None:
         """Refuses prompts that, with `following` generated tokens, take more than `limit` positions.
 

@@ -79,6 +79,8 @@ class Encoder:
     dtype: torch.dtype
     positions: Callable[[Mapping[str, Tensor]], Tensor]
     processed: ProcessedImages = field(default_factory=ProcessedImages)
+    n_embedded: int | None = None
+    """How many token ids the model has an embedding of; None where that is not known."""
 
     def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
         """The samples as one left-padded batch. The same images are processed once, while `processed` keeps them.
@@ -90,6 +92,7 @@ class Encoder:
             PromptError: A prompt that cannot be rendered, holds the image placeholder, or is longer than the model's
                 positions.
             ImageTokenMismatch: Not as many image tokens as footprints.
+            ModelError: A token that the model has no embedding of.
         """
         chosen = as_samples(samples)
         if torch.get_default_device().type == "meta":
@@ -238,7 +241,8 @@ class Encoder:
     def _process(self, text: str, sample: Sample) -> dict[str, Any]:
         """What the processor makes of one sample."""
         if not getattr(self.processor, "patch_size", 1):
-            patch = getattr(self.config.vision_config, "patch_size", "a property of the model")
+            of_tower = getattr(self.config.vision_config, "patch_size", "a property of the model")
+            patch = getattr(self.adapter, "token_stride", of_tower)
             raise ModelError(
                 f"{type(self.processor).__name__}.patch_size is {self.processor.patch_size}, so image tokens cannot be "
                 f"counted. Set processor.patch_size (the vision tower's is {patch}) "
@@ -357,6 +361,7 @@ class Encoder:
                 self.adapter, one.tokens.sizes, one.inputs, self.processor, self.config
             ),
         )
+        batch.check_words(self.n_embedded)
         batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
         return batch
 

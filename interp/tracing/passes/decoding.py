@@ -285,7 +285,7 @@ class ClinicalContrast:
                 return found
         raise PromptError(
             f"ClinicalContrast has no findings of sample {name!r}. Give each sample's: findings={{sample.id: "
-            "{label: probability}}}}."
+            "{label: probability}}."
         )
 
     def guide(self, name: str) -> str:

@@ -82,9 +82,10 @@ class SparseCoder:
         for kind, names in needs.items():
             for name in names:
                 if (getattr(self, name) is not None) != (self.activation == kind):
+                    lacks = self.activation == kind
                     raise ModelError(
                         f'activation="{kind}" takes {name}, and no other does; got activation={self.activation!r} '
-                        f"{'without' if self.activation == kind else 'with'} {name}."
+                        f"{'without' if lacks else 'with'} {name}. {'Give it' if lacks else 'Leave it out'}."
                     )
         if self.k is not None:
             object.__setattr__(self, "k", check_whole("k", self.k, 1, ModelError, most=self.n_features))

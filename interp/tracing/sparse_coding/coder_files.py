@@ -107,7 +107,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     missing = [name for name in REQUIRED if name not in found]
     if missing:
-        raise ModelError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(found)[:8])}.")
+        raise ModelError(
+            f"{path} lacks {', '.join(missing)}, which a sparse autoencoder has; it has "
+            f"{', '.join(sorted(found)[:8]) or 'no tensor'}. Is it the model's file?"
+        )
     return found
 
 

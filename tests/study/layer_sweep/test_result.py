@@ -131,8 +131,9 @@ def test_a_report_is_replaced_by_a_whole_one(result: Result, tmp_path: Path) -> 
     page = result.report(tmp_path / "new" / "page.html")
     assert page.read_bytes() == (result.folder / "report.html").read_bytes()
     assert result.report(result.folder / "report.html") == result.folder / "report.html"
+    (tmp_path / "folder.html").mkdir()
     with pytest.raises(RunError, match="it is a folder, name a file in it"):
-        result.report(tmp_path)
+        result.report(tmp_path / "folder.html")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["page.html"]
 
 
@@ -148,3 +149,10 @@ def test_a_summary_runs_in_no_spreadsheet(tmp_path: Path) -> None:
 def test_the_table_says_how_many_samples_and_groups(result: Result) -> None:
     lines = result.table("ar").splitlines()
     assert lines[-2:] == ["large: 48 samples in 24 groups.", "small: 6 samples in 3 groups."]
+
+
+def test_a_picture_is_not_lost_under_a_page(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "scan.png").write_bytes(b"a picture")
+    with pytest.raises(RunError, match=r"expected path to end in \.html"):
+        result.report(tmp_path / "scan.png")
+    assert (tmp_path / "scan.png").read_bytes() == b"a picture"

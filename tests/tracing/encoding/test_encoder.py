@@ -300,3 +300,20 @@ def test_an_image_the_processor_refuses_is_a_failed_sample():
     qwen = wrap(*conformance_tiny("qwen2_vl"))
     with pytest.raises(SampleError, match=r"refuses sample thin \(.*aspect ratio.*Its images are 900×4"):
         qwen.encode([line])
+
+
+def test_words_that_the_model_does_not_embed_are_refused():
+    """On a GPU such an id ends the process's use of it; on a CPU it is an IndexError of torch's."""
+    model, processor = conformance_tiny("llava")
+    processor.tokenizer.add_tokens(["zzz"])
+    mllm, asked = wrap(model, processor), tiny.sample("is zzz there?")
+    largest = processor.tokenizer.convert_tokens_to_ids("zzz")
+    n = model.get_input_embeddings().num_embeddings
+    if largest < n:
+        model.resize_token_embeddings(largest)
+    with pytest.raises(
+        ModelError, match=r"id \d+, but the model embeds ids up to \d+.*resize_token_embeddings"
+    ):
+        mllm.encode([asked])
+    model.resize_token_embeddings(largest + 1)
+    assert np.isfinite(mllm.trace([asked]).logits.values).all()

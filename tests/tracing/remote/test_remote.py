@@ -30,7 +30,9 @@ from interp import (
     indicators,
 )
 from interp.errors import EditError, ModelError, ServerError
+from interp.tracing.circuits.edge_pass import check_layers
 from interp.tracing.cost import Meter
+from interp.tracing.derived.copying import copying_scores
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.lens.served import ServedLens
@@ -441,6 +443,13 @@ def test_what_needs_the_weights_is_refused(both):
     ):
         with pytest.raises(ServerError, match="needs the model's weights on this machine"):
             call()
+    for of_weights, message in (
+        (lambda: check_layers(far), "circuits need the model on this machine"),
+        (lambda: copying_scores(far), "copying scores are of the weights, which are not on this machine"),
+        (lambda: interp.head_means(far, samples(), Site()), "head_means needs the model on this machine"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            of_weights()
     with pytest.raises(ModelError, match="nothing to give back"):
         far.unwrap()
     with pytest.raises(ModelError, match='has the executor "source" alone'):
