@@ -17,7 +17,7 @@ from interp.stats.mcnemar import Flips, flips
 from interp.stats.multiple_testing import holm
 from interp.stats.permutation import PermutationTest, paired_test, unpaired_test
 from interp.stats.stratified_mean import stratified_mean
-from interp.stats.yes_no import yes_no_marks
+from interp.stats.yes_no import yes_no_change, yes_no_marks
 
 __all__ = [
     "MIN_GROUPS",
@@ -39,5 +39,6 @@ __all__ = [
     "unpaired",
     "unpaired_test",
     "weighted_kappa",
+    "yes_no_change",
     "yes_no_marks",
 ]

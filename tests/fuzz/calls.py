@@ -290,6 +290,11 @@ def _statistics() -> list[Call]:
         Call("unpaired_test", stats.unpaired_test, apart),
         Call("flips", stats.flips, given(before=[0, 1], after=[1, 1])),
         Call("yes_no_marks", stats.yes_no_marks, given(answers=["yes", "no"], truth=["yes", "yes"], n=20)),
+        Call(
+            "yes_no_change",
+            stats.yes_no_change,
+            given(before=["yes", "no"], after=["no", "no"], truth=["yes", "yes"], n=20),
+        ),
         Call("holm", stats.holm, given(p_values=[0.1, 0.2])),
         Call("per_group", stats.per_group, given(values=VALUES, groups=GROUPS)),
         Call("population_note", stats.population_note, given(n_groups=3)),
