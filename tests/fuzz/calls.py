@@ -100,6 +100,8 @@ def _edits() -> list[Call]:
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
         Call("Experts", interp.Experts),
+        Call("MLP", interp.MLP),
+        Call("Features of an MLP", interp.Features, lambda: {**_weights(), "site": "mlp"}),
         Call("Site", interp.Site),
         Call("Site.resolve", SITE.resolve, given(n_layers=3, n_heads=4)),
         Call("Site.from_dict", interp.Site.from_dict, given(values=SITE.to_dict())),

@@ -14,7 +14,7 @@ from interp.study.benchmark.averages import stratum_of
 from interp.study.dataframes import where
 
 if TYPE_CHECKING:
-    from interp.study.benchmark.result import BenchmarkResult
+    from interp.study.refinement.paired_result import PairedResult
     from interp.study.runs import GridCell
 
 __all__ = ["ALL", "asks_yes_or_no", "yes_no_table"]
@@ -23,13 +23,13 @@ ALL = "all"
 """The stratum of all questions together."""
 
 
-def asks_yes_or_no(result: BenchmarkResult) -> bool:
+def asks_yes_or_no(result: PairedResult) -> bool:
     """Whether every question of every cell that has an answer has the answer yes or no, of which both occur."""
     found = [{plain(one) for one in _answered(cell).answer} for cell in result.cells if cell.measured]
     return bool(found) and all(answers == {"yes", "no"} for answers in found)
 
 
-def yes_no_table(result: BenchmarkResult, key: str | None, level: float) -> pd.DataFrame:
+def yes_no_table(result: PairedResult, key: str | None, level: float) -> pd.DataFrame:
     """See `BenchmarkResult.yes_no`."""
     rows = [
         found.assign(**cell.labels, **({} if key is None else {key: stratum}))

@@ -1,4 +1,4 @@
-"""Edits of the residual stream through the features of a sparse autoencoder."""
+"""Edits of the residual stream, or of what an MLP adds to it, through features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST = float(torch.finfo(torch.float32).max)
 
 
 class FeatureEdit(Edit):
-    """A change of the residual stream after the layer of some features.
+    """A change of the residual stream after the layer of some features, of a transcoder of what the layer's MLP adds.
 
     Attributes:
         features: The features.
@@ -35,8 +35,10 @@ class FeatureEdit(Edit):
     positions: Selector | Sequence[Selector]
 
     @abstractmethod
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
-        """The changed stream of the positions, float32."""
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
+        """The changed stream of the positions, float32; of a transcoder the MLP's output, whose input is `given`."""
 
     @property
     def site(self) -> Site:
@@ -64,6 +66,7 @@ class FeatureEdit(Edit):
 class ClampFeature(FeatureEdit):
     """Sets the activation of a feature at every position named: h + (value − a)·d, with a the feature's own there.
 
+    h is the stream after the layer, of a transcoder what the layer's MLP adds to the stream.
     d is the feature's direction, its row of the decoder (times what the autoencoder divided the position by, where it
     rescales). All else in the stream stays: the other features, and the error, what the autoencoder does not
     reconstruct. With keep_error=False the stream becomes the reconstruction with the feature clamped, so the error is
@@ -109,9 +112,11 @@ class ClampFeature(FeatureEdit):
         object.__setattr__(self, "feature", chosen)
         object.__setattr__(self, "value", values)
 
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
         """The stream with the features at their values."""
-        return _clamped(self.features, stream, self.feature, self.value, self.keep_error)
+        return _clamped(self.features, stream, given, self.feature, self.value, self.keep_error)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the autoencoder by its hash."""
@@ -141,10 +146,12 @@ class AblateFeature(FeatureEdit):
         check_bool("keep_error", self.keep_error, EditError)
         object.__setattr__(self, "feature", _chosen(self.features, self.feature))
 
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
         """The stream without the features."""
         zeros = (0.0,) * len(_tuple(self.feature))
-        return _clamped(self.features, stream, self.feature, zeros, self.keep_error)
+        return _clamped(self.features, stream, given, self.feature, zeros, self.keep_error)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the autoencoder by its hash."""
@@ -154,7 +161,7 @@ class AblateFeature(FeatureEdit):
 
 @dataclass(frozen=True)
 class ReconstructResidual(FeatureEdit):
-    """Puts the autoencoder's reconstruction in the place of the stream: what the model says without the error.
+    """Puts the reconstruction in the place of the stream, of a transcoder in that of what the MLP adds.
 
     How far the answer moves says how much of what the model uses the features leave out; `Features.fidelity` reports
     it.
@@ -173,25 +180,31 @@ class ReconstructResidual(FeatureEdit):
     def __post_init__(self) -> None:
         self._check()
 
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
         """The reconstruction."""
-        return self.features.decode(self.features.encode(stream), stream)
+        read = stream if given is None else given
+        return self.features.decode(self.features.encode(read), read)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the autoencoder by its hash."""
         return {"reconstruct_residual": self._where()}
 
 
-def _clamped(features: SparseCoder, stream: Tensor, feature: Any, value: Any, keep_error: bool) -> Tensor:
+def _clamped(
+    features: SparseCoder, stream: Tensor, given: Tensor | None, feature: Any, value: Any, keep_error: bool
+) -> Tensor:
     """The stream, or its reconstruction, with some features at given values."""
     chosen = list(_tuple(feature))
     stream = stream.float()
+    read = stream if given is None else given.float()
     values = torch.tensor(_tuple(value), device=stream.device, dtype=torch.float32)
     if keep_error:
-        return stream + features.steps(stream, values - features.encode(stream, chosen), chosen)
-    activations = features.encode(stream)
+        return stream + features.steps(read, values - features.encode(read, chosen), chosen)
+    activations = features.encode(read)
     activations[..., chosen] = values
-    return features.decode(activations, stream)
+    return features.decode(activations, read)
 
 
 def _chosen(features: SparseCoder, feature: Any) -> tuple[int, ...]:
