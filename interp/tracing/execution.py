@@ -117,11 +117,8 @@ def execute(
         raise ServerError(
             "reads of MLPs run on this machine alone. Load the model without remote=True, or read interp.Residual."
         )
-    if mllm.server is not None and any(isinstance(edit, FeatureEdit) for edit in edits):
-        raise ServerError(
-            "edits through features run on this machine alone: their weights are not sent to a server. Load the model "
-            "without remote=True, or steer with interp.AddResidual and the feature's row of `decoder`."
-        )
+    if mllm.server is not None:
+        edits = [edit.sendable() if isinstance(edit, FeatureEdit) else edit for edit in edits]
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
     request = _request(mllm, batch, reads, edits)

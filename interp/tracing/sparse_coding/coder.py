@@ -178,6 +178,19 @@ class SparseCoder:
         own, given = self._given(stream)
         return change @ own.decoder[list(features)] * own._scale(given)[0]
 
+    def part(self, features: Sequence[int] | None = None) -> SparseCoder:
+        """The arithmetic alone, of these features in this order where it can be had without the others, else of all.
+
+        Which features are among the k largest is known from all of them.
+        """
+        kept = None if features is None or self.k is not None else list(features)
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        if kept is not None:
+            named |= {name: named[name][:, kept] for name in ("encoder",)}
+            rows = ("encoder_bias", "decoder", *OPTIONAL)
+            named |= {name: named[name][kept] for name in rows if named[name] is not None}
+        return SparseCoder(**named)
+
     def on(self: Own, device: torch.device) -> Own:
         """The same on a device; the copy is kept."""
         if self.encoder.device == device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import EditError
+from interp.errors import EditError, ServerError
 from interp.inputs.argument_checks import check_bool, check_number, check_whole
 from interp.tracing.edits import Edit, Steps, check_last_of_generated
 from interp.tracing.site import Selector, Site
@@ -44,6 +44,23 @@ class FeatureEdit(Edit):
     def site(self) -> Site:
         """Its layer and positions, as a site's layers and queries."""
         return Site(layers=[self.features.layer], queries=self.positions)
+
+    def sendable(self) -> FeatureEdit:
+        """The same edit with the weights it needs and no more, for a server.
+
+        Raises:
+            ServerError: The edit is at an MLP, where jobs do no work.
+        """
+        if self.features.site == "mlp":
+            raise ServerError(
+                "edits through transcoders run on this machine alone: a job on a server does no work at MLPs. Load the "
+                "model without remote=True, or steer with interp.AddResidual and the feature's row of `decoder`."
+            )
+        chosen = getattr(self, "feature", None)
+        few = chosen is not None and getattr(self, "keep_error", False)
+        parts = self.features.part(_tuple(chosen) if few else None)
+        renamed = {"feature": tuple(range(len(_tuple(chosen))))} if few and parts.k is None else {}
+        return replace(self, features=parts, **renamed)
 
     def _check(self) -> None:
         name = type(self).__name__
