@@ -27,6 +27,7 @@ from interp.data import Samples
 from interp.errors import InterpError
 from interp.run import as_part, make_plan
 from tests.advice import builder as of_builder
+from tests.advice import circuits as of_circuits
 from tests.advice import data as of_data
 from tests.advice import loading as of_loading
 from tests.advice import maps as of_maps
@@ -198,6 +199,7 @@ STUDIES = [
 ]  # fmt: skip
 ROOMS = (
     of_builder,
+    of_circuits,
     of_data,
     of_models,
     of_readers,

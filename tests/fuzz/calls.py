@@ -555,6 +555,11 @@ ELSE = (
     "averages",
     "flips",
     "rows",
+    "yes_no",
+    "graph",
+    "heads",
+    "per_group",
+    "export",
 )
 
 
@@ -572,14 +577,16 @@ def result_calls(kind: int) -> list[Call]:
     name = type(found).__name__
     own = {
         "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
-        "key": "kind",
+        "key": "kind", "n": 3, "folder": folder() / "tried" / "tables",
     }  # fmt: skip
     if isinstance(found, study.BenchmarkResult):
         own["measure"] = "strict"
+    if isinstance(found, study.HeadTable):
+        own["measure"] = found.measures[0]
     calls = []
     for method in (*REPORTED, *ELSE):
         function = getattr(found, method, None)
-        if function is not None:
+        if callable(function):
             call = Call(f"{name}.{method}", function)
             takes = {one: own[one] for one in call.arguments if one in own}
             calls.append(Call(f"{name}.{method}", function, given(**takes)))
