@@ -104,28 +104,44 @@ class Shown:
         return self.bridge(tokens, **inputs, use_cache=False)
 
 
-def lens_scores(mllm: Mllm, own: Any, other: Any, answers: tuple[int, int]) -> dict[tuple[str, str], float]:
-    """TransformerLens' own edge attribution patching, summed over positions and over q, k and v; ours has its sign."""
-    from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
+def split_bridge(mllm: Mllm, batches: list[Any]) -> Shown:
+    """A bridge whose heads have keys of their own, which TransformerLens' edges need."""
 
     def change(second: Any) -> None:
         repeat_keys(second, mllm.adapter.layers(second), mllm.n_heads)
 
+    return Shown(build_bridge(mllm.hf, mllm.family, change), batches)
+
+
+def metric_of(answers: tuple[int, int]) -> Any:
     def metric(logits: torch.Tensor) -> torch.Tensor:
         scores = logits[0, -1].log_softmax(-1)
         return scores[answers[0]] - scores[answers[1]]
 
-    shown = Shown(build_bridge(mllm.hf, mllm.family, change), [other, own])
+    return metric
+
+
+NAMES = {"embed": "text", "mlp_out": "L{:02d}MLP", "mlp_in": "L{:02d}MLP", "logits": "answer"}
+
+
+def named(nodes: Any) -> tuple[str, str]:
+    """Our names of the ends of an edge of TransformerLens', whichever its position and whether q, k or v."""
+    source, receiver = (NAMES.get(one.kind, "L{:02d}H{:02d}").format(one.layer, one.head) for one in nodes)
+    return source, receiver
+
+
+def lens_scores(mllm: Mllm, own: Any, other: Any, answers: tuple[int, int]) -> dict[tuple[str, str], float]:
+    """TransformerLens' own edge attribution patching, summed over positions and over q, k and v; ours has its sign."""
+    from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
+
+    shown = split_bridge(mllm, [other, own])
     ids = [batch.inputs["input_ids"] for batch in (other, own)]
-    found = attribution_patch(shown, *ids, metric, EdgeAttributionConfig("edge"))
+    found = attribution_patch(shown, *ids, metric_of(answers), EdgeAttributionConfig("edge"))
     assert not shown.batches
-    names = {"embed": "text", "mlp_out": "L{:02d}MLP", "mlp_in": "L{:02d}MLP", "logits": "answer"}
     scores: dict[tuple[str, str], float] = {}
     for nodes, score in found.edge_scores.items():
-        source, receiver = (
-            names.get(node.kind, "L{:02d}H{:02d}").format(node.layer, node.head) for node in nodes
-        )
-        scores[source, receiver] = scores.get((source, receiver), 0.0) - score
+        edge = named(nodes)
+        scores[edge] = scores.get(edge, 0.0) - score
     return scores
 
 
@@ -150,6 +166,30 @@ def test_effects_are_transformer_lenss_attribution_patching():
     assert own.inputs["input_ids"].shape == other.inputs["input_ids"].shape
     assert not torch.equal(own.inputs["input_ids"], other.inputs["input_ids"])
     check_scores(mllm, own, other, 0.1)
+
+
+@pytest.mark.slow
+def test_exact_effects_are_transformer_lenss_ablated_edges():
+    """Its faithfulness with one edge left out of the circuit, at every position and of q, k and v at once."""
+    from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch, faithfulness
+
+    mllm, own, other = tiny_pair("llava", "is it left ?")
+    found = edge_pass(mllm, own, other)
+    metric, ids = metric_of(found.answers), [batch.inputs["input_ids"] for batch in (own, other)]
+    shown = split_bridge(mllm, [own, other])
+    every = list(attribution_patch(shown, *ids, metric, EdgeAttributionConfig("edge")).edge_scores)
+    graph, values = found.graph, [found.value(found.graph.edges)]
+    edges = [("L00H01", "L02H03"), ("L00MLP", "answer"), ("text", "L01MLP")]
+    for edge in edges:
+        shown.batches[:] = [other, other, *[own] * 9]
+        kept = [nodes for nodes in every if named(nodes) != edge]
+        result = faithfulness(shown, *ids, metric, kept)
+        gap = result.full_metric - result.corrupt_metric
+        values.append(result.recovered * gap + result.corrupt_metric)
+    places = [(graph.sources.index(source), graph.receivers.index(to)) for source, to in edges]
+    exact = found.path_patch(places)
+    assert_allclose(exact, values[0] - np.array(values[1:]), atol=1e-4)
+    assert np.abs(exact).min() > 1e-3
 
 
 @pytest.mark.slow
