@@ -110,10 +110,11 @@ def show(result: BenchmarkResult, out: Path) -> None:
     """Prints the marks by data, method and kind of absent labels, and writes the table and the page."""
     table = result.yes_no("negatives" if "negatives" in result.strata() else None)
     keys = [name for name in ("data", "method", "negatives") if name in table]
-    for labels, own in table.groupby(keys, sort=False):
+    for _, own in table.groupby(keys, sort=False):
         marks = {row["measure"]: row for row in records(own)}
         said = ", ".join(f"{name} {percent(row['value'])}" for name, row in marks.items())
-        print(f"  {' · '.join(map(str, labels))}: {said} (n = {marks['f1']['n']})")
+        line = " · ".join(str(marks["f1"][key]) for key in keys)
+        print(f"  {line}: {said} (n = {marks['f1']['n']})")
     table.to_csv(out / "hallucination.csv", index=False)
     if len(result.failures):
         print(f"Failures: {result.failures.reason.value_counts().to_dict()}")

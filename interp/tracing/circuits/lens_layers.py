@@ -46,7 +46,8 @@ def lens_layers(mllm: WrappedModel) -> RunLayers:
             f"TransformerLens splits no inputs by head in {mllm.family} ({brief(str(error))}). Take "
             'executor="transformers", which runs the model\'s own layers.'
         ) from error
-    biases = [layer.self_attn.o_proj.bias for layer in mllm.adapter.layers(mllm.hf)]
+    layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
+    biases: list[Tensor | None] = [layer.self_attn.o_proj.bias for layer in layers]
 
     def run(model: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
         inputs = {**seen.batch.inputs, "position_ids": seen.batch.positions}

@@ -127,7 +127,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no dict
-            found = {RENAMED.get(name, name): tensor for name, tensor in named.items()}
+            found = {str(RENAMED.get(name, name)): tensor for name, tensor in named.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"{path} is no whole safetensors file ({brief(str(error))}). Copy it again."
@@ -254,10 +254,9 @@ def _of_circuit_tracer(
         return found.group(1) if found else None
 
     number = re.search(r"layer_(\d+)$", path.stem)
-    hooks = (said(f"feature_{side}_hook") for side in ("input", "output"))
-    names = [None if one is None else f"blocks.0.{one}" for one in hooks]
-    if site is None:
-        _mlp_layer(*names, None)
+    reads, writes = (said(f"feature_{side}_hook") for side in ("input", "output"))
+    if site is None:  # the names are of every layer
+        _mlp_layer(reads and f"blocks.0.{reads}", writes and f"blocks.0.{writes}", None)
     skip, count = tensors.get("W_skip"), tensors.get("k") if "k" in tensors else said("k")
     thresholds = tensors.get("threshold")
     activation = "jumprelu" if thresholds is not None else "topk" if said("activation") == "topk" else "relu"

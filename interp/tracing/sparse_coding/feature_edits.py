@@ -60,7 +60,8 @@ class FeatureEdit(Edit):
         few = chosen is not None and getattr(self, "keep_error", False)
         parts = self.features.part(_tuple(chosen) if few else None)
         renamed = {"feature": tuple(range(len(_tuple(chosen))))} if few and parts.k is None else {}
-        return replace(self, features=parts, **renamed)
+        own: Any = self  # a dataclass, as every kind of such an edit is
+        return replace(own, features=parts, **renamed)
 
     def _check(self) -> None:
         name = type(self).__name__
