@@ -47,14 +47,8 @@ def main(
     samples = next(iter(sets(data, n=n, seed=seed, needed=True).values()))
     spec, half = ModelSpec(model, device=device, dtype=dtype), len(samples) // 2
     study = Circuit(
-        model=spec,
-        data=samples[:half],
-        against=against,
-        exact=exact,
-        executor=executor,
-        seed=seed,
-        batch=batch_size,
-    )
+        model=spec, data=samples[:half], against=against, exact=exact, executor=executor, seed=seed, batch=batch_size
+    )  # fmt: skip
     chosen = study.run(out, workers=workers)
     for row in records(chosen.edges.head(8)):
         print(

@@ -143,14 +143,13 @@ def _yes_no(result: BenchmarkResult) -> Markup | str:
     axes = varying(result.cells) or ["method"]
     names = [*result.axes, *([] if key is None else [key])]
     lines = []
-    for labels, own in found.groupby(names, sort=False):
+    for _, own in found.groupby(names, sort=False):
         marks = {row["measure"]: row for row in records(own)}
         first = marks["accuracy"]
-        title = " · ".join(str(dict(zip(names, labels, strict=True))[axis]) for axis in axes)
         lines.append(
             [
-                title,
-                *([] if key is None else [labels[-1]]),
+                " · ".join(str(first[axis]) for axis in axes),
+                *([] if key is None else [first[key]]),
                 first["n"],
                 *(
                     percent_range(marks[name])

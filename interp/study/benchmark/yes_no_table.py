@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -45,7 +45,7 @@ def yes_no_table(result: PairedResult, key: str | None, level: float) -> pd.Data
         )
     first = [*result.axes, *([] if key is None else [key])]
     whole = pd.concat(rows, ignore_index=True)
-    return whole[[*first, *(name for name in whole if name not in first)]]
+    return whole.reindex(columns=[*first, *(name for name in whole.columns if name not in first)])
 
 
 def _answered(cell: GridCell) -> pd.DataFrame:
@@ -90,5 +90,5 @@ def _marks(own: pd.DataFrame, seed: int, level: float) -> pd.DataFrame:
     )
 
 
-def _texts(column: pd.Series) -> list[str | None]:
+def _texts(column: Iterable[Any]) -> list[str | None]:
     return [one if isinstance(one, str) else None for one in column]
