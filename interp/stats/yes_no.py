@@ -178,8 +178,9 @@ def _ratios(
         parts.append(_parts(yes, no, true))
     table = np.array(parts).reshape(len(sides), len(_MARKS), 2, len(true))
     n_groups = int(codes.max()) + 1 if len(codes) else 0
-    sums = np.zeros((*table.shape[:-1], n_groups))
-    np.add.at(sums, (..., codes), table)
+    by_group = np.zeros((n_groups, *table.shape[:-1]))
+    np.add.at(by_group, codes, np.moveaxis(table, -1, 0))
+    sums = np.moveaxis(by_group, 0, -1)
     drawn = np.zeros((*table.shape[:-1], 0)) if n_groups < 2 else _draws(sums, n, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         values, resampled = (whole[:, :, 0] / whole[:, :, 1] for whole in (sums.sum(axis=-1), drawn))
