@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         look,
     )
     from interp.tracing import (
+        MLP,
         AblateFeature,
         AblateHeads,
         AddResidual,
@@ -100,6 +101,7 @@ broken_torchvision.hide()  # before anything imports transformers
 __all__ = [
     "BOX_CONVENTIONS",
     "GENERIC_PROMPT",
+    "MLP",
     "PAPER_PROMPT",
     "AblateFeature",
     "AblateHeads",
@@ -230,7 +232,7 @@ _HOMES = {
     "inputs.tokens": ("TokenMap", "word"),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
-        *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
+        *("Contrast", "Decoding", "Experts", "MLP", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
         *("AblateFeature", "ClampFeature", "Features", "ReconstructResidual", "load_features"),
         *("AblateHeads", "AddResidual", "ClinicalContrast", "NoisedImage", "SteeringVector"),
         *("head_means", "load_steering_vector", "steering_vector"),

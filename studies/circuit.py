@@ -23,8 +23,9 @@ from interp.study.dataframes import records, where
 
 def main(
     model: str = "organism", data: tuple[str, ...] = ("natural",), out: Path = Path("runs"), seed: int = 0,
-    workers: WorkerOptions = 1, n: int = 40, against: Literal["image", "zero"] = "image", n_edges: int = 160,
-    exact: int = 10, batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
+    workers: WorkerOptions = 1, n: int = 40, against: Literal["image", "mean", "zero"] = "image",
+    n_edges: int = 160, exact: int = 10, executor: Literal["transformers", "transformer_lens"] = "transformers",
+    batch_size: int = 8, device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Through which heads the image reaches the answer.
 
@@ -35,9 +36,10 @@ def main(
         seed: Draws the samples.
         workers: How many workers compute, and where.
         n: The maximum number of samples.
-        against: What takes an edge's place: the same question on another image, or nothing.
+        against: What takes an edge's place: the same question on another image, its mean over others, or nothing.
         n_edges: The edges of the graph that is taken to the other half.
         exact: Edges that are patched exactly in each sample.
+        executor: What runs the decoder: the model's own layers, or TransformerLens' on the same weights.
         batch_size: Part of a run's hash; samples run one by one.
         device: Where the model runs.
         dtype: The model's floating-point type.
@@ -45,8 +47,8 @@ def main(
     samples = next(iter(sets(data, n=n, seed=seed, needed=True).values()))
     spec, half = ModelSpec(model, device=device, dtype=dtype), len(samples) // 2
     study = Circuit(
-        model=spec, data=samples[:half], against=against, exact=exact, seed=seed, batch=batch_size
-    )
+        model=spec, data=samples[:half], against=against, exact=exact, executor=executor, seed=seed, batch=batch_size
+    )  # fmt: skip
     chosen = study.run(out, workers=workers)
     for row in records(chosen.edges.head(8)):
         print(

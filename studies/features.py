@@ -1,10 +1,11 @@
-"""Features: a sparse autoencoder of the residual stream, what it leaves out, and what its features do to the answer.
+"""Features: a sparse autoencoder or a transcoder, what it leaves out, and what its features do to the answer.
 
     python studies/features.py
     python studies/features.py --model Qwen/Qwen3.5-2B --device cuda --features layer10.sae.safetensors --k 50
 
-Without `--features` a small top-k autoencoder is trained on the image tokens of half the samples (seconds on the
-organism); files of SAELens or Qwen-Scope are read in its place. On the other half: explained variance, L0 and the
+Without `--features` a small top-k autoencoder of the stream (`--site mlp`: a transcoder of the MLP) is trained on the
+image tokens of half the samples (seconds on the organism); files that `interp.load_features` knows are read in its
+place. On the other half: explained variance, L0 and the
 change of the answer's log-probability under the reconstruction; then the features that are most active inside the boxes
 relative to the whole image, what ablating each does to the answer, and a page for each.
 """
@@ -12,6 +13,7 @@ relative to the whole image, what ablating each does to the answer, and a page f
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,7 @@ from interp.study.model_spec import is_organism
 def main(
     model: str = "organism", data: str = "natural", out: Path = Path("runs"), seed: int = 0, n: int = 80,
     features: Path | None = None, layer: int = 0, k: int | None = None, width: int = 512, n_shown: int = 3,
+    site: Literal["residual", "mlp"] = "residual",
     device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
     """What features of the stream hold of the image, and what they do to the answer.
@@ -44,6 +47,7 @@ def main(
         k: Features active at once: by default what the files say, or 8 of those that are trained.
         width: Features to train.
         n_shown: Features to ablate and to make pages of.
+        site: Of those that are trained: the stream after the layer, or its MLP.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -53,7 +57,7 @@ def main(
     own = (
         interp.load_features(features, k=k)
         if features
-        else trained(mllm, samples[:half], layer, k or 8, width, seed)
+        else trained(mllm, samples[:half], layer, k or 8, width, seed, site=site)
     )
     rest = samples[half:]
     print(own)
@@ -78,36 +82,45 @@ def describe(mllm: interp.Mllm, own: interp.Features, rest: Samples, out: Path, 
 
 
 def trained(
-    mllm: interp.Mllm, samples: Samples, layer: int, k: int, width: int, seed: int = 0, steps: int = 400
+    mllm: interp.Mllm,
+    samples: Samples,
+    layer: int,
+    k: int,
+    width: int,
+    seed: int = 0,
+    steps: int = 400,
+    site: Literal["residual", "mlp"] = "residual",
 ) -> interp.Features:
-    """A top-k autoencoder of the stream at the image tokens of these samples: Adam on the squared error.
+    """A top-k autoencoder, or a transcoder, at the image tokens of these samples: Adam on the squared error.
 
     The decoder starts as the encoder's transpose, and its rows are kept at norm 1 (Gao et al. 2024); there is no
     auxiliary loss against features that are never active.
     """
-    reads = [interp.Residual([layer], "image")]
+    sides = [interp.MLP([layer], "image", "input"), interp.MLP([layer], "image", "output")]
+    reads = sides if site == "mlp" else [interp.Residual([layer], "image")]
     found = mllm.trace(samples, reads=reads, progress=False)
-    stream = torch.cat([torch.from_numpy(one.residual.values[0]) for one in found])
+    stream, wanted = (
+        torch.cat([torch.from_numpy(one.reads[at].values[0]) for one in found]) for at in (0, -1)
+    )
     draw = torch.Generator().manual_seed(seed)
     decoder = torch.randn(width, stream.shape[1], generator=draw)
     decoder = torch.nn.functional.normalize(decoder, dim=1).requires_grad_()
     encoder = decoder.detach().T.clone().requires_grad_()
-    bias, centre = torch.zeros(width, requires_grad=True), stream.mean(dim=0).clone().requires_grad_()
+    bias, centre = torch.zeros(width, requires_grad=True), wanted.mean(dim=0).clone().requires_grad_()
     optimiser = torch.optim.Adam([encoder, decoder, bias, centre], lr=3e-3)
     for _ in range(steps):
-        own = stream[torch.randint(len(stream), (512,), generator=draw)]
-        before = (own - centre) @ encoder + bias
+        at = torch.randint(len(stream), (512,), generator=draw)
+        before = (stream[at] - (centre if site == "residual" else 0)) @ encoder + bias
         top = before.topk(k, dim=1)
         activations = torch.zeros_like(before).scatter(1, top.indices, top.values.relu())
-        loss = (activations @ decoder + centre - own).square().sum(dim=1).mean()
+        loss = (activations @ decoder + centre - wanted[at]).square().sum(dim=1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         with torch.no_grad():
             decoder /= decoder.norm(dim=1, keepdim=True)
-    return interp.Features(
-        encoder, bias, decoder, centre, layer, "topk", k=k, centred=True, name="trained here"
-    )
+    own: dict[str, Any] = {"k": k, "centred": site == "residual", "site": site, "name": "trained here"}
+    return interp.Features(encoder, bias, decoder, centre, layer, "topk", **own)
 
 
 def inside(found: interp.tracing.FeatureActivations, samples: Samples) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from interp.errors import InterpError
 from interp.run import as_part, make_plan
 from tests.advice import benchmarks as of_benchmarks
 from tests.advice import builder as of_builder
+from tests.advice import circuits as of_circuits
 from tests.advice import commands as of_commands
 from tests.advice import data as of_data
 from tests.advice import loading as of_loading
@@ -203,6 +204,7 @@ STUDIES = [
 ]  # fmt: skip
 ROOMS = (
     of_builder,
+    of_circuits,
     of_data,
     of_models,
     of_readers,

@@ -1,4 +1,4 @@
-"""The activation of one feature of a sparse autoencoder at each image token, as a map."""
+"""The activation of one feature of a sparse autoencoder or transcoder at each image token, as a map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from interp.errors import MapError
 from interp.indicators.indicator_checks import check_call, check_whole
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
-from interp.tracing import Features, Mllm, Residual
+from interp.tracing import Features, Mllm
 
 __all__ = ["FeatureMap"]
 
@@ -73,11 +73,10 @@ class FeatureMap:
 
     def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
         mllm.need_image_rows("FeatureMap")
-        reads = [Residual([self.features.layer], "image")]
-        trace = mllm.trace(samples, prompt=prompt, reads=reads)
+        trace = mllm.trace(samples, prompt=prompt, reads=self.features.reads("image")[:1])
         arrays = []
         for one, tokens in zip(trace, trace.tokens, strict=True):
-            values = self.features.encode(one.residual.values[0], [self.feature])[:, 0]
+            values = self.features.encode(one.reads[0].values[0], [self.feature])[:, 0]
             attrs = {"feature": int(self.feature), "layer": self.features.layer}
             arrays.append(label_map(values, tokens, f"feature {self.feature}", attrs=attrs))
         return Maps(tuple(arrays), trace.tokens, trace.cost, trace.logits)

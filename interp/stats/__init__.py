@@ -15,7 +15,7 @@ from interp.stats.intervals import (
 )
 from interp.stats.significance import Flips, PermutationTest, flips, holm, paired_test, unpaired_test
 from interp.stats.stratified_mean import stratified_mean
-from interp.stats.yes_no import yes_no_marks
+from interp.stats.yes_no import yes_no_change, yes_no_marks
 
 __all__ = [
     "MIN_GROUPS",
@@ -37,5 +37,6 @@ __all__ = [
     "unpaired",
     "unpaired_test",
     "weighted_kappa",
+    "yes_no_change",
     "yes_no_marks",
 ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from interp.tracing.model import Mllm
     from interp.tracing.passes.decoding import ClinicalContrast, Contrast, Decoding, NoisedImage
     from interp.tracing.prefix import Prefix, Prefixes
-    from interp.tracing.reads import Experts, Residual, Rows
+    from interp.tracing.reads import MLP, Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 
 __all__ = [
+    "MLP",
     "AblateFeature",
     "AblateHeads",
     "AddResidual",
@@ -111,6 +112,7 @@ _HOMES = {
     ),
     "reads": (
         "Experts",
+        "MLP",
         "Residual",
         "Rows",
     ),

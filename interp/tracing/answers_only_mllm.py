@@ -75,10 +75,12 @@ class Untapped(Installation):
         self.adapter.refuse("taps and TransformerLens")
 
     @contextmanager
-    def armed(self, work: Any = None, streams: Any = None, routing: Any = None) -> Iterator[None]:
+    def armed(
+        self, work: Any = None, streams: Any = None, routing: Any = None, mlps: Any = None
+    ) -> Iterator[None]:
         """Nothing but evaluation mode for the block; work is refused."""
         self.check()
-        if work or streams or routing:
+        if work or streams or routing or mlps:
             self.adapter.refuse("reads and edits")
         with self._alone(), as_written(self.hf):
             yield

@@ -27,6 +27,7 @@ from interp.tracing.executors.source import source_pass
 from interp.tracing.layers.edit_cells import Live
 from interp.tracing.layers.experts import RouterWork, routing_work
 from interp.tracing.layers.layer_plan import LayerPlan, make_plan, resolve
+from interp.tracing.layers.mlp import MLP_SIDES, MLPWork, mlp_work
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.request import Request
 from interp.tracing.layers.residual import StreamWork, make_stream_plan
@@ -44,7 +45,7 @@ from interp.tracing.passes.run import (
 )
 from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
-from interp.tracing.reads import Experts, Read
+from interp.tracing.reads import MLP, Experts, Read
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 from interp.tracing.values import for_samples
 from interp.tracing.vision.work import VisionWork, make_vision_work
@@ -112,11 +113,12 @@ def execute(
         mllm, samples, prompt, reads, edits, decoding: As in `Mllm.trace`.
         meter: Counts every pass.
     """
-    if mllm.server is not None and any(isinstance(edit, FeatureEdit) for edit in edits):
+    if mllm.server is not None and any(isinstance(read, MLP) for read in reads):
         raise ServerError(
-            "edits through features run on this machine alone: their weights are not sent to a server. Load the model "
-            "without remote=True, or steer with interp.AddResidual and the feature's row of `decoder`."
+            "reads of MLPs run on this machine alone. Load the model without remote=True, or read interp.Residual."
         )
+    if mllm.server is not None:
+        edits = [edit.sendable() if isinstance(edit, FeatureEdit) else edit for edit in edits]
     given = given_as(mllm, samples, prompt)
     batch = given.batch if isinstance(given, Prefix) else given
     request = _request(mllm, batch, reads, edits)
@@ -255,6 +257,7 @@ class _PassWork:
         attention: In the attention, or DeltaNet, of which layer.
         streams: In the residual stream of which layer.
         routing: In the router of which layer.
+        mlps: At the MLP of which layer.
         vision: In the vision tower, if anything.
         recorder: Holds what is read.
     """
@@ -262,6 +265,7 @@ class _PassWork:
     attention: Mapping[int, Any]
     streams: Mapping[int, StreamWork]
     routing: Mapping[int, RouterWork]
+    mlps: Mapping[int, MLPWork]
     vision: VisionWork | None
     recorder: Recorder
 
@@ -275,10 +279,13 @@ def _pass_work(
     lives = None if stages is None else stages.lives
     routed = make_stream_plan(request, layout, devices, "experts")
     paths = mllm.routers if routed.prefill or routed.decode else {}
+    at_mlp = [make_stream_plan(request, layout, devices, f"mlp_{side}") for side in MLP_SIDES]
+    busy = any(plan.prefill or plan.decode for plan in at_mlp)
     return _PassWork(
         attention=_work(mllm, request, layout, before, recorder, lives),
         streams=make_stream_plan(request, layout, devices).work(recorder),
         routing=routing_work(routed, mllm.installation.layers, paths, recorder),
+        mlps=mlp_work(at_mlp[0], at_mlp[1], mllm.installation.layers, mllm.routers, recorder) if busy else {},
         vision=_vision(mllm, request, recorder),
         recorder=recorder,
     )
@@ -339,7 +346,7 @@ def _by_tap(mllm: WrappedModel, work: _PassWork, run: Callable[..., Outcome]) ->
     collector = getattr(mllm.nn, COLLECTOR)
     tower = nullcontext() if work.vision is None else work.vision.armed()
     # nnsight wants an input; `collect` has its own
-    armed = mllm.installation.armed(work.attention, work.streams, work.routing)
+    armed = mllm.installation.armed(work.attention, work.streams, work.routing, work.mlps)
     with armed, tower, mllm.nn.trace(torch.zeros(1), fn=collect):
         outcome = collector.output.save()
     return outcome  # noqa: RET504 - nnsight assigns it when the block ends
@@ -347,7 +354,7 @@ def _by_tap(mllm: WrappedModel, work: _PassWork, run: Callable[..., Outcome]) ->
 
 def _by_source(mllm: WrappedModel, work: _PassWork, run: Callable[..., Outcome]) -> Outcome:
     """The run as one nnsight trace per pass; the vision tower runs in the first."""
-    own = work.attention, work.streams, work.routing
+    own = work.attention, work.streams, work.routing, work.mlps
 
     def within(one_pass: Callable[[], Tensor]) -> Tensor:
         collect = mllm.installation.collector

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from interp.errors import SiteError
+from interp.inputs.argument_checks import check_one_of
 from interp.tracing.site import Layers, Selector, Site
 
-__all__ = ["Experts", "Read", "Residual", "Rows"]
+__all__ = ["MLP", "Experts", "Read", "Residual", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,44 @@ class Residual:
 
 
 @dataclass(frozen=True)
+class MLP:
+    """What MLPs are given, or what they add to the residual stream: (layer, position, hidden), float32.
+
+    The input is what enters the layer's MLP, after the norm before it. The output is what the layer adds to the
+    stream: after the norm behind the MLP where the family has one (Gemma). The output is read after edits at it. With
+    `generate=` a first dimension "step" comes before. The array is called "mlp_input" or "mlp_output".
+
+    Args:
+        layers: "all", or layers, 0-based. Layers with experts have no single MLP and are refused.
+        positions: Groups of the prompt's tokens or `interp.positions([…])`, as in `Residual`.
+        side: "input" or "output".
+
+    Raises:
+        SiteError: Layers or positions that are none, or another side.
+    """
+
+    layers: Layers = "all"
+    positions: Selector | Sequence[Selector] = "last"
+    side: Literal["input", "output"] = "output"
+
+    def __post_init__(self) -> None:
+        site = Site(layers=self.layers, queries=self.positions)
+        object.__setattr__(self, "layers", site.layers)
+        object.__setattr__(self, "positions", site.queries)
+        check_one_of("side", self.side, ("input", "output"), SiteError)
+
+    @property
+    def site(self) -> Site:
+        """Its layers and positions, as a site's layers and queries."""
+        return Site(layers=self.layers, queries=self.positions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The read as JSON values."""
+        site = self.site.to_dict()
+        return {"mlp": {"layers": site["layers"], "positions": site["queries"], "side": self.side}}
+
+
+@dataclass(frozen=True)
 class Experts:
     """The routing of mixture-of-experts layers: (layer, token, expert), the weights with which experts are mixed.
 
@@ -141,4 +180,4 @@ class Experts:
         return {"experts": {"layers": site["layers"], "tokens": site["queries"]}}
 
 
-Read: TypeAlias = Rows | Residual | Experts
+Read: TypeAlias = Rows | Residual | MLP | Experts

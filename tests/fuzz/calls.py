@@ -101,6 +101,8 @@ def _edits() -> list[Call]:
         Call("Rows", interp.Rows, own),
         Call("Residual", interp.Residual),
         Call("Experts", interp.Experts),
+        Call("MLP", interp.MLP),
+        Call("Features of an MLP", interp.Features, lambda: {**_weights(), "site": "mlp"}),
         Call("Site", interp.Site),
         Call("Site.resolve", SITE.resolve, given(n_layers=3, n_heads=4)),
         Call("Site.from_dict", interp.Site.from_dict, given(values=SITE.to_dict())),
@@ -291,6 +293,11 @@ def _statistics() -> list[Call]:
         Call("unpaired_test", stats.unpaired_test, apart),
         Call("flips", stats.flips, given(before=[0, 1], after=[1, 1])),
         Call("yes_no_marks", stats.yes_no_marks, given(answers=["yes", "no"], truth=["yes", "yes"], n=20)),
+        Call(
+            "yes_no_change",
+            stats.yes_no_change,
+            given(before=["yes", "no"], after=["no", "no"], truth=["yes", "yes"], n=20),
+        ),
         Call("holm", stats.holm, given(p_values=[0.1, 0.2])),
         Call("per_group", stats.per_group, given(values=VALUES, groups=GROUPS)),
         Call("population_note", stats.population_note, given(n_groups=3)),
@@ -554,6 +561,11 @@ ELSE = (
     "averages",
     "flips",
     "rows",
+    "yes_no",
+    "graph",
+    "heads",
+    "per_group",
+    "export",
 )
 
 
@@ -571,14 +583,17 @@ def result_calls(kind: int) -> list[Call]:
     name = type(found).__name__
     own = {
         "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
-        "key": "kind",
+        "key": "kind", "n": 3, "folder": folder() / "tried" / "tables",
+        "formats": (),  # figures take a browser seconds each
     }  # fmt: skip
     if isinstance(found, study.BenchmarkResult):
         own["measure"] = "strict"
+    if isinstance(found, study.HeadTable):
+        own["measure"] = found.measures[0]
     calls = []
     for method in (*REPORTED, *ELSE):
         function = getattr(found, method, None)
-        if function is not None:
+        if callable(function):
             call = Call(f"{name}.{method}", function)
             takes = {one: own[one] for one in call.arguments if one in own}
             calls.append(Call(f"{name}.{method}", function, given(**takes)))

@@ -52,7 +52,13 @@ FIELDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "HeadRanking": (study.HeadRanking, {"metric": "kl", "split": "validation", "rule": "touch", "batch": 2}),
     "HeadAttribution": (study.HeadAttribution, {"target": "greedy", "seed": 0, "batch": 2}),
     "HeadRoles": (study.HeadRoles, {"target": "greedy", "ablate": True, "seed": 0, "batch": 2}),
-    "Circuit": (study.Circuit, {"against": "image", "sizes": [5], "exact": 2, "graph": [["image", "answer"]]}),
+    "Circuit": (
+        study.Circuit,
+        {
+            "against": "mean", "n_images": 2, "sizes": [5], "exact": 2, "graph": [["image", "answer"]],
+            "executor": "transformers",
+        },
+    ),
     "LensSweep": (study.LensSweep, {"words": ["label"], "lens": "contextual", "rule": "touch", "seed": 0}),
     "ProbeSweep": (study.ProbeSweep, {"positions": ["last"], "target": "answer", "folds": 2, "penalty": 1.0}),
     "StatedBoxes": (

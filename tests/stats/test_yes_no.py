@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from interp.errors import StudyError
-from interp.stats import yes_no_marks
+from interp.stats import bootstrap_statistic, yes_no_change, yes_no_marks
 
 
 def marks(answers, truth, **options):
@@ -53,9 +53,38 @@ def test_long_answers_are_read_as_pope_reads_them():
     assert marks(said, ["yes", "no", "no", "yes"])["mean"]["neither"] == 1
 
 
+def test_changes_are_paired_differences_of_the_marks():
+    """Against scikit-learn's F1, and a bootstrap that computes F1 anew in each resampling."""
+    rng = np.random.default_rng(1)
+    truth = rng.random(200) < 0.5
+    first, last = (np.where(rng.random(200) < share, truth, ~truth) for share in (0.6, 0.8))
+    groups = [f"g{i % 40}" for i in range(200)]
+    texts = [["yes" if one else "no" for one in each] for each in (first, last, truth)]
+    found = yes_no_change(*texts, groups, n=4000).set_index("measure").loc["f1"]
+    assert [found.before, found.after] == pytest.approx([f1_score(truth, one) for one in (first, last)])
+
+    def gap(a, b, t):
+        return f1_score(t, b) - f1_score(t, a)
+
+    wanted = bootstrap_statistic(gap, [one.astype(float) for one in (first, last, truth)], groups, n=500)
+    assert found.difference == pytest.approx(wanted.mean)
+    assert [found.low, found.high] == pytest.approx([wanted.low, wanted.high], abs=0.03)
+    alone = marks(texts[1], texts[2], groups=groups).loc["f1"]
+    assert found.high - found.low < 2 * (alone.high - alone.low)
+    same = yes_no_change(texts[0], texts[0], texts[2], groups)
+    assert (same[["difference", "low", "high"]] == 0).all(axis=None)
+    silent = yes_no_change(["yes"], ["no"], ["yes"]).set_index("measure")
+    assert np.isnan(silent.loc["precision", "difference"])
+    assert np.isnan(silent.loc["accuracy", ["low", "high"]].astype(float)).all()
+
+
 def test_wrong_arguments_are_explained(unchecked):
     for make, said in (
         (lambda: yes_no_marks(["yes"], []), r"an answer to each question; got 1 answers and 0 truths"),
+        (
+            lambda: yes_no_change(["yes"], ["yes", "no"], ["yes"]),
+            r"an answer to each question; got 2 answers and 1 truths",
+        ),
         (lambda: yes_no_marks(["yes"], ["red"]), r'the truth of a question is "yes" or "no"; got \'red\''),
         (lambda: yes_no_marks(["yes"], ["yes"], rule="loose"), r'rule is "whole" or "pope"; got \'loose\''),
     ):

@@ -19,10 +19,10 @@ from interp.study.refinement.paired_result import PairedResult
 if TYPE_CHECKING:
     from interp.study.runs import GridCell
 
-__all__ = ["NOT_GIVEN", "averages", "by", "mean_of_strata", "pooled", "strata"]
+__all__ = ["NOT_GIVEN", "averages", "by", "mean_of_strata", "pooled", "strata", "stratum_of"]
 
 NOT_GIVEN = "not given"
-FIELDS = ("benchmark", "modality", "subject", "question_type", "kind")
+FIELDS = ("benchmark", "modality", "subject", "question_type", "kind", "negatives")
 """The fields of `meta` that divide samples, where samples have them."""
 MOST = 40
 """A field with more values names samples and does not divide them."""
@@ -43,7 +43,7 @@ def by(result: PairedResult, key: str, measure: str, level: float) -> pd.DataFra
     rows = []
     for cell in _divided(result, key):
         own = _measured(result, cell, measure)
-        own = own.assign(stratum=_strata(own, cell, key))
+        own = own.assign(stratum=stratum_of(own, cell, key))
         for value, part in own.groupby("stratum", sort=False):
             found = change(part, measure, level=level, seed=result.seed, marks=result.marks)
             if result.is_plain(cell):
@@ -76,7 +76,7 @@ def pooled(result: PairedResult, over: str, measure: str) -> list[tuple[dict[str
     for cell in _divided(result, over):
         own = _measured(result, cell, measure)
         data = cell.labels["data"]
-        stratum = data if over == "data" else _strata(own, cell, over)
+        stratum = data if over == "data" else stratum_of(own, cell, over)
         own = own.assign(stratum=stratum, group=data + ": " + own.group.astype(str))
         own = where(own, own.before.notna() & own.after.notna())
         lines.setdefault(tuple(cell.labels[axis] for axis in axes), []).append(own)
@@ -147,7 +147,7 @@ def _values(cell: GridCell, key: str) -> dict[int, str]:
     return {index: NOT_GIVEN if value is None else str(value) for index, value in enumerate(found)}
 
 
-def _strata(own: pd.DataFrame, cell: GridCell, key: str) -> list[str]:
+def stratum_of(own: pd.DataFrame, cell: GridCell, key: str) -> list[str]:
     """The value of a field for each row."""
     values = _values(cell, key)
     return [values[index] for index in own["index"].tolist()]

@@ -42,8 +42,10 @@ from interp.study.benchmark.texts import (
     PUBLISHED,
     ROWS,
     TERMS,
+    YES_NO,
     methods_text,
 )
+from interp.study.benchmark.yes_no_table import asks_yes_or_no
 from interp.study.dataframes import records, rows_of, where
 from interp.study.model_spec import is_organism
 from interp.study.refinement.tables import (
@@ -76,6 +78,7 @@ def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[Pa
     changed = any(cell.study.changes for cell in result.cells)
     body = [
         _rows(result, beside),
+        _yes_no(result),
         _changes(result, shown) if changed else "",
         *(_by(result, key, shown) for key in result.strata() if _scored(result)),
         _flipped(result),
@@ -129,6 +132,56 @@ def _rows(result: BenchmarkResult, beside: Sequence[PaperTable]) -> Markup:
     ]
     more = join(paragraph(PUBLISHED, kind="soft wide"), *published) if published else ""
     return section("Marks", own, _averages(result), more, intro=ROWS)
+
+
+def _yes_no(result: BenchmarkResult) -> Markup | str:
+    """POPE's marks, a line per cell and kind of absent label."""
+    if not asks_yes_or_no(result):
+        return ""
+    key = "negatives" if "negatives" in result.strata() else None
+    found = result.yes_no(key)
+    axes = varying(result.cells) or ["method"]
+    names = [*result.axes, *([] if key is None else [key])]
+    lines = []
+    for _, own in found.groupby(names, sort=False):
+        marks = {row["measure"]: row for row in records(own)}
+        first = marks["accuracy"]
+        lines.append(
+            [
+                " · ".join(str(first[axis]) for axis in axes),
+                *([] if key is None else [first[key]]),
+                first["n"],
+                *(
+                    percent_range(marks[name])
+                    for name in ("accuracy", "precision", "recall", "f1", "yes_ratio")
+                ),
+                number(100 * marks["neither"]["value"], 1),
+                bold(points({**marks["f1"], **_ends(marks["f1"])})),
+            ]
+        )
+    kinds = [] if key is None else ["absent labels"]
+    marks_in = (
+        "accuracy, %",
+        "precision, %",
+        "recall, %",
+        "F1, %",
+        "said yes, %",
+        "neither, %",
+        "F1, points",
+    )
+    return section("Yes or no", card(table(["", *kinds, "N", *marks_in], lines, "dense")), intro=YES_NO)
+
+
+def _ends(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"low": row["difference_low"], "high": row["difference_high"]}
+
+
+def percent_range(row: Mapping[str, Any]) -> str:
+    """“61.2 [55.0, 67.1]”; the value alone where groups are too few for an interval."""
+    value = number(100 * row["value"], 1)
+    if row["note"] or pd.isna(row["low"]):
+        return value
+    return f"{value} [{number(100 * row['low'], 1)}, {number(100 * row['high'], 1)}]"
 
 
 def _caveat(one: PaperTable) -> str:

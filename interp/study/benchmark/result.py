@@ -15,6 +15,7 @@ from interp.study.benchmark.answer_rows import answer_rows, left_out, rows_text
 from interp.study.benchmark.answer_scoring import gives_marks, label
 from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
+from interp.study.benchmark.yes_no_table import asks_yes_or_no, yes_no_table
 from interp.study.dataframes import rows_of, where
 from interp.study.fields import is_level
 from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
@@ -105,6 +106,29 @@ class BenchmarkResult(PairedResult):
         is_level("level", level)
         return averages(self, over, self._known(measure), weights, level)
 
+    def yes_no(self, by: str | None = None, *, level: float = 0.95) -> pd.DataFrame:
+        """POPE's marks of the yes-or-no questions, one row per (axes…[, field], measure).
+
+        Measures are those of `interp.stats.yes_no_marks`: accuracy, precision, recall, f1, yes_ratio and neither, with
+        "yes" as the positive class; an answer counts as yes or no only where it is the whole text. Columns: `value`
+        under the method or edits (of the model as it is where there are none) with `low` and `high`; `before`, of the
+        model as it is; `difference` (value − before) with the paired `difference_low` and `difference_high`; `n`
+        questions, `n_groups` and `note`. Intervals resample whole groups.
+
+        Args:
+            by: A field of `meta`, such as "negatives": rows for each of its values beside those of "all".
+            level: Coverage of the intervals.
+
+        Raises:
+            StudyError: No question has the answer yes or no.
+
+        Source: Li et al. 2023 (POPE, arXiv 2305.10355).
+        """
+        is_level("level", level)
+        if by is not None and not isinstance(by, str):
+            raise StudyError(f'by is a field of meta, such as "negatives"; got {by!r:.200}.')
+        return yes_no_table(self, by, level)
+
     def flips(self, measure: str | None = None) -> pd.DataFrame:
         """One row per sample whose mark changed: the axes, sample, group, question, answer, both texts and `flip`.
 
@@ -166,10 +190,15 @@ class BenchmarkResult(PairedResult):
         return answer_rows(self, over, self._known(measure))
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that `export` writes: "summary", "rows", "averages", "flips", "lengths", "by-…" and "groups"."""
+        """The tables that `export` writes: "summary", "rows", "averages", "flips", "lengths", "by-…" and "groups".
+
+        "yes-no" too, where every answer is yes or no.
+        """
         found = {"rows": self.rows(), "averages": self.averages(), "lengths": self.lengths()}
         if self.main in self.marks:
             found["flips"] = self.flips().drop(columns="index")
+        if asks_yes_or_no(self):
+            found["yes-no"] = self.yes_no("negatives" if "negatives" in self.strata() else None)
         return super().tables() | found | {f"by-{key}": self.by(key) for key in self.strata()}
 
     def table(self) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from interp.study.benchmark.result import BenchmarkResult
 
 __all__ = [
-    "AVERAGES", "BY", "FLIPPED", "LEAD", "LENGTHS", "METHODS", "PUBLISHED", "ROWS", "TERMS", "methods_text",
+    "AVERAGES", "BY", "FLIPPED", "LEAD", "LENGTHS", "METHODS", "PUBLISHED", "ROWS", "TERMS", "YES_NO", "methods_text",
 ]  # fmt: skip
 
 LEAD = Markup("""<b>{models}</b> on {samples}. What is shown is {scorer}, in percent.""")
@@ -30,6 +30,12 @@ became right, “−” answers that became wrong. Holm's p is that of the group
 s ×, passes × and tokens × are the cost divided by the plain model's."""
 BY = """The same, for the questions of each value. Holm's p is adjusted over this table. A value with few questions
 or groups has a wide interval, or none; the best of many values flatters."""
+YES_NO = """POPE's marks (arXiv 2305.10355), yes being the positive class: precision is how many of the answers yes
+are true, recall how many true ones were found. A share of yes far from one half, on as many questions of either answer,
+is a leaning. An answer that is neither counts as wrong and as not yes. Absent labels are drawn at random, are the most
+common ones (popular), or those that usually stand beside what is there (adversarial): a model that says yes to these
+alone answers from what goes together. Points of F1 are after − before, paired over groups. “No” is true only where the
+annotation names everything that is in the picture."""
 FLIPPED = """McNemar's exact test asks whether a fair coin would split the flips so unevenly; it treats questions as
 independent, so read the interval over groups where several share an image. Pictures are drawn with seed {seed} from
 each direction; the list holds all of them."""

@@ -25,6 +25,7 @@ LEAD = Markup("""Heads and MLPs of <b>{models}</b> as nodes, and how much of the
 edge between them carries: {n} samples ({data}). The reference is {against}.""")
 AGAINST = {
     "image": "what each node writes for the same question on another sample's image",
+    "mean": "what each node writes on average over {n_images} other images for the same question",
     "zero": "a head or an MLP that writes nothing",
 }
 TERMS = {
@@ -66,7 +67,8 @@ def write_page(result: CircuitResult, path: str | Path) -> Path:
         provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
     ]
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, data=data, n=result.n_samples, against=AGAINST[study.against])
+    against = AGAINST[study.against].format(n_images=study.n_images)
+    words = LEAD.format(models=models, data=data, n=result.n_samples, against=against)
     lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
     return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
 
@@ -94,5 +96,7 @@ def _failures(result: CircuitResult) -> str:
 
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
-    settings = f"{study.against}, {list(study.sizes)}, {study.exact}, {study.seed}"
-    return origin(cell.folder, [("prompt", as_json(study.prompt)), ("against, sizes, exact, seed", settings)])
+    against = f"mean over {study.n_images} images" if study.against == "mean" else study.against
+    settings = f"{against}, {list(study.sizes)}, {study.exact}, {study.seed}, {study.executor}"
+    what = "against, sizes, exact, seed, executor"
+    return origin(cell.folder, [("prompt", as_json(study.prompt)), (what, settings)])

@@ -57,11 +57,16 @@ class Circuit(Study[CircuitResult]):
         data: Samples with one image each, of two answers at least; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use). Its layers must be plain: stream +
             attention(norm) + MLP(norm).
-        against: The reference: "image", what a source writes for the other image (resample ablation), or "zero":
+        against: The reference: "image", what a source writes for the other image (resample ablation); "mean", what it
+            writes on average, token by token, for the question on `n_images` other images (mean ablation); or "zero":
             heads and MLPs write nothing, embeddings stay.
+        n_images: Other images that "mean" is over, the one that gives token b among them.
         sizes: Numbers of edges whose share is measured; those above the number of edges are left out.
         exact: How many edges are patched exactly in each sample.
         graph: Edges to keep, by name, the strongest first; None for each sample's own.
+        executor: What runs the decoder: "transformers", the model's own layers, or "transformer_lens", a bridge of
+            TransformerLens on the same weights, whose inputs are split by head (extra `lens`). The same numbers up to
+            rounding.
         prompt: How the question is put.
         seed: Of the order in which other images are tried, and of the bootstrap.
         batch: Part of the hash; samples run one by one.
@@ -70,13 +75,16 @@ class Circuit(Study[CircuitResult]):
         StudyError: No samples, or a value that makes no sense.
 
     Source: Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969), path patching; Syed
-    et al. 2023 (arXiv 2310.10348), edge attribution patching; Hanna et al. 2024 (arXiv 2403.17806) on faithfulness.
+    et al. 2023 (arXiv 2310.10348), edge attribution patching; Hanna et al. 2024 (arXiv 2403.17806) on faithfulness;
+    Wang et al. 2022 (arXiv 2211.00593) on mean ablation.
     """
 
-    against: str = field(default="image", validator=one_of("image", "zero"))
+    against: str = field(default="image", validator=one_of("image", "mean", "zero"))
+    n_images: int = field(default=8, validator=whole_number(2))
     sizes: tuple[int, ...] = field(default=(5, 10, 20, 40, 80, 160, 320, 640), converter=_sizes)
     exact: int = field(default=10, validator=whole_number(0))
     graph: tuple[tuple[str, str], ...] | None = field(default=None, converter=_graph)
+    executor: str = field(default="transformers", validator=one_of("transformers", "transformer_lens"))
 
     name = "circuit"
     title = "Circuit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from interp.run import Outcome
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.circuits.edge_graph import EdgeGraph
-from interp.tracing.circuits.edge_pass import EdgePass
+from interp.tracing.circuits.edge_pass import EdgePass, RunLayers
+from interp.tracing.circuits.lens_layers import lens_layers
 from interp.tracing.cost import Meter
+from interp.tracing.encoding.batch import Batch
 
 __all__ = ["CircuitTask"]
 
@@ -57,7 +60,12 @@ class CircuitTask(StudyTask):
         study = self.study
         graph = None if study.graph is None else [list(one) for one in study.graph]
         own = {"against": study.against, "sizes": list(study.sizes), "exact": study.exact, "graph": graph}
+        own |= {"n_images": study.n_images} if study.against == "mean" else {}
+        own["executor"] = study.executor
         return {**super().to_dict(), **own, "seed": study.seed, "tried": N_TRIED}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_run_layers"}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
         """One row per sample and number of edges; per sample and edge; per sample."""
@@ -135,18 +143,49 @@ class CircuitTask(StudyTask):
 
     def _pass(self, index: int, meter: Meter) -> tuple[int, EdgePass]:
         """The sample beside another image that changes what the model says, and the image's sample."""
-        sample, prompt = self.study.data[index], self.study.prompt
-        batch = self.mllm.encode([sample], prompt=prompt)
+        batch = self._asked(index, index)
         problem: InterpError | None = None
-        for lender in self._lenders(index):
+        lenders = self._lenders(index)
+        for lender in lenders[:N_TRIED]:
             try:
-                other = self.mllm.encode([_swapped(sample, self.study.data[lender])], prompt=prompt)
-                return lender, EdgePass.of(self.mllm, batch, other, self.study.against, meter)
+                other = self._asked(index, lender)
+                more = self._more(index, [one for one in lenders if one != lender], batch)
+                found = EdgePass.of(
+                    self.mllm, batch, other, self.study.against, meter, more=more, run_layers=self._run_layers
+                )
+                return lender, found
             except InterpError as error:
                 problem = error
         raise problem or SampleError(
             "a circuit needs another sample of one image, whose image the question is asked of. Give more samples."
         )
+
+    def _asked(self, index: int, lender: int) -> Batch:
+        """A sample's question, asked of another sample's image or its own."""
+        sample = self.study.data[index]
+        asked = sample if lender == index else _swapped(sample, self.study.data[lender])
+        return self.mllm.encode([asked], prompt=self.study.prompt)
+
+    def _more(self, index: int, lenders: list[int], batch: Batch) -> list[Batch]:
+        """Of "mean": the question on the first other images that give a prompt as long as the sample's own."""
+        found: list[Batch] = []
+        wanted = self.study.n_images - 1 if self.study.against == "mean" else 0
+        for lender in lenders:
+            if len(found) == wanted:
+                break
+            asked = self._asked(index, lender)
+            if asked.tokens[0].length == batch.tokens[0].length:
+                found.append(asked)
+        if len(found) < wanted:
+            raise SampleError(
+                f"a mean over {wanted + 1} other images needs as many that give a prompt of the same length; got "
+                f"{len(found) + 1}. Give more samples, images of one size, or a smaller n_images."
+            )
+        return found
+
+    @cached_property
+    def _run_layers(self) -> RunLayers | None:
+        return lens_layers(self.mllm) if self.study.executor == "transformer_lens" else None
 
     def _lenders(self, index: int) -> list[int]:
         """Samples of other pictures, in the order in which they are tried: first the same question's."""
@@ -160,11 +199,10 @@ class CircuitTask(StudyTask):
             return []
         drawn = np.random.default_rng([self.study.seed, index]).permutation(len(able))
         own = data[index]
-        unlike = sorted(
+        return sorted(
             (able[i] for i in drawn),
             key=lambda i: (data[i].question != own.question, data[i].answer == own.answer),
         )
-        return unlike[:N_TRIED]
 
 
 def _single(sample: Sample) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import StudyError
+from interp.inputs.argument_checks import check_bool
 from interp.stats import population_note
 from interp.study.dataframes import below, where
 from interp.study.fields import is_level, whole_number
@@ -106,7 +107,8 @@ class HeadTable(GridResult):
             lowest: Take the lowest instead.
 
         Raises:
-            StudyError: Another measure, several cells, or fewer than k heads with a mean.
+            StudyError: Another measure, several cells, a `lowest` that is no truth value, or fewer than k heads with a
+                mean.
         """
         if len(self.cells) > 1:
             raise StudyError(
@@ -115,6 +117,7 @@ class HeadTable(GridResult):
         if not isinstance(measure, str) or measure not in self.measures:
             raise StudyError(f"measure is one of {', '.join(self.measures)}; got {measure!r}.")
         whole_number(1)("k", k)
+        check_bool("lowest", lowest, StudyError)
         known = where(self.heads, self.heads[measure].notna())
         if len(known) < k:
             raise StudyError(

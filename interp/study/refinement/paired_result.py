@@ -12,6 +12,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from interp.errors import StudyError
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
@@ -280,8 +281,13 @@ class PairedResult(GridResult):
         """One row per cell with fewer than 20 groups and group: mean before, mean after and their number of samples.
 
         What to read where groups are too few for an interval. `measure` is by default the first of `measure_names`.
+
+        Raises:
+            StudyError: A measure that there is none of.
         """
         measure = self.main if measure is None else measure
+        if not isinstance(measure, str) or measure not in {*self.measure_names, *self.pairs.measure}:
+            raise StudyError(f"measure is one of {', '.join(self.measure_names)}; got {measure!r:.200}.")
         parts = []
         for cell in self.cells:
             own = rows_of(self.pairs, cell.labels)

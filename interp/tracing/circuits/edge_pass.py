@@ -7,10 +7,10 @@ and the gradient at 1 is edge attribution patching.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.tracing.circuits.edge_graph import EdgeGraph
+from interp.tracing.circuits.edge_stream import EdgeStream
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.gradients import differentiable, recording
@@ -26,21 +27,27 @@ from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["EdgePass", "Reference"]
+__all__ = ["EdgePass", "PlainPass", "Reference", "RunLayers", "check_layers"]
 
-Reference = Literal["image", "zero"]
+Reference = Literal["image", "mean", "zero"]
 PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 GAP = 1e-3
 """How far the sum of the nodes may be from the model's own logits, as a share of the largest."""
 
 
 @dataclass(eq=False)
-class _Seen:
-    """What a plain pass shows: what enters the first layer, and how each layer's attention was called."""
+class PlainPass:
+    """A sample's plain pass: what enters the first layer, how each layer's attention was called, the last logits."""
 
+    batch: Batch
     embedding: Tensor = field(default_factory=lambda: torch.empty(0))
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+RunLayers: TypeAlias = Callable[[WrappedModel, PlainPass, EdgeStream], Float[Tensor, " token_id"]]
+"""Runs the decoder on what an `EdgeStream` lets each receiver read, writes what sources give, and returns the logits
+after the last token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,39 +61,50 @@ class EdgePass:
         reference: What each source writes in the reference, (source, row, hidden), float32.
         image: Which rows are image tokens.
         answers: Two token ids; the pass's value is log p of the first less log p of the second.
+        run_layers: What runs the decoder.
     """
 
     mllm: WrappedModel
     graph: EdgeGraph
-    seen: _Seen
+    seen: PlainPass
     reference: Float[Tensor, "source row hidden"]
     image: Tensor
     answers: tuple[int, int]
+    run_layers: RunLayers
 
     @classmethod
-    def of(cls, mllm: WrappedModel, batch: Batch, other: Batch, against: Reference, meter: Meter) -> EdgePass:
+    def of(
+        cls,
+        mllm: WrappedModel,
+        batch: Batch,
+        other: Batch,
+        against: Reference,
+        meter: Meter,
+        *,
+        more: Sequence[Batch] = (),
+        run_layers: RunLayers | None = None,
+    ) -> EdgePass:
         """The pass of a sample, and its reference.
 
         Args:
             mllm: The model.
             batch: The sample, encoded alone.
             other: The same question on another image, encoded alone.
-            against: "image": every source's reference is what it writes for `other`. "zero": heads and MLPs write
-                nothing, and the embeddings are the sample's own.
+            against: "image": every source's reference is what it writes for `other`. "mean": the mean, token by token,
+                of what it writes for `other` and `more`. "zero": heads and MLPs write nothing, and the embeddings are
+                the sample's own.
             meter: Counts the passes.
+            more: Of "mean": the same question on further images, each encoded alone.
+            run_layers: What runs the decoder; by default transformers' own layers.
 
         Raises:
-            ModelError: Prompts of two lengths, one answer for both images, or a model whose layers are not
+            ModelError: Prompts of several lengths, one answer for both images, or a model whose layers are not
                 "stream + attention(norm) + MLP(norm)".
         """
         check_layers(mllm)
         own, its = _seen(mllm, batch, meter), _seen(mllm, other, meter)
-        if own.embedding.shape != its.embedding.shape:
-            raise ModelError(
-                f"both images must give prompts of one length; got {own.embedding.shape[1]} and "
-                f"{its.embedding.shape[1]} tokens. Give images of one size."
-            )
-        answers = tuple(int(one.logits.argmax()) for one in (own, its))
+        _check_length(own, its)
+        answers = (int(own.logits.argmax()), int(its.logits.argmax()))
         if answers[0] == answers[1]:
             raise ModelError(
                 "the model answers alike on both images, so that there is no difference for edges to carry. Borrow "
@@ -96,18 +114,29 @@ class EdgePass:
         image = torch.tensor(batch.tokens[0].image.tolist()).to(own.embedding.device)
         shape = (len(graph.sources), *own.embedding.shape[1:])
         nothing = own.embedding.new_zeros(shape, dtype=torch.float32)
-        found = cls(mllm, graph, own, nothing, image, (answers[0], answers[1]))
-        if against == "zero":
-            found.reference[:2] = found._embeddings(own.embedding)
-        else:
-            there = cls(mllm, graph, its, nothing, image, found.answers)
-            with torch.no_grad():
-                logits, writes = there._run(there.ones)
-            _check_sum(logits, its.logits)
-            found = cls(mllm, graph, own, writes, image, found.answers)
+        found = cls(mllm, graph, own, nothing, image, answers, run_layers or own_layers)
+        there = [its, *(_seen(mllm, one, meter) for one in more if against == "mean")]
+        for one in there:
+            _check_length(own, one)
         with torch.no_grad():
+            found = replace(found, reference=found._reference(against, there))
             _check_sum(found._run(found.ones)[0], own.logits)
         return found
+
+    def _reference(
+        self, against: Reference, there: Sequence[PlainPass]
+    ) -> Float[Tensor, "source row hidden"]:
+        """What each source writes in the reference."""
+        if against == "zero":
+            found = self.reference.clone()
+            found[:2] = self._embeddings(self.seen.embedding)
+            return found
+        total = torch.zeros_like(self.reference)
+        for one in there:
+            logits, writes = replace(self, seen=one)._run(self.ones)
+            _check_sum(logits, one.logits)
+            total += writes
+        return total / len(there)
 
     @cached_property
     def ones(self) -> Float[Tensor, "source receiver"]:
@@ -171,46 +200,39 @@ class EdgePass:
 
     def _run(self, weights: Tensor) -> tuple[Float[Tensor, " token_id"], Float[Tensor, "source row hidden"]]:
         """The last row's logits, and what every source wrote."""
-        graph = self.graph
-        layers: list[Any] = list(self.mllm.adapter.layers(self.mllm.hf))
-        writes = [*self._embeddings(self.seen.embedding)]
-        constant = torch.zeros_like(writes[0][:1])
-        n_heads = graph.n_heads
+        stream = EdgeStream(self.graph, self._embeddings(self.seen.embedding), self.reference, weights)
+        logits = self.run_layers(self.mllm, self.seen, stream)
+        return logits, stream.written
 
-        def read(first: int, n: int) -> Float[Tensor, "receiver row hidden"]:
-            now = torch.stack(writes) - self.reference[: len(writes)]
-            own = weights[: len(writes), first : first + n]
-            base = self.reference[: len(writes)].sum(dim=0) + constant
-            return torch.einsum("sv,srh->vrh", own, now) + base
 
-        for i, layer in enumerate(layers):
-            first = i * (n_heads + 1)
-            heads, bias = self._heads(layer, read(first, n_heads), self.seen.calls[i])
-            writes += list(heads)
-            constant = constant + bias
-            given = read(first + n_heads, 1).to(self.mllm.dtype)
-            writes.append(layer.mlp(layer.post_attention_layernorm(given))[0].float())
-        last = read(len(graph.receivers) - 1, 1)[:, -1:].to(self.mllm.dtype)
-        head = self.mllm.hf.get_output_embeddings()
-        return head(_final_norm(self.mllm)(last))[0, 0], torch.stack(writes)
+def own_layers(mllm: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
+    """Runs transformers' own layers on what each receiver reads: a `RunLayers`."""
+    layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
+    for i, layer in enumerate(layers):
+        stream.write_heads(*_heads(layer, stream.heads_read(i).to(mllm.dtype), seen.calls[i]))
+        given = stream.mlp_reads(i)[None].to(mllm.dtype)
+        stream.write_mlp(layer.mlp(layer.post_attention_layernorm(given))[0])
+    last = stream.answer_reads()[None, -1:].to(mllm.dtype)
+    return mllm.hf.get_output_embeddings()(_final_norm(mllm)(last))[0, 0]
 
-    def _heads(
-        self, layer: Any, given: Float[Tensor, "head row hidden"], call: Mapping[str, Any]
-    ) -> tuple[Float[Tensor, "head row hidden"], Tensor | float]:
-        """What each head of a layer writes, each from its own copy of the stream; and the layer's bias."""
-        outputs: list[Tensor] = []
-        module = layer.self_attn
-        handle = module.o_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
-        try:
-            module(hidden_states=layer.input_layernorm(given.to(self.mllm.dtype)), **call)
-        finally:
-            handle.remove()
-        n = self.graph.n_heads
-        split = outputs[0].unflatten(-1, (n, -1))  # copy, row, head, dim
-        own = split[torch.arange(n), :, torch.arange(n)].float()
-        weight = module.o_proj.weight.float().unflatten(1, (n, -1))  # hidden, head, dim
-        bias = 0.0 if module.o_proj.bias is None else module.o_proj.bias.float()
-        return torch.einsum("nrd,hnd->nrh", own, weight), bias
+
+def _heads(
+    layer: Any, given: Float[Tensor, "head row hidden"], call: Mapping[str, Any]
+) -> tuple[Float[Tensor, "head row hidden"], Tensor | float]:
+    """What each head of a layer writes, each from its own copy of the stream; and the layer's bias."""
+    outputs: list[Tensor] = []
+    module = layer.self_attn
+    handle = module.o_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
+    try:
+        module(hidden_states=layer.input_layernorm(given), **call)
+    finally:
+        handle.remove()
+    n = len(given)
+    split = outputs[0].unflatten(-1, (n, -1))  # copy, row, head, dim
+    own = split[torch.arange(n), :, torch.arange(n)].float()
+    weight = module.o_proj.weight.float().unflatten(1, (n, -1))  # hidden, head, dim
+    bias = 0.0 if module.o_proj.bias is None else module.o_proj.bias.float()
+    return torch.einsum("nrd,hnd->nrh", own, weight), bias
 
 
 def check_layers(mllm: WrappedModel) -> None:
@@ -241,9 +263,18 @@ def _final_norm(mllm: WrappedModel) -> Any:
     return getattr(decoder, "norm", None) or decoder.model.norm
 
 
-def _seen(mllm: WrappedModel, batch: Batch, meter: Meter) -> _Seen:
+def _check_length(own: PlainPass, its: PlainPass) -> None:
+    lengths = own.embedding.shape[1], its.embedding.shape[1]
+    if lengths[0] != lengths[1]:
+        raise ModelError(
+            f"both images must give prompts of one length; got {lengths[0]} and {lengths[1]} tokens. Give images of "
+            "one size."
+        )
+
+
+def _seen(mllm: WrappedModel, batch: Batch, meter: Meter) -> PlainPass:
     """A plain pass, watched."""
-    seen, handles = _Seen(), []
+    seen, handles = PlainPass(batch), []
     layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
 
     def enters(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:

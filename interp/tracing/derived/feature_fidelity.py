@@ -1,4 +1,4 @@
-"""How well features stand for the residual stream that they were made from."""
+"""How well features stand for the residual stream, or for the MLP, that they describe."""
 
 from __future__ import annotations
 
@@ -63,14 +63,15 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureFidelity:
-    """How well features stand for the stream. Made by `Features.fidelity`.
+    """How well features stand for the stream, or for the MLP's output. Made by `Features.fidelity`.
 
     Attributes:
         samples: One row per sample: sample, group, n_positions, explained_variance (about the sample's own mean), l0,
             plain and reconstructed (log p of the target, nats, without and with the stream replaced), change
             (reconstructed − plain; below 0: the answer lost probability).
         explained_variance: 1 − Σ|h − ĥ|² / Σ|h − mean h|² over all positions of all samples. 1 is exact, 0 is as good
-            as the mean stream at every position, below 0 is worse. A few positions of huge norm, such as the first
+            as the mean stream at every position, below 0 is worse. 1 less it is the fraction of variance unexplained,
+            FVU, as transcoders are reported. A few positions of huge norm, such as the first
             token of many models, can decide it alone.
         l0: The mean number of active features at a position.
         change: The mean of the samples' change. Near 0 says that what the features leave out does not matter to this

@@ -1,10 +1,10 @@
-"""Features of a sparse autoencoder: loaded, read on samples, and measured against the stream they describe."""
+"""Features of sparse autoencoders and transcoders: loaded, read on samples, and measured against what they describe."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from interp.inputs.sample_list import as_samples
 from interp.tracing.derived.feature_activations import FeatureActivations
 from interp.tracing.derived.feature_fidelity import FeatureFidelity, Sums
 from interp.tracing.passes.micro_batches import BATCH_SIZE
-from interp.tracing.reads import Residual
+from interp.tracing.reads import MLP, Read, Residual
 from interp.tracing.site import Selector
 from interp.tracing.sparse_coding.coder import SparseCoder
 from interp.tracing.sparse_coding.coder_files import coder_fields
@@ -44,6 +44,10 @@ class Features(SparseCoder):
         topk: a = z where z is among the k largest of the position, else 0; below 0 it is 0 if `rectified`
         gated: a = max((h′ − …) @ encoder · exp(log_scale) + encoder_bias, 0) where (h′ − …) @ encoder + gate_bias > 0
 
+    A transcoder (`site="mlp"`) stands for an MLP instead: it reads h, the input of the layer's MLP after the norm
+    before it, and writes what the layer adds to the stream: MLP(h) ≈ Σ_f a_f·d_f + b [+ h @ skip]. It is read, clamped
+    and ablated like an autoencoder; edits change what the MLP adds.
+
     A feature is a direction that the autoencoder found useful for reconstruction, on the data it was trained on. That
     it is active on an image token does not show that the model uses it: clamp or ablate it (`interp.ClampFeature`,
     `interp.AblateFeature`) and look at the answer. Features trained on text alone may reconstruct image tokens badly:
@@ -54,7 +58,7 @@ class Features(SparseCoder):
         encoder_bias: (feature,).
         decoder: (feature, hidden).
         decoder_bias: (hidden,), b.
-        layer: The decoder layer after which the stream is read, 0-based.
+        layer: The decoder layer after which the stream is read, or whose MLP it is, 0-based.
         activation: "relu", "jumprelu", "topk" or "gated".
         threshold: (feature,), of "jumprelu".
         k: How many features are active at once, of "topk".
@@ -64,13 +68,16 @@ class Features(SparseCoder):
         rectified: Of "topk": whether values below 0 among the k largest become 0.
         scaling: "none"; "constant_norm": each position is scaled to the norm √hidden; "layer_norm": to mean 0 and
             standard deviation 1. Decoding undoes it.
+        site: "residual", or "mlp" for a transcoder.
+        skip: (hidden, hidden), of a transcoder with a linear path beside its features; None for none.
         name: What it is called, for people.
 
     Raises:
         ModelError: Weights of shapes that do not fit, or that are not finite; an activation without what it needs.
 
     Source: Bricken et al. 2023 (ReLU), Rajamanoharan et al. 2024 (gated, arXiv 2404.16014; JumpReLU, arXiv 2407.14435),
-    Gao et al. 2024 (top-k, arXiv 2406.04093).
+    Gao et al. 2024 (top-k, arXiv 2406.04093); Dunefsky et al. 2024 (transcoders, arXiv 2406.11944), Paulo et al. 2025
+    (skip, arXiv 2501.18823).
     """
 
     def read(
@@ -100,8 +107,8 @@ class Features(SparseCoder):
         """
         given = as_samples(samples)
         found = self._streams(mllm, given, positions, prompt, batch_size, progress)
-        sparse = tuple(self._sparse(mllm, one.residual) for one in found)
-        places = tuple(np.asarray(one.residual["position"].values) for one in found)
+        sparse = tuple(self._sparse(mllm, one.reads[0]) for one in found)
+        places = tuple(np.asarray(one.reads[0]["position"].values) for one in found)
         return FeatureActivations(sparse, places, found.tokens, tuple(given), found.cost, str(self))
 
     def fidelity(
@@ -115,7 +122,9 @@ class Features(SparseCoder):
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> FeatureFidelity:
-        """How well the features stand for the stream: explained variance, L0, and the answer without the rest.
+        """How well the features stand for the stream or the MLP: explained variance, L0, the answer without the rest.
+
+        Of a transcoder, the explained variance is of the MLP's output, from its input.
 
         Cost: one trace and two scores of the target.
 
@@ -134,7 +143,7 @@ class Features(SparseCoder):
         found = self._streams(mllm, given, positions, prompt, batch_size, progress)
         sums, active = [], np.zeros(self.n_features, bool)
         for one in found:
-            stream = _flat(one.residual)
+            stream, written = _flat(one.reads[0]), _flat(one.reads[-1])
             parts = []
             for rows in _pieces(len(stream), self.n_features):
                 own = torch.from_numpy(stream[rows]).to(mllm.device)
@@ -142,7 +151,7 @@ class Features(SparseCoder):
                 rebuilt = self.decode(activations, own)
                 on = activations != 0
                 active |= on.any(dim=0).cpu().numpy()
-                parts.append(Sums.of(stream[rows], rebuilt.cpu().numpy(), int(on.sum())))
+                parts.append(Sums.of(written[rows], rebuilt.cpu().numpy(), int(on.sum())))
             sums.append(sum(parts, Sums.none()))
         how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
         plain, rebuilt = (
@@ -152,6 +161,18 @@ class Features(SparseCoder):
         return FeatureFidelity.of(
             given, sums, plain.values, rebuilt.values, int((~active).sum()), self.n_features
         )
+
+    def reads(self, positions: Selector | Sequence[Selector] = "image") -> list[Read]:
+        """The reads of what the features are made from, first, and of what they stand for, last (for `Mllm.trace`).
+
+        Of an autoencoder both are the stream after its layer, read once; of a transcoder the MLP's input and output.
+
+        Raises:
+            SiteError: Positions that are none.
+        """
+        if self.site == "residual":
+            return [Residual([self.layer], positions)]
+        return [MLP([self.layer], positions, side) for side in ("input", "output")]
 
     def _streams(
         self,
@@ -166,7 +187,7 @@ class Features(SparseCoder):
             raise ModelError(
                 f"features are read on a model of interp.load or interp.wrap; got {mllm!r:.100}."
             )
-        reads = [Residual([self.layer], positions)]
+        reads: list[Read] = self.reads(positions)
         return trace(mllm, samples, prompt, reads=reads, batch_size=size, progress=bar)
 
     def _sparse(self, mllm: WrappedModel, residual: xr.DataArray) -> csr_array:
@@ -184,11 +205,15 @@ class Features(SparseCoder):
 
 
 def load_features(
-    path: str | os.PathLike[str], *, layer: int | None = None, k: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    layer: int | None = None,
+    k: int | None = None,
+    site: Literal["mlp"] | None = None,
 ) -> Features:
     """The features in a file or folder on this machine. Nothing is downloaded, and no pickle is opened.
 
-    Two layouts are known:
+    Four layouts are known:
 
     - SAELens: a folder with `cfg.json` and `sae_weights.safetensors` (or `model.safetensors`), of the architectures
       standard, jumprelu, topk and gated, of a residual site ("blocks.N.hook_resid_post", which is layer N;
@@ -197,19 +222,32 @@ def load_features(
       is published as `layerN.sae.pt`, a pickle; the error for such a file says how to write its tensors as
       safetensors. N and, from "L0_50" in the folder's name, k are read off the path.
 
-    Transcoders and features of other sites (heads, MLPs) are refused.
+    - Gemma Scope 2: a folder with `config.json` and `params.safetensors` (w_enc, w_dec, b_enc, b_dec, threshold), of
+      type "sae" after a layer ("model.layers.N.output") or of type "transcoder", with or without
+      affine_skip_connection.
+    - circuit-tracer: `layer_N.safetensors` of a transcoder (W_enc (feature, hidden), W_dec, b_enc, b_dec, W_skip,
+      activation_function.threshold), with `config.yaml` beside it.
+
+    SAELens' folders may hold transcoders too (transcoder, skip_transcoder, jumprelu_transcoder,
+    jumprelu_skip_transcoder). A transcoder must be of an MLP, from its input after the norm ("blocks.N.mlp.hook_in",
+    "model.layers.N.pre_feedforward_layernorm.output") to what it adds ("blocks.N.hook_mlp_out"). "ln2.hook_normalized"
+    is before the norm's gain where the gain was not folded into the weights, and "hook_resid_mid" before the norm: such
+    files are refused, unless `site="mlp"` says that theirs is the MLP's input. Features of other sites (heads) and
+    transcoders across layers are refused.
 
     Args:
         path: The folder, or one .safetensors file.
         layer: The layer, where the files do not say it, or say it wrongly.
         k: How many features of a top-k autoencoder are active at once, where the files do not say it.
+        site: "mlp" where the files hold a transcoder of an MLP from its input after the norm, and do not say so.
 
     Raises:
         ModelError: No such files; files that are damaged, of another kind or another site; no layer or k.
 
-    Source: the layout and arithmetic of SAELens 6 (sae_lens/saes, MIT), and the model cards of Qwen-Scope.
+    Source: the layout and arithmetic of SAELens 6 (sae_lens/saes, MIT) and of circuit-tracer
+    (circuit_tracer/transcoder, MIT), and the model cards of Qwen-Scope and Gemma Scope 2.
     """
-    return Features(**coder_fields(path, layer, k))
+    return Features(**coder_fields(path, layer, k, site))
 
 
 def _flat(residual: xr.DataArray) -> np.ndarray:

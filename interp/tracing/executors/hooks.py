@@ -167,13 +167,14 @@ class Installation:
         work: Mapping[int, Any],
         streams: Mapping[int, Callable[[Any], Any]] | None = None,
         routing: Mapping[int, Any] | None = None,
+        mlps: Mapping[int, Any] | None = None,
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
         Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta.tap`). `routing`
-        is for what their routers return (`interp.tracing.layers.experts.RouterWork`). Other layers do nothing but
-        their own attention. Meanwhile the model is in evaluation mode, and what was compiled of it runs as it is
-        written.
+        is for what their routers return (`interp.tracing.layers.experts.RouterWork`), `mlps` for their MLPs
+        (`interp.tracing.layers.mlp.MLPWork`). Other layers do nothing but their own attention. Meanwhile the model is
+        in evaluation mode, and what was compiled of it runs as it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.
@@ -194,6 +195,9 @@ class Installation:
             for layer, one in (routing or {}).items():
                 router = self.layers[layer].get_submodule(one.path)
                 stack.callback(router.register_forward_hook(_on_output(one)).remove)
+            for layer, one in (mlps or {}).items():
+                for hook in _at_mlp(self.layers[layer], one):
+                    stack.callback(hook.remove)
             yield
 
     def remove(self) -> Any:
@@ -258,6 +262,20 @@ def as_written(hf: nn.Module) -> Iterator[None]:
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
     """A forward hook that puts what the function returns in the place of a module's output."""
     return lambda module, arguments, output: function(output)
+
+
+def _at_mlp(layer: Any, work: Any) -> list[Any]:
+    """Hooks that put what an `MLPWork` returns in the place of an MLP's output."""
+    given: list[Any] = []
+
+    def entering(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given[:] = arguments or list(named.values())
+
+    def leaving(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+        return work(given[0], output)
+
+    into = layer.mlp.register_forward_pre_hook(entering, with_kwargs=True)
+    return [into, layer.get_submodule(work.path).register_forward_hook(leaving)]
 
 
 def _own_configs(hf: nn.Module) -> list[tuple[Any, PreTrainedConfig]]:

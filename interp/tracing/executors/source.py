@@ -20,6 +20,7 @@ from interp.tracing.attention.delta_work import DeltaWork, Rule, rule_name, rule
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.layers.experts import RouterWork
+from interp.tracing.layers.mlp import MLPWork
 from interp.tracing.layers.residual import StreamWork
 
 __all__ = ["as_unified", "attention_call", "call_at", "carry_out_attention", "source_pass"]
@@ -36,6 +37,7 @@ def source_pass(
     work: Mapping[int, LayerWork | DeltaWork],
     streams: Mapping[int, StreamWork],
     routing: Mapping[int, RouterWork],
+    mlps: Mapping[int, MLPWork],
     one_pass: Callable[[], Tensor],
     tower: Sequence[tuple[Any, Finishing]] = (),
 ) -> Float[Tensor, "sample position token_id"]:
@@ -47,6 +49,7 @@ def source_pass(
         work: what to do in the attention of which layer.
         streams: what to do with the output of which layer.
         routing: what to do with what the router of which layer returns.
+        mlps: what to do at the MLP of which layer.
         one_pass: runs the model and hands its result through the collector.
         tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what
             to do with its output; empty where nothing is.
@@ -60,7 +63,7 @@ def source_pass(
     # nnsight wants an input; `one_pass` has its own, which need not be rows of tokens
     with nn.trace(torch.zeros(1), fn=lambda _: one_pass()):
         carry_out_tower(seen)
-        for i in sorted({*calls, *routing, *streams}):
+        for i in sorted({*calls, *routing, *mlps, *streams}):
             own = work.get(i)
             if isinstance(own, DeltaWork):
                 carry_out_delta(calls[i], known[i], own)
@@ -69,6 +72,8 @@ def source_pass(
                 carry_out_attention(calls[i], positional, kwargs, own)
             if i in routing:
                 routing[i](router_output(layers[i], routing[i]))
+            if i in mlps:
+                carry_out_mlp(layers[i], mlps[i])
             if i in streams:
                 entering = layers[i].output
                 leaving = streams[i](entering)
@@ -94,6 +99,15 @@ def carry_out_tower(calls: Sequence[tuple[Any, Finishing]]) -> None:
 def router_output(layer: Any, work: RouterWork) -> Any:
     """What the router of a layer returned, by nnsight's view of the layer, inside a trace."""
     return reduce(getattr, work.path.split("."), layer).output
+
+
+def carry_out_mlp(layer: Any, work: MLPWork) -> None:
+    """Carries out work at a layer's MLP by nnsight's view of the layer, inside a trace."""
+    given, view = layer.mlp.input, getattr(layer, work.path)
+    output = view.output
+    changed = work(given, output)
+    if changed is not output:
+        view.output = changed
 
 
 def carry_out_attention(

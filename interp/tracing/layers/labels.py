@@ -252,7 +252,7 @@ def _labelled_stream(
         values, dims = values[0], dims[1:]
     if selection.name == "experts":
         return _labelled_routing(values, dims, along, positions, tokens)
-    return _array(values, dims, along, "residual")
+    return _array(values, dims, along, selection.name)
 
 
 def _labelled_routing(

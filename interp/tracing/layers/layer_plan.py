@@ -37,7 +37,7 @@ from interp.tracing.layers.request import (
 )
 from interp.tracing.layers.visibility import Visibility
 from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, vision_selection
-from interp.tracing.reads import Experts, Read, Residual, Rows
+from interp.tracing.reads import MLP, Experts, Read, Residual, Rows
 from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 
@@ -109,7 +109,7 @@ def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places
 def _selection(
     read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
 ) -> Selection | StreamSelection:
-    if not isinstance(read, Rows | Residual | Experts):
+    if not isinstance(read, Rows | Residual | MLP | Experts):
         write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
         raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
     site = read.site
@@ -138,6 +138,8 @@ def _selection(
         return StreamSelection(read.layers_of(routed), queries, decodes, "experts", stage)
     if isinstance(read, Residual):
         return StreamSelection(decoder.stream(site), queries, decodes, stage=stage)
+    if isinstance(read, MLP):
+        return StreamSelection(decoder.stream(site), queries, decodes, f"mlp_{read.side}", stage)
     return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind, stage)
 
 
@@ -195,9 +197,9 @@ def _stream_edit(
     if isinstance(edit, AddResidual):
         return _added(edit, tokens, decoder)
     (layer,) = decoder.stream(edit.site)
-    return StreamChange(
-        _in_prompt(edit, tokens), edit.steps != "prefill", layer, edit.on, edit.features.n_hidden
-    )
+    name = "mlp_output" if edit.features.site == "mlp" else "residual"
+    decodes, n_hidden = edit.steps != "prefill", edit.features.n_hidden
+    return StreamChange(_in_prompt(edit, tokens), decodes, layer, edit.on, n_hidden, name)
 
 
 def _in_prompt(edit: AddResidual | FeatureEdit, tokens: Sequence[TokenMap]) -> Places:

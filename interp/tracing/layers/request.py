@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -70,9 +70,9 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class StreamSelection:
-    """What one `Residual` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
+    """What one `Residual`, `MLP` or `Experts` covers: layers in the order given, each sample's positions in the prompt.
 
-    `name` is the array's: "residual" or "experts".
+    `name` is the array's: "residual", "mlp_input", "mlp_output" or "experts".
     """
 
     layers: tuple[int, ...]
@@ -132,6 +132,7 @@ class StreamPatch:
     decodes: bool
     values: tuple[LayerValues, ...]
     adds: bool = False
+    name: ClassVar[str] = "residual"
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -141,21 +142,23 @@ class StreamPatch:
 
 @dataclass(frozen=True, eq=False)
 class StreamChange:
-    """What one edit through features changes: the stream after a layer, as a function of itself.
+    """What one edit through features changes: the stream after a layer, or what its MLP adds, as a function of itself.
 
     Attributes:
         queries: each sample's positions in the prompt.
         decodes: whether each generated token is changed too.
         layer: the layer.
-        change: the new stream of some positions, (cell, hidden), from theirs.
+        change: the new values of some positions, (cell, hidden), from theirs; at an MLP, from its input there too.
         n_hidden: how many values a position must have.
+        name: "residual", or "mlp_output".
     """
 
     queries: Places
     decodes: bool
     layer: int
-    change: Callable[[Float[Tensor, "cell hidden"]], Float[Tensor, "cell hidden"]]
+    change: Callable[..., Float[Tensor, "cell hidden"]]
     n_hidden: int
+    name: str = "residual"
 
     @property
     def layers(self) -> tuple[int, ...]:

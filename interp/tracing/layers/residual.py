@@ -87,18 +87,22 @@ class StreamMap:
 
     samples: Int[Tensor, " cell"]
     rows: Int[Tensor, " cell"]
-    change: Callable[[Float[Tensor, "cell hidden"]], Float[Tensor, "cell hidden"]]
+    change: Callable[..., Float[Tensor, "cell hidden"]]
     n_hidden: int
 
     def __call__(
-        self, hidden: Float[Tensor, "sample row hidden"], step: int
+        self,
+        hidden: Float[Tensor, "sample row hidden"],
+        step: int,
+        given: Float[Tensor, "sample row hidden"] | None = None,
     ) -> Float[Tensor, "sample row hidden"]:
-        """The stream with the function's values in the place of those rows."""
+        """The stream with the function's values in the place of those rows; at an MLP, of its input `given` too."""
         del step
         _check_width(self.n_hidden, hidden, "the features of the edit are of")
         at = (self.samples, self.rows)
         hidden = hidden.clone()
-        hidden[at] = self.change(hidden[at]).to(hidden)
+        read = () if given is None else (given[at],)
+        hidden[at] = self.change(hidden[at], *read).to(hidden)
         return hidden
 
 
@@ -164,13 +168,13 @@ class StreamWork:
 def make_stream_plan(
     request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
 ) -> StreamPlan:
-    """The plan of a request's reads and patches of the stream, or of its reads of another `name` (see `experts`).
+    """The plan of a request's reads and patches of the stream, or of those of another `name` (see `experts`, `mlp`).
 
     Args:
         request: the request.
         layout: where positions lie in the pass.
         devices: those of the layers.
-        name: the name of the reads.
+        name: the name of the reads and patches.
     """
 
     def in_prompt(sample: int, part: StreamSelection | Changed) -> Int[np.ndarray, " row"]:
@@ -182,7 +186,7 @@ def make_stream_plan(
     streams = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]
     reads = [(n, one) for n, one in streams if one.name == name]
     before = [(n, one) for n, one in reads if any(len(q) for q in one.queries)]
-    patches = request.patches if name == "residual" else ()
+    patches = [one for one in request.patches if one.name == name]
     patched = [one for one in patches if any(len(q) for q in one.queries)]
     return StreamPlan(
         _layers(before, patched, in_prompt, layout.n_samples, devices),

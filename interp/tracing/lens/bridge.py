@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from interp.errors import ModelError
@@ -69,12 +69,17 @@ VISION = ("vision_encoder", "vision_projector")
 """TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""
 
 
-def build_bridge(hf: Any, family: str) -> Any:
+def build_bridge(hf: Any, family: str, change: Callable[[Any], None] | None = None) -> Any:
     """The bridge on a second instance of a model that shares its weights; the model itself is not touched.
 
     The bridge is put together from TransformerLens's parts and not booted: booting asks the hub for a processor,
     and installs torchvision where that fails. It has no tokenizer. Adapters that ask for torchvision do not get
     to: it serves their own loading of images, and batches come encoded.
+
+    Args:
+        hf: The transformers model.
+        family: Its family.
+        change: Is given the second instance before the bridge is made, to change it in place.
 
     Raises:
         ModelError: transformer-lens is not installed, has no adapter for the model, or cannot wrap it.
@@ -89,6 +94,8 @@ def build_bridge(hf: Any, family: str) -> Any:
         ) from error
     kind = _kind(hf, family, SUPPORTED_ARCHITECTURES)
     second = second_instance(hf, "eager")
+    if change is not None:
+        change(second)
     known = SUPPORTED_ARCHITECTURES[kind]
     bare: Any = type(known.__name__, (known,), {"required_libraries": []})
     adapter = bare(build_bridge_config_from_hf(second.config, kind, family, hf.dtype))

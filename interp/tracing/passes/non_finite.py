@@ -66,7 +66,13 @@ def refuse(
     )
 
 
-_WHAT = {"attention": "rows", "residual": "residual streams", "experts": "weights of experts"}
+_WHAT = {
+    "attention": "rows",
+    "residual": "residual streams",
+    "experts": "weights of experts",
+    "mlp_input": "inputs of MLPs",
+    "mlp_output": "outputs of MLPs",
+}
 
 
 def check_reads(

@@ -131,7 +131,9 @@ class Skeleton(Installation):
         """Nothing to check: it is never unwrapped."""
 
     @contextmanager
-    def armed(self, work: Any = None, streams: Any = None, routing: Any = None) -> Iterator[None]:
+    def armed(
+        self, work: Any = None, streams: Any = None, routing: Any = None, mlps: Any = None
+    ) -> Iterator[None]:
         """Refuse what works on the modules themselves.
 
         Raises:

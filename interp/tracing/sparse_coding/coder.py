@@ -1,4 +1,4 @@
-"""The arithmetic of a sparse autoencoder: from a residual stream to the activations of its features, and back."""
+"""The arithmetic of sparse autoencoders and transcoders: from a stream to features' activations, and back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
 
-__all__ = ["Activation", "Scaling", "SparseCoder"]
+__all__ = ["Activation", "CoderSite", "Scaling", "SparseCoder"]
 
 Activation = Literal["relu", "jumprelu", "topk", "gated"]
 Scaling = Literal["none", "constant_norm", "layer_norm"]
+CoderSite = Literal["residual", "mlp"]
 Own = TypeVar("Own", bound="SparseCoder")
 Array = TypeVar("Array", Tensor, np.ndarray)
 
@@ -30,7 +31,7 @@ OPTIONAL = ("threshold", "gate_bias", "log_scale")
 
 @dataclass(frozen=True, eq=False)
 class SparseCoder:
-    """Weights of a sparse autoencoder and what is computed with them, in float32; see `interp.Features`."""
+    """Weights of a sparse autoencoder or transcoder, and its arithmetic in float32; see `interp.Features`."""
 
     encoder: Float[Tensor, "hidden feature"]
     encoder_bias: Float[Tensor, " feature"]
@@ -45,14 +46,16 @@ class SparseCoder:
     centred: bool = False
     rectified: bool = True
     scaling: Scaling = "none"
+    site: CoderSite = "residual"
+    skip: Float[Tensor, "hidden hidden"] | None = None
     name: str = ""
     _copies: dict[torch.device, Any] = field(default_factory=dict, init=False, repr=False)
     _digests: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("encoder", "encoder_bias", "decoder", "decoder_bias", *OPTIONAL):
+        for name in ("encoder", "encoder_bias", "decoder", "decoder_bias", "skip", *OPTIONAL):
             value = getattr(self, name)
-            if value is not None or name not in OPTIONAL:
+            if value is not None or name not in (*OPTIONAL, "skip"):
                 object.__setattr__(self, name, _weights(name, value))
         self._check_shapes()
         self._check_kind()
@@ -60,9 +63,9 @@ class SparseCoder:
     def _check_shapes(self) -> None:
         if self.encoder.ndim != 2 or self.decoder.shape != self.encoder.T.shape:
             raise ModelError(
-                "a sparse autoencoder has an encoder (hidden, feature) and a decoder (feature, hidden); got "
+                "features have an encoder (hidden, feature) and a decoder (feature, hidden); got "
                 f"{tuple(self.encoder.shape)} and {tuple(self.decoder.shape)}. Is it a transcoder between streams of "
-                "two sizes? These are not read."
+                "two sizes, or between layers? These are not read."
             )
         sizes = {"hidden": self.n_hidden, "feature": self.n_features}
         for name, size in {**VECTORS, **dict.fromkeys(OPTIONAL, "feature")}.items():
@@ -76,7 +79,21 @@ class SparseCoder:
         object.__setattr__(self, "layer", check_whole("layer", self.layer, 0, ModelError))
         check_one_of("activation", self.activation, get_args(Activation), ModelError)
         check_one_of("scaling", self.scaling, get_args(Scaling), ModelError)
+        check_one_of("site", self.site, get_args(CoderSite), ModelError)
         check_bool("centred", self.centred, ModelError)
+        if self.site == "mlp" and (self.centred or self.scaling != "none"):
+            raise ModelError(
+                "a transcoder's decoder_bias is of the MLP's output, so it is not taken off the input, and nothing is "
+                f"rescaled; got centred={self.centred}, scaling={self.scaling!r}. Give centred=False and "
+                'scaling="none".'
+            )
+        if self.skip is not None and (
+            self.site != "mlp" or self.skip.shape != (self.n_hidden, self.n_hidden)
+        ):
+            raise ModelError(
+                'skip is (hidden, hidden), of a transcoder (site="mlp") alone; got shape '
+                f"{tuple(self.skip.shape)} with site={self.site!r}."
+            )
         check_bool("rectified", self.rectified, ModelError)
         needs = {"jumprelu": ("threshold",), "topk": ("k",), "gated": ("gate_bias", "log_scale")}
         for kind, names in needs.items():
@@ -104,7 +121,8 @@ class SparseCoder:
         """The activations of features, float32 (…, feature), ≥ 0; 0 where a feature is not active.
 
         Args:
-            stream: (…, hidden), the residual stream after the layer; a tensor, or an array.
+            stream: (…, hidden), the residual stream after the layer, of a transcoder the input of the layer's MLP; a
+                tensor, or an array.
             features: The features wanted, in the order of the result; all of them when left out.
 
         Raises:
@@ -120,11 +138,12 @@ class SparseCoder:
         return _as(stream, found)
 
     def decode(self, activations: Array, stream: Array | None = None) -> Array:
-        """The stream that the features stand for, float32 (…, hidden).
+        """The stream that the features stand for, of a transcoder the MLP's output, float32 (…, hidden).
 
         Args:
             activations: (…, feature) of every feature.
-            stream: The stream that they were made from: needed where the autoencoder rescales what it is given.
+            stream: What they were made from: needed where the autoencoder rescales what it is given, or the transcoder
+                has a `skip`.
 
         Raises:
             ModelError: Activations of another size, or no stream where one is needed.
@@ -140,7 +159,14 @@ class SparseCoder:
                 f"this autoencoder rescales each position ({self.scaling}), which decode has to undo. Write "
                 "decode(activations, stream)."
             )
+        if stream is None and self.skip is not None:
+            raise ModelError(
+                "this transcoder adds a linear map of its input to what its features write. Write decode(activations, "
+                "stream), with the MLP's input."
+            )
         found = given @ own.decoder + own.decoder_bias
+        if stream is not None and own.skip is not None:
+            found = found + torch.as_tensor(stream).to(found.device).float() @ own.skip
         if stream is not None and self.scaling != "none":
             size, centre = own._scale(torch.as_tensor(stream).to(found.device).float())
             found = found * size + centre
@@ -152,6 +178,19 @@ class SparseCoder:
         """What a change of some features' activations adds to the stream, (…, hidden)."""
         own, given = self._given(stream)
         return change @ own.decoder[list(features)] * own._scale(given)[0]
+
+    def part(self, features: Sequence[int] | None = None) -> SparseCoder:
+        """The arithmetic alone, of these features in this order where it can be had without the others, else of all.
+
+        Which features are among the k largest is known from all of them.
+        """
+        kept = None if features is None or self.k is not None else list(features)
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        if kept is not None:
+            named |= {name: named[name][:, kept] for name in ("encoder",)}
+            rows = ("encoder_bias", "decoder", *OPTIONAL)
+            named |= {name: named[name][kept] for name in rows if named[name] is not None}
+        return SparseCoder(**named)
 
     def on(self: Own, device: torch.device) -> Own:
         """The same on a device; the copy is kept."""
@@ -186,14 +225,15 @@ class SparseCoder:
     def __repr__(self) -> str:
         kind = f"{self.activation} {self.k}" if self.k is not None else self.activation
         name = f"{self.name!r}, " if self.name else ""
-        return f"{type(self).__name__}({name}layer {self.layer}, {self.n_features} features, {kind})"
+        where = f"MLP of layer {self.layer}" if self.site == "mlp" else f"layer {self.layer}"
+        return f"{type(self).__name__}({name}{where}, {self.n_features} features, {kind})"
 
     def _given(self: Own, stream: Any) -> tuple[Own, Tensor]:
         given = torch.as_tensor(stream).float()
         if given.shape[-1:] != (self.n_hidden,):
             raise ModelError(
-                f"these features are of a residual stream with {self.n_hidden} values at each position; got shape "
-                f"{tuple(given.shape)}. They belong to another model."
+                f"these features are of {'an MLP' if self.site == 'mlp' else 'a residual stream'} with {self.n_hidden} "
+                f"values at each position; got shape {tuple(given.shape)}. They belong to another model."
             )
         return self.on(given.device), given
 

@@ -1,4 +1,4 @@
-"""Files of sparse autoencoders: the layouts of SAELens and of Qwen-Scope, as safetensors."""
+"""Files of sparse autoencoders and transcoders: SAELens, Qwen-Scope, Gemma Scope 2, circuit-tracer, as safetensors."""
 
 from __future__ import annotations
 
@@ -13,27 +13,44 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.inputs.argument_checks import check_whole
+from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.files import unreadable
 from interp.inputs.text import brief
 
 __all__ = ["coder_fields"]
 
-WEIGHTS = ("sae_weights.safetensors", "model.safetensors")
+WEIGHTS = ("sae_weights.safetensors", "model.safetensors", "params.safetensors")
 HOOKS = (
     (r"blocks\.(\d+)\.hook_resid_post", 0),
     (r"blocks\.(\d+)\.hook_resid_pre", -1),
     (r"(?:.*\.)?layers\.(\d+)", 0),
 )
 """The name of a residual site, with the layer → what to add to have the layer that returns the stream."""
+MLP_INPUTS = (
+    r"blocks\.(\d+)\.mlp\.hook_in",
+    r"(?:.*\.)?layers\.(\d+)\.(?:pre_feedforward_layernorm\.output|mlp\.input)",
+)
+MLP_OUTPUTS = (
+    r"blocks\.(\d+)\.hook_mlp_out",
+    r"(?:.*\.)?layers\.(\d+)\.(?:post_feedforward_layernorm|mlp)\.output",
+)
+"""The names of what an MLP is given after its norm, and of what a layer's MLP adds to the stream."""
 SCALINGS = {
     "none": "none", False: "none", None: "none", "constant_norm_rescale": "constant_norm", "layer_norm": "layer_norm",
 }  # fmt: skip
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
+TRANSCODERS = {
+    "transcoder": "standard", "skip_transcoder": "standard",
+    "jumprelu_transcoder": "jumprelu", "jumprelu_skip_transcoder": "jumprelu",
+}  # fmt: skip
+"""SAELens' architectures of transcoders → the autoencoder whose activation each has."""
+RENAMED = {"w_enc": "W_enc", "w_dec": "W_dec", "activation_function.threshold": "threshold"}
 REQUIRED = ("W_enc", "W_dec", "b_dec")
 
 
-def coder_fields(path: str | os.PathLike[str], layer: int | None, k: int | None) -> dict[str, Any]:
+def coder_fields(
+    path: str | os.PathLike[str], layer: int | None, k: int | None, site: str | None = None
+) -> dict[str, Any]:
     """The fields of a `SparseCoder` from its file or folder; see `interp.load_features`.
 
     Raises:
@@ -44,9 +61,18 @@ def coder_fields(path: str | os.PathLike[str], layer: int | None, k: int | None)
         folder = given if given.is_dir() else given.parent
     except (TypeError, ValueError, OSError) as error:  # OSError: a name that is too long
         raise ModelError(f"load_features takes a path; got {path!r:.100}.") from error
-    settings = _settings(folder / "cfg.json")
+    if site is not None:
+        check_one_of("site", site, ("mlp",), ModelError)
+    settings, published = _settings(folder / "cfg.json"), _settings(folder / "config.json")
     tensors = _tensors(_weights_file(given))
-    found = _of_saelens(settings, tensors) if settings is not None else _of_qwen_scope(given, tensors)
+    if settings is not None:
+        found = _of_saelens(settings, tensors, site)
+    elif published is not None and "hf_hook_point_in" in published:
+        found = _of_gemma_scope(published, tensors, site)
+    elif _is_circuit_tracer(tensors):
+        found = _of_circuit_tracer(given, folder / "config.yaml", tensors, site)
+    else:
+        found = _of_qwen_scope(given, tensors)
     if layer is not None:
         found["layer"] = check_whole("layer", layer, 0, ModelError)
     if k is not None:
@@ -100,7 +126,8 @@ def _settings(path: Path) -> dict[str, Any] | None:
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no dict
+            named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no dict
+            found = {str(RENAMED.get(name, name)): tensor for name, tensor in named.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"{path} is no whole safetensors file ({brief(str(error))}). Copy it again."
@@ -114,15 +141,19 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _of_saelens(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _of_saelens(
+    settings: Mapping[str, Any], tensors: Mapping[str, Tensor], site: str | None
+) -> dict[str, Any]:
     """W_enc (hidden, feature), W_dec (feature, hidden); the kind, the site and the scaling are in cfg.json."""
-    kind = settings.get("architecture", "standard")
+    named_kind = settings.get("architecture", "standard")
+    transcoder = isinstance(named_kind, str) and named_kind in TRANSCODERS
+    kind = TRANSCODERS[named_kind] if transcoder else named_kind
     named = settings.get("activation_fn_str", settings.get("activation_fn", "relu"))
     kind = "topk" if kind == "standard" and named == "topk" else kind
     if kind not in ARCHITECTURES:
         raise ModelError(
-            f"architecture {kind!r} is not read; known are {', '.join(ARCHITECTURES)}. Transcoders have another site "
-            "than the residual stream."
+            f"architecture {kind!r} is not read; known are {', '.join((*ARCHITECTURES, *TRANSCODERS))}. Convert it, or "
+            "make interp.Features from its arrays."
         )
     if kind in ("standard", "jumprelu") and named not in ("relu", "topk"):
         raise ModelError(f"the activation function {named!r} is not read; known are relu and topk.")
@@ -143,9 +174,106 @@ def _of_saelens(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> d
         "threshold": _needed(tensors, "threshold") if kind == "jumprelu" else None,
         "k": int(k) if kind == "topk" and k else None,
         "activation": "relu" if kind == "standard" else kind,
-        "centred": bool(settings.get("apply_b_dec_to_input", True)),
+        "centred": not transcoder and bool(settings.get("apply_b_dec_to_input", True)),
         "scaling": _scaling(settings),
-        "layer": _layer(settings),
+        **(_transcoder(settings, tensors, site) if transcoder else {"layer": _layer(settings)}),
+    }
+
+
+def _transcoder(
+    settings: Mapping[str, Any], tensors: Mapping[str, Tensor], site: str | None
+) -> dict[str, Any]:
+    """What a transcoder of SAELens' has beside an autoencoder's fields."""
+    skips = "skip" in settings["architecture"]
+    hooks = settings.get("hook_name"), settings.get("hook_name_out")
+    skip = _needed(tensors, "W_skip").T if skips else None
+    return {"site": "mlp", "skip": skip, "layer": _mlp_layer(*hooks, site)}
+
+
+def _mlp_layer(reads: Any, writes: Any, site: str | None) -> int | None:
+    """The layer of a transcoder's MLP, by the names of what it reads and writes; None where they do not say it."""
+    if site == "mlp":
+        found = re.search(r"(?:blocks|layers)\.(\d+)\.", str(reads))
+        return int(found.group(1)) if found else None
+    into, out = (_matched(name, known) for name, known in ((reads, MLP_INPUTS), (writes, MLP_OUTPUTS)))
+    if into is None or out != into:
+        raise ModelError(
+            f"this transcoder reads {reads!r} and writes {writes!r}; only those of one layer's MLP are read, from its "
+            "input after the norm (blocks.N.mlp.hook_in) to what it adds to the stream (blocks.N.hook_mlp_out). If "
+            'that is what its names mean, write load_features(path, site="mlp").'
+        )
+    return into
+
+
+def _matched(name: Any, known: tuple[str, ...]) -> int | None:
+    matches = (re.fullmatch(pattern, str(name)) for pattern in known)
+    return next((int(match.group(1)) for match in matches if match), None)
+
+
+def _of_gemma_scope(
+    settings: Mapping[str, Any], tensors: Mapping[str, Tensor], site: str | None
+) -> dict[str, Any]:
+    """W_enc (hidden, feature), W_dec (feature, hidden), JumpReLU without centring; the sites are in config.json."""
+    kind = settings.get("type", "sae")
+    if settings.get("architecture", "jump_relu") != "jump_relu" or kind not in ("sae", "transcoder"):
+        raise ModelError(
+            f"type {kind!r} of architecture {settings.get('architecture')!r} is not read; of Gemma Scope 2 those of "
+            "types sae and transcoder and architecture jump_relu are. Convert it, or make interp.Features from its "
+            "arrays."
+        )
+    reads, writes = settings["hf_hook_point_in"], settings.get("hf_hook_point_out")
+    skip = tensors.get("affine_skip_connection")
+    placed: dict[str, Any] = {"site": "mlp", "skip": skip}
+    if kind == "transcoder":
+        placed["layer"] = _mlp_layer(reads, writes, site)
+    else:
+        layer = re.fullmatch(r"(?:.*\.)?layers\.(\d+)\.output", str(reads))
+        placed = {"layer": int(layer.group(1)) if layer else _layer({"hook_name": reads})}
+    return {
+        "encoder": tensors["W_enc"],
+        "decoder": tensors["W_dec"],
+        "encoder_bias": _needed(tensors, "b_enc"),
+        "decoder_bias": tensors["b_dec"],
+        "threshold": _needed(tensors, "threshold"),
+        "activation": "jumprelu",
+        **placed,
+    }
+
+
+def _is_circuit_tracer(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether encoder and decoder are both (feature, hidden), or a transcoder's names are among the tensors."""
+    alike = tensors["W_enc"].shape == tensors["W_dec"].shape
+    return alike or "W_skip" in tensors
+
+
+def _of_circuit_tracer(
+    path: Path, config: Path, tensors: Mapping[str, Tensor], site: str | None
+) -> dict[str, Any]:
+    """W_enc and W_dec (feature, hidden); the layer is in the file's name, the sites are in config.yaml."""
+    text = config.read_text("utf-8", errors="replace") if config.is_file() else ""
+
+    def said(name: str) -> str | None:
+        found = re.search(rf"(?m)^{name}:\s*[\"']?([\w.]+)", text)
+        return found.group(1) if found else None
+
+    number = re.search(r"layer_(\d+)$", path.stem)
+    reads, writes = (said(f"feature_{side}_hook") for side in ("input", "output"))
+    if site is None:  # the names are of every layer
+        _mlp_layer(reads and f"blocks.0.{reads}", writes and f"blocks.0.{writes}", None)
+    skip, count = tensors.get("W_skip"), tensors.get("k") if "k" in tensors else said("k")
+    thresholds = tensors.get("threshold")
+    activation = "jumprelu" if thresholds is not None else "topk" if said("activation") == "topk" else "relu"
+    return {
+        "encoder": tensors["W_enc"].T,
+        "decoder": tensors["W_dec"],
+        "encoder_bias": _needed(tensors, "b_enc"),
+        "decoder_bias": tensors["b_dec"],
+        "threshold": thresholds,
+        "activation": activation,
+        "k": int(count) if activation == "topk" and count is not None else None,
+        "layer": int(number.group(1)) if number else None,
+        "site": "mlp",
+        "skip": None if skip is None else skip.T,
     }
 
 

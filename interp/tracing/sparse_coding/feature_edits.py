@@ -1,10 +1,10 @@
-"""Edits of the residual stream through the features of a sparse autoencoder."""
+"""Edits of the residual stream, or of what an MLP adds to it, through features."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import EditError
+from interp.errors import EditError, ServerError
 from interp.inputs.argument_checks import check_bool, check_number, check_whole
 from interp.tracing.edits import Edit, Steps, check_last_of_generated
 from interp.tracing.site import Selector, Site
@@ -24,7 +24,7 @@ LARGEST = float(torch.finfo(torch.float32).max)
 
 
 class FeatureEdit(Edit):
-    """A change of the residual stream after the layer of some features.
+    """A change of the residual stream after the layer of some features, of a transcoder of what the layer's MLP adds.
 
     Attributes:
         features: The features.
@@ -35,13 +35,33 @@ class FeatureEdit(Edit):
     positions: Selector | Sequence[Selector]
 
     @abstractmethod
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
-        """The changed stream of the positions, float32."""
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
+        """The changed stream of the positions, float32; of a transcoder the MLP's output, whose input is `given`."""
 
     @property
     def site(self) -> Site:
         """Its layer and positions, as a site's layers and queries."""
         return Site(layers=[self.features.layer], queries=self.positions)
+
+    def sendable(self) -> FeatureEdit:
+        """The same edit with the weights it needs and no more, for a server.
+
+        Raises:
+            ServerError: The edit is at an MLP, where jobs do no work.
+        """
+        if self.features.site == "mlp":
+            raise ServerError(
+                "edits through transcoders run on this machine alone: a job on a server does no work at MLPs. Load the "
+                "model without remote=True, or steer with interp.AddResidual and the feature's row of `decoder`."
+            )
+        chosen = getattr(self, "feature", None)
+        few = chosen is not None and getattr(self, "keep_error", False)
+        parts = self.features.part(_tuple(chosen) if few else None)
+        renamed = {"feature": tuple(range(len(_tuple(chosen))))} if few and parts.k is None else {}
+        own: Any = self  # a dataclass, as every kind of such an edit is
+        return replace(own, features=parts, **renamed)
 
     def _check(self) -> None:
         name = type(self).__name__
@@ -64,6 +84,7 @@ class FeatureEdit(Edit):
 class ClampFeature(FeatureEdit):
     """Sets the activation of a feature at every position named: h + (value − a)·d, with a the feature's own there.
 
+    h is the stream after the layer, of a transcoder what the layer's MLP adds to the stream.
     d is the feature's direction, its row of the decoder (times what the autoencoder divided the position by, where it
     rescales). All else in the stream stays: the other features, and the error, what the autoencoder does not
     reconstruct. With keep_error=False the stream becomes the reconstruction with the feature clamped, so the error is
@@ -109,9 +130,11 @@ class ClampFeature(FeatureEdit):
         object.__setattr__(self, "feature", chosen)
         object.__setattr__(self, "value", values)
 
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
         """The stream with the features at their values."""
-        return _clamped(self.features, stream, self.feature, self.value, self.keep_error)
+        return _clamped(self.features, stream, given, self.feature, self.value, self.keep_error)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the autoencoder by its hash."""
@@ -141,10 +164,12 @@ class AblateFeature(FeatureEdit):
         check_bool("keep_error", self.keep_error, EditError)
         object.__setattr__(self, "feature", _chosen(self.features, self.feature))
 
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
         """The stream without the features."""
         zeros = (0.0,) * len(_tuple(self.feature))
-        return _clamped(self.features, stream, self.feature, zeros, self.keep_error)
+        return _clamped(self.features, stream, given, self.feature, zeros, self.keep_error)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the autoencoder by its hash."""
@@ -154,7 +179,7 @@ class AblateFeature(FeatureEdit):
 
 @dataclass(frozen=True)
 class ReconstructResidual(FeatureEdit):
-    """Puts the autoencoder's reconstruction in the place of the stream: what the model says without the error.
+    """Puts the reconstruction in the place of the stream, of a transcoder in that of what the MLP adds.
 
     How far the answer moves says how much of what the model uses the features leave out; `Features.fidelity` reports
     it.
@@ -173,25 +198,31 @@ class ReconstructResidual(FeatureEdit):
     def __post_init__(self) -> None:
         self._check()
 
-    def on(self, stream: Float[Tensor, "cell hidden"]) -> Float[Tensor, "cell hidden"]:
+    def on(
+        self, stream: Float[Tensor, "cell hidden"], given: Float[Tensor, "cell hidden"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
         """The reconstruction."""
-        return self.features.decode(self.features.encode(stream), stream)
+        read = stream if given is None else given
+        return self.features.decode(self.features.encode(read), read)
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the autoencoder by its hash."""
         return {"reconstruct_residual": self._where()}
 
 
-def _clamped(features: SparseCoder, stream: Tensor, feature: Any, value: Any, keep_error: bool) -> Tensor:
+def _clamped(
+    features: SparseCoder, stream: Tensor, given: Tensor | None, feature: Any, value: Any, keep_error: bool
+) -> Tensor:
     """The stream, or its reconstruction, with some features at given values."""
     chosen = list(_tuple(feature))
     stream = stream.float()
+    read = stream if given is None else given.float()
     values = torch.tensor(_tuple(value), device=stream.device, dtype=torch.float32)
     if keep_error:
-        return stream + features.steps(stream, values - features.encode(stream, chosen), chosen)
-    activations = features.encode(stream)
+        return stream + features.steps(read, values - features.encode(read, chosen), chosen)
+    activations = features.encode(read)
     activations[..., chosen] = values
-    return features.decode(activations, stream)
+    return features.decode(activations, read)
 
 
 def _chosen(features: SparseCoder, feature: Any) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 
 import interp
@@ -79,9 +80,51 @@ def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):
     assert list(again.figures()) == ["graph", "faithfulness"]
 
 
+def test_a_mean_is_over_other_images_of_one_question(mllm, tmp_path):
+    """With no edge, the answer reads the mean of the final streams of the other images, which hooks read too."""
+    natural = interp.data.bundled("natural")
+    asked = [one for one in natural if one.question == natural[0].question]
+    data = Samples([asked[0], *(one for one in asked if one.answer != asked[0].answer)][:3], "one question")
+    study = Circuit(model=mllm, data=data, against="mean", n_images=2, sizes=[0], exact=0)
+    found = study.run(tmp_path, progress=False)
+    assert len(found.failures) == 0
+    first = found.samples[found.samples["sample"] == data[0].id].iloc[0]
+    streams: list[Any] = []
+    norm, unembedding = mllm.hf.get_decoder().norm, mllm.hf.get_output_embeddings()
+    handle = norm.register_forward_pre_hook(lambda _, given: streams.append(given[0][0, -1]))
+    with torch.no_grad():
+        for other in data[1:]:
+            swapped = data[0].replace(image=other.images[0], boxes=(), masks=(), id=None, group=None)
+            mllm.hf(**mllm.encode([swapped]).inputs)
+        handle.remove()
+        scores = unembedding(norm(torch.stack(streams).mean(dim=0))).log_softmax(-1)
+    ids = [mllm.processor.tokenizer.convert_tokens_to_ids(first[name]) for name in ("token", "other_token")]
+    assert first.value_none == pytest.approx(float(scores[ids[0]] - scores[ids[1]]), abs=2e-3)
+    assert_allclose(where(found.scores, found.scores.measure == "share").value, 0, atol=1e-4)
+    page = html.unescape(found.report(tmp_path / "page.html").read_text("utf-8"))
+    assert "on average over 2 other images" in page
+    with pytest.raises(StudyError, match=r"a mean over 3 other images needs as many.*; got 2\. Give more"):
+        study.replace(n_images=3).run(tmp_path, progress=False)
+
+
+@pytest.mark.slow
+def test_a_run_through_the_lens_finds_the_same_edges(mllm, data, found, tmp_path):
+    study = Circuit(
+        model=mllm, data=data, against="zero", sizes=[20, 640, 5000], exact=3, executor="transformer_lens"
+    )
+    again = study.run(tmp_path, progress=False)
+    keys = ["source", "receiver"]
+    own, other = (one.edges.set_index(keys).sort_index() for one in (found, again))
+    assert_allclose(other.effect, own.effect, atol=1e-4)
+    assert_allclose(again.scores.value, found.scores.value, atol=2e-3)
+    assert again.cells[0].folder.path != found.cells[0].folder.path
+
+
 def test_values_of_no_sense_are_refused(mllm, data, tmp_path):
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"against": "mean"}, r"against is one of image, zero"),
+        ({"against": "noise"}, r"against is one of image, mean, zero"),
+        ({"executor": "source"}, r"executor is one of transformers, transformer_lens"),
+        ({"n_images": 1}, r"n_images is a whole number ≥ 2"),
         ({"sizes": []}, r"sizes are numbers of edges, one or more; got \[\]"),
         ({"sizes": [-1]}, r"a size is a whole number of at least 0"),
         ({"graph": [("image",)]}, r"graph is a list of edges such as"),

@@ -559,14 +559,43 @@ def test_other_contrasts_need_the_model_here(both):
         both[0].trace(samples(), generate=1, decoding=noised)
 
 
-@pytest.mark.slow
-def test_feature_edits_stay_here(both):
+def feature_weights(n: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
-    sizes = {"encoder": (64, 20), "encoder_bias": (20,), "decoder": (20, 64), "decoder_bias": (64,)}
-    weights = {name: torch.randn(size, generator=draw) for name, size in sizes.items()}
-    edit = interp.AblateFeature(interp.Features(**weights, layer=1), 3)
-    with pytest.raises(ServerError, match=r"run on this machine alone.*interp.AddResidual"):
+    sizes = {"encoder": (64, n), "encoder_bias": (n,), "decoder": (n, 64), "decoder_bias": (64,)}
+    return {name: torch.randn(size, generator=draw) for name, size in sizes.items()}
+
+
+@pytest.mark.slow
+def test_feature_edits_send_the_weights_they_need(server, both):
+    """One feature of many is one column; the k largest need all, and so does a reconstruction."""
+    many = interp.Features(**feature_weights(4000), layer=1)
+    few = interp.Features(**feature_weights(20), layer=1, activation="topk", k=4)
+    jumps = interp.Features(
+        **feature_weights(20), layer=1, activation="jumprelu", threshold=torch.linspace(0, 9, 20)
+    )
+    edits = [
+        interp.AblateFeature(many, 3333, "image"),
+        interp.ClampFeature(jumps, [17, 2], [3.0, 1.0], ["after_image", "last"], "all"),
+        interp.ClampFeature(few, 3, 2.0),
+        interp.ClampFeature(jumps, 3, 2.0, "last", keep_error=False),
+        interp.ReconstructResidual(few, "image"),
+    ]
+    plain = both[1].trace(samples()).logits
+    for edit in edits:
+        far, near = (mllm.trace(samples(), edits=[edit], generate=2) for mllm in both)
+        like(far, near)
+        assert float(np.abs(near.logits - plain).max()) > 0.1
+    bodies = [job["payload"] for job in server.sizes()[-len(edits) :]]
+    assert bodies[0] < 500_000, "an encoder of 4,000 features alone is a megabyte"
+
+
+@pytest.mark.slow
+def test_work_at_mlps_stays_here(both):
+    edit = interp.AblateFeature(interp.Features(**feature_weights(20), layer=1, site="mlp"), 3)
+    with pytest.raises(ServerError, match=r"transcoders run on this machine alone.*interp.AddResidual"):
         both[0].trace(samples(), edits=[edit])
+    with pytest.raises(ServerError, match=r"reads of MLPs run on this machine alone.*interp.Residual"):
+        both[0].trace(samples(), reads=[interp.MLP()])
 
 
 @pytest.mark.slow

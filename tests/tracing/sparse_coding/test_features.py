@@ -124,7 +124,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"metadata": {"hook_name": "blocks.1.hook_mlp_out"}},
         r"of 'blocks.1.hook_mlp_out', not of the residual",
     ),
-    "transcoder": ({"architecture": "transcoder"}, r"'transcoder' is not read; known are standard.*another"),
+    "transcoder": (
+        {"architecture": "transcoder"},
+        r"reads 'blocks.1.hook_resid_post' and writes None; only those of one layer's MLP",
+    ),
+    "temporal": (
+        {"architecture": "temporal"},
+        r"'temporal' is not read; known are standard, jumprelu.*skip_transcoder",
+    ),
     "factor": (
         {"normalize_activations": "expected_average_only_in"},
         r"needs a factor that is not in the files",

@@ -1,0 +1,92 @@
+"""POPE's marks of a benchmark against scikit-learn, by kind of absent label, on answers that are known."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from interp.data import Samples
+from interp.errors import StudyError
+from interp.methods import Plain
+from interp.study import BenchmarkResult, Grid
+from tests.study.benchmark.planted_benchmark import benchmark
+from tests.study.planted import sample
+from tests.study.planted_methods import Answering, Swap, named
+
+N = 44
+WRONG, CHANGES = (0, 1, 2, 5, 7, 11, 30, 31), (0, 2, 3, 8, 30)
+KINDS = ("random", "adversarial")
+
+
+def asked() -> Samples:
+    made = [
+        sample(
+            i,
+            answer="yes" if i % 2 else "no",
+            options=None,
+            group=f"picture-{i // 2}",
+            meta={"negatives": KINDS[i // 2 % 2]},
+        )
+        for i in range(N)
+    ]
+    return Samples(made, "presence")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
+    study = benchmark(data=asked(), model=Answering(wrong=named(*WRONG)))
+    methods = {"Plain": Plain(), "Swap": Swap(changes=named(*CHANGES))}
+    return Grid(study, method=methods).run(tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def said(changed: bool, kind: str) -> tuple[list[bool], list[bool]]:
+    """The truth and what was said, of one kind or of all."""
+    places = [i for i in range(N) if kind in ("all", KINDS[i // 2 % 2])]
+    truth = [i % 2 == 1 for i in places]
+    flipped = [(i in WRONG) != (changed and i in CHANGES) for i in places]
+    return truth, [one != flip for one, flip in zip(truth, flipped, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["all", *KINDS])
+def test_marks_are_scikit_learns(result: BenchmarkResult, kind: str) -> None:
+    found = result.yes_no("negatives")
+    own = found[(found.method == "Swap") & (found.negatives == kind)].set_index("measure")
+    (truth, before), (_, after) = said(False, kind), said(True, kind)
+    marks = {
+        "accuracy": accuracy_score, "precision": precision_score, "recall": recall_score, "f1": f1_score
+    }  # fmt: skip
+    for name, mark in marks.items():
+        assert own.loc[name, "value"] == pytest.approx(mark(truth, after))
+        assert own.loc[name, "before"] == pytest.approx(mark(truth, before))
+        assert own.loc[name, "difference"] == pytest.approx(mark(truth, after) - mark(truth, before))
+    assert own.loc["yes_ratio", "value"] == pytest.approx(sum(after) / len(after))
+    assert own.loc["f1", "n"] == len(truth)
+    assert own.loc["f1", "low"] < own.loc["f1", "value"] < own.loc["f1", "high"]
+    assert own.loc["f1", "n_groups"] == len(truth) // 2
+    plain = found[(found.method == "Plain") & (found.negatives == kind)]
+    assert (plain[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+
+
+def test_the_page_and_the_export_show_them(result: BenchmarkResult, tmp_path: Path) -> None:
+    page = html.unescape(result.report(tmp_path / "page.html").read_text("utf-8"))
+    truth, after = said(True, "all")
+    assert "Yes or no" in page
+    assert f"{100 * f1_score(truth, after):.1f} [" in page
+    assert "<td>adversarial</td>" in page
+    assert set(result.tables()["yes-no"].negatives) == {"all", *KINDS}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_questions_of_other_answers_have_no_such_marks(tmp_path: Path) -> None:
+    found = benchmark().run(tmp_path, progress=False)
+    assert "yes-no" not in found.tables()
+    assert "Yes or no" not in found.report(tmp_path / "page.html").read_text("utf-8")
+    with pytest.raises(StudyError, match=r"no question here has the answer yes or no.*presence_questions"):
+        found.yes_no()
+    wrong: Any = 3
+    with pytest.raises(StudyError, match=r"by is a field of meta, such as \"negatives\"; got 3"):
+        found.yes_no(wrong)

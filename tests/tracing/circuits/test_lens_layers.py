@@ -1,0 +1,217 @@
+"""Edges through TransformerLens: its layers against transformers', and its own attribution patching against ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+import interp
+from interp.conformance.tiny import tiny
+from interp.errors import ModelError
+from interp.tracing import Mllm, wrap
+from interp.tracing.circuits.edge_pass import EdgePass
+from interp.tracing.circuits.lens_layers import lens_layers, repeat_keys
+from interp.tracing.cost import Meter
+from interp.tracing.encoding.rope import settle
+from interp.tracing.lens.bridge import build_bridge
+
+FAMILIES = ("idefics3", "llava", "llava_next", "llava_onevision", "mistral3")
+"""Those whose layers are the stream plus attention plus MLP, each of a norm, and whose heads TransformerLens splits."""
+
+
+def swapped(one: interp.Sample, other: interp.Sample) -> interp.Sample:
+    return one.replace(image=other.images[0], boxes=(), masks=(), id=None, group=None)
+
+
+@pytest.fixture(scope="module")
+def organism() -> Mllm:
+    return interp.load("organism")
+
+
+def pair(mllm: Mllm) -> tuple[Any, Any]:
+    """A sample, and its question on an image with another answer."""
+    samples = interp.data.bundled("natural")
+    one = samples[0]
+    other = next(s for s in samples if s.question == one.question and s.answer != one.answer)
+    return mllm.encode([one]), mllm.encode([swapped(one, other)])
+
+
+def tiny_pair(family: str, asked: str = "is it red ?") -> tuple[Mllm, Any, Any]:
+    """A tiny model, a sample, and the first image of noise on which it answers a question otherwise."""
+    mllm = wrap(*tiny(family), family)
+    noise = [np.random.default_rng(i).integers(0, 255 // (1 + i % 3), (56, 56, 3)) for i in range(30)]
+    questions = ["is it red ?"] + [asked] * (len(noise) - 1)
+    samples = [
+        interp.Sample(one.astype(np.uint8), question) for one, question in zip(noise, questions, strict=True)
+    ]
+    batches = [mllm.encode([sample]) for sample in samples]
+    said = [int(mllm.trace(batch).logits.values[0].argmax()) for batch in batches]
+    return mllm, batches[0], batches[next(i for i, answer in enumerate(said) if answer != said[0])]
+
+
+def edge_pass(mllm: Mllm, own: Any, other: Any, run_layers: Any = None, against: Any = "image") -> EdgePass:
+    with Meter(mllm.device) as meter:
+        return EdgePass.of(mllm, own, other, against, meter, run_layers=run_layers)
+
+
+def check_equal(here: EdgePass, there: EdgePass) -> None:
+    edges = here.graph.edges
+    some = edges & (np.random.default_rng(0).random(edges.shape) < 0.5)
+    for kept in (edges, some, np.zeros_like(edges)):
+        assert there.value(kept) == pytest.approx(here.value(kept), abs=2e-4)
+    effects = here.attribution()
+    assert_allclose(there.attribution(), effects, atol=1e-4)
+    assert np.abs(effects).max() > 1e-3
+    first = [(0, int(np.flatnonzero(edges[0])[2])), (2, edges.shape[1] - 1)]
+    assert_allclose(there.path_patch(first), here.path_patch(first), atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("against", ["image", "zero"])
+def test_edges_through_the_lens_are_those_of_plain_layers(organism, against):
+    own, other = pair(organism)
+    run = lens_layers(organism)
+    check_equal(
+        edge_pass(organism, own, other, against=against), edge_pass(organism, own, other, run, against)
+    )
+
+
+@pytest.mark.by_default(family="llava")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_edges_are_equal_in_every_family_that_has_them(family):
+    mllm, own, other = tiny_pair(family)
+    check_equal(edge_pass(mllm, own, other), edge_pass(mllm, own, other, lens_layers(mllm)))
+
+
+class Shown:
+    """A bridge that sees an image with the tokens it is called with: another one at each call."""
+
+    def __init__(self, bridge: Any, batches: list[Any]) -> None:
+        self.bridge, self.batches = bridge, list(batches)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bridge, name)
+
+    def __call__(self, tokens: torch.Tensor) -> Any:
+        batch = self.batches.pop(0)
+        inputs = {**batch.inputs, "position_ids": batch.positions}
+        assert torch.equal(inputs.pop("input_ids"), tokens)
+        settle(self.bridge.original_model, {**inputs, "input_ids": tokens})
+        return self.bridge(tokens, **inputs, use_cache=False)
+
+
+def split_bridge(mllm: Mllm, batches: list[Any]) -> Shown:
+    """A bridge whose heads have keys of their own, which TransformerLens' edges need."""
+
+    def change(second: Any) -> None:
+        repeat_keys(second, mllm.adapter.layers(second), mllm.n_heads)
+
+    return Shown(build_bridge(mllm.hf, mllm.family, change), batches)
+
+
+def metric_of(answers: tuple[int, int]) -> Any:
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        scores = logits[0, -1].log_softmax(-1)
+        return scores[answers[0]] - scores[answers[1]]
+
+    return metric
+
+
+NAMES = {"embed": "text", "mlp_out": "L{:02d}MLP", "mlp_in": "L{:02d}MLP", "logits": "answer"}
+
+
+def named(nodes: Any) -> tuple[str, str]:
+    """Our names of the ends of an edge of TransformerLens', whichever its position and whether q, k or v."""
+    source, receiver = (NAMES.get(one.kind, "L{:02d}H{:02d}").format(one.layer, one.head) for one in nodes)
+    return source, receiver
+
+
+def lens_scores(mllm: Mllm, own: Any, other: Any, answers: tuple[int, int]) -> dict[tuple[str, str], float]:
+    """TransformerLens' own edge attribution patching, summed over positions and over q, k and v; ours has its sign."""
+    from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
+
+    shown = split_bridge(mllm, [other, own])
+    ids = [batch.inputs["input_ids"] for batch in (other, own)]
+    found = attribution_patch(shown, *ids, metric_of(answers), EdgeAttributionConfig("edge"))
+    assert not shown.batches
+    scores: dict[tuple[str, str], float] = {}
+    for nodes, score in found.edge_scores.items():
+        edge = named(nodes)
+        scores[edge] = scores.get(edge, 0.0) - score
+    return scores
+
+
+def check_scores(mllm: Mllm, own: Any, other: Any, least: float) -> None:
+    found = edge_pass(mllm, own, other)
+    effects, graph = found.attribution(), found.graph
+    scores = lens_scores(mllm, own, other, found.answers)
+    wanted = [
+        (graph.sources[i], graph.receivers[j])
+        for i, j in np.argwhere(graph.edges)
+        if graph.sources[i] != "image"
+    ]
+    assert set(wanted) == set(scores)
+    ours = [effects[graph.sources.index(source), graph.receivers.index(to)] for source, to in wanted]
+    assert_allclose(ours, [scores[edge] for edge in wanted], atol=1e-4, rtol=1e-3)
+    assert np.abs(ours).max() > least
+
+
+def test_effects_are_transformer_lenss_attribution_patching():
+    """On tiny weights, another image and another word; image embeddings are no node of TransformerLens'."""
+    mllm, own, other = tiny_pair("llava", "is it left ?")
+    assert own.inputs["input_ids"].shape == other.inputs["input_ids"].shape
+    assert not torch.equal(own.inputs["input_ids"], other.inputs["input_ids"])
+    check_scores(mllm, own, other, 0.1)
+
+
+@pytest.mark.slow
+def test_exact_effects_are_transformer_lenss_ablated_edges():
+    """Its faithfulness with one edge left out of the circuit, at every position and of q, k and v at once."""
+    from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch, faithfulness
+
+    mllm, own, other = tiny_pair("llava", "is it left ?")
+    found = edge_pass(mllm, own, other)
+    metric, ids = metric_of(found.answers), [batch.inputs["input_ids"] for batch in (own, other)]
+    shown = split_bridge(mllm, [own, other])
+    every = list(attribution_patch(shown, *ids, metric, EdgeAttributionConfig("edge")).edge_scores)
+    graph, values = found.graph, [found.value(found.graph.edges)]
+    edges = [("L00H01", "L02H03"), ("L00MLP", "answer"), ("text", "L01MLP")]
+    for edge in edges:
+        shown.batches[:] = [other, other, *[own] * 9]
+        kept = [nodes for nodes in every if named(nodes) != edge]
+        result = faithfulness(shown, *ids, metric, kept)
+        gap = result.full_metric - result.corrupt_metric
+        values.append(result.recovered * gap + result.corrupt_metric)
+    places = [(graph.sources.index(source), graph.receivers.index(to)) for source, to in edges]
+    exact = found.path_patch(places)
+    assert_allclose(exact, values[0] - np.array(values[1:]), atol=1e-4)
+    assert np.abs(exact).min() > 1e-3
+
+
+@pytest.mark.slow
+def test_effects_on_the_organism_are_transformer_lenss(organism):
+    check_scores(organism, *pair(organism), 1.0)
+
+
+def test_repeated_keys_leave_the_model_as_it_was(organism):
+    """The second instance attends alike; the first keeps its tensors."""
+    before = {name: value.clone() for name, value in organism.hf.state_dict().items()}
+    own, _ = pair(organism)
+    logits = organism.trace(own).logits.values
+    lens_layers(organism)
+    assert all(torch.equal(value, before[name]) for name, value in organism.hf.state_dict().items())
+    assert organism.n_key_value_heads == 4
+    np.testing.assert_array_equal(organism.trace(own).logits.values, logits)
+
+
+def test_a_family_without_an_adapter_is_refused():
+    with pytest.raises(ModelError, match=r"TransformerLens has no adapter for InternVL"):
+        lens_layers(wrap(*tiny("internvl"), "internvl"))
+    with pytest.raises(ModelError, match=r"TransformerLens splits no inputs by head in qwen2_5_vl"):
+        lens_layers(wrap(*tiny("qwen2_5_vl"), "qwen2_5_vl"))
+    with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):
+        lens_layers(wrap(*tiny("gemma3"), "gemma3"))
