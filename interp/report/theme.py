@@ -36,8 +36,8 @@ TEMPLATE = go.layout.Template(
         "plot_bgcolor": CLEAR,
         "colorway": SERIES,
         "margin": {"l": 60, "r": 20, "t": 48, "b": 60},
-        "xaxis": {**AXIS, "showgrid": False, "title": {"standoff": 6}},
-        "yaxis": {**AXIS, "title": {"standoff": 6}},
+        "xaxis": {**AXIS, "showgrid": False, "title": {"standoff": 6, "font": {"size": 13}}},
+        "yaxis": {**AXIS, "title": {"standoff": 6, "font": {"size": 13}}},
         "legend": {
             "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}
         },

@@ -94,7 +94,7 @@ def write_page(
     results = _rankings(result, against)
     seed, shown = results[0].study.seed, ranking_figures(results, k)
     agreements = [head_agreement(results[0], other, k, seed=seed) for other in results[1:]]
-    scatters = figure_cards((name for name in shown if name != "heads"), "")
+    scatters = figure_cards((name for name in shown if name != "heads"), "half")
     named = list(zip(result_names(results), results, strict=True))
     body = [
         _warning(results, k),
