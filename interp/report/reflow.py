@@ -13,10 +13,10 @@ __all__ = ["Space", "broken_titles", "n_columns", "narrowed", "reflowed"]
 NEAR = 1e-3
 OUTSIDE = "outside"
 """Where the ticks of a labelled axis are."""
-BAR = 62
-"""Pixels that a flat colour bar takes, with its title and its ticks."""
-TITLE, LINE = 26, 17
-"""Pixels of the title over a figure, and of a line of an axis title."""
+ABOVE_BARS, BAR = 56, 70
+"""Pixels between the last panel and a flat colour bar below it, and those of the bar with its title and its ticks."""
+TITLE, LINE, BOTTOM = 26, 17, 60
+"""Pixels of the title over a figure, of a line of an axis title, and below the panels where a figure says nothing."""
 LETTERS = 34
 """Letters of a line of an axis title on a narrow screen."""
 SLANTED, MOST_SLANTED = 5, 80
@@ -74,9 +74,11 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
         return figure
     found = go.Figure(figure)
     layout: Any = found.layout
-    room = replace(
-        room, top=room.top + (TITLE if layout.title.text else 0), gap=room.gap + _slant(found, most)
-    )
+    if most == 1:
+        figure = broken_titles(go.Figure(figure), LETTERS)
+    more = LINE * (_n_lines(figure) - 1)
+    top = room.top + (TITLE if layout.title.text else 0)
+    room = replace(room, top=top, gap=room.gap + more + _slant(found, most), bottom=room.bottom + more)
     rows = _rows(panels, most)
     height = room.panel * len(rows) + room.gap * (len(rows) - 1)
     layout.annotations = [note for note in layout.annotations if not _is_title(note)]
@@ -87,7 +89,7 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
         for place, panel in enumerate(row):
             left = place * (width + room.between)
             _place(found, figure, panel, (left, left + width), (bottom, top), first=place == 0)
-    below = _place_bars(found, height) if most == 1 else 0
+    below = _place_bars(found, height, ABOVE_BARS + more) if most == 1 else 0
     return found.update_layout(
         height=height + room.top + room.bottom + below,
         margin={"t": room.top, "b": room.bottom + below, "l": 60, "r": 20},
@@ -97,14 +99,13 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
 
 def narrowed(figure: go.Figure) -> go.Figure:
     """A copy for a narrow screen: one panel in a row, long axis titles on several lines; else the figure itself."""
-    lines = _more_lines(figure, LETTERS)
-    room = Space(gap=Space.gap + LINE * lines, bottom=Space.bottom + LINE * lines)
-    found = reflowed(figure, 1, room)
-    if found is not figure or not lines:
-        return broken_titles(found, LETTERS) if lines else found
+    found = reflowed(figure, 1)
+    more = _n_lines(figure, LETTERS) - _n_lines(figure)
+    if found is not figure or not more:
+        return found
     layout: Any = figure.layout
-    below = LINE * lines
-    margin = layout.margin.b if layout.margin.b is not None else Space.bottom - 30
+    below = LINE * more
+    margin = BOTTOM if layout.margin.b is None else layout.margin.b
     return broken_titles(go.Figure(figure), LETTERS).update_layout(
         height=(layout.height or 400) + below, margin={"b": margin + below}
     )
@@ -118,10 +119,10 @@ def broken_titles(figure: go.Figure, letters: int) -> go.Figure:
     return figure
 
 
-def _more_lines(figure: go.Figure, letters: int) -> int:
-    """How many lines more the longest title of an x axis takes if it is broken."""
+def _n_lines(figure: go.Figure, letters: int = 1000) -> int:
+    """How many lines the longest title of an x axis takes."""
     texts = [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
-    return max((_broken(text, letters).count("<br>") - text.count("<br>") for text in texts), default=0)
+    return max((_broken(text, letters).count("<br>") + 1 for text in texts), default=1)
 
 
 def _broken(text: str, letters: int) -> str:
@@ -148,11 +149,16 @@ def _slant(figure: go.Figure, most: int) -> int:
     return max(deepest, 0)
 
 
-def _place_bars(figure: go.Figure, height: float) -> int:
+def _place_bars(figure: go.Figure, height: float, above: float) -> int:
     """Places the colour bars of the figure's colour axes; returns the pixels that they take below its panels.
 
     A bar without a title that belongs to one of several panels stands at that panel's right side; others lie flat
     below all panels.
+
+    Args:
+        figure: The figure; it is changed.
+        height: Of all panels together.
+        above: Pixels between the last panel and the first flat bar.
     """
     layout: Any = figure.layout
     owners: dict[str, set[str]] = {}
@@ -174,16 +180,22 @@ def _place_bars(figure: go.Figure, height: float) -> int:
         }
         layout[axis].colorbar.update(**beside, len=high - low)
     below = sorted(owners.keys() - alone.keys())
-    for number, axis in enumerate(below):
+    taken = 0
+    for axis in below:
+        bar, lines = layout[axis].colorbar, 1
+        if bar.title.text:
+            bar.title.text = _broken(bar.title.text, LETTERS)
+            lines = bar.title.text.count("<br>") + 1
         place = {
             "orientation": "h",
             "x": 0.5,
             "xanchor": "center",
-            "y": -(56 + BAR * number) / height,
+            "y": -(above + taken) / height,
             "yanchor": "top",
         }
-        layout[axis].colorbar.update(**place, len=1.0, title={"side": "top"})
-    return BAR * len(below)
+        bar.update(**place, len=1.0, title={"side": "top"})
+        taken += BAR + LINE * (lines - 1)
+    return taken
 
 
 def _panels(figure: go.Figure) -> list[_Panel]:

@@ -88,7 +88,12 @@ def series_colour(place: int) -> str:
 
 def colour_bar(title: str, **more: Any) -> dict[str, Any]:
     """A thin colour bar with its title along it."""
-    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, **more}
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 13}},
+        "thickness": 12,
+        "outlinewidth": 0,
+        **more,
+    }
 
 
 def clear(colour: str, share: float) -> str:

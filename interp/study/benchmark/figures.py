@@ -52,10 +52,10 @@ def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) 
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     name = result.measure_names[result.main]
-    figure.update_xaxes(title_text=f"{name}, after − before,<br>points (higher is better →)", matches="x")
+    figure.update_xaxes(title_text=f"{name},<br>after − before, points<br>(higher is better →)", matches="x")
     layout: Any = figure.layout
     layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
-    return laid_out(figure, 156 + LINE * most, columns=len(titles), showlegend=False)
+    return laid_out(figure, 172 + LINE * most, columns=len(titles), showlegend=False)
 
 
 def _points(rows: pd.DataFrame, key: str) -> go.Scatter:

@@ -113,10 +113,12 @@ def part_bars(parts: pd.DataFrame) -> go.Figure:
         for part, colour in PARTS.items():
             own = where(parts, (parts.data == data) & (parts.part == part))
             bars: dict[str, Any] = {"error_y": {**interval_arms(own), "thickness": 1}, "marker_color": colour}
-            named: dict[str, Any] = {"name": part, "legendgroup": part, "showlegend": column == 1}
+            named: dict[str, Any] = {
+                "name": "MLP" if part == "mlp" else part,
+                "legendgroup": part,
+                "showlegend": column == 1,
+            }
             figure.add_trace(go.Bar(x=own.layer, y=own["mean"], **bars, **named), row=1, col=column)
     figure.update_xaxes(title_text="layer (−1: input)", **ticks_at(parts.layer, 10))
-    figure.update_yaxes(
-        title_text="share of the answer's logit, logits,<br>above 0: makes the answer likelier ↑", col=1
-    )
+    figure.update_yaxes(title_text="part of the answer's logit,<br>above 0: for the answer ↑", col=1)
     return laid_out(figure, 360, columns=len(sets), barmode="group", margin={"b": 90})
