@@ -274,7 +274,7 @@ def _defaults(study: str) -> dict[str, Any]:
 
 def _said(value: Any) -> str:
     """A value of a setting in a name: lists by their elements, paths by their last part, values by their name."""
-    from interp.indicators import labelled
+    from interp.indicators.names import labelled
 
     if isinstance(value, list | tuple):
         return " + ".join(map(_said, value))

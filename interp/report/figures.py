@@ -250,7 +250,9 @@ def reference_line(
 
 
 def level_line(figure: go.Figure, y: float, name: str, **place: Any) -> None:
-    """A thin grey line at a value of the y axis, which the legend names: a word beside it would lie over the curves.
+    """A grey line of dashes and dots at a value of the y axis, which the legend names.
+
+    A word beside it would lie over the curves.
 
     Args:
         figure: The figure; it is changed.
@@ -258,12 +260,9 @@ def level_line(figure: go.Figure, y: float, name: str, **place: Any) -> None:
         name: In the legend.
         **place: `row` and `col`; all panels when left out.
     """
-    reference_line(figure, y=y, **place)
-    figure.add_trace(
-        go.Scatter(
-            x=[None], y=[None], mode="lines", name=name, line={"color": GREY, "width": 1}, hoverinfo="skip"
-        )
-    )
+    line: dict[str, Any] = {"color": GREY, "width": 1.5, "dash": "dashdot"}
+    figure.add_hline(y=y, line=line, **place)
+    figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=name, line=line, hoverinfo="skip"))
 
 
 def metric_axis(metric: str, separator: str = ",<br>") -> str:
