@@ -275,7 +275,7 @@ def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
 
 
 def _column_kinds(lines: Sequence[Row]) -> dict[int, str]:
-    """Column after the first whose entries are texts → "words", or "words long" where one is long."""
+    """Column after the first whose entries are mostly texts → "words", or "words long" where one is long."""
     found: dict[int, list[str]] = {}
     for row in lines:
         if all(cell.span == 1 for cell in row.cells):
@@ -285,7 +285,7 @@ def _column_kinds(lines: Sequence[Row]) -> dict[int, str]:
     return {
         place: "words long" if max(map(len, texts)) > LONG else "words"
         for place, texts in said.items()
-        if texts and not any(NUMBER.match(one) for one in texts)
+        if texts and 2 * sum(bool(NUMBER.match(one)) for one in texts) < len(texts)
     }
 
 

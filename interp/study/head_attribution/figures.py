@@ -43,8 +43,8 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
             cells = heat(own, name, more=more, hover=hover, axis=axis)
             figure.add_trace(cells, row=row, col=column)
     most = float(heads[["direct", "total"]].abs().to_numpy().max())
-    effects = colour_bar("effect, logits, above 0: for the answer", x=1.02, len=0.9)
-    ratio = colour_bar("attention ratio (AR), higher is better", x=1.12, len=0.9)
+    effects = colour_bar("effect, logits,<br>above 0: for the answer", x=1.02, y=0.75, len=0.5)
+    ratio = colour_bar("attention ratio (AR),<br>higher is better", x=1.02, y=0.25, len=0.5)
     figure.update_xaxes(title_text="layer", **ticks_at(heads.layer, 8))
     figure.update_yaxes(showgrid=False, **ticks_at(heads["head"], 8))
     figure.update_yaxes(title_text="head", col=1)
@@ -54,7 +54,7 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
         columns=len(columns),
         coloraxis={"colorscale": DIVERGING, "cmin": -most, "cmax": most, "colorbar": effects},
         coloraxis2={"colorscale": SEQUENTIAL, "colorbar": ratio},
-        margin={"r": 150},
+        margin={"r": 120},
     )
 
 

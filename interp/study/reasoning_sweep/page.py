@@ -101,7 +101,7 @@ def _examples(result: GridResult) -> Iterator[Markup]:
             cards.append(
                 sample_card(shown, sample.question, [*told, table(list(columns), rows(own, columns))])
             )
-        yield grid(cards)
+        yield grid(cards, "tight")
 
 
 def _until(until: float) -> str:
