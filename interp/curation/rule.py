@@ -161,7 +161,10 @@ class Curation:
             RunError: The file cannot be written.
             StudyError: The library of Krippendorff's alpha is not installed.
         """
-        found, needed = self.ratings, f"A sample needs all three scores of at least {self.n_raters} rater(s)."
+        found, needed = (
+            self.ratings,
+            f"A sample needs all three scores of at least {self.n_raters} {'rater' if self.n_raters == 1 else 'raters'}.",
+        )
         rule = RULES[self.several].format(lowest=self.lowest)
         names = f"{len(found.samples)} samples ({found.samples.name}), rated by {', '.join(found.raters)}."
         return write_page(

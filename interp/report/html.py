@@ -49,7 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 DASH = "–"
-NUMBER = re.compile(r"[<>≤≥≈=]?\s*[+−-]?\s*[\d.]*\d")
+NUMBER = re.compile(r"\[?[<>≤≥≈=]?\s*[+−-]?\s*[\d.]*\d")
 """How an entry begins that is a number."""
 LONG = 24
 """Letters of an entry that breaks over lines."""
