@@ -20,6 +20,7 @@ from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_text, check_whole
 from interp.inputs.sample import Sample
+from interp.report.tables import count
 from interp.run.files import as_path, write_atomically
 from interp.study.dataframes import records, where
 
@@ -163,7 +164,7 @@ class Curation:
         """
         found, needed = (
             self.ratings,
-            f"A sample needs all three scores of at least {self.n_raters} {'rater' if self.n_raters == 1 else 'raters'}.",
+            f"A sample needs all three scores of at least {count(self.n_raters, 'rater')}.",
         )
         rule = RULES[self.several].format(lowest=self.lowest)
         names = f"{len(found.samples)} samples ({found.samples.name}), rated by {', '.join(found.raters)}."
