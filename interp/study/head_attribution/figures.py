@@ -120,5 +120,5 @@ def part_bars(parts: pd.DataFrame) -> go.Figure:
             }
             figure.add_trace(go.Bar(x=own.layer, y=own["mean"], **bars, **named), row=1, col=column)
     figure.update_xaxes(title_text="layer (−1: input)", **ticks_at(parts.layer, 10))
-    figure.update_yaxes(title_text="part of the answer's logit,<br>above 0: for the answer ↑", col=1)
+    figure.update_yaxes(title_text="part of the answer, logits,<br>above 0: for the answer ↑", col=1)
     return laid_out(figure, 360, columns=len(sets), barmode="group", margin={"b": 90})
