@@ -47,5 +47,6 @@ site:  ## build the documentation site, offline, with its links checked: open bu
 
 pictures:  ## make the documentation's pictures anew, in chromium
 	$(PYTHON) docs/building/gallery_pictures.py
+	$(PYTHON) docs/look_picture.py
 	$(PYTHON) docs/curation_screenshots.py
 	$(PYTHON) docs/vision_tower_picture.py

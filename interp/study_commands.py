@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -256,14 +256,32 @@ def _run_names(asked: Sequence[Asked], folders: Sequence[Path]) -> list[str]:
         key for key in dict.fromkeys(key for one in flat for key in one) if key not in ("options", "settings")
     ]
     told = [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in flat}) > 1]
-    names = [", ".join(f"{key} {_said(one.get(key, 'default'))}" for key in told) for one in flat]
+    kinds = [_defaults(one.study) for one in asked]
+    names = [
+        ", ".join(f"{key} {_said({**defaults, **one}.get(key, 'by default'))}" for key in told)
+        for defaults, one in zip(kinds, flat, strict=True)
+    ]
     return names if len({*names}) == len(names) else [folder.resolve().name for folder in folders]
 
 
+def _defaults(study: str) -> dict[str, Any]:
+    """The defaults of a study's fields; what has none is left out."""
+    from interp import study as studies
+
+    found = {one.name: one for one in fields(getattr(studies, STUDIES[study]))}
+    made = {name: one.default_factory() for name, one in found.items() if one.default_factory is not MISSING}
+    return made | {name: one.default for name, one in found.items() if one.default is not MISSING}
+
+
 def _said(value: Any) -> str:
-    """A value of a setting in a name: lists by their elements, paths by their last part."""
+    """A value of a setting in a name: lists by their elements, paths by their last part, values by their name."""
+    from interp.indicators.names import labelled
+
     if isinstance(value, list | tuple):
         return " + ".join(map(_said, value))
+    if hasattr(value, "to_dict"):
+        described = value.to_dict()
+        return labelled(value)[0] if "indicator" in described else json.dumps(described)
     return Path(value).name if isinstance(value, str) else json.dumps(value)
 
 

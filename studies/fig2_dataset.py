@@ -79,6 +79,7 @@ def figure(shares: pd.DataFrame) -> go.Figure:
             )
             made.add_trace(bars, row=1, col=column)
     made.update_yaxes(tickformat=".0%", rangemode="tozero")
+    made.update_yaxes(title_text="share of samples,<br>in grey: of sets", col=1)
     return laid_out(made, 420, columns=2, barmode="group")
 
 
@@ -107,7 +108,8 @@ def counts(shares: pd.DataFrame, kind: str) -> Markup:
     """Number and share of each value, by data set."""
     rows = records(where(shares, shares["of"] == kind))
     return table(
-        ("data", kind, "n", "share"), [(r["data"], r["value"], r["n"], percent(r["share"], 1)) for r in rows]
+        ("data", kind, "n", "share"),
+        [(r["data"], r["value"], f"{r['n']:,}", percent(r["share"], 1)) for r in rows],
     )
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from interp.curation.rating_page import SCALES, SCORES
 from interp.report.html import card, code, details, grid, headline, paragraph, save_page, section, table
-from interp.report.tables import number, rows
+from interp.report.tables import count, number, rows
 from interp.study.dataframes import where
 
 __all__ = ["write_page"]
@@ -65,8 +65,8 @@ def write_page(
         section("Scores of the kept samples", card(_scores(scores)), intro=SCORED),
         section("Agreement", alone if agreement is None else card(_agreement(agreement)), intro=AGREE),
         section("Raters", card(_raters(raters))),
-        section("Not kept", _folded(f"{len(others)} sample(s)", others, reasons)),
-        section("Edited questions", _folded(f"{len(edits)} edit(s)", edits, changes)),
+        section("Not kept", _folded(count(len(others), "sample"), others, reasons)),
+        section("Edited questions", _folded(count(len(edits), "edit"), edits, changes)),
     ]
     question = "Which samples do the raters keep?"
     return save_page(path, title="Curation", question=question, lead=paragraph(words, kind="lead"), body=body)

@@ -21,6 +21,7 @@ from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_text, check_whole
 from interp.inputs.files import as_path, write_atomically
 from interp.inputs.sample import Sample
+from interp.report.tables import count
 from interp.study.dataframes import records, where
 
 __all__ = ["RULES", "Curation", "curate"]
@@ -161,7 +162,10 @@ class Curation:
             RunError: The file cannot be written.
             StudyError: The library of Krippendorff's alpha is not installed.
         """
-        found, needed = self.ratings, f"A sample needs all three scores of at least {self.n_raters} rater(s)."
+        found, needed = (
+            self.ratings,
+            f"A sample needs all three scores of at least {count(self.n_raters, 'rater')}.",
+        )
         rule = RULES[self.several].format(lowest=self.lowest)
         names = f"{len(found.samples)} samples ({found.samples.name}), rated by {', '.join(found.raters)}."
         return write_page(

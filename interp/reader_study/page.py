@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from interp.reader_study.key import QUESTION, Key
 from interp.report.html import card, figure_card, grid, headline, join, paragraph, save_page, section, table
-from interp.report.tables import number, rows
+from interp.report.tables import count, number, rows
 from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.study.dataframes import records, where
 
@@ -51,8 +51,8 @@ def write_page(
     n_cases = sum(one.duplicate_of is None for one in key.items)
     compared = " and ".join(f"“{one}”" for one in key.conditions)
     words = (
-        f"{len(readers)} reader(s) compared {compared} on {n_cases} cases, {len(key.items) - n_cases} of them shown "
-        f"twice. They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
+        f"{count(len(readers), 'reader')} compared {compared} on {n_cases} cases, {len(key.items) - n_cases} of them "
+        f"shown twice. They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
     )
     first = key.conditions[0]
     lead = join(paragraph(words, kind="lead"), paragraph(note, kind="note wide") if note else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import plotly.graph_objects as go
 
 from interp.errors import StudyError
 from interp.inputs.files import as_path, write_atomically
-from interp.report.reflow import Space, n_columns, reflowed
+from interp.report.reflow import Space, broken_titles, n_columns, reflowed
 from interp.report.tables import write_csv
 
 __all__ = ["FORMATS", "WIDTHS", "check_export", "export_figures", "export_tables", "latex", "printable"]
@@ -35,8 +36,12 @@ SECONDS = 180
 """How long one figure may take, with the start of the browser."""
 MOST = {1: 1, 2: 4}
 """Columns of the paper → panels beside one another."""
-LEGEND_ROW = 20
-"""Pixels of a line of the legend."""
+SHRUNK = {1: 0.7, 2: 0.85}
+"""Columns of the paper → how much lower a figure is than on a page."""
+LEGEND_ROW, MARK, LETTER, BESIDE_LEGEND = 20, 48, 5.5, 70
+"""Pixels of a line of the legend, of an entry's mark, of a letter, and of what is left free beside it."""
+TICKS, LETTERS = 62, 40
+"""Pixels of the ticks and the title below a panel, and letters of a line of that title."""
 LONG = 40
 """A table of more rows may break over pages."""
 SIGNS = {"−": "$-$", "→": r"$\rightarrow$", "←": r"$\leftarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
@@ -137,7 +142,12 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
     layout: Any = found.layout
     height = layout.height or 400
     if not wide:
-        height = height * (0.7 if columns == 1 else 0.85) + (LEGEND_ROW * rows if columns == 1 else 0)
+        height *= SHRUNK[columns]
+    if not wide and columns == 1 and rows:
+        broken_titles(found, LETTERS)
+        below = TICKS + LEGEND_ROW * rows
+        height += below - SHRUNK[1] * (layout.margin.b or TICKS)
+        found.update_layout(margin={"b": below})
     found.update_layout(
         width=round(WIDTHS[columns] * PIXELS),
         height=round(height),
@@ -161,8 +171,9 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
     for trace in found.data:
         if getattr(trace, "textfont", None) is not None:
             trace.update(textfont_size=size)
-        if getattr(trace, "colorbar", None) is not None:
-            trace.update(colorbar={"title_font_size": size, "tickfont_size": size, "thickness": 9})
+        for part in (trace, getattr(trace, "marker", None)):
+            if getattr(part, "colorbar", None) is not None:
+                part.colorbar.update(title_font_size=size, tickfont_size=size, thickness=9)
     return found
 
 
@@ -184,12 +195,18 @@ def check_export(formats: Sequence[str], columns: Sequence[int]) -> None:
 
 
 def _legend_rows(figure: go.Figure, columns: int) -> int:
-    """About how many lines the legend takes: two entries a line in one column of a paper, five in two."""
+    """About how many lines the legend takes."""
     layout: Any = figure.layout
     if layout.showlegend is False:
         return 0
     named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
-    return -(-len(named) // (2 if columns == 1 else 5))
+    room, rows, used = WIDTHS[columns] * PIXELS - BESIDE_LEGEND, 0, math.inf
+    for trace in named:
+        width = MARK + LETTER * len(trace.name)
+        if used + width > room:
+            rows, used = rows + 1, 0
+        used += width
+    return rows
 
 
 def _rendered(jobs: Sequence[tuple[go.Figure, str]]) -> list[bytes]:

@@ -80,7 +80,7 @@ def _card(
     place = int(row["place"])
     sample, tokens, own = found.samples[place], found.tokens[place], values[place]
     pictures = [
-        *views(sample, "image", lambda i: picture(sample, i)),
+        *views(sample, "image and box" if sample.boxes else "image", lambda i: picture(sample, i)),
         *views(sample, "feature", lambda i: overlay(sample, tokens, own, i)),
     ]
     lines = [

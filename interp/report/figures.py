@@ -17,7 +17,7 @@ from interp.report.theme import GREY, INTERVAL, ONE_GROUP, clear, plain
 from interp.stats import MIN_GROUPS
 
 __all__ = [
-    "Figures", "band", "curves", "cut_ticks", "every", "group_lines", "heat", "interval_arms", "line",
+    "Figures", "band", "curves", "cut_ticks", "every", "group_lines", "heat", "interval_arms", "level_line", "line",
     "metric_axis", "panels", "points", "reference_line", "ticks_at", "wide",
 ]  # fmt: skip
 
@@ -34,7 +34,11 @@ def panels(titles: Sequence[str], *, rows: int = 1, columns: int | None = None, 
         **options: As for `plotly.subplots.make_subplots`.
     """
     named: dict[str, Any] = {"subplot_titles": [plain(title) for title in titles]} if any(titles) else {}
-    return make_subplots(rows=rows, cols=columns or max(1, len(titles)), **named, **options)
+    figure = make_subplots(rows=rows, cols=columns or max(1, len(titles)), **named, **options)
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        if axis.showticklabels is False:  # of a shared axis: ticks without labels say nothing
+            axis.ticks = ""
+    return figure
 
 
 def curves(
@@ -243,6 +247,22 @@ def reference_line(
         figure.add_vline(x=x, line=line, **more, **place)
     if y is not None:
         figure.add_hline(y=y, line={"color": GREY, "width": 1}, **more, **place)
+
+
+def level_line(figure: go.Figure, y: float, name: str, **place: Any) -> None:
+    """A grey line of dashes and dots at a value of the y axis, which the legend names.
+
+    A word beside it would lie over the curves.
+
+    Args:
+        figure: The figure; it is changed.
+        y: Where to draw it.
+        name: In the legend.
+        **place: `row` and `col`; all panels when left out.
+    """
+    line: dict[str, Any] = {"color": GREY, "width": 1.5, "dash": "dashdot"}
+    figure.add_hline(y=y, line=line, **place)
+    figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=name, line=line, hoverinfo="skip"))
 
 
 def metric_axis(metric: str, separator: str = ",<br>") -> str:

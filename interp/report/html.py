@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from interp.inputs.files import as_path, write_atomically
-from interp.report.reflow import reflowed
+from interp.report.reflow import narrowed
 
 __all__ = [
     "Cell",
@@ -49,6 +50,12 @@ __all__ = [
 ]  # fmt: skip
 
 DASH = "–"
+NUMBER = re.compile(r"\[?[<>≤≥≈=]?\s*[+−-]?\s*[\d.]*\d")
+"""How an entry begins that is a number."""
+LONG = 24
+"""Letters of an entry that breaks over lines."""
+BESIDE = 2
+"""Columns of a table of texts that fit beside one another on a narrow screen."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,9 @@ def save_page(
 
 
 def _drawn(figure: go.Figure) -> dict[str, Any]:
-    """A figure as JSON; one of several panels beside one another has the layout for a narrow screen with it."""
+    """A figure as JSON, with the layout for a narrow screen where that is another."""
     found = json.loads(figure.to_json() or "{}")
-    stacked = reflowed(figure, 1)
+    stacked = narrowed(figure)
     if stacked is not figure:
         layout = json.loads(stacked.to_json() or "{}")["layout"]
         own = found["layout"]
@@ -251,7 +258,9 @@ def definitions(terms: Mapping[Any, Any]) -> Markup:
 
 
 def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
-    """A table that scrolls sideways where it is too wide; its first column is aligned left.
+    """A table that scrolls sideways where it is too wide; columns of text are aligned left, of numbers right.
+
+    A table of kind "text" with three columns or more shows each row as a block on a narrow screen.
 
     Args:
         heads: The header's entries, or several `Row`s of them; none for a table without a header.
@@ -265,7 +274,46 @@ def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
         if heads
         else []
     )
-    return macros().table(above, [_row(one) for one in rows], kind)
+    below = [_row(one) for one in rows]
+    names = [_words(cell) for cell in above[-1].cells] if above else []
+    if kind == "text":
+        parts = len(names) > BESIDE
+        return macros().table(above, below, "text parts" if parts else kind, names if parts else [])
+    kinds = _column_kinds(below)
+    above, below = ([_of_kinds(row, kinds) for row in part] for part in (above, below))
+    return macros().table(above, below, kind, [])
+
+
+def _column_kinds(lines: Sequence[Row]) -> dict[int, str]:
+    """Column after the first whose entries are mostly texts → "words", or "words long" where one is long."""
+    found: dict[int, list[str]] = {}
+    for row in lines:
+        if all(cell.span == 1 for cell in row.cells):
+            for place, cell in enumerate(row.cells[1:], start=1):
+                found.setdefault(place, []).append(_words(cell))
+    said = {place: [one for one in texts if one not in ("", DASH)] for place, texts in found.items()}
+    return {
+        place: "words long" if max(map(len, texts)) > LONG else "words"
+        for place, texts in said.items()
+        if texts and 2 * sum(bool(NUMBER.match(one)) for one in texts) < len(texts)
+    }
+
+
+def _of_kinds(row: Row, kinds: Mapping[int, str]) -> Row:
+    """The row with the kinds of its columns; rows with wide cells stay."""
+    if any(cell.span > 1 for cell in row.cells):
+        return row
+    cells = [
+        replace(cell, kind=f"{cell.kind} {kinds[place]}".strip()) if place in kinds else cell
+        for place, cell in enumerate(row.cells)
+    ]
+    return replace(row, cells=cells)
+
+
+def _words(cell: Cell) -> str:
+    """What a reader sees of a cell."""
+    shown = cell.content
+    return shown.striptags() if isinstance(shown, Markup) else str(shown).strip()
 
 
 def _row(entries: Any) -> Row:

@@ -23,7 +23,7 @@ from interp.report.html import (
     table,
     written_by,
 )
-from interp.report.tables import size_of
+from interp.report.tables import count, size_of
 from interp.run import RunFolder, cost_of, manifest_of
 
 __all__ = [
@@ -97,7 +97,7 @@ def provenance(runs: Iterable[tuple[str, Markup]], *, folded: bool = False) -> M
     left = len(cards) - SHOWN_RUNS
     more = f"And {left} more runs." if left > 0 else ""
     shown = grid(cards[:SHOWN_RUNS], "top")
-    told = details(f"{len(cards)} run(s)", shown, more) if folded else shown
+    told = details(count(len(cards), "run"), shown, more) if folded else shown
     return join(
         section("Provenance and cost", told),
         section("How to cite", paragraph(CITE, code(_entry()), kind="wide")),
@@ -128,7 +128,7 @@ def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
         *([("footprints", model["footprints"])] if model.get("footprints") else []),
         *more,
         ("device", f"{manifest.get('device')}; {session.get('machine')}"),
-        ("computed", f"{session.get('started')}, {len(manifest.get('sessions', []))} session(s)"),
+        ("computed", f"{session.get('started')}, {count(len(manifest.get('sessions', [])), 'session')}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())),
         ("commit", session.get("commit")),
         ("command", code(session["command"]) if session.get("command") else None),

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
 
-__all__ = ["Space", "n_columns", "reflowed"]
+__all__ = ["Space", "broken_titles", "n_columns", "narrowed", "reflowed"]
 
 NEAR = 1e-3
-BAR = 62
-"""Pixels that a flat colour bar takes, with its title and its ticks."""
+OUTSIDE = "outside"
+"""Where the ticks of a labelled axis are."""
+ABOVE_BARS, BAR = 56, 70
+"""Pixels between the last panel and a flat colour bar below it, and those of the bar with its title and its ticks."""
+TITLE, LINE, BOTTOM = 26, 17, 60
+"""Pixels of the title over a figure, of a line of an axis title, and below the panels where a figure says nothing."""
+LETTERS = 34
+"""Letters of a line of an axis title on a narrow screen."""
+SLANTED, MOST_SLANTED = 5, 80
+"""Pixels that a letter of a slanted label takes downwards, and those of the longest label."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,14 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
     if max((one.column for one in panels), default=0) < most:
         return figure
     found = go.Figure(figure)
+    layout: Any = found.layout
+    if most == 1:
+        figure = broken_titles(go.Figure(figure), LETTERS)
+    more = LINE * (_n_lines(figure) - 1)
+    top = room.top + (TITLE if layout.title.text else 0)
+    room = replace(room, top=top, gap=room.gap + more + _slant(found, most), bottom=room.bottom + more)
     rows = _rows(panels, most)
     height = room.panel * len(rows) + room.gap * (len(rows) - 1)
-    layout: Any = found.layout
     layout.annotations = [note for note in layout.annotations if not _is_title(note)]
     width = (1 - room.between * (most - 1)) / most
     for number, row in enumerate(rows):
@@ -75,7 +89,7 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
         for place, panel in enumerate(row):
             left = place * (width + room.between)
             _place(found, figure, panel, (left, left + width), (bottom, top), first=place == 0)
-    below = _bars_below(found, height) if most == 1 else 0
+    below = _place_bars(found, height, ABOVE_BARS + more) if most == 1 else 0
     return found.update_layout(
         height=height + room.top + room.bottom + below,
         margin={"t": room.top, "b": room.bottom + below, "l": 60, "r": 20},
@@ -83,23 +97,105 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
     )
 
 
-def _bars_below(figure: go.Figure, height: float) -> int:
-    """Lays the colour bars of the figure's colour axes flat below its panels; returns the pixels they take."""
-    marks = [getattr(trace, "marker", None) for trace in figure.data]
-    used = {getattr(one, "coloraxis", None) for one in (*figure.data, *filter(None, marks))}
+def narrowed(figure: go.Figure) -> go.Figure:
+    """A copy for a narrow screen: one panel in a row, long axis titles on several lines; else the figure itself."""
+    found = reflowed(figure, 1)
+    more = _n_lines(figure, LETTERS) - _n_lines(figure)
+    if found is not figure or not more:
+        return found
     layout: Any = figure.layout
-    names: list[str] = list(layout.to_plotly_json())
-    axes = sorted(name for name in names if name in used)
-    for number, name in enumerate(axes):
+    below = LINE * more
+    margin = BOTTOM if layout.margin.b is None else layout.margin.b
+    return broken_titles(go.Figure(figure), LETTERS).update_layout(
+        height=(layout.height or 400) + below, margin={"b": margin + below}
+    )
+
+
+def broken_titles(figure: go.Figure, letters: int) -> go.Figure:
+    """The figure, with titles of its x axes on lines of at most so many letters; it is changed."""
+    for axis in figure.select_xaxes():
+        if axis.title.text:
+            axis.title.text = _broken(axis.title.text, letters)
+    return figure
+
+
+def _n_lines(figure: go.Figure, letters: int = 1000) -> int:
+    """How many lines the longest title of an x axis takes."""
+    texts = [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
+    return max((_broken(text, letters).count("<br>") + 1 for text in texts), default=1)
+
+
+def _broken(text: str, letters: int) -> str:
+    """A title on lines of at most so many letters; one with other markup stays."""
+    lines = text.split("<br>")
+    if any("<" in line for line in lines):
+        return text
+    return "<br>".join(part for line in lines for part in wrap(line, letters, break_long_words=False) or [""])
+
+
+def _slant(figure: go.Figure, most: int) -> int:
+    """Slants long names along the x axes of panels that become narrow; returns the pixels that they take."""
+    named = [
+        (trace.xaxis or "x", [one for one in trace.x if isinstance(one, str)])
+        for trace in figure.data
+        if getattr(trace, "x", None) is not None
+    ]
+    deepest = 0
+    for axis, names in named:
+        letters = max(map(len, names), default=0)
+        if letters * len(set(names)) > LETTERS and most == 1:
+            _axis(figure, axis).tickangle = -45
+            deepest = max(deepest, min(letters * SLANTED, MOST_SLANTED) - LINE)
+    return max(deepest, 0)
+
+
+def _place_bars(figure: go.Figure, height: float, above: float) -> int:
+    """Places the colour bars of the figure's colour axes; returns the pixels that they take below its panels.
+
+    A bar without a title that belongs to one of several panels stands at that panel's right side; others lie flat
+    below all panels.
+
+    Args:
+        figure: The figure; it is changed.
+        height: Of all panels together.
+        above: Pixels between the last panel and the first flat bar.
+    """
+    layout: Any = figure.layout
+    owners: dict[str, set[str]] = {}
+    for trace in figure.data:
+        for one in (trace, getattr(trace, "marker", None)):
+            axis = getattr(one, "coloraxis", None)
+            if axis:
+                owners.setdefault(axis, set()).add(getattr(trace, "yaxis", None) or "y")
+    alone = {axis: next(iter(own)) for axis, own in owners.items()
+             if len(own) == 1 and len(owners) > 1 and not layout[axis].colorbar.title.text}  # fmt: skip
+    for axis, panel in alone.items():
+        low, high = _domain(figure, panel)
+        beside = {
+            "orientation": "v",
+            "x": 1.01,
+            "xanchor": "left",
+            "y": (low + high) / 2,
+            "yanchor": "middle",
+        }
+        layout[axis].colorbar.update(**beside, len=high - low)
+    below = sorted(owners.keys() - alone.keys())
+    taken = 0
+    for axis in below:
+        bar, lines = layout[axis].colorbar, 1
+        if bar.title.text:
+            bar.title.text = _broken(bar.title.text, LETTERS)
+            lines = bar.title.text.count("<br>") + 1
         place = {
             "orientation": "h",
             "x": 0.5,
             "xanchor": "center",
-            "y": -(56 + BAR * number) / height,
+            "y": -(above + taken) / height,
             "yanchor": "top",
         }
-        layout[name].colorbar.update(**place, len=1.0, title={"side": "top"})
-    return BAR * len(axes)
+        bar.update(**place, len=1.0, title={"side": "top"})
+        taken += BAR + LINE * (lines - 1)
+    return taken
 
 
 def _panels(figure: go.Figure) -> list[_Panel]:
@@ -170,12 +266,15 @@ def _place(
 ) -> None:
     """Moves a panel's axes and its title, and labels the axes."""
     below = _labelled(figure, panel, "x")
-    _axis(found, panel.x).update(domain=x, anchor=panel.y, showticklabels=True, title=below.title)
+    _axis(found, panel.x).update(
+        domain=x, anchor=panel.y, showticklabels=True, ticks=OUTSIDE, title=below.title
+    )
     beside = _labelled(figure, panel, "y")
     _axis(found, panel.y).update(
         domain=y,
         anchor=panel.x,
         showticklabels=True if first else _axis(figure, panel.y).showticklabels,
+        ticks=OUTSIDE if first else _axis(figure, panel.y).ticks,
         title=beside.title if first else {"text": None},
     )
     if panel.title:

@@ -36,8 +36,8 @@ TEMPLATE = go.layout.Template(
         "plot_bgcolor": CLEAR,
         "colorway": SERIES,
         "margin": {"l": 60, "r": 20, "t": 48, "b": 60},
-        "xaxis": {**AXIS, "showgrid": False, "title": {"standoff": 6}},
-        "yaxis": {**AXIS, "title": {"standoff": 6}},
+        "xaxis": {**AXIS, "showgrid": False, "title": {"standoff": 6, "font": {"size": 13}}},
+        "yaxis": {**AXIS, "title": {"standoff": 6, "font": {"size": 13}}},
         "legend": {
             "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}
         },
@@ -88,7 +88,12 @@ def series_colour(place: int) -> str:
 
 def colour_bar(title: str, **more: Any) -> dict[str, Any]:
     """A thin colour bar with its title along it."""
-    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, **more}
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 13}},
+        "thickness": 12,
+        "outlinewidth": 0,
+        **more,
+    }
 
 
 def clear(colour: str, share: float) -> str:

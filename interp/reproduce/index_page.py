@@ -122,5 +122,5 @@ def _tables(figures: Sequence[Figure]) -> list[Markup]:
         one = paper_table(name)
         note = paragraph(f"{one.note}.", kind="note") if one.note else ""
         shown = card(table([str(column) for column in one.frame.columns], one.cells, "dense"), note)
-        found.append(details(heading(f"{paper}: {one.title}", level=4), shown))
+        found.append(details(heading(f"{paper}: {one.title}", level=3), shown))
     return found

@@ -33,7 +33,6 @@ from interp.inputs.footprints import Footprints, squash
 from interp.models.adapter import find
 from interp.models.checkpoints import open_original, tensors
 from interp.models.checkpoints.convert import convert
-from interp.models.processing import torch_images
 from tests.models.checkpoints import llava_cases, sentencepieces, written_llava
 from tests.models.checkpoints.written_vila_internvl import write_internvl, write_vila
 
@@ -69,7 +68,7 @@ GEOMETRY = [
     ("md.family_of('fast_vlm').cell(md.SimpleNamespace(patch_size=None), None)", "Set processor.patch_size (FastVLM's: 64)", "md.family_of('fast_vlm').cell(md.SimpleNamespace(patch_size=64), None)"),
     ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size (the vision tower's is 64)", "md.family_of('fast_vlm').cell(md.SimpleNamespace(patch_size=64), None)"),
     ("md.asked('llama4', do_resize=False)", "Leave do_resize at True", "md.asked('llama4', do_resize=True)"),
-    ("md.torch_images.TorchImages().convert_to_rgb(md.torch.ones(4, 5, 5))", "pass the image as a PIL image", "md.asked_rgba()"),
+    ("md.without_torchvision.TorchImages().convert_to_rgb(md.torch.ones(4, 5, 5))", "pass the image as a PIL image", "md.asked_rgba()"),
     ("md.cells('ovis2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('ovis2', *2 * [{'size': {'height': 60, 'width': 60}}])"),
     ("md.cells('got_ocr2', *2 * [{'size': {'height': 48, 'width': 48}}])", "Set processor.image_processor.size", "md.cells('got_ocr2', *2 * [{'size': {'height': 96, 'width': 96}}])"),
     ("md.asked('llava_next', size={'shortest_edge': 28}, crop_size={'height': 56, 'width': 56})", "Set both to 56", "md.asked('llava_next', size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})"),

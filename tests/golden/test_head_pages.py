@@ -215,9 +215,10 @@ def test_correlations_are_spearmans(
     rows = table.records(data="data", between="between", rho="spearman", groups="groups")
     assert len(rows) == 6
     for row in rows:
-        first, second = row["between"].split(" – ")
+        first, second = row["between"].split(" and ")
         names = [
-            next(n for n, pattern in EFFECTS.items() if matches(pattern, side)) for side in (first, second)
+            next(n for n, pattern in EFFECTS.items() if matches(pattern.partition(".")[0], side))
+            for side in (first, second)
         ]
         scores = [common(attribution, described_rankings, row["data"], name) for name in names]
         a, b = (means(own, "layer", "head") for own in scores)
@@ -263,7 +264,7 @@ def rank_interval(first: pd.DataFrame, second: pd.DataFrame) -> list[float]:
 @pytest.mark.parametrize("data", DATA)
 def test_bars_are_the_parts_by_layer(attribution: Any, attribution_page: Page, data: str, part: str) -> None:
     figure = attribution_page.figure("parts")
-    (bar,) = [one for one in figure.traces if one.name == part and one.panel == data]
+    (bar,) = [one for one in figure.traces if one.name.lower() == part and one.panel == data]
     scores = pick(attribution.scores, data=data, part=part)
     expected = means(scores, "layer")
     assert dict(zip(bar.x, bar.y, strict=True)) == pytest.approx(expected)

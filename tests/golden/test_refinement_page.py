@@ -79,7 +79,7 @@ def check_difference(text: str, own: pd.DataFrame, row: Any, scale: float, digit
 def test_methods_stand_beside_the_plain_model(methods: Any, page: Page) -> None:
     table = page.table("before", "after", "points", "mcnemar", "holm", "log p", "passes", "tokens")
     rows = table.records(
-        method="^ *$", before="before&%", after="after&%", points="points", gained=r"^ *\+$", lost="^ *−$",
+        method="^ *method$", before="before&%", after="after&%", points="points", gained=r"^ *\+$", lost="^ *−$",
         mcnemar="mcnemar", holm="holm", logp="log p", s="^ *s ×", passes="passes", tokens="tokens",
     )  # fmt: skip
     assert len(rows) == 6
@@ -112,7 +112,7 @@ def test_methods_differ_in_these_runs(methods: Any) -> None:
 def test_pairs_of_methods_are_compared(methods: Any, page: Page) -> None:
     table = page.table("accuracy", "difference", "only one right", "holm")
     rows = table.records(
-        pair="^ *$", both="accuracy&%", gap="difference", only="only one", p="^ *p$", holm="holm"
+        pair="^ *methods$", both="accuracy&%", gap="difference", only="only one", p="^ *p$", holm="holm"
     )
     expected = []
     for row in rows:

@@ -103,6 +103,19 @@ def test_a_printed_figure_has_the_width_and_type_of_a_paper(columns: int, inches
     assert len(lefts) == (1 if columns == 1 else 3)  # panels beside one another do not fit into one column
 
 
+def test_a_long_legend_does_not_take_the_room_of_the_curves() -> None:
+    def drawn(n: int) -> tuple[float, float]:
+        """Pixels of the curves and of what lies below them."""
+        lines = [go.Scatter(x=[0, 1], y=[1, 2], name=f"a rather long name {i}") for i in range(n)]
+        found = printable(laid_out(go.Figure(lines), 400, margin={"t": 62, "b": 110}), 1)
+        return found.layout.height - found.layout.margin.t - found.layout.margin.b, found.layout.margin.b
+
+    (few, below_few), (many, below_many) = drawn(2), drawn(9)
+    assert few == pytest.approx(many, abs=1)
+    assert many > 120
+    assert below_many - below_few == 7 * 20
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -65,6 +65,27 @@ def test_a_table_has_heads_rows_classes_and_spans() -> None:
     )
 
 
+def test_columns_of_text_are_told_from_columns_of_numbers() -> None:
+    rows = [
+        ["a", "last token", "−0.12 [−0.20, 0.01]", Cell("other samples, same groups", "own")],
+        ["b", bold("image"), None, "–"],
+        Row([Cell("all", span=4)]),
+    ]
+    found = str(table(["", "rows of", "gap", "from"], rows))
+    kinds = re.findall(r"<t[hd](?: scope=\"col\")?(?: class=\"(.*?)\")?[ >]", found)
+    heads, first, second = kinds[:4], kinds[4:8], kinds[8:12]
+    assert heads == second == ["", "words", "", "words long"]
+    assert first == ["", "words", "", "own words long"]
+    assert kinds[12:] == [""]
+
+
+def test_a_wide_table_of_texts_knows_the_column_of_each_entry() -> None:
+    found = str(table(["name", bold("what <it> is"), "why"], [["a", "b", "c"]], "text"))
+    assert '<table class="text parts">' in found
+    assert re.findall(r'data-column="(.*?)"', found) == ["name", "what &lt;it&gt; is", "why"]
+    assert "data-column" not in table(["name", "what"], [["a", "b"]], "text")
+
+
 def test_a_page_is_whole_and_its_text_cannot_become_markup(tmp_path: Path) -> None:
     figure = go.Figure(go.Scatter(x=[1], y=[2], name="</script><b>"))
     path = save_page(

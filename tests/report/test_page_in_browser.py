@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from interp.data import bundled
 from interp.report.figures import panels
 from interp.report.gallery import picture, sample_card
-from interp.report.html import figure_cards, grid, heading, save_page, section, table
+from interp.report.html import details, figure_cards, grid, heading, save_page, section, table
 from interp.report.theme import laid_out
 from interp.study.layer_sweep.page import SMALL_SIDE
 from tests.browser import Tab, needs_browser, opened_browser
@@ -53,6 +54,7 @@ def write(path: Path, n_samples: int) -> str:
         table(["name", "score"], written),
         section("Samples", grid(cards, "tight")),
         section("Figures", figure_cards(["lines"])),
+        details("folded", table(["what", "it is", "why"], [["one", "two words", "three"]], "text")),
     ]
     return save_page(
         path, title="t", question="q?", lead=Markup(""), body=body, figures={"lines": figure()}
@@ -146,11 +148,35 @@ def test_all_is_there_on_paper(tab: Tab) -> None:
     tab.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     tab.page.emulate_media(media="print", color_scheme="dark")
     tab.page.wait_for_selector("#figure-lines .xtick text")
-    assert len(shown(tab, "tbody tr")) == 60
+    assert len(shown(tab, "tbody tr")) == 60 + 1
+    assert shown(tab, "details td") == ["one", "two words", "three"]
     assert len(shown(tab, ".sample")) == 40
     assert tab.page.locator(".tools:visible").count() == 0
     ink = tab.page.evaluate("getComputedStyle(document.querySelector('.sample')).color")
     assert ink == "rgb(0, 0, 0)"
+
+
+def test_a_table_of_texts_is_blocks_on_a_narrow_screen(browser: Any, url: str) -> None:
+    tab = opened(browser, url, width=390)
+    tab.page.get_by_text("folded").click()
+    places = [one.bounding_box() for one in tab.page.locator("details td").all()]
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in itertools.pairwise(places))
+    assert {one["x"] for one in places} == {places[0]["x"]}
+    named = "getComputedStyle(document.querySelectorAll('details td')[1], '::before').content"
+    assert tab.page.evaluate(named) == '"it is: "'
+    tab.close()
+
+
+def test_what_scrolls_sideways_is_reached_with_keys(browser: Any, tmp_path: Path) -> None:
+    wide = table([f"column {i}" for i in range(40)], [list(range(40))])
+    path = save_page(tmp_path / "page.html", title="t", question="q?", lead=Markup(""), body=[wide])
+    tab = opened(browser, path.as_uri())
+    place = tab.page.locator(".scroll")
+    place.focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+    assert place.get_attribute("aria-label") == "Goes on to the right: scroll sideways"
+    tab.close()
 
 
 @pytest.mark.slow

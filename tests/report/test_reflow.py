@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures import panels
-from interp.report.reflow import n_columns, reflowed
+from interp.report.reflow import n_columns, narrowed, reflowed
 from interp.report.theme import laid_out
 
 
@@ -76,3 +76,53 @@ def test_colour_bars_lie_below_a_column_of_panels(figure: go.Figure) -> None:
     assert 0 > places[0].y > places[1].y
     assert found.layout.coloraxis3.colorbar.orientation is None
     assert found.layout.margin.b > reflowed(figure, 2).layout.margin.b
+
+
+def test_a_bar_without_a_title_stays_beside_its_own_panel(figure: go.Figure) -> None:
+    names = [f"coloraxis{number or ''}" for number in (0, *range(2, 7))]
+    for name, trace in zip(names, figure.data, strict=True):
+        trace.update(marker={"color": [0, 1], "coloraxis": name})
+        figure.update_layout({name: {"colorbar": {"thickness": 8}}})
+    found = reflowed(figure, 1)
+    for name, trace in zip(names, found.data, strict=True):
+        bar = found.layout[name].colorbar
+        _, right, low, high = place(found, trace)
+        assert bar.orientation == "v"
+        assert bar.x > right
+        assert bar.y == pytest.approx((low + high) / 2)
+        assert bar.len == pytest.approx(high - low)
+    assert found.layout.margin.b == reflowed(figure, 2).layout.margin.b
+
+
+def test_long_axis_titles_break_and_get_room(figure: go.Figure) -> None:
+    short = narrowed(figure)
+    figure.update_xaxes(title_text="layer at the centre of the blocked window of layers", row=2)
+    found = narrowed(figure)
+    titles = {axis.title.text for axis in found.select_xaxes()}
+    assert titles == {"layer at the centre of the blocked<br>window of layers"}
+    assert found.layout.height > short.layout.height
+    single = laid_out(go.Figure(go.Scatter(x=[1], y=[1])), 300)
+    assert narrowed(single) is single
+    single.update_xaxes(title_text="share of the sentences that see the image")
+    lower = narrowed(single)
+    assert lower.layout.xaxis.title.text == "share of the sentences that see<br>the image"
+    assert (lower.layout.height, lower.layout.margin.b) == (317, 77)
+    assert single.layout.xaxis.title.text == "share of the sentences that see the image"
+
+
+def test_long_names_along_an_axis_are_slanted_and_get_room() -> None:
+    def drawn(names: list[str]) -> go.Figure:
+        found = panels(["a", "b"])
+        for column in (1, 2):
+            found.add_trace(go.Bar(x=names, y=[1] * len(names)), row=1, col=column)
+        return reflowed(laid_out(found, 400, columns=2), 1)
+
+    few, many = drawn(["CT", "MR"]), drawn(["Dermoscopy", "Endoscopy", "Ultrasound", "Microscopy"])
+    assert few.layout.xaxis.tickangle is None
+    assert many.layout.xaxis2.tickangle == -45
+    assert many.layout.height > few.layout.height
+
+
+def test_ticks_without_labels_are_not_drawn(figure: go.Figure) -> None:
+    assert {axis.ticks for axis in figure.select_yaxes() if axis.showticklabels is False} == {""}
+    assert {axis.ticks for axis in reflowed(figure, 1).select_yaxes()} == {"outside"}

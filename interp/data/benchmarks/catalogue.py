@@ -23,6 +23,8 @@ __all__ = ["BENCHMARKS", "BenchmarkSource", "benchmark_source"]
 EVERY = "all"
 OPTIONS = ("access", "closed", "language", "questions", "regions", "revision", "version")
 LISTS = ("datasets", "modalities", "subjects")
+WORDS = {"questions": "{value} questions", "closed": "closed by {value}", "access": "{value} access"}
+"""Option → how a label says it."""
 """Options that may hold several values, with + between them."""
 
 
@@ -63,7 +65,7 @@ class BenchmarkSource:
         benchmark: The name of its reader, a key of `BENCHMARKS`.
         options: Options of the reader.
         place: A folder, or "hub".
-        label: The name in figures: what stands before the colon.
+        label: The name in figures and tables: the benchmark, and the options that were given, in words.
     """
 
     benchmark: str
@@ -101,6 +103,8 @@ def benchmark_source(name: Any) -> BenchmarkSource | None:
 
     >>> benchmark_source("slake,questions=open:Slake1.0").options
     {'questions': 'open'}
+    >>> benchmark_source("vqa_rad,closed=answer_type:folder").label
+    'vqa_rad, closed by answer type'
     >>> benchmark_source("rows.csv") is None
     True
     """
@@ -124,4 +128,16 @@ def benchmark_source(name: Any) -> BenchmarkSource | None:
                 f"{', '.join(known)}."
             )
         options[found[1]] = found[2].split("+") if found[1] in LISTS else found[2]
-    return BenchmarkSource(benchmark, options, place, head)
+    given = {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}
+    return BenchmarkSource(benchmark, options, place, _label(benchmark, given))
+
+
+def _label(benchmark: str, given: Mapping[str, str]) -> str:
+    """“vqa_rad, open questions”: a name for a column of a table."""
+    said = [
+        WORDS.get(option, "{option} {value}").format(
+            option=option, value=value.replace("_", " ").replace("+", " + ")
+        )
+        for option, value in given.items()
+    ]
+    return ", ".join([benchmark, *said])

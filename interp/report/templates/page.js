@@ -111,6 +111,30 @@ function folded(items, most, noun, above) {
   return {bar, reorder: sorted => { items.splice(0, items.length, ...sorted); show(); }};
 }
 
+// What scrolls sideways can be reached and moved with the keys alone.
+function scrollers() {
+  for (const place of document.querySelectorAll("main .scroll, main .card:has(> .figure)")) {
+    const wide = place.scrollWidth > place.clientWidth + 1;
+    if (wide) {
+      place.tabIndex = 0;
+      place.setAttribute("role", "group");
+      place.setAttribute("aria-label", "Goes on to the right: scroll sideways");
+    } else {
+      place.removeAttribute("tabindex"); place.removeAttribute("role"); place.removeAttribute("aria-label");
+    }
+  }
+}
+
+// On paper everything is unfolded.
+function unfolded() {
+  const closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed.push(...document.querySelectorAll("main details:not([open])"));
+    closed.forEach(one => { one.open = true; });
+  });
+  window.addEventListener("afterprint", () => closed.splice(0).forEach(one => { one.open = false; }));
+}
+
 function tables() {
   for (const table of document.querySelectorAll("main table")) {
     const heads = [...table.querySelectorAll("thead tr")], body = table.tBodies[0];
@@ -156,6 +180,10 @@ function galleries() {
 }
 
 prepare();
+unfolded();
 contents();
 tables();
 galleries();
+scrollers();
+window.addEventListener("resize", scrollers);
+document.querySelector("main").addEventListener("toggle", scrollers, true);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -52,8 +52,10 @@ def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) 
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     name = result.measure_names[result.main]
-    figure.update_xaxes(title_text=f"{name}, after − before, points")
-    return laid_out(figure, 140 + LINE * most, columns=len(titles), showlegend=False)
+    figure.update_xaxes(title_text=f"{name},<br>after − before, points<br>(higher is better →)", matches="x")
+    layout: Any = figure.layout
+    layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
+    return laid_out(figure, 172 + LINE * most, columns=len(titles), showlegend=False)
 
 
 def _points(rows: pd.DataFrame, key: str) -> go.Scatter:

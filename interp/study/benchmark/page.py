@@ -106,7 +106,9 @@ def _question(result: BenchmarkResult, changed: bool) -> str:
 
 
 def _changed(result: BenchmarkResult) -> str:
-    return listed(cell.labels["method"] for cell in result.cells if cell.study.changes)
+    return " or with ".join(
+        dict.fromkeys(cell.labels["method"] for cell in result.cells if cell.study.changes)
+    )
 
 
 def _lead(result: BenchmarkResult) -> Markup:
@@ -202,7 +204,7 @@ def _averages(result: BenchmarkResult) -> Markup | str:
     found = result.averages()
     axes = [axis for axis in varying(result.cells) if axis != "data"] or ["method"]
     columns: dict[str, Any] = {
-        "": lambda row: " · ".join(str(row[axis]) for axis in axes),
+        "run": lambda row: " · ".join(str(row[axis]) for axis in axes),
         "average": "average",
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
@@ -222,7 +224,7 @@ def _by(result: BenchmarkResult, key: str, shown: Mapping[str, Any]) -> Markup:
     """The table of one field of the samples, and its figure."""
     axes = varying(result.cells) or ["data"]
     columns: dict[str, Any] = {
-        "": lambda row: " · ".join(str(row[axis]) for axis in axes),
+        "run": lambda row: " · ".join(str(row[axis]) for axis in axes),
         key: key,
         "N": "n",
         "groups": "n_groups",
@@ -274,7 +276,7 @@ def _gallery(result: BenchmarkResult, cell: GridCell, flips: pd.DataFrame) -> Ma
         chosen += records(where(part, part["index"].isin(kept)))
     if not chosen:
         return ""
-    return join(heading(cell_title(result, cell), level=4), grid(_flip_card(cell, row) for row in chosen))
+    return join(heading(cell_title(result, cell), level=3), grid(_flip_card(cell, row) for row in chosen))
 
 
 def _flip_card(cell: GridCell, row: Mapping[str, Any]) -> Markup:
@@ -300,7 +302,7 @@ def _lengths(result: BenchmarkResult) -> Markup:
     found = result.lengths()
     axes = varying(result.cells) or ["data"]
     columns: dict[str, Any] = {
-        "": lambda row: " · ".join(str(row[axis]) for axis in axes),
+        "run": lambda row: " · ".join(str(row[axis]) for axis in axes),
         "when": "when",
         "answers": "n",
         "none came": "n_missing",

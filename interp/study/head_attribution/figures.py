@@ -43,8 +43,8 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
             cells = heat(own, name, more=more, hover=hover, axis=axis)
             figure.add_trace(cells, row=row, col=column)
     most = float(heads[["direct", "total"]].abs().to_numpy().max())
-    effects = colour_bar("effect, logits, above 0: for the answer", x=1.02, len=0.9)
-    ratio = colour_bar("attention ratio (AR), higher is better", x=1.12, len=0.9)
+    effects = colour_bar("effect, logits,<br>above 0: for the answer", x=1.02, y=0.75, len=0.5)
+    ratio = colour_bar("attention ratio (AR),<br>higher is better", x=1.02, y=0.25, len=0.5)
     figure.update_xaxes(title_text="layer", **ticks_at(heads.layer, 8))
     figure.update_yaxes(showgrid=False, **ticks_at(heads["head"], 8))
     figure.update_yaxes(title_text="head", col=1)
@@ -54,7 +54,7 @@ def head_maps(heads: pd.DataFrame) -> go.Figure:
         columns=len(columns),
         coloraxis={"colorscale": DIVERGING, "cmin": -most, "cmax": most, "colorbar": effects},
         coloraxis2={"colorscale": SEQUENTIAL, "colorbar": ratio},
-        margin={"r": 150},
+        margin={"r": 120},
     )
 
 
@@ -113,10 +113,12 @@ def part_bars(parts: pd.DataFrame) -> go.Figure:
         for part, colour in PARTS.items():
             own = where(parts, (parts.data == data) & (parts.part == part))
             bars: dict[str, Any] = {"error_y": {**interval_arms(own), "thickness": 1}, "marker_color": colour}
-            named: dict[str, Any] = {"name": part, "legendgroup": part, "showlegend": column == 1}
+            named: dict[str, Any] = {
+                "name": "MLP" if part == "mlp" else part,
+                "legendgroup": part,
+                "showlegend": column == 1,
+            }
             figure.add_trace(go.Bar(x=own.layer, y=own["mean"], **bars, **named), row=1, col=column)
     figure.update_xaxes(title_text="layer (−1: input)", **ticks_at(parts.layer, 10))
-    figure.update_yaxes(
-        title_text="share of the answer's logit, logits,<br>above 0: makes the answer likelier ↑", col=1
-    )
+    figure.update_yaxes(title_text="part of the answer, logits,<br>above 0: for the answer ↑", col=1)
     return laid_out(figure, 360, columns=len(sets), barmode="group", margin={"b": 90})

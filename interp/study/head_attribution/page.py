@@ -137,7 +137,9 @@ def write_page(
     found = agreements(result, ranked)
     correlations: dict[str, Any] = {
         "data": "data",
-        "between": lambda row: f"{COLUMNS[row['first']]} – {COLUMNS[row['second']]}",
+        "between": lambda row: " and ".join(
+            COLUMNS[row[one]].partition(",")[0] for one in ("first", "second")
+        ),
         "Spearman's ρ [95 %]": said,
         "groups": "n_groups",
     }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["heat_maps", "rank_scatter", "ranking_figures", "result_names"]
 
 MARK = {"symbol": "circle-open", "size": 9, "color": HIGHLIGHT, "line": {"width": 2}}
+BELOW = {"orientation": "h", "y": -0.16, "yanchor": "top", "len": 0.8}
+"""A colour bar below a square figure, which is narrower than its place."""
 WORST = 0.98
 """The colour scale ends at this quantile on the bad side, where a few silent heads lie far off."""
 
@@ -109,7 +111,7 @@ def rank_scatter(a: HeadResult, b: HeadResult, k: int = 20) -> go.Figure:
         "color": both.layer,
         "colorscale": SEQUENTIAL,
         "line": {"width": 0.5, "color": GREY},
-        "colorbar": colour_bar("layer", **ticks_at(both.layer, 8)),
+        "colorbar": colour_bar("layer", **ticks_at(both.layer, 8), **BELOW),
     }
     hover = "layer %{customdata[0]}, head %{customdata[1]}<br>rank %{x} and %{y}<extra></extra>"
     figure = go.Figure(
@@ -132,4 +134,4 @@ def rank_scatter(a: HeadResult, b: HeadResult, k: int = 20) -> go.Figure:
     axis: dict[str, Any] = {"showgrid": False, "range": [-0.5, end + 1], "constrain": "domain"}
     figure.update_xaxes(title_text=f"rank in {plain(names[0])} (1 = best)", **axis)
     figure.update_yaxes(title_text=f"rank in {plain(names[1])} (1 = best)", scaleanchor="x", **axis)
-    return laid_out(figure, 460)
+    return laid_out(figure, 540, margin={"b": 130})

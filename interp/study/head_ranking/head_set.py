@@ -9,6 +9,7 @@ from typing import Any
 
 from interp.errors import SiteError, StudyError
 from interp.inputs.notebook import block, facts
+from interp.metrics import METRICS
 from interp.run import Workers, canonical
 from interp.study.fields import as_tuple
 from interp.study.head_ranking.result import Pairs
@@ -165,7 +166,7 @@ class HeadSet:
         if self.ranking is None:
             whose = f" ({self.source})" if self.source else ""
             return f"{len(self)} heads of {self.name or 'a list'}{whose}; what they were chosen on is not known here."
-        how = f"the top {self.k} heads by mean {self.ranking.metric} on"
+        how = f"the top {self.k} heads by mean {METRICS[self.ranking.metric].label} on"
         if self.held_out(result):
             said = f"{self.ranking.data.split} " if self.ranking.data.split else ""
             return f"{how} {said}samples of {self.ranking.data.name} that share no group with these."

@@ -53,6 +53,9 @@ this ranking finds, and what two data sets agree on, may be uniformity rather th
 by AR or AUROC before you read more into it."""
 SCATTER = """Each point is a head, coloured by its layer. In the shaded square: heads that are among the top {k} of
 both data sets. On the dotted line: heads of the same rank in both."""
+WHY_KL = """The paper ranks heads by it, so it is the default. It asks for weight on every part of the boxes: a sharp
+map that leaves a part of a box dark scores worse than a map that is the same everywhere. AR and AUROC ask whether
+the weight lies inside the boxes; other heads may lead by them."""
 TERMS = {
     "Rank correlation": "Spearman's, over all heads: 1 = the same order, 0 = unrelated orders.",
     "Overlap": """The share of the top k that both data sets have in common; k / H by chance, with H heads in all.
@@ -94,7 +97,7 @@ def write_page(
     results = _rankings(result, against)
     seed, shown = results[0].study.seed, ranking_figures(results, k)
     agreements = [head_agreement(results[0], other, k, seed=seed) for other in results[1:]]
-    scatters = figure_cards((name for name in shown if name != "heads"), "")
+    scatters = figure_cards((name for name in shown if name != "heads"), "half")
     named = list(zip(result_names(results), results, strict=True))
     body = [
         _warning(results, k),
@@ -240,7 +243,10 @@ def _failures(name: str, result: HeadResult) -> list[Markup]:
 
 def _meanings(result: HeadResult) -> Markup:
     study = result.study
-    return meanings({**metric_terms([study.metric], study.rule), "Indicator": repr(study.indicator)}, TERMS)
+    why = {"Why KL": WHY_KL} if study.metric == "kl" else {}
+    return meanings(
+        {**metric_terms([study.metric], study.rule), **why, "Indicator": repr(study.indicator)}, TERMS
+    )
 
 
 def _origin(result: HeadResult) -> Markup:

@@ -42,9 +42,10 @@ class HeadRanking(Study[HeadResult]):
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         indicator: What gives the maps (layer, head, token).
-        metric: Short name of one of `interp.metrics.METRICS`; its own direction decides what is best. The default, KL,
-            is the paper's; it favours maps that are the same everywhere over sharp ones that miss part of a box. To
-            find heads that look at the boxes, rank by "ar" or "auroc" too: other heads may lead.
+        metric: Short name of one of `interp.metrics.METRICS`; its own direction decides what is best. The default is
+            the paper's, "kl". KL asks for weight on every part of the boxes, so a sharp map that leaves a part of a
+            box dark scores worse than a map that is the same everywhere. "ar" and "auroc" ask whether the weight lies
+            inside the boxes: rank by one of them too, because other heads may lead.
         split: What the samples are for: "validation" or "train" to choose heads, "test" to describe only.
             Samples that say in `meta["split"]` that they are of another split are left out.
         prompt: How the question is put.

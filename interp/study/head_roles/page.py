@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from interp.report.html import (
+    capital,
     card,
     definitions,
     figure_card,
@@ -68,7 +69,7 @@ def write_page(result: HeadTable, path: str | Path) -> Path:
             grid(map(figure_card, maps, _names(result)), "stacked"),
             card(definitions(TERMS)),
         ),
-        section("Look and effect", figure_cards(name for name in shown if name == "roles")),
+        section("Share of the image and effect", figure_cards(name for name in shown if name == "roles")),
         section("Heads by measure", *_tables(result), intro=TABLE),
         section("Failures", paragraph(_failures(result), kind="wide")),
         provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
@@ -93,17 +94,15 @@ def _tables(result: HeadTable) -> Iterator[Markup]:
     for cell in (cell for cell in result.cells if cell.measured):
         own = rows_of(heads, cell.labels)
         if len(result.cells) > 1:
-            yield heading(" · ".join(cell.key), level=4)
-        columns: dict[str, Any] = {
-            "head": "name",
-            **{CAPTIONS[name]: _said(name) for name in result.measures},
-        }
+            yield heading(" · ".join(cell.key), level=3)
         for measure in result.measures:
+            first = (measure, *(name for name in result.measures if name != measure))
+            columns: dict[str, Any] = {"head": "name", **{CAPTIONS[name]: _said(name) for name in first}}
             ends = (own.nlargest(N_SHOWN, measure),)
             if measure in ("ablation", "copying"):
                 ends = (*ends, own.nsmallest(N_SHOWN // 2, measure))
             for part, which in zip(ends, ("highest", "lowest"), strict=False):
-                title = f"{CAPTIONS[measure]}: {which}"
+                title = f"{capital(CAPTIONS[measure])}: {which}"
                 yield card(table(list(columns), rows(part, columns)), title=title)
 
 

@@ -115,7 +115,7 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
     cells, summary, costs = measured_cells(result), result.summary(), result.costs()
     n_rows, n_columns = -(-len(cells) // ACROSS), min(ACROSS, len(cells))
     titles = [name_of(result, cell) for cell in cells] if len(cells) > 1 else [""]
-    spacing = {"horizontal_spacing": 0.08, "vertical_spacing": 0.3 / (n_rows + 1)}
+    spacing = {"horizontal_spacing": 0.08, "vertical_spacing": 0.42 / (n_rows + 1)}
     figure = panels(titles, rows=n_rows, columns=n_columns, **spacing)
     for place, cell in enumerate(cells):
         at: dict[str, Any] = {"row": place // n_columns + 1, "col": place % n_columns + 1}
@@ -275,8 +275,8 @@ def matrix_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
             corners: dict[str, Any] = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.46, "y1": y + 0.46}
             figure.add_shape(type="rect", **corners, line=line, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(title_text="how tokens are removed")
-    return laid_out(figure, 170 + 27 * len(labels), columns=2)
+    figure.update_xaxes(title_text="how tokens<br>are removed")
+    return laid_out(figure, 186 + 27 * len(labels), columns=2)
 
 
 def _areas(rows: pd.DataFrame, labels: list[str], removals: list[str], measure: str) -> go.Heatmap:

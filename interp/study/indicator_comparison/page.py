@@ -205,7 +205,7 @@ def _gallery(result: IndicatorResult) -> Markup:
     parts = []
     for cell in measured_cells(result):
         indices = gallery.drawn(cell.frame("samples")["index"].tolist(), N_SHOWN, result.seed)
-        parts.append(heading(name_of(result, cell), level=4))
+        parts.append(heading(name_of(result, cell), level=3))
         parts.append(grid((maps_card(cell, index) for index in indices), "stacked"))
     intro = GALLERY.format(seed=result.seed, ramp=gallery.ramp(), metric=METRICS[result.metrics[0]].label)
     return section("The same image under every indicator", *parts, intro=intro)

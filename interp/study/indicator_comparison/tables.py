@@ -158,4 +158,4 @@ def pairs_table(result: IndicatorResult) -> Markup | str:
 
 
 def _titled(result: IndicatorResult, cell: IndicatorCell, shown: Markup) -> Markup:
-    return join(heading(name_of(result, cell), level=4), card(shown))
+    return join(heading(name_of(result, cell), level=3), card(shown))

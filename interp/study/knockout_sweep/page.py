@@ -56,7 +56,7 @@ TESTS = """Difference of the log-probability (nats) between the pass with the fl
 for flows from boxes, the pass with as many tokens elsewhere blocked, on the same samples. p: sign flips of whole
 groups. Holm's p is adjusted over all rows of a model and data set. A small p says that a change is not zero, not that
 it is large."""
-NO_ANSWER = Markup("""No sample is answered rightly by the unedited model, so there is no probability to follow.
+NO_ANSWER = Markup("""No sample is answered correctly by the unedited model, so there is no probability to follow.
 Use target="greedy".""")
 TERMS = {
     "Relative change": """(p_after − p_before) / p_before × 100, per sample, then the mean. −100 % is a probability of
@@ -65,7 +65,7 @@ TERMS = {
     "Accuracy": """Whether the likeliest first token, over the whole vocabulary, begins the sample's answer: after
     blocking minus before, in percentage points, over all samples with an answer.""",
     "Samples that count": """With the sample's own answer as target, means of probabilities are over the samples that
-    the unedited model answers rightly: elsewhere there is no flow of the answer to block.""",
+    the unedited model answers correctly: elsewhere there is no flow of the answer to block.""",
     "Windows": """Centred on a layer; a window of even width has one layer more below than above. Layers outside the
     model are cut off.""",
     "Blocked": """Hidden keys get no attention from the flow's queries in the window. Under “renormalise” the other
@@ -102,7 +102,7 @@ def _lead(result: KnockoutResult) -> Markup:
     for cell in result.cells:
         counted, measured = result.n_counted(cell)
         right = cell.study.target == "answer" and counted < measured
-        note = f" ({counted} of them answered rightly: probabilities are means over those)" if right else ""
+        note = f" ({counted} of them answered correctly: probabilities are means over those)" if right else ""
         counts.append(join(f"{measured} samples of ", bold(" · ".join(cell.key)), note))
     words = LEAD.format(
         samples=Markup(" and ").join(counts),

@@ -27,7 +27,7 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.tables import estimate, number, percent, rows
+from interp.report.tables import count, estimate, number, percent, rows
 from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import bootstrap, bootstrap_statistic, population_note
 from interp.study.dataframes import records, rows_of, where
@@ -59,7 +59,8 @@ and where it was right without attending to the object.""")
 HOW = """A sample “looked” when the attention ratio (AR) of its map is above a threshold. The threshold is the 95 %
 quantile of the AR that the maps of {chosen_on} have on other samples' boxes: what attention reaches by chance
 on these images. It is {limits}. Answers do not enter it. {choice} An answer is right when its first token is right.
-“Expected” is the share if looking and being right were independent."""
+“Expected” is the share if looking and being right were independent. Dots are spread up and down within “right” and
+“wrong”, so that none hides another."""
 CARE = """Attention from the last token at one layer is one way to look: a model that “looked elsewhere” here may have
 read the object at another layer or through another token. With two possible answers, half of all guesses are right.
 So these counts are a list of cases to open, not proof of a cause: to test a cause, hide the box and see whether the
@@ -315,7 +316,7 @@ def _per_group(part: pd.DataFrame) -> str:
 
 def _cases(cell: Cell, found: pd.DataFrame, choice: LayerChoice, seed: int) -> Markup:
     own = rows_of(found, cell.labels)
-    head = heading(f"{' · '.join(cell.key)} · {len(own)} samples", level=4)
+    head = heading(f"{' · '.join(cell.key)} · {count(len(own), 'sample')}", level=3)
     if own.empty:
         return join(head, paragraph("None.", kind="soft"))
     layer = choice.layers[cell.labels["model"]]

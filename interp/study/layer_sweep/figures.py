@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.metrics import METRICS
-from interp.report.figures import Figures, curves, metric_axis, panels, reference_line, ticks_at
+from interp.report.figures import Figures, curves, level_line, metric_axis, panels, reference_line, ticks_at
 from interp.report.html import capital
 from interp.report.html import key as colour_key
 from interp.report.tables import cell_name
@@ -59,7 +59,7 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=label, line=line))
     chance = METRICS[metric].chance_value
     if chance is not None:
-        reference_line(figure, y=chance, text="uniform map", at="bottom right")
+        level_line(figure, chance, "uniform map")
     for model, place in places.items():
         if choice is not None and model in choice.layers:
             layer = choice.layers[model]

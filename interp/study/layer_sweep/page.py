@@ -119,7 +119,7 @@ def _gallery(result: Result, choice: LayerChoice) -> Markup:
         ranked = _ranked(cell, choice.metric, layer)
         picked = {"best": ranked[:N_SHOWN], "worst": ranked[N_SHOWN:][-N_SHOWN:][::-1]}
         for word, chosen in ((word, chosen) for word, chosen in picked.items() if chosen):
-            parts.append(heading(key(result, cell), cell_name(result.cells, cell), f" · {word}", level=4))
+            parts.append(heading(key(result, cell), cell_name(result.cells, cell), f" · {word}", level=3))
             shown = (
                 map_card([("map over the image", cell, layer)], i, score=number(score)) for i, score in chosen
             )

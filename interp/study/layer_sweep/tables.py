@@ -158,9 +158,9 @@ def _axis(result: Result, choice: LayerChoice, axis: str) -> Markup | str:
         return ""
     sized = bool(found.n_matched.any())
     matched = ["at like box sizes"] if sized else []
-    heads = ["", "mean of each", "difference", *matched, "p", "Holm's p", "from"]
+    heads = ["pair", "mean of each", "difference", *matched, "p", "Holm's p", "from"]
     shown = table(heads, (_pair(row, sized) for row in records(found)))
-    return join(heading(capital(axis), level=4), card(shown, _notes(result, choice, found)))
+    return join(heading(capital(axis), level=3), card(shown, _notes(result, choice, found)))
 
 
 def _pair(row: dict[str, Any], sized: bool) -> list[Any]:
@@ -173,7 +173,7 @@ def _pair(row: dict[str, Any], sized: bool) -> list[Any]:
     ]
     if sized:
         matched = estimate(row, of=("matched", "matched_low", "matched_high"), sign=True)
-        entries.append(join(matched, span(f" {row['n_matched']} pairs") if row["n_matched"] else ""))
+        entries.append(join(matched, span(f" {count(row['n_matched'], 'pair')}") if row["n_matched"] else ""))
     return [*entries, p_value(row["p"]), bold(p_value(row["p_holm"])), Cell(_basis(row), "soft")]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, every, metric_axis, panels, reference_line
+from interp.report.figures import Figures, curves, every, level_line, metric_axis, panels
 from interp.report.gallery import ramp
 from interp.report.html import (
     capital,
@@ -26,7 +26,7 @@ from interp.report.html import (
     table,
 )
 from interp.report.tables import estimate, group_values, p_value, rows, times
-from interp.report.theme import laid_out, plain, series_colour
+from interp.report.theme import GREY, laid_out, plain, series_colour
 from interp.stats import Interval, holm, paired, paired_test, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening
@@ -141,7 +141,10 @@ def _curves(result: Result, title: str, metric: str) -> go.Figure:
                 summary, scores, kind, colour, dash=dash, legend=dash == "solid" and column == 1, digits=2
             )
             figure.add_traces(shown if dash == "solid" else shown[-1:], rows=1, cols=column)
-    reference_line(figure, y=1, text="uniform map", at="bottom right")
+    figure.add_scatter(
+        x=[None], y=[None], mode="lines", name="other samples' boxes", line={"color": GREY, "dash": "dash"}
+    )
+    level_line(figure, 1, "uniform map")
     figure.update_xaxes(title_text="layer", dtick=every(result.scores.layer))
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title_text=metric_axis(metric), col=1)
@@ -250,5 +253,5 @@ def _examples(result: Result, choices: Mapping[str, LayerChoice]) -> list[Markup
         for cell in own:
             layer = choices[cell.labels["indicator"]].layers[model]
             views.append((f"{cell.labels['indicator']}, layer {layer}", cell, layer))
-        parts += [heading(data, level=4), grid(map_card(views, index) for index in sorted(common)[:N_SHOWN])]
+        parts += [heading(data, level=3), grid(map_card(views, index) for index in sorted(common)[:N_SHOWN])]
     return parts

@@ -64,7 +64,7 @@ def _tables(result: ProbeResult) -> Iterator[Markup]:
     for cell in (cell for cell in result.cells if cell.measured):
         own = rows_of(summary, cell.labels)
         if len(result.cells) > 1:
-            yield heading(" · ".join(cell.key), level=4)
+            yield heading(" · ".join(cell.key), level=3)
         wide: dict[tuple[Any, Any], dict[str, Any]] = {}
         for row in own.to_dict("records"):
             place = wide.setdefault((row["position"], row["layer"]), dict(row))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import estimate, listed, number, rows, signed
+from interp.report.tables import estimate, listed, percent, rows, signed
 from interp.study.dataframes import records, where
 from interp.study.model_spec import is_organism
 from interp.study.reasoning_sweep.figures import figures
@@ -34,8 +34,8 @@ SENTENCE = """The image hidden from this sentence on, by sample: the change of t
 TERMS = {
     "Change": """log p(answer | image hidden from there on) − log p(answer | image seen throughout), summed over the
     answer's tokens.""",
-    "Until": f"""The share of the sentences after which hiding the image changes the log-probability by less than
-    {TOLERANCE} nats, there and everywhere later; “never” where even the answer alone needs it.""",
+    "No longer matters": f"""From there on, hiding the image changes the log-probability by less than {TOLERANCE} nats,
+    there and everywhere later; to the end where even the answer alone needs it.""",
     "No change": """A sentence can carry what an earlier row saw. No change shows that the image is not looked at again
     for this answer, not that it was never needed.""",
     "Failures": "A thought that did not end within the tokens allowed has no answer, and is never taken for one.",
@@ -68,7 +68,7 @@ def write_page(result: GridResult, path: str | Path) -> Path:
 def _table(result: GridResult) -> Markup:
     columns: dict[str, Any] = {
         "data": lambda row: f"{row['model']} · {row['data']}",
-        "sentences that see the image": lambda row: f"{row['seen']:.0%}",
+        "sentences that see the image": lambda row: percent(row["seen"]),
         "change, nats": estimate,
         "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
     }
@@ -91,7 +91,7 @@ def _examples(result: GridResult) -> Iterator[Markup]:
                 ),
                 "change, nats": lambda line: signed(line["change"]),
             }
-            said = f"said {row['said']!r}; until {_share(row['until'])}"
+            said = _until(row["until"])
             told = [
                 answers({**row, "predicted": row["said"]}),
                 paragraph(said),
@@ -101,11 +101,15 @@ def _examples(result: GridResult) -> Iterator[Markup]:
             cards.append(
                 sample_card(shown, sample.question, [*told, table(list(columns), rows(own, columns))])
             )
-        yield grid(cards, "stacked")
+        yield grid(cards, "tight")
 
 
-def _share(until: float) -> str:
-    return "never" if until != until else f"{number(100 * until, 0)} % of the sentences"
+def _until(until: float) -> str:
+    """Up to where hiding the image changes the answer's log-probability."""
+    if until != until:
+        return "Hiding the image matters to the end, even from the answer alone."
+    after = f"after {percent(until)} of the sentences" if until else "from the first sentence on"
+    return f"Hiding the image no longer matters {after}."
 
 
 def _failures(result: GridResult) -> Markup:

@@ -223,7 +223,7 @@ def _gallery(result: RefinementResult) -> Markup | str:
         own = [cell for cell in own if cell.study.method.name != "Plain"] or own
         indices = shared_samples(own, n, result.seed) if own else []
         for cell in own:
-            parts.append(heading(cell_title(result, cell), level=4))
+            parts.append(heading(cell_title(result, cell), level=3))
             parts.append(grid(sample_card(cell, index) for index in indices))
     intro = GALLERY.format(seed=result.seed, ramp=gallery.ramp(), layer=layer)
     return section("Drawn samples, before and after", *parts, intro=intro)

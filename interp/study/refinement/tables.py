@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from interp.errors import StudyError
 from interp.report.html import Cell, Row, bold, card, details, join, paragraph, section, span, table
-from interp.report.tables import cell_name, estimate, number, p_value, rows
+from interp.report.tables import cell_name, count, estimate, number, p_value, rows
 from interp.stats import flips
 from interp.study.dataframes import records, rows_of, where
 from interp.study.refinement.figures import DIFFERENCE, panel_name, places
@@ -76,7 +76,7 @@ def methods_card(result: PairedResult) -> Markup | str:
     summary = result.summary()
     rest = [axis for axis in result.axes if axis not in ("model", "data")]
     columns: dict[str, Any] = {
-        "": lambda row: " · ".join(str(row[axis]) for axis in rest),
+        "method": lambda row: " · ".join(str(row[axis]) for axis in rest),
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
         "points": lambda row: bold(points(row)),
@@ -123,7 +123,9 @@ def pairs_card(result: PairedResult) -> Markup | str:
         return ""
     each = f"{result.measure_names[result.main]} of each, %"
     columns: dict[str, Any] = {
-        "": lambda row: join(f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""),
+        "methods": lambda row: join(
+            f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""
+        ),
         each: lambda row: f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}",
         "difference, points": lambda row: Cell(points(row), "own"),
         "only one right": lambda row: f"{count_of(row['only_a_right'])}, {count_of(row['only_b_right'])}",
@@ -145,8 +147,8 @@ def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
         ("right before", found.both_right, bold(found.right_to_wrong, kind="wrong")),
         ("wrong before", bold(found.wrong_to_right, kind="right"), found.both_wrong),
     )
-    unmarked = f" {found.n_unmarked} samples have no answer." if found.n_unmarked else ""
-    words = f"{found.n} samples; McNemar p {p_value(found.p)}.{unmarked}"
+    unmarked = f" Without an answer: {found.n_unmarked}." if found.n_unmarked else ""
+    words = f"{count(found.n, 'sample')}; McNemar p {p_value(found.p)}.{unmarked}"
     shown = table(("", "right after", "wrong after"), lines)
     return card(shown, paragraph(words, kind="soft"), title=cell_title(result, cell))
 
@@ -166,7 +168,7 @@ def per_group(result: PairedResult) -> Markup | str:
     named = f"{result.measure_names[result.main]}, %"
     if len(groups) > MANY_GROUPS:  # a line for each group, where a column for each would be too wide
         lines = [(titles[key], group, words) for key, own in shown.items() for group, words in own.items()]
-        body = table(("", "group", named), lines)
+        body = table(("run", "group", named), lines)
     else:
         lines = [(titles[key], *(own.get(group) for group in groups)) for key, own in shown.items()]
         body = table((named, *groups), lines)

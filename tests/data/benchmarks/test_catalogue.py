@@ -33,7 +33,7 @@ def test_scripts_name_benchmarks_with_options(rad: Path) -> None:
     found = sets([f"vqa_rad:{rad}", f"vqa_rad,questions=open:{rad}"])
     assert {name: [one.answer for one in samples] for name, samples in found.items()} == {
         "vqa_rad": ["yes", "yes"],
-        "vqa_rad,questions=open": ["CT", "CT"],
+        "vqa_rad, open questions": ["CT", "CT"],
     }
     assert found["vqa_rad"].name == "vqa_rad"
     assert [one.meta["split"] for one in named(f"vqa_rad:{rad}", split="all")] == [

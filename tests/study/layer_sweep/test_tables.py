@@ -39,7 +39,7 @@ def words(section: str) -> str:
 
 def test_each_axis_has_a_table_of_its_pairs(section: str, result: Result) -> None:
     text = words(section)
-    assert section.count("<h4>") == 2
+    assert section.count("<h3>") == 2
     assert text.index("Data") < text.index("many − few") < text.index("Indicator") < text.index("good − weak")
     tables = [result.compare("ar", layer=1, over=axis) for axis in ("data", "indicator")]
     assert section.count("same samples, ") == 2
@@ -88,7 +88,7 @@ def test_text_from_the_data_stays_text(section: str) -> None:
     assert {tag for tag, _ in elements.tags} <= {
         *(
             "h2",
-            "h4",
+            "h3",
             "p",
             "b",
             "div",
