@@ -177,7 +177,7 @@ ELSEWHERE: dict[str, str] = {
     'the adapter "measured" measures a model that is on hand': "tests/models/measured/test_measured_family.py::test_an_unbound_adapter_says_how_it_is_used reads it; the other tests there follow it",
 }  # the beginning of a message: why no row follows it, or the test that does
 
-__all__ = ["names", "torch_images"]
+__all__ = ["names", "without_torchvision"]
 PICTURE = np.random.default_rng(0).integers(0, 255, (84, 140, 3), dtype=np.uint8)
 
 
