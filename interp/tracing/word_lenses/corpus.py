@@ -40,7 +40,10 @@ def as_corpus(corpus: Any) -> tuple[str, ...]:
                 f"corpus is a list of texts or a text file with one a line; {str(corpus)!r:.100} {problem} Give the "
                 "path of a file, or a list: corpus=[…]."
             )
-        corpus = Path(corpus).read_text("utf-8").splitlines()
+        try:
+            corpus = Path(corpus).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PromptError(f"the corpus {str(corpus)!r:.100} is no text in UTF-8: {error}.") from error
     listed = isinstance(corpus, Iterable) and not isinstance(corpus, bytes | dict | set)
     texts = tuple(corpus) if listed else ()
     if not texts or not all(isinstance(text, str) for text in texts):

@@ -36,7 +36,7 @@ def as_lens(lens: Any) -> WordLens | str:
         return LENSES[lens]()
     if isinstance(lens, Mapping) and len(lens) == 1:
         return _with_settings(*next(iter(lens.items())))
-    if lens == LOGIT or isinstance(lens, tuple(LENSES.values())):
+    if (isinstance(lens, str) and lens == LOGIT) or isinstance(lens, tuple(LENSES.values())):
         return lens
     raise PromptError(
         f"lens is one of {', '.join((LOGIT, *LENSES))}, or one of interp.tracing.word_lenses with settings, such as "

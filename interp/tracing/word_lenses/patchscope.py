@@ -72,7 +72,7 @@ class Patchscope:
             check_whole("target_layer", self.target_layer, -1, PromptError)
         if self.n_tokens is not None:
             check_whole("n_tokens", self.n_tokens, 1, PromptError)
-        if self.layers != "all":
+        if not (isinstance(self.layers, str) and self.layers == "all"):
             listed = isinstance(self.layers, list | tuple) and len(self.layers) > 0
             if not listed:
                 raise PromptError(

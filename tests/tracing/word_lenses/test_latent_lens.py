@@ -123,7 +123,7 @@ def test_a_corpus_is_read_from_a_file(tmp_path: Path) -> None:
     assert LatentLens(CORPUS, [2, -1]).to_dict()["contextual"]["candidates"] == [-1, 2]
 
 
-def test_on_the_organism_it_finds_words_that_the_logit_lens_misses() -> None:
+def test_it_finds_words_that_the_logit_lens_misses() -> None:
     """Image tokens were drawn towards the input embeddings of the words for what they show."""
     mllm, data = interp.load("organism"), list(interp.data.bundled("natural", n=24))
     words = sorted({sample.meta["label"] for sample in data})

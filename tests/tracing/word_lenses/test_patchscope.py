@@ -75,7 +75,7 @@ def test_vectors_of_any_layer_are_put_after_one(target_layer: int) -> None:
     check("llava", Patchscope(PROMPT, target_layer=target_layer, layers=[0, 2]), (0, 2))
 
 
-def test_after_the_last_layer_at_the_last_token_it_is_the_logit_lens() -> None:
+def test_after_the_last_layer_it_is_the_logit_lens_as_well() -> None:
     mllm = model("llava")[0]
     put, plain = (read_words(mllm, samples(), WORDS, lens) for lens in (Patchscope(PROMPT), "logit"))
     for one, other in zip(put, plain, strict=True):
