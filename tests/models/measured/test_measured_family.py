@@ -12,7 +12,7 @@ from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.models.adapter import find
 from interp.models.measured import measurement
-from interp.models.measured.regular_layout import overlap
+from interp.models.measured.consistency import overlap
 from interp.tracing import Mllm
 
 REFUSED = {("llama4", (320, 180)), ("llama4", (150, 290)), *(("deepseek_vl_hybrid", size) for size in SIZES)}
