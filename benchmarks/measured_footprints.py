@@ -16,13 +16,14 @@ an image size:
   not right; "refused" one that is neither right nor used, "refused (was right)" one that could have been used. With
   --why, a line below says why it was refused (`Measurement.doubts`).
 
---seeds draws the tiny families' weights anew (organisms have one set), and `--sizes sweep` takes 13 sizes: square, wide,
-tall, tiny and odd ones.
+--seeds draws the tiny families' weights anew (organisms have one set), and --sizes sweep takes 13 sizes: square,
+wide, tall, tiny and odd ones.
 
 With --leak, what each picture changes in a token leaks into others as through attention: by so many times the squares
 of fixed random weights; confidence was fitted with leaks of 0, 4 and 20.
 
-The last lines are how many measurements were used and refused, rightly and wrongly, and the reliability of the confidence: tokens by predicted probability, and the share that was right.
+The last lines are how many measurements were used and refused, rightly and wrongly, and the reliability of the
+confidence: tokens by predicted probability, and the share that was right.
 """
 
 from __future__ import annotations
