@@ -113,7 +113,7 @@ def test_an_unsure_measurement_is_refused_with_numbers(monkeypatch: pytest.Monke
 def test_the_identity_says_that_footprints_are_measured() -> None:
     mllm = interp.wrap(*tiny("llava"), "measured")
     before = mllm.identity["family"]
-    assert re.search(r"Measured \(measured v1, image ids \[160\], attends causal\)", before)
+    assert re.search(r"Measured \(measured v2, image ids \[160\], attends causal\)", before)
     mllm.encode(sample((96, 96)))
     assert mllm.identity["family"] == before  # measuring another size is not another model
 
