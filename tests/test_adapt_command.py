@@ -51,7 +51,7 @@ def test_a_size_that_is_not_sure_says_why(
     said = capsys.readouterr().out
     assert "300×200 is not sure: beside its cell a token sees" in said
     assert "than on the other (less than 12% is needed)" in said
-    assert "footprints explain" in said
+    assert "two ways of placing a grid agree to" in said
 
 
 @pytest.mark.slow

@@ -33,10 +33,11 @@ _VIEW = 0.5
 """The smallest mean confidence of the tokens of each view in a measurement that is used."""
 _SPANS = 0.8
 """How much of the image's width and height the grids of each size of cell span, in a measurement that is used."""
-_AGREES = 0.75
-"""How well two placements of each grid agree at least in a measurement that is used."""
-_KEEPS = 0.7
-"""How much of what the tokens' own rectangles explain is left to their footprints in a measurement that is used."""
+_KEEPS, _MUCH = 0.5, 0.7
+"""How much of what the tokens' own rectangles explain is left to their footprints, in a measurement that is used and in
+one whose footprints explain much."""
+_AGREES, _AGREES_WELL = 0.75, 0.8
+"""How well two placements of each grid agree at least where footprints explain much, and where they explain less."""
 _PAIRS = 2
 """Textures that are painted: two, so that what comes twice can be told from chance."""
 _POWERS = (0.5, 1.0)
@@ -98,8 +99,13 @@ class Measurement:
     @property
     def consistent(self) -> bool:
         """Whether every grid by itself is one that can be used."""
-        grids = self.least >= _VIEW and self.spanned >= _SPANS and self.agreement >= _AGREES
+        grids = self.least >= _VIEW and self.spanned >= _SPANS and self.agreement >= self._agrees
         return grids and self.kept >= _KEEPS
+
+    @property
+    def _agrees(self) -> float:
+        """How well two placements of each grid have to agree."""
+        return _AGREES if self.kept >= _MUCH else _AGREES_WELL
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -125,8 +131,8 @@ class Measurement:
                 f"grids with cells of one size span {self.spanned:.0%} of the image (at least {_SPANS:.0%} is needed)",
             ),
             (
-                self.agreement >= _AGREES,
-                f"two ways of placing a grid agree to {self.agreement:.0%} (at least {_AGREES:.0%} is needed)",
+                self.agreement >= self._agrees,
+                f"two ways of placing a grid agree to {self.agreement:.0%} (at least {self._agrees:.0%} is needed)",
             ),
             (
                 self.kept >= _KEEPS,
