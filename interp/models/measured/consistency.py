@@ -12,13 +12,16 @@ from interp.models.measured.decode import Profiles, Raw, explained
 from interp.models.measured.lattice import SLIVER, Lattice
 from interp.models.measured.measured_views import View
 
-__all__ = ["agreement", "kept", "least_trust", "overlap", "spanned"]
+__all__ = ["agreement", "kept", "least_trust", "line_trust", "overlap", "spanned"]
 
 _SAME_SIZE = 1.25
 """Up to this ratio of their widths and of their heights, the cells of two views are of one size."""
 
 _STRONG = 0.9
 """Quantile of the tokens' changes from which on they count alike."""
+
+_LINE = 4
+"""Rows and columns of fewer tokens are not looked at by themselves."""
 
 
 def spanned(views: Sequence[View], boxes: Float[np.ndarray, "token 4"]) -> float:
@@ -82,6 +85,20 @@ def kept(
 def least_trust(views: Sequence[View], confidence: Float[np.ndarray, " token"]) -> float:
     """Returns the mean confidence of the tokens of that view where it is least, from 0 to 1; 0 without views."""
     return min((float(confidence[view.tokens].mean()) for view in views), default=0.0)
+
+
+def line_trust(views: Sequence[View], confidence: Float[np.ndarray, " token"]) -> float:
+    """Returns the mean confidence of that row or column of at least four tokens where it is least; 1 without any.
+
+    Rows that run to and fro look like rows of which every second is not sure at all.
+    """
+    found = [
+        float(confidence[view.tokens[places == place]].mean())
+        for view in views
+        for places in view.places.T
+        for place in np.flatnonzero(np.bincount(places) >= _LINE)
+    ]
+    return min(found, default=1.0)
 
 
 def overlap(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.measured.confidence import probability
-from interp.models.measured.consistency import agreement, kept, least_trust, spanned
+from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
 from interp.models.measured.decode import Profiles, Raw, read_off
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice, cut_into_lattices, single_lattices
@@ -31,6 +31,8 @@ _LEANS = 0.12
 rightly lean by up to 0.11 (a trained organism, GOT-OCR's convolutions), DeepSeek-VL's two towers by 0.13 to 0.17."""
 _VIEW = 0.5
 """The smallest mean confidence of the tokens of each view in a measurement that is used."""
+_ROW = 0.35
+"""The smallest mean confidence of the tokens of each row and column in a measurement that is used."""
 _SPANS = 0.8
 """How much of the image's width and height the grids of each size of cell span, in a measurement that is used."""
 _KEEPS, _MUCH = 0.5, 0.7
@@ -66,6 +68,7 @@ class Measurement:
         lean: How much further tokens see on one side of their cells than on the other, from 0 to 1
             (`interp.models.measured.one_sided`).
         least: The mean confidence of the view where it is least, from 0 to 1 (`interp.models.measured.consistency`).
+        line: The mean confidence of the row or column where it is least, from 0 to 1 (there too).
         spanned: How much of the image the grids of each size of cell span, from 0 to 1 (there too).
         agreement: How well two placements of each grid agree, from 0 to 1 (there too).
         kept: How much of what the tokens' own rectangles explain is left to their cells, from 0 to 1 (there too).
@@ -81,6 +84,7 @@ class Measurement:
     n_images: int
     lean: float = 0.0
     least: float = 1.0
+    line: float = 1.0
     spanned: float = 1.0
     agreement: float = 1.0
     kept: float = 1.0
@@ -99,7 +103,12 @@ class Measurement:
     @property
     def consistent(self) -> bool:
         """Whether every grid by itself is one that can be used."""
-        grids = self.least >= _VIEW and self.spanned >= _SPANS and self.agreement >= self._agrees
+        grids = (
+            self.least >= _VIEW
+            and self.line >= _ROW
+            and self.spanned >= _SPANS
+            and self.agreement >= self._agrees
+        )
         return grids and self.kept >= _KEEPS
 
     @property
@@ -125,6 +134,11 @@ class Measurement:
             (
                 self.least >= _VIEW,
                 f"of the tokens of one view {self.least:.0%} are expected to be right (at least {_VIEW:.0%} is needed)",
+            ),
+            (
+                self.line >= _ROW,
+                f"of the tokens of one row or column {self.line:.0%} are expected to be right "
+                f"(at least {_ROW:.0%} is needed)",
             ),
             (
                 self.spanned >= _SPANS,
@@ -298,6 +312,7 @@ def _made(
         found.n_images,
         lean(views, found.codes, found.energies),
         least_trust(views, confidence),
+        line_trust(views, confidence),
         spanned(views, footprints.boxes),
         agreement(views, footprints.boxes, found.size),
         kept(profiles, footprints.boxes, raw, _change(found.energies)),

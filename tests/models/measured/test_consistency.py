@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.models.measured.consistency import agreement, kept, least_trust, spanned
+from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
 from interp.models.measured.decode import Profiles, Raw
 from interp.models.measured.lattice import Lattice
 from interp.models.measured.measured_views import View, laid
@@ -51,6 +51,12 @@ def test_two_placements_five_pixels_apart() -> None:
 def test_the_least_sure_view() -> None:
     views = [grid(0, (1, 2), (0, 0), 20), grid(2, (2, 2), (0, 0), 40)]
     assert least_trust(views, np.array([0.9, 0.7, 1, 0.2, 0.2, 0.2])) == pytest.approx(0.4)
+
+
+def test_the_least_sure_row_or_column() -> None:
+    view = grid(0, (2, 4), (0, 0), 20)
+    assert line_trust([view], np.array([0.9, 0.9, 0.9, 0.9, 0.2, 0.2, 0.2, 0.6])) == pytest.approx(0.3)
+    assert line_trust([grid(0, (2, 3), (0, 0), 20)], np.zeros(6)) == 1  # rows of three say little
 
 
 def test_what_is_left_of_the_tokens_own_rectangles() -> None:

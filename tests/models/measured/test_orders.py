@@ -14,7 +14,7 @@ from interp.models.measured.embedder import fitted
 from interp.models.measured.measurement import Scan, decoded, scan
 
 SIZE = (320, 180)
-FAMILIES = {"gemma3": (4, 4), "kimi_k25": (7, 12)}
+FAMILIES = {"gemma3": (4, 4), "kimi_k25": (6, 11)}
 ORDERS = {
     "by rows": lambda g: g,
     "down columns": lambda g: g.T,
