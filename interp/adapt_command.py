@@ -104,6 +104,9 @@ def _print(found: Sequence[Any], adapter: Any) -> None:
         )
         made.add_row(*cells, str(one.n_images))
     console().print(made)
+    for one in found:
+        if one.doubts:
+            print(f"{one.size[0]}×{one.size[1]} is not sure: {'; '.join(one.doubts)}")
     seen = adapter.behaviour
     print(f"image ids {list(seen.ids)}; attends {seen.attends}; position ids begin at {seen.first_position}")
 

@@ -13,8 +13,8 @@ from interp.cli import main
 from interp.conformance import check
 from interp.conformance.tiny import tiny
 from interp.inputs.footprints import center_crop, pad_to_square, squash
+from interp.models.measured import Layout, overlap
 from interp.models.measured.behaviour import Behaviour
-from interp.models.measured.regular_layout import Layout, overlap
 
 
 def test_the_printed_adapter_gives_the_footprints(
@@ -40,6 +40,18 @@ def test_a_model_without_a_map_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert main(["adapt", "mllama"]) != 0
     said = capsys.readouterr()
     assert "nothing that enters the decoder changes with an image" in said.out + said.err
+
+
+def test_a_size_that_is_not_sure_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 200)).save("a.png")
+    assert main(["adapt", "deepseek_vl_hybrid", "--image", "a.png"]) == 1
+    said = capsys.readouterr().out
+    assert "300×200 is not sure: beside its cell a token sees" in said
+    assert "than on the other (less than 12% is needed)" in said
+    assert "two ways of placing a grid agree to" in said
 
 
 @pytest.mark.slow

@@ -230,10 +230,14 @@ def at_least_float32(values: Tensor) -> Tensor:
 def finer_reference(hf: Any, adapter: Adapter) -> Reference:
     """Returns eager attention on a copy of the weights in the next wider type: float32 of half precision, else float64.
 
-    The copy takes twice the memory of the weights.
+    The copy takes twice the memory of the weights. Its experts are computed one by one: PyTorch has no grouped product
+    of float64 matrices.
     """
     wider = torch.float32 if hf.dtype.itemsize < 4 else torch.float64
-    return Reference(second_instance(hf, "eager").to(wider), adapter)
+    copy = second_instance(hf, "eager").to(wider)
+    if wider is torch.float64:
+        copy.set_experts_implementation("eager")
+    return Reference(copy, adapter)
 
 
 def reference(hf: Any, adapter: Adapter, attention: str) -> Reference:

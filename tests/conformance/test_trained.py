@@ -120,6 +120,17 @@ def test_the_rounding_error_is_eagers_against_a_wider_copy(mllm):
     assert not pointers & {one.data_ptr() for one in subject.finer.hf.parameters()}
 
 
+@pytest.mark.by_default(family=["kimi_k25"])
+@pytest.mark.parametrize("family", ["aria", "glm4v_moe", "kimi_k25", "qwen3_5_moe", "qwen3_vl_moe"])
+def test_the_rounding_error_of_grouped_experts_is_measured(mllm, family):
+    """PyTorch multiplies no groups of float64 matrices, as experts are computed in float32."""
+    subject = Subject(mllm(family))
+    text = subject.mllm.hf.config.get_text_config()
+    assert text._experts_implementation == "grouped_mm"
+    assert 1e-8 < subject.rounding < 1e-4
+    assert text._experts_implementation == "grouped_mm"  # the model under test is as it was
+
+
 def test_rows_of_another_temperature_fail_in_the_deep_model(monkeypatch):
     own = attention_call.row_scores
     monkeypatch.setattr(attention_call, "row_scores", lambda *given, **options: own(*given, **options) * 1.01)

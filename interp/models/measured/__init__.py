@@ -1,7 +1,8 @@
 """Footprints found by measuring, for a model that nobody wrote an adapter for."""
 
+from interp.models.measured.consistency import overlap
 from interp.models.measured.measured_family import Measured
 from interp.models.measured.measurement import Measurement
-from interp.models.measured.regular_layout import Layout, layout_of, overlap
+from interp.models.measured.regular_layout import Layout, layout_of
 
 __all__ = ["Layout", "Measured", "Measurement", "layout_of", "overlap"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from interp.models.measured.decode import Profiles, matched
+from interp.models.measured.decode import Profiles, explained
 
 __all__ = ["probability"]
 
@@ -35,12 +35,7 @@ def probability(
     placed = ~np.isnan(boxes[:, 0])
     if not placed.any():
         return np.zeros(len(boxes))
-    shares = [
-        matched(energy[placed], code, boxes[placed, a], boxes[placed, a + 2])
-        for a, (energy, code) in enumerate(zip(profiles.energies, profiles.codes, strict=True))
-    ]
-    found = np.empty(len(boxes))
-    found[placed] = _logistic(_EXPLAINED * np.minimum(*shares) + _PLACED)
+    found = _logistic(_EXPLAINED * explained(profiles, boxes) + _PLACED)
     found[~placed] = _logistic(_OTHERS * found[placed].mean() + _SEEN * seen[~placed] + _NONE)
     return found
 

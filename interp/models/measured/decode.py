@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from interp.models.measured.patterns import Code
 
-__all__ = ["Profiles", "Raw", "intervals", "matched", "read_off"]
+__all__ = ["Profiles", "Raw", "explained", "intervals", "matched", "read_off"]
 
 _EDGES = 96
 """Places along an axis at which an interval may begin or end."""
@@ -85,3 +85,17 @@ def matched(
     pattern, wave = code.levelled(code.seen(low, high)), code.levelled(energy)
     length = np.linalg.norm(pattern, axis=1) * np.linalg.norm(wave, axis=1)
     return np.maximum((pattern * wave).sum(axis=1) / np.maximum(length, 1e-20), 0) ** 2
+
+
+def explained(profiles: Profiles, boxes: Float[np.ndarray, "token 4"]) -> Float[np.ndarray, " token"]:
+    """Returns the share of each token's variance over pictures that its given box explains, from 0 to 1.
+
+    The smaller of both axes; NaN for a token without a box.
+    """
+    out, placed = np.full(len(boxes), np.nan), ~np.isnan(boxes[:, 0])
+    shares = [
+        matched(energy[placed], code, boxes[placed, a], boxes[placed, a + 2])
+        for a, (energy, code) in enumerate(zip(profiles.energies, profiles.codes, strict=True))
+    ]
+    out[placed] = np.minimum(*shares)
+    return out

@@ -21,7 +21,7 @@ from interp.models.measured.measurement import Measurement, measure
 
 __all__ = ["Measured"]
 
-_VERSION = 1
+_VERSION = 2
 _LOADER = "interp-loader"
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.measured.confidence import probability
+from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
 from interp.models.measured.decode import Profiles, Raw, read_off
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice, cut_into_lattices, single_lattices
@@ -28,6 +29,17 @@ _STRAY = 0.1
 _LEANS = 0.12
 """How far tokens may lean to one side in a measurement that is used. Of the built-in families those that were measured
 rightly lean by up to 0.11 (a trained organism, GOT-OCR's convolutions), DeepSeek-VL's two towers by 0.13 to 0.17."""
+_VIEW = 0.5
+"""The smallest mean confidence of the tokens of each view in a measurement that is used."""
+_ROW = 0.35
+"""The smallest mean confidence of the tokens of each row and column in a measurement that is used."""
+_SPANS = 0.8
+"""How much of the image's width and height the grids of each size of cell span, in a measurement that is used."""
+_KEEPS, _MUCH = 0.5, 0.7
+"""How much of what the tokens' own rectangles explain is left to their footprints, in a measurement that is used and in
+one whose footprints explain much."""
+_AGREES, _AGREES_WELL = 0.75, 0.8
+"""How well two placements of each grid agree at least where footprints explain much, and where they explain less."""
 _PAIRS = 2
 """Textures that are painted: two, so that what comes twice can be told from chance."""
 _POWERS = (0.5, 1.0)
@@ -55,6 +67,11 @@ class Measurement:
         n_images: Pictures that were run.
         lean: How much further tokens see on one side of their cells than on the other, from 0 to 1
             (`interp.models.measured.one_sided`).
+        least: The mean confidence of the view where it is least, from 0 to 1 (`interp.models.measured.consistency`).
+        line: The mean confidence of the row or column where it is least, from 0 to 1 (there too).
+        spanned: How much of the image the grids of each size of cell span, from 0 to 1 (there too).
+        agreement: How well two placements of each grid agree, from 0 to 1 (there too).
+        kept: How much of what the tokens' own rectangles explain is left to their cells, from 0 to 1 (there too).
     """
 
     size: Size
@@ -66,6 +83,11 @@ class Measurement:
     stray: float
     n_images: int
     lean: float = 0.0
+    least: float = 1.0
+    line: float = 1.0
+    spanned: float = 1.0
+    agreement: float = 1.0
+    kept: float = 1.0
 
     @property
     def trust(self) -> float:
@@ -76,7 +98,63 @@ class Measurement:
     @property
     def sure(self) -> bool:
         """Whether the footprints can be used."""
-        return self.trust >= LEAST and self.stray <= _STRAY and self.lean < _LEANS
+        return not self.doubts
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every grid by itself is one that can be used."""
+        grids = (
+            self.least >= _VIEW
+            and self.line >= _ROW
+            and self.spanned >= _SPANS
+            and self.agreement >= self._agrees
+        )
+        return grids and self.kept >= _KEEPS
+
+    @property
+    def _agrees(self) -> float:
+        """How well two placements of each grid have to agree."""
+        return _AGREES if self.kept >= _MUCH else _AGREES_WELL
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against using the footprints, each with its limit; empty if they can be used."""
+        rules = (
+            (
+                self.trust >= LEAST,
+                f"{self.trust:.0%} of its {len(self.raw)} tokens are expected to be right "
+                f"(at least {LEAST:.0%} is needed)",
+            ),
+            (self.stray <= _STRAY, f"{self.stray:.0%} of them lie in no grid (at most {_STRAY:.0%} may)"),
+            (
+                self.lean < _LEANS,
+                f"beside its cell a token sees {self.lean:.0%} more on one side than on the other "
+                f"(less than {_LEANS:.0%} is needed), as tokens do that join two towers",
+            ),
+            (
+                self.least >= _VIEW,
+                f"of the tokens of one view {self.least:.0%} are expected to be right (at least {_VIEW:.0%} is needed)",
+            ),
+            (
+                self.line >= _ROW,
+                f"of the tokens of one row or column {self.line:.0%} are expected to be right "
+                f"(at least {_ROW:.0%} is needed)",
+            ),
+            (
+                self.spanned >= _SPANS,
+                f"grids with cells of one size span {self.spanned:.0%} of the image (at least {_SPANS:.0%} is needed)",
+            ),
+            (
+                self.agreement >= self._agrees,
+                f"two ways of placing a grid agree to {self.agreement:.0%} (at least {self._agrees:.0%} is needed)",
+            ),
+            (
+                self.kept >= _KEEPS,
+                f"footprints explain {self.kept:.0%} of what each token's own rectangle does "
+                f"(at least {_KEEPS:.0%} is needed)",
+            ),
+        )
+        return tuple(text for holds, text in rules if not holds)
 
     @property
     def layout(self) -> str:
@@ -98,12 +176,9 @@ class Measurement:
         ]
         shown = "; ".join(lines[:40]) + (f"; and {len(lines) - 40} more" if len(lines) > 40 else "")
         raise ModelError(
-            f"the footprints of a {width}×{height} image could not be measured surely: {self.trust:.0%} of its "
-            f"{len(lines)} tokens are expected to be right (at least {LEAST:.0%} is needed), and {self.stray:.0%} "
-            f"of them lie in no grid (at most {_STRAY:.0%} may). Beside its cell a token sees {self.lean:.0%} more on "
-            f"one side than on the other (less than {_LEANS:.0%} is needed). Token by token, box in pixels and "
-            f"confidence: {shown}. A tower that mixes places strongly, tokens that stand for no place, or (where they "
-            "see more on one side) tokens that join two towers look like this. Write an adapter "
+            f"the footprints of a {width}×{height} image could not be measured surely: {'; '.join(self.doubts)}. "
+            f"Grids found: {self.layout or 'none'}. Token by token, box in pixels and confidence: {shown}. A tower "
+            "that mixes places strongly and tokens that stand for no place look like this. Write an adapter "
             "(docs/new_model.md), or measure a larger image."
         )
 
@@ -194,7 +269,7 @@ def decoded(found: Scan) -> Measurement:
     """Returns the footprints that explain a scan.
 
     Where the tokens were cut into several grids, one through all of them is tried too: what padding shows may cut a
-    grid. The likelier footprints are taken.
+    grid. The likelier footprints are taken, those whose grids are consistent first.
     """
     size, positions, codes, energies = found.size, found.positions, found.codes, found.energies
     gaps, tried, seen = np.diff(positions) > 1, [], _seen(energies)
@@ -209,7 +284,7 @@ def decoded(found: Scan) -> Measurement:
     cut = [part for part in parts if isinstance(part, Lattice)]
     whole = single_lattices(raw.boxes, weight, gaps, size) if len(parts) > 1 else []
     made = [_made(found, profiles, raw, weight, seen, grids) for grids in (cut, *([one] for one in whole))]
-    return max(made, key=lambda one: (one.stray <= _STRAY, one.trust))
+    return max(made, key=lambda one: (one.stray <= _STRAY, one.consistent, one.trust))
 
 
 def _made(
@@ -236,6 +311,11 @@ def _made(
         _small(stray),
         found.n_images,
         lean(views, found.codes, found.energies),
+        least_trust(views, confidence),
+        line_trust(views, confidence),
+        spanned(views, footprints.boxes),
+        agreement(views, footprints.boxes, found.size),
+        kept(profiles, footprints.boxes, raw, _change(found.energies)),
     )
 
 
@@ -244,8 +324,13 @@ def _seen(energies: Sequence[Sequence[np.ndarray]]) -> Float[np.ndarray, " token
 
     A token that sees padding changes by what leaks into it, little but always at the same place.
     """
-    change = np.sum([one[a].mean(axis=1) for one in energies for a in (0, 1)], axis=0)
+    change = _change(energies)
     return np.minimum(change / np.median(change), 1)
+
+
+def _change(energies: Sequence[Sequence[np.ndarray]]) -> Float[np.ndarray, " token"]:
+    """Returns each token's squared change in the mean over pictures, summed over textures and axes."""
+    return np.sum([one[a].mean(axis=1) for one in energies for a in (0, 1)], axis=0)
 
 
 def _small(stray: float) -> float:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from interp.inputs.footprints import Footprints, Size, center_crop, covered_area, pad_to_square, squash
+from interp.inputs.footprints import Footprints, Size, center_crop, pad_to_square, squash
 from interp.models.measured.behaviour import Behaviour
+from interp.models.measured.consistency import overlap
 from interp.models.measured.measurement import Measurement
 from interp.models.resizing import down_columns
 
-__all__ = ["Layout", "layout_of", "overlap"]
+__all__ = ["Layout", "layout_of"]
 
 _FITS = 0.7
 """The smallest median intersection over union, at every size, of a layout that fits."""
@@ -136,13 +136,3 @@ def _fit(one: Measurement, window: str, order: str) -> float:
     if len(boxes) != len(one.positions):
         return 0.0
     return float(np.median(overlap(boxes, one.footprints.boxes)))
-
-
-def overlap(
-    boxes: Float[np.ndarray, "token 4"], others: Float[np.ndarray, "token 4"]
-) -> Float[np.ndarray, " token"]:
-    """Returns the intersection over union of pairs of boxes, from 0 to 1: 1 if both have no area, 0 if one has none."""
-    both = [covered_area(a[None], b[None])[0] for a, b in zip(boxes, others, strict=True)]
-    areas = [np.nan_to_num(np.prod(one[:, 2:] - one[:, :2], axis=1)) for one in (boxes, others)]
-    union = areas[0] + areas[1] - both
-    return np.where(union > 0, np.divide(both, union, out=np.ones(len(boxes)), where=union > 0), 1.0)

@@ -1,0 +1,74 @@
+"""Grids that are and are not a layout of the whole image, laid by hand."""
+
+import numpy as np
+import pytest
+
+from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
+from interp.models.measured.decode import Profiles, Raw
+from interp.models.measured.lattice import Lattice
+from interp.models.measured.measured_views import View, laid
+from interp.models.measured.patterns import stripes
+
+SIZE = (80, 80)
+
+
+def grid(
+    start: int, shape: tuple[int, int], origin: tuple[float, float], pitch: float, fitted: float = 0.0
+) -> View:
+    """A view of one grid, by rows; before it was refined, it lay `fitted` pixels to the right."""
+    rows, columns = shape
+    stop = start + rows * columns
+    where, cell = np.array(origin, float), np.full(2, float(pitch))
+    lattice = Lattice(
+        start, stop, columns, "rows", where + np.array([fitted, 0]), cell, np.zeros(stop - start)
+    )
+    return View(np.arange(start, stop), lattice.places, where, cell, (lattice,))
+
+
+def boxes_of(*views: View) -> np.ndarray:
+    return np.concatenate([laid(view, SIZE) for view in views])
+
+
+def test_a_grid_on_a_part_of_the_image_spans_a_part() -> None:
+    upper, lower = grid(0, (2, 4), (0, 0), 20), grid(8, (1, 2), (0, 40), 40)
+    assert spanned([upper, lower], boxes_of(upper, lower)) == 0.5  # 40 of 80 pixels high
+    other = grid(8, (2, 4), (0, 40), 20)  # tiles with cells of one size make one view
+    assert spanned([upper, other], boxes_of(upper, other)) == 1
+    far = grid(8, (1, 2), (0, 200), 60)  # no cell of it is in the image
+    assert spanned([upper, far], boxes_of(upper, far)) == 0
+    assert spanned([], np.full((3, 4), np.nan)) == 0
+
+
+def test_two_placements_five_pixels_apart() -> None:
+    view = grid(0, (4, 4), (0, 0), 20, fitted=5)
+    assert agreement([view], boxes_of(view), SIZE) == pytest.approx(15 / 25)  # the share of two cells of 20
+    same = grid(16, (4, 4), (0, 0), 20)
+    both = boxes_of(view, same)
+    assert agreement([same, view], both, SIZE) == pytest.approx(15 / 25)  # the worse of both
+    assert agreement([], both, SIZE) == 0
+
+
+def test_the_least_sure_view() -> None:
+    views = [grid(0, (1, 2), (0, 0), 20), grid(2, (2, 2), (0, 0), 40)]
+    assert least_trust(views, np.array([0.9, 0.7, 1, 0.2, 0.2, 0.2])) == pytest.approx(0.4)
+
+
+def test_the_least_sure_row_or_column() -> None:
+    view = grid(0, (2, 4), (0, 0), 20)
+    assert line_trust([view], np.array([0.9, 0.9, 0.9, 0.9, 0.2, 0.2, 0.2, 0.6])) == pytest.approx(0.3)
+    assert line_trust([grid(0, (2, 3), (0, 0), 20)], np.zeros(6)) == 1  # rows of three say little
+
+
+def test_what_is_left_of_the_tokens_own_rectangles() -> None:
+    true = boxes_of(grid(0, (4, 4), (0, 0), 20))
+    codes = stripes(80, 20), stripes(80, 20)
+    across, down = (code.seen(true[:, a], true[:, a + 2]) / 10 + 0.01 for a, code in enumerate(codes))
+    profiles, raw, change = Profiles(codes, (across, down)), Raw(true, np.ones(16)), np.ones(16)
+    assert kept(profiles, true, raw, change) == pytest.approx(1)
+    moved = true.copy()
+    moved[:8] = true[8:]  # half of the tokens elsewhere
+    assert kept(profiles, moved, raw, change) == pytest.approx(0.5, abs=0.01)
+    lost = true.copy()
+    lost[:8] = np.nan  # half without a footprint
+    assert kept(profiles, lost, raw, change) == pytest.approx(0.5)
+    assert kept(profiles, lost, raw, np.repeat([0.01, 1.0], 8)) > 0.98  # padding, which hardly changes
