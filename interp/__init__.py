@@ -228,7 +228,11 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"interp.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"interp has no {name!r}; its public names are {', '.join(__all__)}.")
+    from interp.inputs.text import meant
+
+    raise AttributeError(
+        f"interp has no {name!r}; its public names are {', '.join(__all__)}.{meant(name, __all__)}"
+    )
 
 
 def __dir__() -> list[str]:

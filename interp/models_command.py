@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
 from interp.errors import ModelError
+from interp.inputs.text import meant
 from interp.terminal import console, table
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def models(family: Annotated[str | None, tyro.conf.Positional] = None) -> int:
 
 
 def _unknown(name: str, known: list[str]) -> NoReturn:
-    close = get_close_matches(name, known, 1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    raise ModelError(f"no family is called {name!r}.{meant} Those there are: {', '.join(known)}.")
+    raise ModelError(
+        f"no family is called {name!r}.{meant(name, known)} Those there are: {', '.join(known)}."
+    )
 
 
 def _wide(each: list[tuple[Any, dict[str, str]]]) -> Table:

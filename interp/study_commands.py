@@ -12,6 +12,7 @@ import tyro
 
 from interp import __version__
 from interp.errors import RunError, StudyError
+from interp.inputs.text import meant
 from interp.run.files import read_json, write_atomically
 from interp.worker_options import WorkerOptions
 
@@ -64,38 +65,64 @@ class Asked:
     options: Mapping[str, Any]
     settings: Mapping[str, Any]
 
-    def made(self) -> Any:
-        """The study, or a grid over its models and data sets where there are several."""
+    def made(self, out: Path) -> Any:
+        """The study, or a grid over its models, data sets and methods where there are several.
+
+        Args:
+            out: The folder for runs, of which a method's heads may be chosen.
+        """
         from interp import study as studies
         from interp.data.open import sets
-        from interp.indicators import indicator_named
-        from interp.metrics.scorers import scorer_named
+        from interp.inputs.prompt import Prompt
 
         kind = getattr(studies, STUDIES[self.study])
         known = {one.name for one in fields(kind)} - {"data", "model"}
         if unknown := sorted(set(self.settings) - known):
             raise StudyError(
                 f"{self.study} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+                f"{meant(unknown, known)}"
             )
         some = {"n": self.n or None, "seed": self.seed}
         split = self._split(known)
         found = sets(self.data, split=split, needed=True, **some)
         models = [studies.ModelSpec(one, **self.options) for one in self.model]
         more: dict[str, Any] = {"seed": self.seed, **self.settings}
-        if isinstance(more.get("indicator"), str):
-            more["indicator"] = indicator_named(more["indicator"])[1]
-        if "scorer" in more:
-            given = more["scorer"]
-            more["scorer"] = [scorer_named(one) for one in (given if isinstance(given, list) else [given])]
+        if isinstance(more.get("prompt"), str):
+            more["prompt"] = Prompt(template=more["prompt"])
+        methods = self._methods(models, out)
+        if methods:
+            more["method"] = methods[0]
         if "validation" in known:
             held_out = sets(self.data, split="validation", **some)
             more["validation"] = (
                 sum(list(held_out.values())[1:], next(iter(held_out.values()))) if held_out else None
             )
         base = kind(data=next(iter(found.values())), model=models[0], **more)
-        if len(models) == 1 and len(found) == 1:
-            return base
-        return studies.Grid(base, model=models, data=found)
+        axes: dict[str, Any] = {"model": models, "data": found} if len(models) > 1 or len(found) > 1 else {}
+        if len(methods) > 1:
+            axes["method"] = methods
+        return studies.Grid(base, **axes) if axes else base
+
+    def _methods(self, models: Sequence[Any], out: Path) -> list[Any]:
+        """What `--set method=…` names; VGRefine's heads and layer, where none are published, are chosen."""
+        from interp.methods import VGRefine
+        from interp.methods.names import is_refine
+        from interp.study.conventions import choice_samples
+        from interp.study.head_ranking.published_heads import published_checkpoint
+        from interp.study.refinement.method_choice import grounding
+        from interp.study.refinement.with_method import as_method
+
+        given = self.settings.get("method", [])
+        methods = given if isinstance(given, list) else [given]
+        if not any(map(is_refine, methods)) or published_checkpoint(models[0]) is not None:
+            return list(map(as_method, methods))
+        if len(models) > 1:
+            raise StudyError("VGRefine's heads belong to one model. Run one at a time: --model MODEL.")
+        held_out = choice_samples(self.data, n=self.n or None, seed=self.seed)
+        found = grounding(models[0], held_out, out=out, seed=self.seed)
+        print(found.said)
+        refine = VGRefine(heads=found.heads, layers=(found.layer,))
+        return [refine if is_refine(one) else as_method(one) for one in methods]
 
     def _split(self, known: set[str]) -> str:
         """The split to read: a study that chooses something has one of its own."""
@@ -154,8 +181,8 @@ def run(
         n: samples of each data set at most, drawn by the seed; 0 for all.
         split: the split to report on; a study that chooses something, such as a head ranking, reads "validation".
         seed: of what is drawn.
-        settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; indicator=NAME takes the
-            name of one.
+        settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; an indicator, a scorer and
+            a method by name, a prompt by its template. Several methods, method='["PAI", "VGRefine"]', are compared.
         workers: how many workers compute, and where.
         device: device that the models run on.
         dtype: dtype of the weights.
@@ -174,13 +201,13 @@ def run(
         study, tuple(map(_place, data)), model, n, split, seed,
         {name: value for name, value in options.items() if value is not None}, dict(map(_setting, settings)),
     )  # fmt: skip
-    made = asked.made()
+    made = asked.made(out)
     _say_left_out(made)
     result = made.run(out, workers=workers)
     write_atomically(result.folder / COMMAND, asked.to_json().encode())
     print(result.table())
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"page: {result.report().resolve()}")
     print(f"again, without computing: interp report {result.folder}")
     return 0
@@ -236,7 +263,7 @@ def _stored(asked: Asked, folder: Path) -> Any:
     """
     from interp.run import folder_name
 
-    study = asked.made()
+    study = asked.made(folder.parent)
     if getattr(study, "unresolved", False):
         study = study.resolved(folder.parent)
     expected = folder_name(study.name, study.to_dict())

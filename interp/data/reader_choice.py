@@ -33,7 +33,7 @@ from interp.data.readers.voc import voc
 from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples
 from interp.errors import DataError
-from interp.inputs.text import brief
+from interp.inputs.text import brief, meant
 
 __all__ = ["READERS", "guess", "read"]
 
@@ -112,7 +112,9 @@ def read(
     """
     name = guess(path) if reader is None else reader
     if name not in READERS:
-        raise DataError(f"there is no reader {brief(name)}; there are {', '.join(READERS)}.")
+        raise DataError(
+            f"there is no reader {brief(name)}; there are {', '.join(READERS)}.{meant(name, READERS)}"
+        )
     for option, value in (("box_format", box_format), ("columns", columns)):
         if value is not None and not _takes(READERS[name].function, option):
             able = ", ".join(one for one, known in READERS.items() if _takes(known.function, option))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interp.methods.ccd import CCD
 from interp.methods.hgai import HGAI
 from interp.methods.method import Answer, Method, Samples
+from interp.methods.names import method_named
 from interp.methods.pai import PAI
 from interp.methods.plain import Plain
 from interp.methods.published_layers import scaled_layers
@@ -31,5 +32,6 @@ __all__ = [
     "ViCrop",
     "above_magnitude",
     "kept_tokens",
+    "method_named",
     "scaled_layers",
 ]

@@ -23,7 +23,8 @@ from interp.data import Samples
 from interp.errors import InterpError, StudyError
 from interp.inputs.notebook import block, facts
 from interp.report.export import FORMATS, check_export, export_figures, export_tables
-from interp.run import FAILURES, cost_of
+from interp.report.tables import count, times
+from interp.run import FAILURES, UNDEFINED, cost_of
 from interp.run.files import as_path
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
@@ -214,6 +215,18 @@ class GridResult:
         """One row per thing that could not be measured, with the reason; empty when all went well."""
         return self._frames(FAILURES)
 
+    def failure_counts(self) -> str:
+        """How many failures there are, by error, and apart from them how many single values are undefined.
+
+        An undefined value, such as a metric of a map that is the same everywhere, is a finding about a sample that was
+        measured; `failures` lists both.
+        """
+        errors = self.failures.error
+        failed, n_undefined = errors[errors != UNDEFINED], int((errors == UNDEFINED).sum())
+        by_error = f" ({times(failed.value_counts())})" if len(failed) else ""
+        undefined = f", {count(n_undefined, 'undefined value')}" if n_undefined else ""
+        return f"{count(len(failed), 'failure')}{by_error}{undefined}"
+
     @property
     def cost(self) -> pd.DataFrame:
         """Seconds, bytes and forward passes of each cell, over all sessions.
@@ -366,7 +379,7 @@ class GridResult:
         }
         try:
             told["measured"] = (
-                f"{self.n_samples} samples in {len(self.groups)} groups, {len(self.failures)} failures"
+                f"{self.n_samples} samples in {len(self.groups)} groups, {self.failure_counts()}"
             )
         except (InterpError, OSError) as error:
             told["measured"] = f"cannot be read: {error}"

@@ -17,6 +17,7 @@ from interp.data.benchmarks.split_rows import HUB
 from interp.data.readers.slake import slake
 from interp.data.samples import Samples
 from interp.errors import DataError
+from interp.inputs.text import meant
 
 __all__ = ["BENCHMARKS", "BenchmarkSource", "benchmark_source"]
 
@@ -121,7 +122,7 @@ def benchmark_source(name: Any) -> BenchmarkSource | None:
         if found is None or found[1] not in known:
             raise DataError(
                 f"{name!r}: {pair!r} is no option of {benchmark}. Write {benchmark},OPTION=VALUE:FOLDER with one of "
-                f"{', '.join(known)}."
+                f"{', '.join(known)}.{meant(pair.partition('=')[0], known)}"
             )
         options[found[1]] = found[2].split("+") if found[1] in LISTS else found[2]
     return BenchmarkSource(benchmark, options, place, head)

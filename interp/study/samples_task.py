@@ -1,0 +1,96 @@
+"""What tasks of a study with an indicator share: each sample's map, made once for all that read it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, ClassVar
+
+from interp.errors import InterpError, RunError
+from interp.indicators import Maps
+from interp.run import Outcome, digest
+from interp.run.columns import TableRows
+from interp.study.task import StudyTask, edited, suitable_threads
+
+__all__ = ["SamplesTask"]
+
+
+class SamplesTask(StudyTask):
+    """A task of a study with an `indicator` too, and perhaps `edits`: rows from each sample's map.
+
+    Tasks that differ only in what they compute from the maps share them: the first runs the indicator on a
+    micro-batch, and the others find its maps, exactly as it returned them (what is stored is rounded), on the shelf.
+    """
+
+    map_dims: ClassVar[tuple[str, ...]] = ()
+    """The dimensions that a map must have; () for any."""
+    _tried = False
+
+    @abstractmethod
+    def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
+        """Table name → rows of these samples, failures included (see `each`), from their maps."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the maps depend on."""
+        edits = getattr(self.study, "edits", ())
+        return {
+            **super().to_dict(),
+            "indicator": self.study.indicator.to_dict(),
+            **({"edits": [edit.to_dict() for edit in edits]} if edits else {}),
+        }
+
+    def measure(self, indices: tuple[int, ...]) -> Outcome:
+        """Rows of each sample's map."""
+        self._try_one(indices[0])
+        maps, paid = self._maps(indices)
+        cost = {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
+        return Outcome(self.rows(indices, maps), {} if paid else cost)
+
+    def _try_one(self, index: int) -> None:
+        """Tries an indicator that does not say its `dims` on one sample, before it takes every sample's time.
+
+        Raises:
+            RunError: Its map has other dimensions than this study reads; without a restart every sample would fail.
+        """
+        indicator = self.study.indicator
+        if self._tried or not self.map_dims or not _is_foreign(indicator):
+            return
+        self._tried = True
+        maps = None
+        with suppress(InterpError):  # of the sample, which becomes a failure of its own
+            maps, _ = self._maps((index,))
+        if maps is not None and tuple(maps[0].dims) != self.map_dims:
+            raise RunError(
+                f"a {type(self.study).__name__} needs maps ({', '.join(self.map_dims)}); "
+                f"{type(indicator).__name__} gives ({', '.join(map(str, maps[0].dims))}), as its map of sample "
+                f"{self.study.data[index].id} shows. Use another indicator, and give this one dims = (…), so that "
+                "a study refuses it at once."
+            )
+
+    def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
+        """The maps of a micro-batch, and whether another task has computed them already."""
+
+        def run() -> Maps:
+            study = self.study
+            mllm = edited(self.mllm, getattr(study, "edits", ()))
+            with suitable_threads(mllm):
+                return study.indicator(mllm, [study.data[index] for index in indices], prompt=study.prompt)
+
+        return self._shelf.once(f"maps {self._pass} {indices}", run, _n_bytes)
+
+    @cached_property
+    def _pass(self) -> str:
+        """What the maps depend on, in short: the same for every kind of study."""
+        return digest({name: value for name, value in SamplesTask.to_dict(self).items() if name != "study"})
+
+
+def _is_foreign(indicator: Any) -> bool:
+    """Whether an indicator is not of this package, and does not say what dimensions its maps have."""
+    return getattr(indicator, "dims", None) is None and not type(indicator).__module__.startswith("interp.")
+
+
+def _n_bytes(maps: Maps) -> int:
+    """What maps take in memory, but for the few kilobytes of their tokens."""
+    return sum(array.nbytes for array in maps) + (0 if maps.logits is None else maps.logits.nbytes)
