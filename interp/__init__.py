@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from interp.inputs.sample import Box, Sample
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
+    from interp.run import runs
     from interp.study import (
         Benchmark,
         BenchmarkResult,
@@ -164,6 +165,7 @@ __all__ = [
     "positions",
     "reader_study",
     "report",
+    "runs",
     "sinks",
     "steering_vector",
     "word",
@@ -209,6 +211,7 @@ _HOMES = {
         "look",
     ),
     "inputs.tokens": ("TokenMap", "word"),
+    "run": ("runs",),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Experts", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),

@@ -26,6 +26,7 @@ from interp.look_command import look
 from interp.models_command import models
 from interp.reproduce_command import reproduce
 from interp.run.merge import merge
+from interp.runs_command import runs
 from interp.study_commands import report, run
 from interp.terminal import console, in_options, table
 from interp.worker_options import WorkerOptions
@@ -360,6 +361,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "reproduce": reproduce,
     "run": run,
+    "runs": runs,
 }
 """Every command by name; its arguments and help are the function's own."""
 

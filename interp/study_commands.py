@@ -139,16 +139,11 @@ class Asked:
         Raises:
             RunError: It says nothing, or not what this version reads.
         """
-        stored = read_json(folder / COMMAND)
-        if stored is None and not (folder / "study.json").is_file():
-            raise RunError(
-                f"expected the folder of a run or a grid, such as runs/layer-sweep-…; got {folder}."
-            )
-        names = {one.name for one in fields(cls)}
+        stored, names = read_json(folder / COMMAND), {one.name for one in fields(cls)}
         if not isinstance(stored, dict) or not names <= set(stored):
             raise RunError(
-                f"{folder} holds no {COMMAND}, so it was not made by `interp run`: a page needs the images, which a "
-                "run does not keep. Run the study again in Python, which computes nothing anew: study.run().report()."
+                f"{folder / COMMAND} does not say what the run was asked for: it was edited, or another version of "
+                "interp wrote it. Run the study again, which computes only what is missing."
             )
         values = {name: stored[name] for name in names}
         return cls(**{**values, "data": tuple(values["data"]), "model": tuple(values["model"])})
@@ -229,34 +224,67 @@ def _say_left_out(study: Any) -> None:
 
 
 def report(
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
     *,
     out: Path | None = None,
 ) -> int:
-    """Write the page of a run that `interp run` made, or one page that compares several. What is missing is computed.
+    """Write the page of a run, or one page that compares several; no model is loaded where the run is finished.
+
+    It takes runs of `interp run`, of scripts and of notebooks: `interp runs` lists them.
 
     Args:
-        folders: the run's folder, such as runs/layer-sweep-0123456789ab; several runs of one study are put side by
-            side, each named by what it was asked for and the others were not.
+        folders: the run's folder, such as runs/layer-sweep-0123456789ab; by default the newest in runs/. Several runs
+            of one study are put side by side, each named by what it was asked for and the others were not.
         out: the page; by default report.html in the first folder, and comparison.html where there are several.
     """
-    if len({*(folder.resolve() for folder in folders)}) < max(len(folders), 1):
-        raise RunError(f"report takes one or more folders of runs, each once; got {[*map(str, folders)]}.")
-    asked = [Asked.read(folder) for folder in folders]
-    results = [_stored(one, folder) for one, folder in zip(asked, folders, strict=True)]
+    chosen = folders or (_newest(Path("runs")),)
+    if len({*(folder.resolve() for folder in chosen)}) < len(chosen):
+        raise RunError(f"report takes one or more folders of runs, each once; got {[*map(str, chosen)]}.")
+    results = [_stored(folder) for folder in chosen]
     if len(results) == 1:
         page = results[0].report(out)
-    elif len(kinds := {one.study for one in asked}) > 1:
-        raise RunError(f"a page compares runs of one study; got {', '.join(sorted(kinds))}.")
+    elif len(kinds := {type(result).__name__: result.study.title for result in results}) > 1:
+        raise RunError(f"a page compares runs of one study; got {', '.join(sorted(kinds.values()))}.")
     else:
-        joined = type(results[0]).join(results, runs=_run_names(asked, folders))
-        page = joined.report(out or folders[0] / "comparison.html")
+        joined = type(results[0]).join(results, runs=_run_names(chosen))
+        page = joined.report(out or chosen[0] / "comparison.html")
     print(f"page: {page.resolve()}")
     return 0
 
 
-def _stored(asked: Asked, folder: Path) -> Any:
-    """The result of a run that is stored.
+def _newest(out: Path) -> Path:
+    """The folder of the run in `out` that was worked on last; the grid's, where it is one of a grid.
+
+    Raises:
+        RunError: There is none.
+    """
+    from interp.run.listing import listed_runs
+
+    found = listed_runs(out)
+    if not found:
+        raise RunError(f"there is no run in {out}. Name the folder of one: interp report FOLDER.")
+    print(f"the newest run: {found[0]['folder']}")
+    return Path(found[0]["folder"])
+
+
+def _stored(folder: Path) -> Any:
+    """The result of a run that is stored: from its folder alone, else of what `interp run` was asked for.
+
+    Raises:
+        RunError: The run was made of something else than what is there now, or does not say of what.
+    """
+    from interp.study.stored_result import stored_result
+
+    try:
+        return stored_result(folder)
+    except RunError:
+        if not (folder / COMMAND).is_file():
+            raise
+    return _asked_again(Asked.read(folder), folder)
+
+
+def _asked_again(asked: Asked, folder: Path) -> Any:
+    """The result of what `interp run` was asked for, with what is missing computed.
 
     Raises:
         RunError: The run was made of something else than what is there now.
@@ -275,15 +303,19 @@ def _stored(asked: Asked, folder: Path) -> Any:
     return study.run(folder.parent)
 
 
-def _run_names(asked: Sequence[Asked], folders: Sequence[Path]) -> list[str]:
+def _run_names(folders: Sequence[Path]) -> list[str]:
     """What each run was asked for and not all others were, such as "seed 1"; the folder where that does not tell."""
+    own = [folder.resolve().name for folder in folders]
+    if not all((folder / COMMAND).is_file() for folder in folders):
+        return own
+    asked = [Asked.read(folder) for folder in folders]
     flat = [{**asdict(one), **one.options, **one.settings} for one in asked]
     keys = [
         key for key in dict.fromkeys(key for one in flat for key in one) if key not in ("options", "settings")
     ]
     told = [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in flat}) > 1]
     names = [", ".join(f"{key} {_said(one.get(key, 'default'))}" for key in told) for one in flat]
-    return names if len({*names}) == len(names) else [folder.resolve().name for folder in folders]
+    return names if len({*names}) == len(names) else own
 
 
 def _said(value: Any) -> str:

@@ -48,7 +48,7 @@ def method_named(name: str) -> Method:
         raise MethodError(f"{needs}: make it and pass that in the place of {name!r}.")
     raise MethodError(
         f"the methods by name are {', '.join(NAMED_METHODS)}; got {brief(name)}."
-        f"{meant(name, (*NAMED_METHODS, *LACKING))}"
+        f"{meant(name, (*NAMED_METHODS, *LACKING))} Or pass a method, such as PAI() or VGRefine(heads=…)."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interp.run.cache import ProcessCache
+from interp.run.listing import runs
 from interp.run.merge import merge
 from interp.run.plan import Plan, as_part, make_plan
 from interp.run.runner import check_options, run_task, run_tasks
@@ -34,4 +35,5 @@ __all__ = [
     "merge",
     "run_task",
     "run_tasks",
+    "runs",
 ]

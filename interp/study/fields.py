@@ -191,7 +191,7 @@ def as_indicator(value: Any) -> Any:
     try:
         return indicator_named(value)[1]
     except MapError as error:
-        raise StudyError(str(error)) from error
+        raise StudyError(f"{error} Or pass an indicator, such as Attention().") from error
 
 
 def is_indicator(name: str, value: Any) -> None:

@@ -14,6 +14,7 @@ from interp.run import RunFolder, Workers, folder_name
 from interp.study.fields import as_tuple
 from interp.study.model_spec import as_model, model_label
 from interp.study.runs import Cells, by_model, run_cells
+from interp.study.stored_study import store_study
 from interp.study.study import Study
 
 __all__ = ["Grid"]
@@ -121,6 +122,7 @@ class Grid:
         cells = run_cells(self.studies, out, **options)
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
+        store_study(self, folder.path)
         return self.base.collect(self, cells, folder.path)
 
     def to_dict(self) -> dict[str, Any]:

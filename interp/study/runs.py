@@ -14,6 +14,7 @@ from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool
 from interp.run import FAILURES, RunFolder, Task, Workers, check_options, run_tasks
 from interp.study.model_spec import open_model
+from interp.study.stored_study import store_study
 
 __all__ = ["Cells", "GridCell", "by_model", "run_cells"]
 
@@ -90,6 +91,8 @@ def run_cells(
     done = tuple(
         GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)
     )
+    for cell in done:
+        store_study(cell.study, cell.folder.path)
     if part is None and not any(cell.measured for cell in done):
         done[0].check()
     return done

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
 
-from interp.errors import InterpError, RunError
+from interp.errors import RunError
 from interp.indicators import Maps
 from interp.run import Outcome, digest
 from interp.run.columns import TableRows
@@ -26,7 +25,6 @@ class SamplesTask(StudyTask):
 
     map_dims: ClassVar[tuple[str, ...]] = ()
     """The dimensions that a map must have; () for any."""
-    _tried = False
 
     @abstractmethod
     def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
@@ -43,30 +41,24 @@ class SamplesTask(StudyTask):
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of each sample's map."""
-        self._try_one(indices[0])
         maps, paid = self._maps(indices)
+        self._check_dims(maps)
         cost = {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
         return Outcome(self.rows(indices, maps), {} if paid else cost)
 
-    def _try_one(self, index: int) -> None:
-        """Tries an indicator that does not say its `dims` on one sample, before it takes every sample's time.
+    def _check_dims(self, maps: Maps) -> None:
+        """Stops a run whose indicator gives maps of other dimensions: every further sample would fail like these.
 
         Raises:
-            RunError: Its map has other dimensions than this study reads; without a restart every sample would fail.
+            RunError: As said, after the first micro-batch.
         """
-        indicator = self.study.indicator
-        if self._tried or not self.map_dims or not _is_foreign(indicator):
-            return
-        self._tried = True
-        maps = None
-        with suppress(InterpError):  # of the sample, which becomes a failure of its own
-            maps, _ = self._maps((index,))
-        if maps is not None and tuple(maps[0].dims) != self.map_dims:
+        found = {tuple(map(str, array.dims)) for array in maps}
+        if self.map_dims and found and self.map_dims not in found:
+            came = " and ".join(f"({', '.join(dims)})" for dims in sorted(found))
+            kind, indicator = type(self.study).__name__, type(self.study.indicator).__name__
             raise RunError(
-                f"a {type(self.study).__name__} needs maps ({', '.join(self.map_dims)}); "
-                f"{type(indicator).__name__} gives ({', '.join(map(str, maps[0].dims))}), as its map of sample "
-                f"{self.study.data[index].id} shows. Use another indicator, and give this one dims = (…), so that "
-                "a study refuses it at once."
+                f"a {kind} needs maps ({', '.join(self.map_dims)}); {indicator} gives {came}. Use another indicator; "
+                f"one that says dims = (…) of its maps is refused when the study is made, before anything runs."
             )
 
     def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
@@ -84,11 +76,6 @@ class SamplesTask(StudyTask):
     def _pass(self) -> str:
         """What the maps depend on, in short: the same for every kind of study."""
         return digest({name: value for name, value in SamplesTask.to_dict(self).items() if name != "study"})
-
-
-def _is_foreign(indicator: Any) -> bool:
-    """Whether an indicator is not of this package, and does not say what dimensions its maps have."""
-    return getattr(indicator, "dims", None) is None and not type(indicator).__module__.startswith("interp.")
 
 
 def _n_bytes(maps: Maps) -> int:

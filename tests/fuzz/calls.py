@@ -322,6 +322,7 @@ def _methods() -> list[Call]:
     return [
         Call("Plain", methods.Plain),
         Call("PAI", methods.PAI),
+        Call("method_named", methods.method_named, given(name="PAI")),
         Call("HGAI", methods.HGAI),
         Call("AdaptVis", methods.AdaptVis),
         Call("ScalingVis", methods.ScalingVis, given(weight=0.5)),
