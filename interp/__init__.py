@@ -18,7 +18,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from interp import broken_torchvision
+from interp import broken_torchvision, facade
 
 if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
@@ -236,6 +236,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(
         f"interp has no {name!r}; its public names are {', '.join(__all__)}.{meant(name, __all__)}"
     )
+
+
+def _look(*args: Any, **options: Any) -> Any:
+    """`interp.look`, imported when it is called: what `Mllm.look` calls."""
+    return __getattr__("look")(*args, **options)
+
+
+facade.provide("look", _look)
 
 
 def __dir__() -> list[str]:

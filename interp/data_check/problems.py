@@ -41,6 +41,10 @@ KINDS: Mapping[str, tuple[bool, str]] = {
         f"Under {TINY_SIDE:g} pixels a side or {TINY_SHARE:.1%} of the image: less than one image token in most "
         "models.",
     ),
+    "no answer type": (
+        False,
+        "Closed are then the questions answered yes or no; other closed ones, such as of a side or an organ, are open.",
+    ),
     "unbalanced answers": (False, "A model that always gives this answer is right as often."),
 }
 """Kind of problem → whether it must be mended before a study, and what it means."""
@@ -97,6 +101,7 @@ def inspect(samples: Samples) -> Findings:
         *_unread(usable),
         *_in_two_splits(samples),
         *_twice(samples, list(sizes)),
+        *_without_type(usable),
         *_of_answers(usable),
     ]
     order = list(KINDS)
@@ -181,6 +186,15 @@ def _twice(samples: Samples, at: Iterable[int]) -> Iterator[Problem]:
     for name, n in Counter(samples.sample_ids).items():
         if n > 1:
             yield Problem("same id twice", name, f"{n} samples have this id")
+
+
+def _without_type(samples: Sequence[Sample]) -> Iterator[Problem]:
+    """Rows of SLAKE without the field that says whether a question is closed."""
+    own = [sample for sample in samples if sample.meta.get("benchmark") == "SLAKE"]
+    lacking = [sample for sample in own if not isinstance(sample.meta.get("answer_type"), str)]
+    if lacking:
+        told = f"{len(lacking)} of {len(own)} rows have no answer_type"
+        yield Problem("no answer type", lacking[0].id, f"{told}; {lacking[0].id} is the first")
 
 
 def _of_answers(samples: Sequence[Sample]) -> Iterator[Problem]:

@@ -194,7 +194,8 @@ class GridResult:
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per measured sample of each cell."""
-        return self._frames("samples").drop(columns=list(BULKY), errors="ignore")
+        found = below(cell.named_frame("samples") for cell in self.cells)
+        return found.drop(columns=list(BULKY), errors="ignore")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -206,14 +207,14 @@ class GridResult:
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """`scores` with each sample's `index`, which is its own where ids repeat."""
+        """`scores` with each sample's `index`, which is its own where ids repeat; groups of images by content."""
         keys = [*self.axes, "index"]
-        return self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
+        return self._frames("scores").merge(self._frames("samples")[[*keys, "sample", "group"]], on=keys)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
         """One row per thing that could not be measured, with the reason; empty when all went well."""
-        return self._frames(FAILURES)
+        return below(cell.named_frame(FAILURES) for cell in self.cells)
 
     def failure_counts(self) -> str:
         """How many failures there are, by error, and apart from them how many single values are undefined.
@@ -266,8 +267,8 @@ class GridResult:
 
     @cached_property
     def groups(self) -> frozenset[str]:
-        """The names of all groups measured."""
-        return frozenset(self.samples.group)
+        """All groups measured, as stored: those of images by content."""
+        return frozenset(self._frames("samples").group)
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -50,8 +50,16 @@ class GridCell:
                 f"{first['reason']}"
             )
 
+    def named_frame(self, table: str) -> pd.DataFrame:
+        """The table as `frame` gives it, with groups named for people; see `Samples.group_names`."""
+        frame = self.frame(table)
+        if "group" in frame and frame.group.astype(str).str.startswith("image ").any():
+            names = self.study.data.group_names
+            frame["group"] = [names.get(group, group) for group in frame.group]
+        return frame
+
     def frame(self, table: str) -> pd.DataFrame:
-        """One of the run's joined tables, with a leading column per axis."""
+        """One of the run's joined tables as stored, with a leading column per axis; groups of images by content."""
         frame = self.folder.read_table(table).to_pandas()
         for place, (axis, label) in enumerate(self.labels.items()):
             frame.insert(place, axis, label)

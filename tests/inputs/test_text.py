@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.inputs.text import brief, faulty_text, storable, unstorable
+from interp.inputs.text import brief, faulty_text, meant, storable, unstorable
 
 
 @pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\x7f", "\x85", "\ud83d", chr(0xDCE9)])
@@ -39,3 +39,20 @@ def test_long_values_are_shown_short() -> None:
     assert len(brief("x" * 10_000)) <= 200
     assert len(brief([[["y" * 5_000] * 50] * 50])) <= 601
     assert "int" in brief(10**6_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("layer_swep", " Did you mean 'layer-sweep'?"),
+        ("LAYER SWEEP", " Did you mean 'layer-sweep'?"),
+        (["heads", "Metrik"], " Did you mean 'metrics'?"),
+        ("zzz", ""),
+        ("", ""),
+        (5, ""),
+        ([None, 3], ""),
+    ],
+)
+def test_the_name_that_was_meant_is_the_nearest(given: object, said: str) -> None:
+    assert meant(given, ["layer-sweep", "metrics", "rule"]) == said
+    assert meant(given, []) == ""

@@ -148,3 +148,24 @@ def test_a_summary_runs_in_no_spreadsheet(tmp_path: Path) -> None:
 def test_the_table_says_how_many_samples_and_groups(result: Result) -> None:
     lines = result.table("ar").splitlines()
     assert lines[-2:] == ["large: 48 samples in 24 groups.", "small: 6 samples in 3 groups."]
+
+
+def test_groups_of_images_are_shown_by_their_files(tmp_path: Path) -> None:
+    files = []
+    for i in range(2):
+        files.append(tmp_path / f"scan_{i}.png")
+        sample(i).load().save(files[-1])
+    one, other = (
+        Samples([sample(i, image=str(file), group=None) for i, file in enumerate(files)], name)
+        for name in ("one", "other")
+    )
+    found = Grid(sweep(), data={"one": one, "other": other}).run(tmp_path, progress=False)
+    names = [one.group_names[group] for group in one.groups]
+    assert names[0].startswith("scan_0.png (")
+    for frame in (found.samples, found.scores, found.failures, found.compare_groups("ar", layer=1)):
+        assert set(frame.group) <= {*names}
+    assert set(found.samples.group) == {*names}
+    assert set(found.values.group) == found.groups == {*one.groups}  # statistics go by content
+    text = found.report(tmp_path / "page.html").read_text()
+    assert f"group {names[0]}" in text
+    assert one.groups[0] not in text
