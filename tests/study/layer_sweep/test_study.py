@@ -201,7 +201,7 @@ def test_samples_without_a_group_belong_to_their_image(tmp_path: Path) -> None:
     result = run(sweep(data=Samples([*data, sample(4, group=None)])), tmp_path / "runs")
     first, second, other = result.samples.group
     assert first == second != other
-    assert first == f"image {data[0].image_fingerprints[0][:16]}"
+    assert first == f"one.png ({data[0].image_fingerprints[0][:8]})"
 
 
 @pytest.mark.parametrize(
