@@ -84,6 +84,9 @@ class Reader(NamedTuple):
     call: Callable[[Path, Given], Samples]
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
 def read(
     path: Path,
     reader: str | None = None,
@@ -147,10 +150,20 @@ def guess(path: Path) -> str:
         found = ENDINGS.get(path.suffix.lower())
     if found is None:
         raise DataError(
-            f"no reader knows the layout of {shown(path)}. If one of {', '.join(READERS)} can read it, name it by "
-            "--reader on the command line, or call it in Python, such as interp.data.csv(path)."
+            f"no reader knows the layout of {shown(path)}.{_pictures_alone(path)} If one of {', '.join(READERS)} can "
+            "read it, name it by --reader on the command line, or call it in Python, such as interp.data.csv(path)."
         )
     return found
+
+
+def _pictures_alone(path: Path) -> str:
+    """What to do with a folder of pictures, which says nothing of questions."""
+    if not os.path.isdir(path) or not any(one.suffix.lower() in PICTURES for one in path.iterdir()):
+        return ""
+    return (
+        " It holds pictures, and data need questions too: write a table beside it, such as rows.csv with the columns "
+        f"image,question,answer and a line like {path.name}/one.png,Is there a nodule?,yes."
+    )
 
 
 def _of_json(path: Path) -> str | None:

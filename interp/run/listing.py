@@ -69,13 +69,16 @@ def _row(folder: Path) -> dict[str, Any]:
     if "cells" in study:
         return _grid_row(folder, study)
     model, data = _mapping(manifest.get("model")), _mapping(manifest.get("data"))
+    state = state_of(folder)
+    if state == FINISHED and _is_empty(folder / "tables" / "samples.parquet"):
+        state = "finished, none measured"
     sessions = [_started(one) for one in manifest.get("sessions", []) if isinstance(one, dict)]
     return {
         "study": str(study.get("study", folder.name.rpartition("-")[0])),
         "model": str(model.get("id") or model.get("family") or ""),
         "data": str(data.get("name") or ""),
         "n": _mapping(study.get("data")).get("n"),
-        "state": state_of(folder),
+        "state": state,
         "started": max((one for one in sessions if one is not None), default=None),
         "folder": str(folder),
     }
@@ -118,6 +121,17 @@ def state_of(folder: Path) -> str:
     there = len([*folder.glob("shards/*.json")])
     whole = len(plan.get("shards", []))
     return f"{there} of {whole} shards" if there < whole else "not joined"
+
+
+def _is_empty(table: Path) -> bool:
+    """Whether a table is there and has no rows; a damaged one counts as full."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(table).num_rows == 0
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _is_sealed(table: Path) -> bool:
