@@ -157,8 +157,11 @@ def guess(path: Path) -> str:
 
 
 def _pictures_alone(path: Path) -> str:
-    """What to do with a folder of pictures, which says nothing of questions."""
-    if not os.path.isdir(path) or not any(one.suffix.lower() in PICTURES for one in path.iterdir()):
+    """What to do with a folder of pictures, which says nothing of questions, or of a table and its pictures."""
+    held = sorted(path.iterdir()) if os.path.isdir(path) else []
+    if table := next((one for one in held if one.suffix.lower() in (".csv", ".jsonl")), None):
+        return f" It holds {table.name}: name that file."
+    if not any(one.suffix.lower() in PICTURES for one in held):
         return ""
     return (
         " It holds pictures, and data need questions too: write a table beside it, such as rows.csv with the columns "
