@@ -43,7 +43,7 @@ def test_the_examples_do_what_they_say(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "look.html").is_file()
 
 
-def test_git_ignores_what_its_commands_write_and_nothing_of_ours():
+def test_git_ignores_what_commands_write_and_nothing_of_ours():
     root = Path(__file__).parents[1]
 
     def git(*words: str) -> list[str]:

@@ -342,10 +342,10 @@ def _methods() -> list[Call]:
 
 def _studies() -> list[Call]:
     own, k = samples(), study.LayerSweep(data=samples())
-    held = {"data": own}
     ranking = study.HeadRanking(data=own)
     return [
-        *(Call(kind.__name__, kind, given(**held)) for kind in STUDIES),
+        Call("runs", interp.runs, given(out=".")),
+        *(Call(kind.__name__, kind, given(data=own)) for kind in STUDIES),
         Call("LayerSweep.replace", k.replace, given(seed=1, metrics="ar", data=own)),
         Call("HeadRanking.top", ranking.top, given(k=2)),
         Call("HeadSet", study.HeadSet, given(ranking=ranking, k=2)),
