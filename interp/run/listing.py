@@ -47,9 +47,9 @@ def listed_runs(out: Path) -> list[dict[str, Any]]:
     Raises:
         RunError: There is no such folder.
     """
-    if not out.is_dir():
+    if not os.path.isdir(out):  # also of a name that no file can have
         raise RunError(
-            f"there is no folder {out}. Runs lie in the folder that was given as --out or run(out=…), by default runs/."
+            f"there is no folder {str(out)[:300]}. Runs lie in the folder that was given as --out or run(out=…), by default runs/."
         )
     files = [*out.glob("study.json"), *out.glob("*/study.json"), *out.glob("*/*/study.json")]
     rows = [_row(file.parent) for file in files]

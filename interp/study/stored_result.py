@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def stored_result(folder: Path) -> Any:
         RunError: It is no folder of a run, the run is not finished, or what it was made of was not kept or has changed;
             the message says what, and how the run was made.
     """
-    if not (folder / "study.json").is_file():
+    if not os.path.isfile(folder / "study.json"):
         raise RunError(f"expected the folder of a run or a grid, such as runs/layer-sweep-…; got {folder}.")
     try:
         whole = read_study(folder)

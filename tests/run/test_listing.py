@@ -43,5 +43,6 @@ def test_a_folder_without_its_files_is_still_a_row(tmp_path: Path) -> None:
 
 def test_no_runs_and_no_folder(tmp_path: Path) -> None:
     assert len(interp.runs(tmp_path)) == 0
-    with pytest.raises(RunError, match="there is no folder"):
-        interp.runs(tmp_path / "nowhere")
+    for name in ("nowhere", "x" * 5000):
+        with pytest.raises(RunError, match="there is no folder"):
+            interp.runs(tmp_path / name)
