@@ -49,7 +49,8 @@ def listed_runs(out: Path) -> list[dict[str, Any]]:
     """
     if not os.path.isdir(out):  # also of a name that no file can have
         raise RunError(
-            f"there is no folder {str(out)[:300]}. Runs lie in the folder that was given as --out or run(out=…), by default runs/."
+            f"there is no folder {str(out)[:300]}. Runs lie in the folder that was given as --out or run(out=…), by "
+            "default runs/."
         )
     files = [*out.glob("study.json"), *out.glob("*/study.json"), *out.glob("*/*/study.json")]
     rows = [_row(file.parent) for file in files]
