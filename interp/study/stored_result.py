@@ -31,6 +31,8 @@ def stored_result(folder: Path) -> Any:
     if not os.path.isfile(folder / "study.json"):
         raise RunError(f"expected the folder of a run or a grid, such as runs/layer-sweep-…; got {folder}.")
     try:
+        if (state := state_of(folder)) != "finished":
+            raise RunError(f"the run at {folder} is not finished: {state}.")
         whole = read_study(folder)
         cells = _cells(whole, folder)
         for cell in cells:
@@ -58,15 +60,12 @@ def _cells(whole: Any, folder: Path) -> list[GridCell]:
 
 
 def _check(cell: GridCell) -> None:
-    """Refuse a run that is not finished, and one whose data are no longer what they were.
+    """Refuse a run whose data are no longer what they were.
 
     Raises:
         RunError: As said.
     """
     path = cell.folder.path
-    state = state_of(path)
-    if state != "finished":
-        raise RunError(f"the run at {path} is not finished: {state}.")
     stored, found = cell.folder.study().get("data"), data_identity(cell.study.data)
     differing = [name for name in found if isinstance(stored, dict) and stored.get(name) != found[name]]
     if differing:
