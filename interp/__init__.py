@@ -18,7 +18,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from interp import broken_torchvision
+from interp import broken_torchvision, facade
 
 if TYPE_CHECKING:
     from interp import conformance, curation, data, indicators, methods, metrics, models, reader_study, report
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap, word
     from interp.methods import Answer
     from interp.models.segmenter import Segmenter
+    from interp.run import runs
     from interp.study import (
         Benchmark,
         BenchmarkResult,
@@ -179,6 +180,7 @@ __all__ = [
     "positions",
     "reader_study",
     "report",
+    "runs",
     "sinks",
     "steering_vector",
     "word",
@@ -230,6 +232,7 @@ _HOMES = {
         "look",
     ),
     "inputs.tokens": ("TokenMap", "word"),
+    "run": ("runs",),
     "tracing": (
         *("Apply", "Boost", "Guide", "Knockout", "PatchResidual", "PatchRows", "ScaleWeights", "ScaleScores"),
         *("Contrast", "Decoding", "Experts", "MLP", "Mllm", "Prefix", "Residual", "Rows", "Site", "Trace"),
@@ -249,7 +252,19 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"interp.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"interp has no {name!r}; its public names are {', '.join(__all__)}.")
+    from interp.inputs.text import meant
+
+    raise AttributeError(
+        f"interp has no {name!r}; its public names are {', '.join(__all__)}.{meant(name, __all__)}"
+    )
+
+
+def _look(*args: Any, **options: Any) -> Any:
+    """`interp.look`, imported when it is called: what `Mllm.look` calls."""
+    return __getattr__("look")(*args, **options)
+
+
+facade.provide("look", _look)
 
 
 def __dir__() -> list[str]:

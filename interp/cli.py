@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
 import sys
 import warnings
@@ -20,10 +21,12 @@ from interp.adapt_command import adapt
 from interp.doctor_command import doctor
 from interp.errors import InterpError, ModelError
 from interp.explore_command import explore
+from interp.inputs.text import meant
 from interp.look_command import look
 from interp.models_command import models
 from interp.reproduce_command import reproduce
 from interp.run.merge import merge
+from interp.runs_command import runs
 from interp.study_commands import report, run
 from interp.terminal import console, in_options, table
 from interp.worker_options import WorkerOptions
@@ -135,7 +138,7 @@ def _parsing(prog: str = "", own: str = "") -> Iterator[None]:
             yield
     except SystemExit as end:
         if end.code:
-            _say_error(_one_line(said.getvalue()).replace(f"{prog} --help", f"{own} --help"))
+            _say_error(_with_meant(_one_line(said.getvalue())).replace(f"{prog} --help", f"{own} --help"))
         sys.stdout.flush()
         raise
 
@@ -150,6 +153,22 @@ def _one_line(box: str) -> str:
         else:
             parts[-1] += words.split()
     return ". ".join(" ".join(words).rstrip(".") for words in parts[1:] if words) + "."
+
+
+REFUSED = (
+    re.compile(r"invalid choice '(.+?)' .*?Expected one of \((.+?)\)\."),
+    re.compile(r"Unrecognized options: ([^\s,.]+).*? Available subcommands: (.+?)\."),
+)
+"""How tyro refuses a word: the word, and those there are."""
+
+
+def _with_meant(line: str) -> str:
+    """tyro's message with the word that was meant, where one of those there are is like the one that it refuses."""
+    for pattern in REFUSED:
+        if found := pattern.search(line):
+            known = [one.strip(" '\"") for one in found[2].split(",")]
+            return f"{line[: found.end()]}{meant(found[1], known)}{line[found.end() :]}"
+    return line
 
 
 def _say_error(text: str) -> None:
@@ -342,6 +361,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "reproduce": reproduce,
     "run": run,
+    "runs": runs,
 }
 """Every command by name; its arguments and help are the function's own."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
 from interp.errors import ModelError
+from interp.inputs.text import meant
 from interp.terminal import console, table
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+    from interp.conformance.family_facts import FamilyFacts
 
 __all__ = ["models"]
 
@@ -38,11 +40,11 @@ def models(family: Annotated[str | None, tyro.conf.Positional] = None) -> int:
         family: one family, such as llava; by default all.
     """
     from interp.conformance.check_result import read_record
-    from interp.models.adapter import adapters, is_available
-    from interp.models.refusals import without_maps
+    from interp.conformance.family_facts import every_family, known_types, without_maps
 
-    record, shown = read_record(), console()
-    found_here = {adapter.name: adapter for adapter in adapters() if is_available(adapter)}
+    record, shown, known = read_record(), console(), known_types()
+    every = every_family()
+    found_here = {adapter.name: adapter for adapter in every if adapter.is_available(known)}
     each = [(adapter, _facts(adapter, record.get(name))) for name, adapter in found_here.items()]
     if family is not None:
         each = [one for one in each if one[0].name == family] or _unknown(family, list(found_here))
@@ -52,7 +54,7 @@ def models(family: Annotated[str | None, tyro.conf.Positional] = None) -> int:
     shown.print(wide if fits else _narrow(each))
     if family is not None:
         return 0
-    if lacking := [adapter.name for adapter in adapters() if adapter.name not in found_here]:
+    if lacking := [adapter.name for adapter in every if adapter.name not in found_here]:
         shown.print(
             f"transformers {version('transformers')} lacks {', '.join(lacking)}, or has them in a form that is not "
             "supported; a newer one has them."
@@ -75,12 +77,12 @@ def models(family: Annotated[str | None, tyro.conf.Positional] = None) -> int:
 
 
 def _unknown(name: str, known: list[str]) -> NoReturn:
-    close = get_close_matches(name, known, 1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    raise ModelError(f"no family is called {name!r}.{meant} Those there are: {', '.join(known)}.")
+    raise ModelError(
+        f"no family is called {name!r}.{meant(name, known)} Those there are: {', '.join(known)}."
+    )
 
 
-def _wide(each: list[tuple[Any, dict[str, str]]]) -> Table:
+def _wide(each: list[tuple[FamilyFacts, dict[str, str]]]) -> Table:
     """A column for every fact."""
     made = table()
     made.add_column(
@@ -97,7 +99,7 @@ def _wide(each: list[tuple[Any, dict[str, str]]]) -> Table:
     return made
 
 
-def _narrow(each: list[tuple[Any, dict[str, str]]]) -> Table:
+def _narrow(each: list[tuple[FamilyFacts, dict[str, str]]]) -> Table:
     """Two columns: the family, and its facts as lines of text."""
     made = table()
     made.add_column("family", no_wrap=True)
@@ -109,21 +111,20 @@ def _narrow(each: list[tuple[Any, dict[str, str]]]) -> Table:
     return made
 
 
-def _layout(adapter: Any) -> Text:
+def _layout(adapter: FamilyFacts) -> Text:
     """How the family's image tokens lie, and its checkpoints."""
     from rich.text import Text
 
-    text = Text(getattr(adapter, "layout", "") or "–")
-    for example in getattr(adapter, "examples", ()):
+    text = Text(adapter.layout or "–")
+    for example in adapter.examples:
         text.append(f"\n{example}", "dim")
     return text
 
 
-def _facts(adapter: Any, found: dict[str, Any] | None) -> dict[str, str]:
+def _facts(adapter: FamilyFacts, found: dict[str, Any] | None) -> dict[str, str]:
     """The facts of one family. `found` is its record; None if it was never recorded."""
-    attends, maps = getattr(adapter, "attends", "causal"), getattr(adapter, "maps", "self")
-    video = "yes" if getattr(adapter, "video", False) else "no"
-    tower = "no" if getattr(adapter, "unread_tower", "") or not hasattr(adapter, "patches") else "yes"
+    attends, maps = adapter.attends, adapter.maps
+    video, tower = ("yes" if one else "no" for one in (adapter.video, adapter.tower))
     known = (maps, _ATTENDS.get(attends, attends), video, tower)
     if found is None:
         return dict(zip(_FACTS, (*known, "?", "?", "?", "never recorded"), strict=True))
@@ -133,7 +134,7 @@ def _facts(adapter: Any, found: dict[str, Any] | None) -> dict[str, str]:
 
     checked = (
         holds("image prefix", _prefix(attends, maps)),
-        holds("several images", "several" if getattr(adapter, "several_images", True) else "one"),
+        holds("several images", "several" if adapter.several_images else "one"),
         holds("executors", "tap, source"),
         f"{found['passed']}/{found['total']}, {found['date']}",
     )

@@ -13,6 +13,7 @@ import tyro
 from interp import __version__
 from interp.errors import RunError, StudyError
 from interp.inputs.files import read_json, write_atomically
+from interp.inputs.text import meant
 from interp.worker_options import WorkerOptions
 
 __all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
@@ -65,38 +66,64 @@ class Asked:
     options: Mapping[str, Any]
     settings: Mapping[str, Any]
 
-    def made(self) -> Any:
-        """The study, or a grid over its models and data sets where there are several."""
+    def made(self, out: Path) -> Any:
+        """The study, or a grid over its models, data sets and methods where there are several.
+
+        Args:
+            out: The folder for runs, of which a method's heads may be chosen.
+        """
         from interp import study as studies
         from interp.data.open import sets
-        from interp.indicators import indicator_named
-        from interp.metrics.scorers import scorer_named
+        from interp.inputs.prompt import Prompt
 
         kind = getattr(studies, STUDIES[self.study])
         known = {one.name for one in fields(kind)} - {"data", "model"}
         if unknown := sorted(set(self.settings) - known):
             raise StudyError(
                 f"{self.study} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+                f"{meant(unknown, known)}"
             )
         some = {"n": self.n or None, "seed": self.seed}
         split = self._split(known)
         found = sets(self.data, split=split, needed=True, **some)
         models = [studies.ModelSpec(one, **self.options) for one in self.model]
         more: dict[str, Any] = {"seed": self.seed, **self.settings}
-        if isinstance(more.get("indicator"), str):
-            more["indicator"] = indicator_named(more["indicator"])[1]
-        if "scorer" in more:
-            given = more["scorer"]
-            more["scorer"] = [scorer_named(one) for one in (given if isinstance(given, list) else [given])]
+        if isinstance(more.get("prompt"), str):
+            more["prompt"] = Prompt(template=more["prompt"])
+        methods = self._methods(models, out)
+        if methods:
+            more["method"] = methods[0]
         if "validation" in known:
             held_out = sets(self.data, split="validation", **some)
             more["validation"] = (
                 sum(list(held_out.values())[1:], next(iter(held_out.values()))) if held_out else None
             )
         base = kind(data=next(iter(found.values())), model=models[0], **more)
-        if len(models) == 1 and len(found) == 1:
-            return base
-        return studies.Grid(base, model=models, data=found)
+        axes: dict[str, Any] = {"model": models, "data": found} if len(models) > 1 or len(found) > 1 else {}
+        if len(methods) > 1:
+            axes["method"] = methods
+        return studies.Grid(base, **axes) if axes else base
+
+    def _methods(self, models: Sequence[Any], out: Path) -> list[Any]:
+        """What `--set method=…` names; VGRefine's heads and layer, where none are published, are chosen."""
+        from interp.methods import VGRefine
+        from interp.methods.names import is_refine
+        from interp.study.conventions import choice_samples
+        from interp.study.head_ranking.published_heads import published_checkpoint
+        from interp.study.refinement.method_choice import grounding
+        from interp.study.refinement.with_method import as_method
+
+        given = self.settings.get("method", [])
+        methods = given if isinstance(given, list) else [given]
+        if not any(map(is_refine, methods)) or published_checkpoint(models[0]) is not None:
+            return list(map(as_method, methods))
+        if len(models) > 1:
+            raise StudyError("VGRefine's heads belong to one model. Run one at a time: --model MODEL.")
+        held_out = choice_samples(self.data, n=self.n or None, seed=self.seed)
+        found = grounding(models[0], held_out, out=out, seed=self.seed)
+        print(found.said)
+        refine = VGRefine(heads=found.heads, layers=(found.layer,))
+        return [refine if is_refine(one) else as_method(one) for one in methods]
 
     def _split(self, known: set[str]) -> str:
         """The split to read: a study that chooses something has one of its own."""
@@ -113,16 +140,11 @@ class Asked:
         Raises:
             RunError: It says nothing, or not what this version reads.
         """
-        stored = read_json(folder / COMMAND)
-        if stored is None and not (folder / "study.json").is_file():
-            raise RunError(
-                f"expected the folder of a run or a grid, such as runs/layer-sweep-…; got {folder}."
-            )
-        names = {one.name for one in fields(cls)}
+        stored, names = read_json(folder / COMMAND), {one.name for one in fields(cls)}
         if not isinstance(stored, dict) or not names <= set(stored):
             raise RunError(
-                f"{folder} holds no {COMMAND}, so it was not made by `interp run`: a page needs the images, which a "
-                "run does not keep. Run the study again in Python, which computes nothing anew: study.run().report()."
+                f"{folder / COMMAND} does not say what the run was asked for: it was edited, or another version of "
+                "interp wrote it. Run the study again, which computes only what is missing."
             )
         values = {name: stored[name] for name in names}
         return cls(**{**values, "data": tuple(values["data"]), "model": tuple(values["model"])})
@@ -155,8 +177,8 @@ def run(
         n: samples of each data set at most, drawn by the seed; 0 for all.
         split: the split to report on; a study that chooses something, such as a head ranking, reads "validation".
         seed: of what is drawn.
-        settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; indicator=NAME takes the
-            name of one.
+        settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; an indicator, a scorer and
+            a method by name, a prompt by its template. Several methods, method='["PAI", "VGRefine"]', are compared.
         workers: how many workers compute, and where.
         device: device that the models run on.
         dtype: dtype of the weights.
@@ -175,13 +197,13 @@ def run(
         study, tuple(map(_place, data)), model, n, split, seed,
         {name: value for name, value in options.items() if value is not None}, dict(map(_setting, settings)),
     )  # fmt: skip
-    made = asked.made()
+    made = asked.made(out)
     _say_left_out(made)
     result = made.run(out, workers=workers)
     write_atomically(result.folder / COMMAND, asked.to_json().encode())
     print(result.table())
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"page: {result.report().resolve()}")
     print(f"again, without computing: interp report {result.folder}")
     return 0
@@ -203,41 +225,74 @@ def _say_left_out(study: Any) -> None:
 
 
 def report(
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
     *,
     out: Path | None = None,
 ) -> int:
-    """Write the page of a run that `interp run` made, or one page that compares several. What is missing is computed.
+    """Write the page of a run, or one page that compares several; no model is loaded where the run is finished.
+
+    It takes runs of `interp run`, of scripts and of notebooks: `interp runs` lists them.
 
     Args:
-        folders: the run's folder, such as runs/layer-sweep-0123456789ab; several runs of one study are put side by
-            side, each named by what it was asked for and the others were not.
+        folders: the run's folder, such as runs/layer-sweep-0123456789ab; by default the newest in runs/. Several runs
+            of one study are put side by side, each named by what it was asked for and the others were not.
         out: the page; by default report.html in the first folder, and comparison.html where there are several.
     """
-    if len({*(folder.resolve() for folder in folders)}) < max(len(folders), 1):
-        raise RunError(f"report takes one or more folders of runs, each once; got {[*map(str, folders)]}.")
-    asked = [Asked.read(folder) for folder in folders]
-    results = [_stored(one, folder) for one, folder in zip(asked, folders, strict=True)]
+    chosen = folders or (_newest(Path("runs")),)
+    if len({*(folder.resolve() for folder in chosen)}) < len(chosen):
+        raise RunError(f"report takes one or more folders of runs, each once; got {[*map(str, chosen)]}.")
+    results = [_stored(folder) for folder in chosen]
     if len(results) == 1:
         page = results[0].report(out)
-    elif len(kinds := {one.study for one in asked}) > 1:
-        raise RunError(f"a page compares runs of one study; got {', '.join(sorted(kinds))}.")
+    elif len(kinds := {type(result).__name__: result.study.title for result in results}) > 1:
+        raise RunError(f"a page compares runs of one study; got {', '.join(sorted(kinds.values()))}.")
     else:
-        joined = type(results[0]).join(results, runs=_run_names(asked, folders))
-        page = joined.report(out or folders[0] / "comparison.html")
+        joined = type(results[0]).join(results, runs=_run_names(chosen))
+        page = joined.report(out or chosen[0] / "comparison.html")
     print(f"page: {page.resolve()}")
     return 0
 
 
-def _stored(asked: Asked, folder: Path) -> Any:
-    """The result of a run that is stored.
+def _newest(out: Path) -> Path:
+    """The folder of the run in `out` that was worked on last; the grid's, where it is one of a grid.
+
+    Raises:
+        RunError: There is none.
+    """
+    from interp.run.listing import listed_runs
+
+    found = listed_runs(out)
+    if not found:
+        raise RunError(f"there is no run in {out}. Name the folder of one: interp report FOLDER.")
+    print(f"the newest run: {found[0]['folder']}")
+    return Path(found[0]["folder"])
+
+
+def _stored(folder: Path) -> Any:
+    """The result of a run that is stored: from its folder alone, else of what `interp run` was asked for.
+
+    Raises:
+        RunError: The run was made of something else than what is there now, or does not say of what.
+    """
+    from interp.study.stored_result import stored_result
+
+    try:
+        return stored_result(folder)
+    except RunError:
+        if not (folder / COMMAND).is_file():
+            raise
+    return _asked_again(Asked.read(folder), folder)
+
+
+def _asked_again(asked: Asked, folder: Path) -> Any:
+    """The result of what `interp run` was asked for, with what is missing computed.
 
     Raises:
         RunError: The run was made of something else than what is there now.
     """
     from interp.run import folder_name
 
-    study = asked.made()
+    study = asked.made(folder.parent)
     if getattr(study, "unresolved", False):
         study = study.resolved(folder.parent)
     expected = folder_name(study.name, study.to_dict())
@@ -249,8 +304,12 @@ def _stored(asked: Asked, folder: Path) -> Any:
     return study.run(folder.parent)
 
 
-def _run_names(asked: Sequence[Asked], folders: Sequence[Path]) -> list[str]:
+def _run_names(folders: Sequence[Path]) -> list[str]:
     """What each run was asked for and not all others were, such as "seed 1"; the folder where that does not tell."""
+    own = [folder.resolve().name for folder in folders]
+    if not all((folder / COMMAND).is_file() for folder in folders):
+        return own
+    asked = [Asked.read(folder) for folder in folders]
     flat = [{**asdict(one), **one.options, **one.settings} for one in asked]
     keys = [
         key for key in dict.fromkeys(key for one in flat for key in one) if key not in ("options", "settings")
@@ -261,7 +320,7 @@ def _run_names(asked: Sequence[Asked], folders: Sequence[Path]) -> list[str]:
         ", ".join(f"{key} {_said({**defaults, **one}.get(key, 'by default'))}" for key in told)
         for defaults, one in zip(kinds, flat, strict=True)
     ]
-    return names if len({*names}) == len(names) else [folder.resolve().name for folder in folders]
+    return names if len({*names}) == len(names) else own
 
 
 def _defaults(study: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def show(result: Result, validation: Result | None, out: Path, way: Conventions)
         print(result.table(metric, choice=choice), end="\n\n")
     print(choice.sentence(result))
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Report: {result.report(out / 'fig3.html', choice=choice)}")
 
 

@@ -66,7 +66,7 @@ def print_rankings(results: list[HeadResult], k: int) -> None:
     for result in results:
         print(result.table(k), end="\n\n")
         if len(result.failures):
-            print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+            print(result.failure_counts())
 
 
 if __name__ == "__main__":

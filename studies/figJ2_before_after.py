@@ -61,7 +61,7 @@ def main(
             results.append(Grid(study, method={f"VGRefine, {source}": method}).run(out, workers=workers))
     result = RefinementResult.join(results)
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Page: {result.report(out / 'figJ2.html')}")
 
 

@@ -58,7 +58,7 @@ def main(
             effects = ", ".join(f"{column} {number(row[column])}" for column in COLUMNS if column in row)
             print(f"  {name:>10}  layer {row['layer']}, head {row['head']}: {effects}")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Page: {write_page(result, out / 'head_attribution.html', rankings=rankings)}")
 
 

@@ -48,7 +48,7 @@ def main(
             measured = ", ".join(f"{measure} {number(row[measure])}" for measure in result.measures)
             print(f"  {name:>10}  {row['name']}: {measured}")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Page: {result.report(out / 'head_roles.html')}")
 
 

@@ -63,7 +63,7 @@ def show(result: KnockoutResult, out: Path) -> None:
             print(result.table(measure), end="\n\n")
     print(*result.sentences(), sep="\n")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Report: {result.report(out / 'information_flow.html')}")
 
 

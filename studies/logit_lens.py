@@ -58,7 +58,7 @@ def main(
         said = f"{number(row['mean'])} {ends} nats, {row['n']} samples in {row['n_groups']} groups"
         print(f"  {row['data']:>24}  {row['word']:<7} layer {row['layer']:>2}: {said}")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Page: {write_page(result, out / 'logit_lens.html')}")
 
 

@@ -59,7 +59,7 @@ def main(
         line = ", ".join(f"{row['layer']}: {number(row['mean'])}" for row in records(own))
         print(f"  {name:>10}  {position:>8}, accuracy by layer  {line}")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Page: {result.report(out / 'probes.html')}")
 
 

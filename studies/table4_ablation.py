@@ -105,7 +105,7 @@ def show(result: RefinementResult, fixed: dict[str, float], out: Path) -> None:
     """The table, failures, the report, and the sweeps where there are two parameters to sweep."""
     print(result.table(), end="\n\n")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Report: {result.report(out / 'table4.html')}")
     if set(result.parameters) >= set(fixed):
         print(f"Sweeps: {write_sweeps(result, out / 'table4_sweeps.html', fixed=fixed, published=PUBLISHED)}")

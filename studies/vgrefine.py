@@ -76,7 +76,7 @@ def show(result: RefinementResult, page: Path) -> None:
     """The table, failures and the report."""
     print(result.table(), end="\n\n")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Report: {result.report(page)}")
 
 

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from interp.cli import COMMANDS, WorkerOptions, main, run_script
-from interp.conformance import CHECKS, check_result
+from interp.conformance import CHECKS, check_result, family_facts
 from interp.conformance.tiny import families
 from interp.models import adapter as adapter_room
+from interp.models import refusals
 from interp.models.adapter import built_in
 from interp.organism.places import folder
 from interp.run import Workers
@@ -108,12 +109,38 @@ def test_models_shows_one_family_and_names_the_nearest(capsys: Any) -> None:
 
 
 def test_models_names_the_families_that_transformers_lacks(capsys, monkeypatch):
-    known = set(adapter_room.CONFIG_MAPPING) - {"qwen3_vl"}
-    monkeypatch.setattr(adapter_room, "CONFIG_MAPPING", known)
+    known = family_facts.known_types() - {"qwen3_vl"}
+    monkeypatch.setattr(family_facts, "known_types", lambda: known)
     assert main(["models"]) == 0
     shown = capsys.readouterr().out
     assert " qwen3_vl " not in shown
     assert f"transformers {version('transformers')} lacks qwen3_vl, or has them in a form" in shown
+
+
+def test_the_facts_of_families_are_those_of_their_adapters(tmp_path):
+    advice = "run `python -m interp.conformance.family_facts` again"
+    assert family_facts.read_facts() == tuple(map(family_facts.facts_of, built_in())), advice
+    assert family_facts.without_maps() == refusals.without_maps(), advice
+    named = {kind for one in family_facts.read_facts() for kind in one.model_types} | {"no-such-type"}
+    assert family_facts.known_types() & named == set(adapter_room.CONFIG_MAPPING) & named
+    available = [one.name for one in built_in() if adapter_room.is_available(one)]
+    known = family_facts.known_types()
+    assert [one.name for one in family_facts.read_facts() if one.is_available(known)] == available
+    family_facts.write_facts(tmp_path / "facts.json")
+    assert (tmp_path / "facts.json").read_bytes() == family_facts.PATH.read_bytes(), advice
+
+
+@pytest.mark.parametrize(
+    "given", [["--help"], ["models"], ["runs", "."], ["reproduce", "--help"], ["data", "--help"]]
+)
+def test_what_needs_no_model_does_not_import_torch(given):
+    code = (
+        "import sys\nfrom interp.cli import main\n"
+        f"try:\n    main({given!r})\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'transformers', 'nnsight'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
 
 
 def test_the_record_is_of_the_checks_and_families_there_are():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from interp.conformance.tiny import families
 from interp.models.adapter import BUILT_IN
@@ -38,3 +41,17 @@ def test_the_examples_do_what_they_say(capsys, tmp_path, monkeypatch):
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
         assert capsys.readouterr().out.strip(" []'\n") == said[1]
     assert (tmp_path / "look.html").is_file()
+
+
+def test_git_ignores_what_commands_write_and_nothing_of_ours():
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> list[str]:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return done.stdout.split()
+
+    if not git("rev-parse", "--git-dir"):
+        pytest.skip("this is no checkout of git")
+    written = ["look.html", "data_check.html", "sweep.html", "runs/fig3.html"]
+    assert git("check-ignore", *written) == written
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []

@@ -11,6 +11,7 @@ from PIL import Image
 
 from interp import study
 from interp.cli import main
+from interp.data import bundled
 from interp.study_commands import COMMAND, STUDIES, Asked
 
 
@@ -72,14 +73,18 @@ def test_a_run_is_kept_and_its_page_made_again(capsys: Any, tmp_path: Path) -> N
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")} == tables
     assert Asked.read(folder).settings == {"metrics": ["ar"], "indicator": "attention"}
 
+    for file in folder.glob("declared.json"):  # as in a run of an older interp, which kept the command alone
+        file.unlink()
+    assert main(["report", str(folder), "--out", str(page)]) == 0
     stored = json.loads((folder / COMMAND).read_text())
+    (folder / "declared.json").unlink()
     (folder / COMMAND).write_text(json.dumps({**stored, "n": 2}))
     assert main(["report", str(folder)]) == 2
     assert "was made of other data, another model" in capsys.readouterr().err
     assert len(list(out.glob("layer-sweep-*"))) == 1
     (folder / COMMAND).unlink()
     assert main(["report", str(folder)]) == 2
-    assert f"holds no {COMMAND}" in capsys.readouterr().err
+    assert "holds no declared.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,17 @@ def test_a_run_is_kept_and_its_page_made_again(capsys: Any, tmp_path: Path) -> N
         (["run", "benchmark", "--set", "scorer=magic"], "the scorers by name are strict, huatuo"),
         (["run", "layer-sweep", "--data", "none.csv"], "none.csv"),
         (["run", "sweep"], "layer-sweep"),
+        (["run", "layer-swep"], "Did you mean 'layer-sweep'?"),
+        (["run", "layer-sweep", "--set", "rulle=touch"], "Did you mean 'rule'?"),
+        (["run", "refinement", "--set", "method=VGrefin"], "Did you mean 'VGRefine'?"),
+        (["run", "refinement", "--set", "method=scalingvis"], "ScalingVis needs a weight"),
+        (["run", "layer-sweep", "--data", "naturel"], "Did you mean 'natural'?"),
+        (["run", "layer-sweep", "--data", "slak:FOLDER"], "Did you mean 'slake:FOLDER'?"),
+        (["run", "layer-sweep", "--model", "organsim"], "Did you mean 'organism'?"),
+        (["rnu"], "Did you mean 'run'?"),
+        (["models", "lava"], "Did you mean 'llava'?"),
+        (["reproduce", "--only", "figg3"], "Did you mean 'fig3'?"),
+        (["data", "check", "x", "--reader", "slak"], "Did you mean 'slake'?"),
         (["report", "nowhere"], "expected the folder of a run or a grid"),
     ],
 )
@@ -102,6 +118,42 @@ def test_errors_are_a_line(capsys: Any, given: list[str], message: str) -> None:
     shown = capsys.readouterr().err.strip()
     assert message in shown
     assert "\n" not in shown
+
+
+def test_runs_are_listed_and_the_newest_reported(
+    capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["report"]) == 2
+    assert "there is no folder runs" in capsys.readouterr().err
+    data = bundled("natural", n=3)
+    study.Grid(study.LayerSweep(data=data, metrics="ar"), rule=["touch", "center"]).run(progress=False)
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["model", "data", "n", "state", "when", "folder"]
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[:4] == ["organism", "natural", "3", "finished"]
+    (grid,) = Path("runs").glob("grid-*")
+    assert lines[1].split()[-1] == str(grid)
+    assert main(["report"]) == 0
+    assert f"page: {(grid / 'report.html').resolve()}" in capsys.readouterr().out
+    next(Path("runs").glob("layer-sweep-*/tables/scores.json")).unlink()
+    assert main(["runs", "--unfinished"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3  # the run and its grid
+    monkeypatch.setenv("COLUMNS", "150")
+    assert main(["runs"]) == 0
+    assert "grid of layer-sweep" in capsys.readouterr().out
+
+
+def test_methods_are_compared_by_their_names(capsys: Any, tmp_path: Path) -> None:
+    given = ["run", "refinement", "--n", "3", "--out", str(tmp_path), "--set", "max_new_tokens=1"]
+    assert main([*given, 'method=["plain", "VGRefine"]', "prompt={question}"]) == 0
+    said = capsys.readouterr().out
+    assert "natural: the top 6 of 48 heads by kl, and layer" in said
+    assert {path.name.rpartition("-")[0] for path in tmp_path.iterdir()} == {
+        *("grid", "refinement", "head-ranking", "layer-sweep")
+    }
 
 
 def test_runs_are_compared_on_one_page(capsys: Any, tmp_path: Path) -> None:

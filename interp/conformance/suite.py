@@ -22,6 +22,7 @@ from interp.errors import InterpError, ModelError
 from interp.indicators.indicator_checks import check_whole
 from interp.inputs.images import ImageLike
 from interp.inputs.sample import Sample
+from interp.inputs.text import meant
 from interp.models.adapter import Adapter, installed
 from interp.models.refusals import refusal
 from interp.tracing import Mllm, load, wrap
@@ -146,7 +147,9 @@ def _chosen(checks: Sequence[str] | None) -> list[str]:
     names: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     unknown = [name for name in names if not isinstance(name, str) or name not in CHECKS]
     if unknown or not names:
-        raise ModelError(f"checks are named {', '.join(CHECKS)}; got {unknown or 'none'}.")
+        raise ModelError(
+            f"checks are named {', '.join(CHECKS)}; got {unknown or 'none'}.{meant(unknown, CHECKS)}"
+        )
     return names
 
 

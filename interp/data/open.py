@@ -6,11 +6,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from interp.data.benchmarks.catalogue import benchmark_source
+from interp.data.benchmarks.catalogue import BENCHMARKS, benchmark_source
 from interp.data.lines import as_path
 from interp.data.reader_choice import read
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
@@ -18,7 +19,7 @@ from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.files import unreadable
 from interp.inputs.sample import Sample
-from interp.inputs.text import brief, storable
+from interp.inputs.text import brief, meant, storable
 
 __all__ = ["BUNDLED", "OTHER", "label", "named", "sets"]
 
@@ -26,6 +27,8 @@ BUNDLED = ("natural", "medical")
 ALL = "all"
 """What stands for every split."""
 SHARE = 1 / 3
+MOST_NAMES = 10_000
+"""Of the files beside one that is not there, so many are compared with its name."""
 OTHER = "rows of the split "
 """Begins the reason in `Samples.skipped` for rows that are of another split."""
 
@@ -56,7 +59,9 @@ def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0
     20
     """
     if not isinstance(split, str) or split not in (*SPLITS, ALL):
-        raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}, or {ALL!r}")
+        raise DataError(
+            f"no split {split!r}; choose one of {', '.join(SPLITS)}, or {ALL!r}.{meant(split, (*SPLITS, ALL))}"
+        )
     check_draw(n, seed)
     if isinstance(name, str) and name == "natural" and split != ALL:
         return bundled(name, split=split, n=n, seed=seed)
@@ -128,8 +133,22 @@ def _read(path: Path) -> Samples:
         raise DataError(
             f"no data {brief(str(path))}: it {problem} Expected 'natural', 'medical', a file such as rows.jsonl or "
             "rows.csv, a folder of a data set that docs/data.md lists, or a benchmark such as vqa_rad:FOLDER."
+            f"{_meant(path)}"
         )
     return read(path)
+
+
+def _meant(path: Path) -> str:
+    """The bundled name, the benchmark, or the file of the same folder, that a path which is not there is like."""
+    name, colon, rest = str(path).partition(":")
+    if colon:
+        close = meant(name.split(",")[0], BENCHMARKS)
+        return close.replace("'?", f":{rest}'?")
+    with suppress(OSError, ValueError):
+        there = {one.name: str(one) for one in sorted(path.parent.iterdir())[:MOST_NAMES]}
+        if close := meant(path.name, there):
+            return close
+    return meant(name, BUNDLED)
 
 
 def _of_split(rows: Samples, split: str) -> Samples:

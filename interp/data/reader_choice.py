@@ -33,7 +33,7 @@ from interp.data.readers.voc import voc
 from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples
 from interp.errors import DataError
-from interp.inputs.text import brief
+from interp.inputs.text import brief, meant
 
 __all__ = ["READERS", "guess", "read"]
 
@@ -84,6 +84,9 @@ class Reader(NamedTuple):
     call: Callable[[Path, Given], Samples]
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
 def read(
     path: Path,
     reader: str | None = None,
@@ -112,7 +115,9 @@ def read(
     """
     name = guess(path) if reader is None else reader
     if name not in READERS:
-        raise DataError(f"there is no reader {brief(name)}; there are {', '.join(READERS)}.")
+        raise DataError(
+            f"there is no reader {brief(name)}; there are {', '.join(READERS)}.{meant(name, READERS)}"
+        )
     for option, value in (("box_format", box_format), ("columns", columns)):
         if value is not None and not _takes(READERS[name].function, option):
             able = ", ".join(one for one, known in READERS.items() if _takes(known.function, option))
@@ -145,10 +150,23 @@ def guess(path: Path) -> str:
         found = ENDINGS.get(path.suffix.lower())
     if found is None:
         raise DataError(
-            f"no reader knows the layout of {shown(path)}. If one of {', '.join(READERS)} can read it, name it by "
-            "--reader on the command line, or call it in Python, such as interp.data.csv(path)."
+            f"no reader knows the layout of {shown(path)}.{_pictures_alone(path)} If one of {', '.join(READERS)} can "
+            "read it, name it by --reader on the command line, or call it in Python, such as interp.data.csv(path)."
         )
     return found
+
+
+def _pictures_alone(path: Path) -> str:
+    """What to do with a folder of pictures, which says nothing of questions, or of a table and its pictures."""
+    held = sorted(path.iterdir()) if os.path.isdir(path) else []
+    if table := next((one for one in held if one.suffix.lower() in (".csv", ".jsonl")), None):
+        return f" It holds {table.name}: name that file."
+    if not any(one.suffix.lower() in PICTURES for one in held):
+        return ""
+    return (
+        " It holds pictures, and data need questions too: write a table beside it, such as rows.csv with the columns "
+        f"image,question,answer and a line like {path.name}/one.png,Is there a nodule?,yes."
+    )
 
 
 def _of_json(path: Path) -> str | None:

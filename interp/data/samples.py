@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -123,6 +124,20 @@ class Samples(Sequence[Sample]):
             for sample, names in zip(self._samples, self.pictures, strict=True)
         )
 
+    @cached_property
+    def group_names(self) -> Mapping[str, str]:
+        """Group → how frames and pages show it.
+
+        A group that the data name stays as it is. That of an image is its file's name, and the beginning of its
+        content's hash, which tells apart files of one name: "image 7f8b37c99ae494ef" of `a/scan.png` is "scan.png
+        (7f8b37c9)".
+        """
+        names: dict[str, str] = {}
+        for sample, group in zip(self._samples, self.groups, strict=True):
+            file = None if sample.group is not None else _file_name(sample)
+            names.setdefault(group, group if file is None else f"{file} ({group.removeprefix('image ')[:8]})")
+        return MappingProxyType(names)
+
     def warn_of_boxes(self) -> None:
         """Warns, once, if most boxes end beyond their image: they may be (x, y, width, height). Reads file headers."""
         self._warned = self._warned or _warn_of_boxes(self._samples, self._name, files=True)
@@ -183,6 +198,13 @@ class Samples(Sequence[Sample]):
         named = f" in {len(groups)} groups" if None not in groups else ""
         left = "".join(f"; left out: {n} × {reason}" for reason, n in self._skipped.items())
         return f"Samples({self._name!r}: {len(self)} samples{named}{left})"
+
+
+def _file_name(sample: Sample) -> str | None:
+    """The name of the file of a sample's first image, or of its video; None for what is in memory."""
+    spec = getattr(sample.video, "spec", None)
+    held = spec.get("video") if isinstance(spec, Mapping) else next(iter(sample.images), None)
+    return storable(Path(held).name) if isinstance(held, str | os.PathLike) else None
 
 
 def _counts(skipped: Any) -> dict[str, int]:

@@ -33,6 +33,7 @@ __all__ = [
     "Thing",
     "marked_samples",
     "marked_scenes",
+    "natural_sample",
     "natural_samples",
     "natural_scenes",
     "random_marked_scene",
@@ -213,25 +214,35 @@ def natural_scenes(split: str, n: int, seed: int = 0) -> list[tuple[Scene, Quest
         raise DataError(f"split must be one of {sorted(SPLITS)}, not {split!r}.")
     if n < 1:
         raise DataError(f"n must be at least 1 scene, not {n}.")
-    pairs = []
-    for i in range(n):
-        rng = np.random.default_rng([seed, SPLITS[split], i])
+    return [_natural_scene(split, i, seed) for i in range(n)]
+
+
+def _natural_scene(split: str, i: int, seed: int) -> tuple[Scene, Question]:
+    """Scene number i of a split, whatever the others are."""
+    rng = np.random.default_rng([seed, SPLITS[split], i])
+    scene = random_scene(rng)
+    about = tuple(KINDS)[i % len(KINDS)]
+    choices = [q for q in scene.questions() if q.about == about]
+    while not choices:
         scene = random_scene(rng)
-        about = tuple(KINDS)[i % len(KINDS)]
         choices = [q for q in scene.questions() if q.about == about]
-        while not choices:
-            scene = random_scene(rng)
-            choices = [q for q in scene.questions() if q.about == about]
-        pairs.append((scene, choices[rng.integers(len(choices))]))
-    return pairs
+    return scene, choices[rng.integers(len(choices))]
 
 
 def natural_samples(split: str = "test", n: int = 200, seed: int = 0) -> list[Sample]:
     """Returns `n` rendered scenes as samples, one question each, the box exact, the scene its own group."""
-    return [
-        rendered_sample(scene.render, question, f"scene-{seed}-{split}-{i:05d}", "interp.data.scenes")
-        for i, (scene, question) in enumerate(natural_scenes(split, n, seed))
-    ]
+    pairs = natural_scenes(split, n, seed)
+    return [_as_sample(pair, split, i, seed) for i, pair in enumerate(pairs)]
+
+
+def natural_sample(split: str, i: int, seed: int = 0) -> Sample:
+    """Returns sample number i of `natural_samples`, which does not depend on how many there are."""
+    return _as_sample(_natural_scene(split, i, seed), split, i, seed)
+
+
+def _as_sample(pair: tuple[Scene, Question], split: str, i: int, seed: int) -> Sample:
+    scene, question = pair
+    return rendered_sample(scene.render, question, f"scene-{seed}-{split}-{i:05d}", "interp.data.scenes")
 
 
 def rendered_sample(

@@ -16,10 +16,8 @@ from interp.data.open import BUNDLED
 from interp.data.reader_choice import guess, read
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.samples import Samples
-from interp.data_check import page
 from interp.data_check.problems import Findings, inspect
 from interp.errors import DataError
-from interp.report.tables import count
 from interp.terminal import in_options, naming_options
 
 __all__ = ["COMMANDS", "check"]
@@ -57,6 +55,8 @@ def check(
         n: largest number of samples to look at, drawn with the seed; None for all.
         seed: seed of the draws.
     """
+    from interp.data_check import page  # with figures, which take seconds to import
+
     check_draw(n, seed)
     options = {"images": images, "labels": labels, "box_format": box_format, "columns": _columns(columns)}
     with naming_options():
@@ -109,6 +109,8 @@ def _drawn(samples: Samples, n: int | None, seed: int) -> Samples:
 
 
 def _print(samples: Samples, looked_at: Samples, findings: Findings, reader: str) -> None:
+    from interp.report.tables import count
+
     print(f"{samples.name}: {len(samples)} samples, read by {reader}")
     if len(looked_at) < len(samples):
         print(f"looked at {len(looked_at)} of them; pass --n None for all")

@@ -17,6 +17,8 @@ __all__ = ["KINDS", "Findings", "Problem", "inspect"]
 
 TINY_SIDE, TINY_SHARE = 4.0, 1e-3
 """A box is tiny under so many pixels a side, or under this share of its image."""
+SIZES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
+"""Names of columns that are the corner and the size of a box."""
 FREQUENT, FEW = 0.8, 20
 """One answer is too frequent from this share on, among at least so many answers."""
 
@@ -40,6 +42,10 @@ KINDS: Mapping[str, tuple[bool, str]] = {
         False,
         f"Under {TINY_SIDE:g} pixels a side or {TINY_SHARE:.1%} of the image: less than one image token in most "
         "models.",
+    ),
+    "no answer type": (
+        False,
+        "Closed are then the questions answered yes or no; other closed ones, such as of a side or an organ, are open.",
     ),
     "unbalanced answers": (False, "A model that always gives this answer is right as often."),
 }
@@ -97,6 +103,7 @@ def inspect(samples: Samples) -> Findings:
         *_unread(usable),
         *_in_two_splits(samples),
         *_twice(samples, list(sizes)),
+        *_without_type(usable),
         *_of_answers(usable),
     ]
     order = list(KINDS)
@@ -140,8 +147,25 @@ def _unread(samples: Sequence[Sample]) -> Iterator[Problem]:
     for name in _meta_names(samples):
         if like := resembling(name, lacking):
             yield Problem("column not read", name, f"no sample has what {like!r} would hold: is it meant?")
+    if samples and "boxes" in lacking and (edges := _size_columns(_meta_names(samples))):
+        named = " ".join(f"{field}={name}" for field, name in zip(CORNERS, edges, strict=True))
+        yield Problem(
+            "column not read",
+            ", ".join(edges),
+            f"they look like a corner and the size of a box. If so: --columns {named} --box-format xywh, "
+            "which interp.data.csv takes too; `interp run` reads corners, columns named x0, y0, x1 and y1",
+        )
     if samples and "boxes" in lacking:
         yield Problem("no box", "all samples", "none has a box or a mask")
+
+
+def _size_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Four columns whose names are those of a box's corner and size, as they are written; none where there are none."""
+    plain = {name.lower(): name for name in names}
+    for edges in SIZES:
+        if set(edges) <= set(plain):
+            return tuple(plain[edge] for edge in edges)
+    return ()
 
 
 def _meta_names(samples: Sequence[Sample]) -> list[str]:
@@ -181,6 +205,15 @@ def _twice(samples: Samples, at: Iterable[int]) -> Iterator[Problem]:
     for name, n in Counter(samples.sample_ids).items():
         if n > 1:
             yield Problem("same id twice", name, f"{n} samples have this id")
+
+
+def _without_type(samples: Sequence[Sample]) -> Iterator[Problem]:
+    """Rows of SLAKE without the field that says whether a question is closed."""
+    own = [sample for sample in samples if sample.meta.get("benchmark") == "SLAKE"]
+    lacking = [sample for sample in own if not isinstance(sample.meta.get("answer_type"), str)]
+    if lacking:
+        told = f"{len(lacking)} of {len(own)} rows have no answer_type"
+        yield Problem("no answer type", lacking[0].id, f"{told}; {lacking[0].id} is the first")
 
 
 def _of_answers(samples: Sequence[Sample]) -> Iterator[Problem]:

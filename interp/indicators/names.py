@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from interp.errors import MapError
@@ -23,6 +22,7 @@ from interp.indicators.token_knockout import TokenKnockout
 from interp.indicators.value_weighted_attention import ValueWeightedAttention
 from interp.indicators.vision_attention import VisionAttention
 from interp.inputs.prompt import GENERIC_PROMPT
+from interp.inputs.text import meant
 
 __all__ = ["NAMED", "indicator_named", "is_named", "labelled"]
 
@@ -60,9 +60,9 @@ def indicator_named(name: str) -> tuple[str, Any]:
     """
     if not isinstance(name, str) or not is_named(name):
         known = [re.sub(r"\W+", "-", one).lower() for one in NAMED]
-        close = get_close_matches(name.lower(), known, 1) if isinstance(name, str) else []
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise MapError(f"the indicators by name are {', '.join(known)}; got {name!r:.100}.{meant}")
+        raise MapError(
+            f"the indicators by name are {', '.join(known)}; got {name!r:.100}.{meant(name, known)}"
+        )
     listed = next(one for one in NAMED if _key(one) == _key(name))
     return listed, NAMED[listed]()
 

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from interp.errors import InterpError, MapError
-from interp.inputs.text import unstorable
+from interp.inputs.text import meant, unstorable
 
 __all__ = ["check_bool", "check_number", "check_one_of", "check_text", "check_whole"]
 
@@ -25,7 +25,7 @@ def check_one_of(name: str, value: Any, known: Iterable[str], error: Error = Map
     """Raise `error` for anything but one of these names."""
     names = tuple(known)
     if not isinstance(value, str) or value not in names:
-        raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.")
+        raise error(f"{name} is {' or '.join(map(repr, names))}; got {value!r}.{meant(value, names)}")
 
 
 def check_text(name: str, text: str, error: Error = MapError) -> None:

@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["brief", "faulty_text", "spelling", "storable", "unstorable", "word_spans", "word_spellings"]
+__all__ = [
+    "brief",
+    "faulty_text",
+    "meant",
+    "spelling",
+    "storable",
+    "unstorable",
+    "word_spans",
+    "word_spellings",
+]
 
 
 MAX_DEPTH = 32
@@ -99,6 +109,30 @@ def storable(text: str) -> str:
         for character in text
     )
     return "".join(shown)
+
+
+def meant(given: Any, known: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" where one of the known names is like what was given, else "".
+
+    Case, and whether words are joined by "-", "_" or a space, count for nothing.
+
+    Args:
+        given: What was given: an unknown name, or several, of which each is compared; anything else is like none.
+        known: The names that there are.
+
+    >>> meant("Layer_swep", ["layer-sweep", "head-ranking"]), meant("colour", ["metrics"])
+    (" Did you mean 'layer-sweep'?", '')
+    """
+    plain = {_plain(name): name for name in known}
+    listed = [given] if isinstance(given, str) else given
+    asked = [one for one in listed if isinstance(one, str)] if isinstance(listed, list | tuple) else []
+    near = [close for one in asked for close in get_close_matches(_plain(one), plain, 1)]
+    names = dict.fromkeys(repr(plain[one]) for one in near)
+    return f" Did you mean {', '.join(names)}?" if names else ""
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("-", " ").replace("_", " ").split())
 
 
 def brief(value: Any) -> str:

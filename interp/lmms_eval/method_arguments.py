@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from interp.data.open import named
 from interp.errors import StudyError
+from interp.inputs.text import meant
 from interp.methods import HGAI, PAI, AdaptVis, Method, Plain, VGRefine, ViCrop
 from interp.models.refusals import ANSWERS_ONLY
 from interp.study import ModelSpec
@@ -37,7 +38,7 @@ def method_of(
             model that only answers.
     """
     if name not in METHODS:
-        raise StudyError(f"method is one of {', '.join(METHODS)}; got {name!r}.")
+        raise StudyError(f"method is one of {', '.join(METHODS)}; got {name!r}.{meant(name, METHODS)}")
     if name != "plain" and spec.adapter == ANSWERS_ONLY:
         raise StudyError(f"a model that only answers takes no method; got method={name}. Leave it out.")
     if name in SIMPLE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interp.methods.ccd import CCD
 from interp.methods.hgai import HGAI
 from interp.methods.method import Answer, Method, Plain, Samples
+from interp.methods.names import method_named
 from interp.methods.pai import PAI
 from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
@@ -30,5 +31,6 @@ __all__ = [
     "ViCrop",
     "above_magnitude",
     "kept_tokens",
+    "method_named",
     "scaled_layers",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
+from interp.inputs.text import meant
 from interp.metrics.divergence import js_divergence, kl_divergence, kl_gain
 from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
 from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
@@ -147,8 +148,8 @@ def named(names: str | Iterable[str]) -> tuple[Metric, ...]:
     unknown = [name for name in wanted if not isinstance(name, str) or name not in METRICS]
     if unknown:
         raise StudyError(
-            f"metrics are named {', '.join(METRICS)}; got {', '.join(map(repr, unknown))}. "
-            "Use those short names."
+            f"metrics are named {', '.join(METRICS)}; got {', '.join(map(repr, unknown))}."
+            f"{meant(unknown, METRICS)} Use those short names."
         )
     if len(set(wanted)) != len(wanted):
         raise StudyError(f"each metric is named once; got {', '.join(wanted)}. Drop the repeated names.")

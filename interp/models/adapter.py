@@ -15,6 +15,7 @@ from transformers import CONFIG_MAPPING
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
+from interp.inputs.text import meant
 from interp.models.refusals import ANSWERS_ONLY, AnswersOnly, answers, refusal
 
 __all__ = [
@@ -282,9 +283,10 @@ def _named(name: str) -> Adapter:
         if candidate.name == name:
             found = candidate
     if found is None:
-        names = ", ".join([*(a.name for a in adapters()), _MEASURED])
+        names = [*(a.name for a in adapters()), _MEASURED]
         raise ModelError(
-            f"no adapter is named {name!r}; there are: {names}. Pass an Adapter object, or install one."
+            f"no adapter is named {name!r}; there are: {', '.join(names)}.{meant(name, names)} Pass an Adapter object, "
+            "or install one."
         )
     return found
 

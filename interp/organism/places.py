@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from interp.errors import ModelError
+from interp.inputs.text import meant
 
 __all__ = ["ORGANISMS", "folder"]
 
@@ -24,7 +25,9 @@ def folder(name: str = "organism") -> Path:
         ModelError: There is no organism of that name, or its weights are not installed.
     """
     if name not in ORGANISMS:
-        raise ModelError(f"no bundled organism is called {name!r}; there are {', '.join(sorted(ORGANISMS))}.")
+        raise ModelError(
+            f"no bundled organism is called {name!r}; there are {', '.join(sorted(ORGANISMS))}.{meant(name, ORGANISMS)}"
+        )
     path = Path(__file__).parent / ORGANISMS[name]
     if not (path / "model.safetensors").is_file():
         raise ModelError(

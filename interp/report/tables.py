@@ -181,8 +181,13 @@ def times(counts: pd.Series) -> str:
 
 
 def listed(values: Iterable[Any]) -> str:
-    """The distinct values in order, with commas."""
-    return ", ".join(dict.fromkeys(map(str, values)))
+    """The distinct values in order, with commas; one that holds a comma itself is in quotation marks.
+
+    >>> listed(["VGRefine, code", "PAI", "PAI"])
+    '“VGRefine, code”, PAI'
+    """
+    told = dict.fromkeys(map(str, values))
+    return ", ".join(one if "," not in one or one.startswith("“") else f"“{one}”" for one in told)
 
 
 def group_values(values: Any, groups: Any) -> str:

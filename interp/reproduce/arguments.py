@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from interp.errors import RunError
+from interp.inputs.text import meant
 from interp.reproduce.registry import DATA, Figure
 from interp.study.head_ranking.published_heads import published_checkpoint
 from interp.study.model_spec import ModelSpec, is_organism
@@ -48,7 +49,7 @@ class Request:
             raise RunError('expected at least one model, such as "organism" or a folder; got none.')
         for name, folder in self.folders.items():
             if name not in DATA:
-                raise RunError(f"expected data named {', '.join(DATA)}; got {name!r}.")
+                raise RunError(f"expected data named {', '.join(DATA)}; got {name!r}.{meant(name, DATA)}")
             if not folder.exists():
                 raise RunError(
                     f"no {DATA[name].label} at {folder}: the folder does not exist. How to get it: {DATA[name].how}."

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import interp
 from interp.errors import RunError
+from interp.inputs.text import meant
 
 __all__ = ["DATA", "FIGURES", "DataSource", "Figure", "figures_named", "scripts_folder"]
 
@@ -208,7 +209,7 @@ def figures_named(names: Sequence[str]) -> tuple[Figure, ...]:
     if unknown := [name for name in names if name not in known]:
         raise RunError(
             f"expected names of figures and tables: {', '.join(figure.name for figure in FIGURES)}; got "
-            f"{', '.join(unknown)}. `interp reproduce --list` says what each is."
+            f"{', '.join(unknown)}.{meant(unknown, known)} `interp reproduce --list` says what each is."
         )
     return tuple(figure for figure in FIGURES if not names or figure.name in names)
 

@@ -19,6 +19,7 @@ from interp.run.plan import Plan
 __all__ = [
     "FAILURES",
     "FAILURE_SCHEMA",
+    "UNDEFINED",
     "Columns",
     "Outcome",
     "Portable",
@@ -35,6 +36,8 @@ __all__ = [
 
 
 FAILURES = "failures"
+UNDEFINED = "undefined"
+"""The error of a single value that is undefined for a sample which was measured: no failure."""
 
 FAILURE_SCHEMA = pa.schema(
     [

@@ -135,6 +135,8 @@ def compare_groups(
             both.insert(place, name, value)
         parts.append(both)
     joined = pd.concat(parts, ignore_index=True)
+    names = {group: name for cell in result.cells for group, name in cell.study.data.group_names.items()}
+    joined["group"] = [names.get(group, group) for group in joined.group]
     return joined.fillna({"n_a": 0, "n_b": 0}).astype({"n_a": int, "n_b": int})
 
 

@@ -15,15 +15,18 @@ from numbers import Real
 from typing import Any, Protocol, dataclass_transform, runtime_checkable
 
 from interp.data import Samples
-from interp.errors import SampleError, StudyError
+from interp.errors import MapError, SampleError, StudyError
+from interp.indicators import indicator_named
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample_list import as_samples as list_of_samples
+from interp.inputs.text import meant
 from interp.metrics import METRICS
 
 __all__ = [
     "RULES",
     "Checked",
     "Indicator",
+    "as_indicator",
     "as_samples",
     "as_tuple",
     "field",
@@ -132,7 +135,7 @@ def one_of(*known: str) -> Validator:
 
     def validate(name: str, value: Any) -> None:
         if not isinstance(value, str) or value not in known:
-            raise StudyError(f"{name} is one of {', '.join(known)}; got {value!r}.")
+            raise StudyError(f"{name} is one of {', '.join(known)}; got {value!r}.{meant(value, known)}")
 
     return validate
 
@@ -144,7 +147,10 @@ def some_of(known: Iterable[str]) -> Validator:
     def validate(name: str, value: Any) -> None:
         right = isinstance(value, tuple) and value and all(isinstance(one, str) for one in value)
         if not right or set(value) - set(words) or len(set(value)) < len(value):
-            raise StudyError(f"{name} takes at least one of {', '.join(words)}, each once; got {value!r}.")
+            unknown = [one for one in value if one not in words] if isinstance(value, tuple) else value
+            raise StudyError(
+                f"{name} takes at least one of {', '.join(words)}, each once; got {value!r}.{meant(unknown, words)}"
+            )
 
     return validate
 
@@ -174,10 +180,26 @@ def is_prompt(name: str, value: Any) -> None:
         raise StudyError(f"{name} is an interp.Prompt; got {value!r}. Write Prompt(template=…).")
 
 
+def as_indicator(value: Any) -> Any:
+    """The indicator of a name, with its default settings; anything else as it is.
+
+    Raises:
+        StudyError: No indicator has that name.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return indicator_named(value)[1]
+    except MapError as error:
+        raise StudyError(f"{error} Or pass an indicator, such as Attention().") from error
+
+
 def is_indicator(name: str, value: Any) -> None:
     """One of `interp.indicators`, or anything that is an `Indicator`."""
     if not isinstance(value, Indicator):
-        raise StudyError(f"{name} is one of interp.indicators, such as Attention(); got {value!r}.")
+        raise StudyError(
+            f"{name} is one of interp.indicators, such as Attention(), or the name of one; got {value!r}."
+        )
 
 
 def is_per_layer(study: str, indicator: Any) -> None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from interp.errors import InterpError, StudyError
+from interp.inputs.text import meant
 from interp.run import RunFolder, Workers, folder_name
 from interp.study.fields import as_tuple
 from interp.study.model_spec import as_model, model_label
 from interp.study.runs import Cells, by_model, run_cells
+from interp.study.stored_study import store_study
 from interp.study.study import Study
 
 __all__ = ["Grid"]
@@ -68,7 +70,9 @@ class Grid:
         known = sorted((own.name for own in fields(base)), key=lambda name: (name != "model", name != "data"))
         unknown = [name for name in axes if name not in known]
         if unknown or not axes:
-            raise StudyError(f"a Grid varies at least one of {', '.join(known)}; got {unknown or 'none'}.")
+            raise StudyError(
+                f"a Grid varies at least one of {', '.join(known)}; got {unknown or 'none'}.{meant(unknown, known)}"
+            )
         object.__setattr__(self, "base", base)
         object.__setattr__(self, "axes", {name: _labelled(name, values) for name, values in axes.items()})
         for name, values in self.axes.items():
@@ -118,6 +122,7 @@ class Grid:
         cells = run_cells(self.studies, out, **options)
         listed = [(cell.labels, cell.folder.path.name) for cell in cells]
         folder = RunFolder.create(out, self.name, self._described(listed))
+        store_study(self, folder.path)
         return self.base.collect(self, cells, folder.path)
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from interp.errors import InterpError, StudyError
 from interp.inputs.notebook import block, facts
 from interp.report.export import FORMATS, check_export, export_figures, export_tables
 from interp.report.html import page_path
-from interp.run import FAILURES, cost_of
+from interp.report.tables import count, times
+from interp.run import FAILURES, UNDEFINED, cost_of
 from interp.stats import bootstrap, population_note
 from interp.study.dataframes import below, records
 from interp.study.fields import is_level
@@ -193,7 +194,8 @@ class GridResult:
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per measured sample of each cell."""
-        return self._frames("samples").drop(columns=list(BULKY), errors="ignore")
+        found = below(cell.named_frame("samples") for cell in self.cells)
+        return found.drop(columns=list(BULKY), errors="ignore")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -205,14 +207,26 @@ class GridResult:
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """`scores` with each sample's `index`, which is its own where ids repeat."""
+        """`scores` with each sample's `index`, which is its own where ids repeat; groups of images by content."""
         keys = [*self.axes, "index"]
-        return self._frames("scores").merge(self.samples[[*keys, "sample", "group"]], on=keys)
+        return self._frames("scores").merge(self._frames("samples")[[*keys, "sample", "group"]], on=keys)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
         """One row per thing that could not be measured, with the reason; empty when all went well."""
-        return self._frames(FAILURES)
+        return below(cell.named_frame(FAILURES) for cell in self.cells)
+
+    def failure_counts(self) -> str:
+        """How many failures there are, by error, and apart from them how many single values are undefined.
+
+        An undefined value, such as a metric of a map that is the same everywhere, is a finding about a sample that was
+        measured; `failures` lists both.
+        """
+        errors = self.failures.error
+        failed, n_undefined = errors[errors != UNDEFINED], int((errors == UNDEFINED).sum())
+        by_error = f" ({times(failed.value_counts())})" if len(failed) else ""
+        undefined = f", {count(n_undefined, 'undefined value')}" if n_undefined else ""
+        return f"{count(len(failed), 'failure')}{by_error}{undefined}"
 
     @property
     def cost(self) -> pd.DataFrame:
@@ -253,8 +267,8 @@ class GridResult:
 
     @cached_property
     def groups(self) -> frozenset[str]:
-        """The names of all groups measured."""
-        return frozenset(self.samples.group)
+        """All groups measured, as stored: those of images by content."""
+        return frozenset(self._frames("samples").group)
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -366,7 +380,7 @@ class GridResult:
         }
         try:
             told["measured"] = (
-                f"{self.n_samples} samples in {len(self.groups)} groups, {len(self.failures)} failures"
+                f"{self.n_samples} samples in {len(self.groups)} groups, {self.failure_counts()}"
             )
         except (InterpError, OSError) as error:
             told["measured"] = f"cannot be read: {error}"

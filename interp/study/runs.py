@@ -14,6 +14,7 @@ from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool
 from interp.run import FAILURES, RunFolder, Task, Workers, check_options, run_tasks
 from interp.study.model_spec import open_model
+from interp.study.stored_study import store_study
 
 __all__ = ["Cells", "GridCell", "by_model", "run_cells"]
 
@@ -49,8 +50,16 @@ class GridCell:
                 f"{first['reason']}"
             )
 
+    def named_frame(self, table: str) -> pd.DataFrame:
+        """The table as `frame` gives it, with groups named for people; see `Samples.group_names`."""
+        frame = self.frame(table)
+        if "group" in frame and frame.group.astype(str).str.startswith("image ").any():
+            names = self.study.data.group_names
+            frame["group"] = [names.get(group, group) for group in frame.group]
+        return frame
+
     def frame(self, table: str) -> pd.DataFrame:
-        """One of the run's joined tables, with a leading column per axis."""
+        """One of the run's joined tables as stored, with a leading column per axis; groups of images by content."""
         frame = self.folder.read_table(table).to_pandas()
         for place, (axis, label) in enumerate(self.labels.items()):
             frame.insert(place, axis, label)
@@ -90,6 +99,8 @@ def run_cells(
     done = tuple(
         GridCell(labels, study, folder) for (labels, study), folder in zip(cells, folders, strict=True)
     )
+    for cell in done:
+        store_study(cell.study, cell.folder.path)
     if part is None and not any(cell.measured for cell in done):
         done[0].check()
     return done

@@ -9,7 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from interp.data import Samples
 from interp.errors import ImageTokenMismatch, InterpError, RunError, SampleError, StudyError
-from interp.indicators import Maps
 from interp.inputs.masks import Mask
 from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
@@ -37,7 +36,6 @@ from interp.tracing.reasoning.thoughts import leaves_open, marks
 
 __all__ = [
     "SMALL",
-    "SamplesTask",
     "StudyTask",
     "TableRows",
     "check_files",
@@ -528,51 +526,3 @@ def suitable_threads(mllm: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class SamplesTask(StudyTask):
-    """A task of a study with an `indicator` too, and perhaps `edits`: rows from each sample's map.
-
-    Tasks that differ only in what they compute from the maps share them: the first runs the indicator on a
-    micro-batch, and the others find its maps, exactly as it returned them (what is stored is rounded), on the shelf.
-    """
-
-    @abstractmethod
-    def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
-        """Table name → rows of these samples, failures included (see `each`), from their maps."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What the maps depend on."""
-        edits = getattr(self.study, "edits", ())
-        return {
-            **super().to_dict(),
-            "indicator": self.study.indicator.to_dict(),
-            **({"edits": [edit.to_dict() for edit in edits]} if edits else {}),
-        }
-
-    def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample's map."""
-        maps, paid = self._maps(indices)
-        cost = {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
-        return Outcome(self.rows(indices, maps), {} if paid else cost)
-
-    def _maps(self, indices: tuple[int, ...]) -> tuple[Maps, bool]:
-        """The maps of a micro-batch, and whether another task has computed them already."""
-
-        def run() -> Maps:
-            study = self.study
-            mllm = edited(self.mllm, getattr(study, "edits", ()))
-            with suitable_threads(mllm):
-                return study.indicator(mllm, [study.data[index] for index in indices], prompt=study.prompt)
-
-        return self._shelf.once(f"maps {self._pass} {indices}", run, _n_bytes)
-
-    @cached_property
-    def _pass(self) -> str:
-        """What the maps depend on, in short: the same for every kind of study."""
-        return digest({name: value for name, value in SamplesTask.to_dict(self).items() if name != "study"})
-
-
-def _n_bytes(maps: Maps) -> int:
-    """What maps take in memory, but for the few kilobytes of their tokens."""
-    return sum(array.nbytes for array in maps) + (0 if maps.logits is None else maps.logits.nbytes)

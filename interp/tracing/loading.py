@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from interp.errors import ModelError
+from interp.inputs.text import meant
 from interp.models.adapter import Adapter, attends_in, find
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import package_missing, read_config, refuse_kernels
@@ -314,7 +315,7 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
         return str(model), False
     raise ModelError(
         f"{str(model)!r} is not an existing folder, nor a hub id (organisation/name), nor one of "
-        f"{sorted(ORGANISMS)}. Check the path; nothing was downloaded."
+        f"{sorted(ORGANISMS)}. Check the path; nothing was downloaded.{meant(str(model), ORGANISMS)}"
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
+from interp.facade import provided
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing.edits import Edit
@@ -302,11 +302,11 @@ class Mllm(WrappedModel):
 
         The arguments, what it costs and its errors are those of `interp.look`.
         """
-        # what draws a look imports this room, so it is found by its name
-        made = import_module("interp.study").look
         how: dict[str, Any] = {"prompt": prompt, "target": target, "generate": generate, "trust": trust}
         how["box_format"] = box_format
-        return made(self, image, question, boxes=boxes, indicator=indicator, layer=layer, seed=seed, **how)
+        return provided("look")(
+            self, image, question, boxes=boxes, indicator=indicator, layer=layer, seed=seed, **how
+        )
 
     def score(
         self,

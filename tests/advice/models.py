@@ -30,6 +30,7 @@ from interp.cli import main
 from interp.conformance.tiny import recipe, tiny
 from interp.errors import InterpError
 from interp.inputs.footprints import Footprints, squash
+from interp.models import without_torchvision
 from interp.models.adapter import find
 from interp.models.checkpoints import open_original, tensors
 from interp.models.checkpoints.convert import convert

@@ -28,6 +28,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("data.voc(other_xml())", "Leave out other XML files", "data.voc(voc())"),
     ("data.named(str(new() / 'no.csv'))", "rows.csv", "data.named(str(table('image,question', 'a.png,?')))"),
     ("read(file_of('rows.xyz', ''))", "interp.data.csv(path)", "data.csv(table('image,question', 'a.png,?'))"),
+    ("read(table('image,question', 'a.png,?').parent)", "name that file", "read(table('image,question', 'a.png,?'))"),
+    ("read(untabled(table('image,question', 'a.png,?')))", "rows.csv with the columns image,question,answer", "read(table('image,question,answer', 'a.png,Is there a nodule?,yes'))"),
     ("read(file_of('rows.xyz', ''))", "--reader", "read(table('image,question', 'a.png,?'), 'csv')"),
     ("read(volumes()[0])", "interp.data.nifti(image, labels)", "data.nifti(*volumes())"),
     ("read(volumes()[0])", "--labels", "read(volumes()[0], labels=volumes()[1])"),
@@ -83,6 +85,12 @@ def file_of(name: str, text: str, folder: Path | None = None) -> Path:
     files.image(path.parent / "a.png")
     path.write_text(text)
     return path
+
+
+def untabled(path: Path) -> Path:
+    """The folder of a table, without it: pictures alone."""
+    path.unlink()
+    return path.parent
 
 
 def voc() -> Path:
@@ -161,6 +169,7 @@ def names() -> dict[str, Any]:
         unnamed,
         hub_data,
         two_parts,
+        untabled,
         volumes,
     )
     far = {"Bbox coordinates normalized (X, Y, W, H)": json.dumps([[0.5, 0.5, 0.9, 0.9]])}

@@ -142,3 +142,19 @@ def test_wrong_types_are_named(unchecked: None) -> None:
 
 def test_repr_counts_samples_and_groups(four: Samples) -> None:
     assert repr(four) == "Samples('four': 4 samples in 2 groups)"
+
+
+def test_groups_of_images_are_shown_by_their_files(tmp_path: Path) -> None:
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((9, 9, 3), value, np.uint8)).save(tmp_path / folder / "scan.png")
+    files = [tmp_path / "a" / "scan.png", tmp_path / "b" / "scan.png"]
+    own = [Sample(file, "?") for file in files]
+    given = Samples(
+        [*own, Sample(files[0], "??"), Sample(PICTURE, "?"), Sample(files[0], "?", group="patient-3")]
+    )
+    shown = [given.group_names[group] for group in given.groups]
+    first, second = (group.removeprefix("image ")[:8] for group in given.groups[:2])
+    assert shown[:3] == [f"scan.png ({first})", f"scan.png ({second})", f"scan.png ({first})"]
+    assert shown[3:] == [given.groups[3], "patient-3"]  # an image in memory has no file
+    assert len({*shown}) == len({*given.groups})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from interp.cli import main
 from tests.data import source_files as files
@@ -118,3 +119,26 @@ def test_help_lists_the_command(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["data", "--help"])
     assert "check" in capsys.readouterr().out
+
+
+def test_a_corner_and_a_size_are_read_as_advised(tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "a.png")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("image,question,x,y,w,h\na.png,Is it?,5,6,20,30\n")
+    given = ["data", "check", str(rows), "--out", str(tmp_path / "page.html")]
+    assert main(given) == 0
+    advice = "--columns x0=x y0=y x1=w y1=h --box-format xywh"
+    assert (
+        f"column not read (1)\n  x, y, w, h: they look like a corner and the size of a box. If so: {advice}"
+        in (capsys.readouterr().out)
+    )
+    assert main([*given, *advice.split()]) == 0
+    said = capsys.readouterr().out
+    assert "note" not in said
+    assert "boxes a sample         1" in said
+
+
+def test_a_folder_of_pictures_alone_needs_a_table(tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "a.png")
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "It holds pictures, and data need questions too" in capsys.readouterr().err

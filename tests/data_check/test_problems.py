@@ -85,3 +85,11 @@ def test_counts_and_errors() -> None:
     assert findings.n_errors == 1
     with pytest.raises(KeyError):
         findings.counts["splits"]
+
+
+def test_rows_of_slake_without_an_answer_type_are_noted() -> None:
+    about = {"benchmark": "SLAKE", "kind": "open"}
+    found = inspect(Samples([sample(meta=about), sample(meta={**about, "answer_type": "OPEN"}), sample()]))
+    (problem,) = found.problems
+    assert (problem.kind, problem.is_error) == ("no answer type", False)
+    assert "1 of 2 rows have no answer_type" in problem.text

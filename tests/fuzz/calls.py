@@ -330,6 +330,7 @@ def _methods() -> list[Call]:
     return [
         Call("Plain", methods.Plain),
         Call("PAI", methods.PAI),
+        Call("method_named", methods.method_named, given(name="PAI")),
         Call("HGAI", methods.HGAI),
         Call("AdaptVis", methods.AdaptVis),
         Call("ScalingVis", methods.ScalingVis, given(weight=0.5)),
@@ -349,10 +350,10 @@ def _methods() -> list[Call]:
 
 def _studies() -> list[Call]:
     own, k = samples(), study.LayerSweep(data=samples())
-    held = {"data": own}
     ranking = study.HeadRanking(data=own)
     return [
-        *(Call(kind.__name__, kind, given(**held)) for kind in STUDIES),
+        Call("runs", interp.runs, given(out=".")),
+        *(Call(kind.__name__, kind, given(data=own)) for kind in STUDIES),
         Call("LayerSweep.replace", k.replace, given(seed=1, metrics="ar", data=own)),
         Call("HeadRanking.top", ranking.top, given(k=2)),
         Call("HeadSet", study.HeadSet, given(ranking=ranking, k=2)),

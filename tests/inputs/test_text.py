@@ -4,7 +4,16 @@ import unicodedata
 
 import pytest
 
-from interp.inputs.text import brief, faulty_text, spelling, storable, unstorable, word_spans, word_spellings
+from interp.inputs.text import (
+    brief,
+    faulty_text,
+    meant,
+    spelling,
+    storable,
+    unstorable,
+    word_spans,
+    word_spellings,
+)
 
 
 @pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\x7f", "\x85", "\ud83d", chr(0xDCE9)])
@@ -93,3 +102,20 @@ def test_marks_tell_words_apart():
     assert spelling("café") != spelling("cafe")
     assert spelling("हिन्दी") != spelling("हिन्द")
     assert spelling("…") == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("layer_swep", " Did you mean 'layer-sweep'?"),
+        ("LAYER SWEEP", " Did you mean 'layer-sweep'?"),
+        (["heads", "Metrik"], " Did you mean 'metrics'?"),
+        ("zzz", ""),
+        ("", ""),
+        (5, ""),
+        ([None, 3], ""),
+    ],
+)
+def test_the_name_that_was_meant_is_the_nearest(given: object, said: str) -> None:
+    assert meant(given, ["layer-sweep", "metrics", "rule"]) == said
+    assert meant(given, []) == ""

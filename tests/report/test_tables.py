@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.report.tables import neutral, read_csv, write_csv
+from interp.report.tables import listed, neutral, read_csv, write_csv
 
 FORMULAS = ['=HYPERLINK("http://x")', "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\tx", " =1", "＝1+1",
             "＋cmd", "－2+3", "＠SUM(A1)", "﹦1", "−2+3", "\ufeff=1", "\u200b=1", "\u00a0=1", "-", "'=1"]  # fmt: skip
@@ -57,3 +57,8 @@ def test_headers_and_cells_come_back(tmp_path: Path) -> None:
 def test_text_is_quoted_so_that_no_separator_cuts_it(tmp_path: Path) -> None:
     raw = write_csv(pd.DataFrame({"a": ["x;=1", "y\r=1"], "n": [1, 2]}), tmp_path / "t.csv").read_bytes()
     assert raw == b'"a","n"\n"x;=1",1\n"y\r=1",2\n'
+
+
+def test_a_name_with_a_comma_is_told_from_two_names() -> None:
+    named = ["VGRefine, code", "PAI", "VGRefine, paper", "PAI", "“a, b”"]
+    assert listed(named) == "“VGRefine, code”, PAI, “VGRefine, paper”, “a, b”"

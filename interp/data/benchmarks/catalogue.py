@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from interp.data.benchmarks.pmc_vqa import pmc_vqa
 from interp.data.readers.slake import slake
 from interp.data.samples import Samples
 from interp.errors import DataError
+from interp.inputs.text import meant
 
 __all__ = ["BENCHMARKS", "BenchmarkSource", "benchmark_source"]
 
@@ -85,10 +86,24 @@ class BenchmarkSource:
         known = ("test",) if self.options.get("version") == "clean" else entry.splits
         wanted = known if split == EVERY else tuple(one for one in known if one == split)
         read = [
-            entry.read(self.place, split=one, name=self.label, bad_rows="record", **self.options)
+            _of_split(
+                entry.read(self.place, split=one, name=self.label, bad_rows="record", **self.options),
+                {*entry.splits} - {one} if len(wanted) > 1 else set(),
+            )
             for one in wanted
         ]
         return sum(read[1:], read[0]) if read else Samples((), self.label)
+
+
+def _of_split(samples: Samples, others: Collection[str]) -> Samples:
+    """The samples without what was left out because it is of another split, which is read too.
+
+    Args:
+        samples: Those of one split of a file that holds several.
+        others: The other splits.
+    """
+    kept = {why: n for why, n in samples.skipped.items() if why.rpartition(" of ")[2] not in others}
+    return Samples((), samples.name, kept).like(samples)
 
 
 def benchmark_source(name: Any) -> BenchmarkSource | None:
@@ -125,7 +140,7 @@ def benchmark_source(name: Any) -> BenchmarkSource | None:
         if found is None or found[1] not in known:
             raise DataError(
                 f"{name!r}: {pair!r} is no option of {benchmark}. Write {benchmark},OPTION=VALUE:FOLDER with one of "
-                f"{', '.join(known)}."
+                f"{', '.join(known)}.{meant(pair.partition('=')[0], known)}"
             )
         options[found[1]] = found[2].split("+") if found[1] in LISTS else found[2]
     given = {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}

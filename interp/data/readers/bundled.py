@@ -13,7 +13,7 @@ from interp.data.samples import Samples
 from interp.data.scenes import marked_samples, natural_samples
 from interp.errors import DataError
 from interp.inputs.sample import Sample
-from interp.inputs.text import brief
+from interp.inputs.text import brief, meant
 
 __all__ = ["MEDICAL", "bundled", "check_draw"]
 
@@ -56,7 +56,7 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     ['kind', 'label', 'licence', 'mask_origin', 'modality', 'size', 'source', 'split']
     """
     if not isinstance(split, str) or split not in SPLITS:
-        raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
+        raise DataError(f"no split {split!r}; choose one of {', '.join(SPLITS)}.{meant(split, SPLITS)}")
     check_draw(n, seed)
     rendered = {"natural": natural_samples, "marked": marked_samples}
     if isinstance(name, str) and name in rendered:
@@ -65,7 +65,7 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     if not isinstance(name, str) or name not in FILES:
         raise DataError(
             f"no bundled data {brief(name)}; choose 'medical', 'balanced', 'natural' or 'marked', or read yours with "
-            "jsonl(path)"
+            f"jsonl(path).{meant(name, [*rendered, *FILES])}"
         )
     rows = [row for row in _medical(name) if row.meta["split"] == split]
     if n is None:

@@ -36,6 +36,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boxes": (list,),
     "bbox": (list,),
 }
+IDS = ("id", "question_id", "qid")
+"""Fields that name a row, the first that it has."""
 _KNOWN = {*FIELDS, "image", "images", "boxes", "bbox", "question", "answer", "options", "group", "id", "meta"}
 
 
@@ -51,8 +53,9 @@ def jsonl(
     A row needs `question` and `image` (or `images`, a list; or `video`, a video file, a folder of frames or a list of
     frames, with `fps`, `times`, `n_frames` and `video_fps` as for `interp.Sample`), with paths relative to the file's
     folder. It may have `boxes` or `bbox` (a list of xyxy boxes in pixels, half-open, or one such box), `answer`,
-    `options`, `group`, `id`, `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other
-    field goes to the sample's `meta`. Empty lines are skipped.
+    `options`, `group`, `id` (or `question_id` or `qid`; by default the file's name and the line, such as "rows:3"),
+    `meta`, and `size` ([width, height] of the image; boxes must lie inside it). Every other field goes to the sample's
+    `meta`. Empty lines are skipped.
 
     Args:
         path: The file.
@@ -96,7 +99,7 @@ def _sample(row: Row, box_format: str | None) -> Sample:
         options=values.get("options"),
         group=values.get("group"),
         meta={**values.get("meta", {}), **{key: value for key, value in values.items() if key not in _KNOWN}},
-        id=str(values["id"]) if "id" in values else None,
+        id=next((str(values[name]) for name in IDS if isinstance(values.get(name), str | int)), row.id),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from interp.errors import StudyError
-from interp.inputs.text import brief
+from interp.inputs.text import brief, meant
 from interp.metrics.scorers.bert_score import BertScore
 from interp.metrics.scorers.huatuo_compat import HuatuoCompat
 from interp.metrics.scorers.open_answers import Bleu1, OpenRecall
@@ -40,5 +40,7 @@ def scorer_named(name: str) -> Scorer:
     OpenRecall(clean=False, extract='whole')
     """
     if not isinstance(name, str) or name not in SCORERS:
-        raise StudyError(f"the scorers by name are {', '.join(SCORERS)}; got {brief(name)}.")
+        raise StudyError(
+            f"the scorers by name are {', '.join(SCORERS)}; got {brief(name)}.{meant(name, SCORERS)}"
+        )
     return SCORERS[name]()

@@ -8,13 +8,11 @@ from typing import Any
 
 from interp.errors import StudyError
 from interp.methods import Method, Plain
-from interp.metrics.scorers import Scorer, Strict
+from interp.metrics.scorers import Scorer, Strict, scorer_named
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.task import BenchmarkTask
 from interp.study.fields import as_tuple, field, whole_number
-from interp.study.refinement.study import check_heads, is_method
-from interp.study.refinement.task import references
-from interp.study.refinement.with_method import WithMethod
+from interp.study.refinement.with_method import WithMethod, as_method, is_method
 from interp.study.runs import GridCell
 from interp.tracing import Decoding, Edit
 
@@ -24,6 +22,13 @@ __all__ = ["Benchmark"]
 def _listed(value: Any) -> Any:
     """A tuple from one value or several."""
     return as_tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def _scorers(value: Any) -> Any:
+    """A tuple of scorers from one or several, each given as it is or by its name."""
+    listed = _listed(value)
+    named = isinstance(listed, tuple) and any(isinstance(one, str) for one in listed)
+    return tuple(scorer_named(one) if isinstance(one, str) else one for one in listed) if named else listed
 
 
 def _are_edits(name: str, value: Any) -> None:
@@ -70,11 +75,13 @@ class Benchmark(WithMethod[BenchmarkResult]):
     Args:
         data: The questions; those without an answer are generated, and counted as not marked.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        method: One of `interp.methods`, or anything that is a `Method`; decodes greedily.
+        method: One of `interp.methods`, its name such as "PAI" (published constants; "VGRefine" where heads are
+            published for the model), or anything that is a `Method`; decodes greedily.
         edits: Edits under which the model answers, in the place of a method.
         prompt: How the question is put: closed and open questions with `PAPER_PROMPT`; for multiple choice letter the
             options, as `Prompt(options="letters")` does.
-        scorer: What marks an answer, one of `interp.metrics.scorers` or several; the first is what tables are about.
+        scorer: What marks an answer, one of `interp.metrics.scorers` or its name, such as "strict"; or several, the
+            first of which is what tables are about.
         max_new_tokens: How many tokens each answer has at most; the paper's official code generates exactly one.
         decoding: How tokens are chosen, without a method; drawn ones depend on the seed.
         seed: Of the bootstrap, of the samples a report shows, and of drawn tokens.
@@ -85,9 +92,9 @@ class Benchmark(WithMethod[BenchmarkResult]):
             heads ranked on another model, or another field of the wrong type.
     """
 
-    method: Method = field(default=Plain(), validator=is_method)
+    method: Method = field(default=Plain(), converter=as_method, validator=is_method)
     edits: tuple[Edit, ...] = field(default=(), converter=_listed, validator=_are_edits)
-    scorer: tuple[Scorer, ...] = field(default=(Strict(),), converter=_listed, validator=_are_scorers)
+    scorer: tuple[Scorer, ...] = field(default=(Strict(),), converter=_scorers, validator=_are_scorers)
     max_new_tokens: int = field(default=16, validator=whole_number(1))
     decoding: Decoding = field(default=Decoding(), validator=_is_decoding)
 
@@ -97,6 +104,7 @@ class Benchmark(WithMethod[BenchmarkResult]):
 
     def check(self) -> None:
         """Refuse a method together with edits or a decoding of one's own, and heads ranked on another model."""
+        super().check()
         if self.method != Plain() and self.edits:
             raise StudyError(
                 "a benchmark is under a method or under edits, so that it is plain what changed; got both. Give one."
@@ -106,8 +114,6 @@ class Benchmark(WithMethod[BenchmarkResult]):
                 f"{method_name(self.method)} decodes greedily, in its own way; decoding= is for the model alone or "
                 "under edits. Leave it out."
             )
-        for heads in references(self.method).values():
-            check_heads(heads, self.model)
 
     @property
     def changes(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from interp.metrics import METRICS
 from interp.study.fields import (
     RULES,
     Indicator,
+    as_indicator,
     as_samples,
     field,
     is_indicator,
@@ -27,6 +29,13 @@ from interp.study.runs import GridCell
 from interp.study.study import Study
 
 __all__ = ["HeadRanking"]
+
+
+def _per_head(value: Any) -> Any:
+    """The indicator of a name, per head where it can be; anything else as it is."""
+    found = as_indicator(value)
+    named = isinstance(value, str) and any(one.name == "per_head" for one in fields(found))
+    return replace(found, per_head=True) if named else found
 
 
 class HeadRanking(Study[HeadResult]):
@@ -63,7 +72,9 @@ class HeadRanking(Study[HeadResult]):
 
     data: Samples = field(converter=as_samples)  # those of the split; see `check`
     indicator: Indicator = field(
-        default=Attention(relative_to=GENERIC_PROMPT, per_head=True), validator=is_indicator
+        default=Attention(relative_to=GENERIC_PROMPT, per_head=True),
+        converter=_per_head,
+        validator=is_indicator,
     )
     metric: str = field(default="kl", validator=one_of(*METRICS))
     split: str = field(default="validation", validator=one_of("train", "validation", "test"))

@@ -16,7 +16,8 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import METRICS
 from interp.run import FAILURES
 from interp.run.task import failure
-from interp.study.task import SamplesTask, TableRows
+from interp.study.samples_task import SamplesTask
+from interp.study.task import TableRows
 from interp.study.truth import inside_of, lost_share
 
 __all__ = ["HeadTask"]
@@ -42,6 +43,7 @@ SILENT = "the metric is undefined: the map is zero everywhere, or has no positiv
 class HeadTask(SamplesTask):
     """Computes a `HeadRanking`."""
 
+    map_dims = ("layer", "head", "token")
     name = "head-ranking"
 
     def to_dict(self) -> dict[str, Any]:

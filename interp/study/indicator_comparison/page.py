@@ -257,7 +257,7 @@ def _failures(result: IndicatorResult) -> Markup:
     )
     times = [f"{n}×, first {sample}. " for n, sample in zip(counted.n, counted["sample"], strict=True)]
     listed = failure_list(counted.assign(error=times + counted.error), names, shown=SHOWN_FAILURES)
-    words = f"{len(found)} in all, samples and single values; means are over the rest. By kind:"
+    words = f"{result.failure_counts()}. Means are over the rest. By kind:"
     return section("Failures", paragraph(words, kind="wide"), card(listed))
 
 

@@ -17,6 +17,7 @@ from interp.run import Workers
 from interp.study.fields import (
     RULES,
     Indicator,
+    as_indicator,
     as_samples,
     as_tuple,
     field,
@@ -66,9 +67,11 @@ def _validation(samples: Any) -> Samples | None:
 
 
 def _labelled(value: Any) -> Any:
-    """Label → indicator, also of a list, whose labels are the indicators' names."""
+    """Label → indicator, also of a list, whose labels are the indicators' names; names stand for indicators."""
+    if isinstance(value, Mapping):
+        return {label: as_indicator(one) for label, one in value.items()}
     if not isinstance(value, list | tuple):
-        return _as_dict(value)
+        return value  # its validator speaks
     pairs = [labelled(one) for one in value]
     if len({label for label, _ in pairs}) < len(pairs):
         raise StudyError(

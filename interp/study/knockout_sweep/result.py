@@ -160,7 +160,7 @@ class KnockoutResult(GridResult):
         frames = []
         for cell in self.cells:
             right = cell.study.target == "answer"
-            stored, axes = (cell.frame("passes"), cell.frame("samples")), list(cell.labels)
+            stored, axes = (cell.frame("passes"), cell.named_frame("samples")), list(cell.labels)
             frames.append(passes_frame(*stored, axes, only_right=right))
         return below(frames)
 

@@ -95,7 +95,7 @@ def _rows(cell: Cell, seed: int, level: float) -> list[dict[str, Any]]:
 
 def _slices(cell: Cell) -> Any:
     """The scores of the pointing game on samples that name their lesion, with lesion, group and chance."""
-    samples, scores = cell.frame("samples"), cell.frame("scores")
+    samples, scores = cell.named_frame("samples"), cell.frame("scores")
     data = cell.sweep.data
     own = [
         {

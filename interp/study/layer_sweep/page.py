@@ -153,7 +153,7 @@ def map_card(views: list[tuple[str, Cell, int]], index: int, *, score: str = "",
     for caption, run, layer in views:
         drawn = partial(overlay, sample, run.tokens(index), run.maps([index], layer)[index], side=side)
         pictures += frames_of(sample, caption, drawn)
-    frame = cell.frame("samples")
+    frame = cell.named_frame("samples")
     row = records(where(frame, frame["index"] == index))[0]
     lines = [answers(row), origin_line(sample.id, row["group"])]
     return sample_card(pictures, sample.question, lines, score=score)

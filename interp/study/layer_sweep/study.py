@@ -12,6 +12,7 @@ from interp.inputs.prompt import GENERIC_PROMPT
 from interp.study.fields import (
     RULES,
     Indicator,
+    as_indicator,
     field,
     is_indicator,
     is_per_layer,
@@ -45,7 +46,7 @@ class LayerSweep(Study[Result]):
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        indicator: What gives the map; one map per layer, so not per head.
+        indicator: What gives the map, or its name such as "attention"; one map per layer, so not per head.
         metrics: Short names of `interp.metrics.METRICS`.
         prompt: How the question is put.
         edits: Changes of the model's attention that hold in every pass, such as `interp.Knockout(site)`; for a
@@ -61,7 +62,9 @@ class LayerSweep(Study[Result]):
         EditError: Something in `edits` that is not an edit, or edits out of order.
     """
 
-    indicator: Indicator = field(default=Attention(relative_to=GENERIC_PROMPT), validator=is_indicator)
+    indicator: Indicator = field(
+        default=Attention(relative_to=GENERIC_PROMPT), converter=as_indicator, validator=is_indicator
+    )
     metrics: tuple[str, ...] = field(default=("ar", "kl_gain", "js"), converter=words, validator=metric_names)
     edits: tuple[Edit, ...] = field(default=(), converter=_edits)
     rule: str = field(default="touch", validator=one_of(*RULES))

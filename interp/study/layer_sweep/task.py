@@ -21,8 +21,8 @@ from interp.run.task import Columns, TableRows, failure, joined_rows
 from interp.study.baselines import CENTRE_SIGMA, centre_prior, moved_boxes, moved_masks
 from interp.study.first_token import answer_columns
 from interp.study.layer_sweep.map_scoring import Scorable, columns_of, scored
+from interp.study.samples_task import SamplesTask
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
-from interp.study.task import SamplesTask
 from interp.study.truth import MASKS, inside_of, lost_share
 
 __all__ = ["AFTER_THE_PASS", "SweepTask"]
@@ -70,6 +70,7 @@ class _Read:
 class SweepTask(SamplesTask):
     """Computes a `LayerSweep`."""
 
+    map_dims = ("layer", "token")
     name = "layer-sweep"
 
     def to_dict(self) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _examples(result: GridResult) -> Iterator[Markup]:
     for cell in (cell for cell in result.cells if cell.measured):
         lines = cell.frame("sentences")
         cards = []
-        for row in records(cell.frame("samples").head(N_SHOWN)):
+        for row in records(cell.named_frame("samples").head(N_SHOWN)):
             sample = cell.study.data[int(row["index"])]
             own = where(lines, lines["index"] == row["index"])
             columns: dict[str, Any] = {

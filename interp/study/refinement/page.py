@@ -237,7 +237,7 @@ def shared_samples(cells: Sequence[RefinementCell], n: int, seed: int) -> list[i
 
 def sample_card(cell: RefinementCell, index: int) -> Markup:
     """One sample: its pictures, its question, the answers and their probabilities before and after."""
-    frame, scores = cell.frame("samples"), cell.frame("scores")
+    frame, scores = cell.named_frame("samples"), cell.frame("scores")
     row = records(where(frame, frame["index"] == index))[0]
     values = {(r["measure"], r["when"]): r["value"] for r in records(where(scores, scores["index"] == index))}
     pictures = _pictures(cell, index, row)

@@ -8,23 +8,13 @@ from typing import Any
 from interp.errors import StudyError
 from interp.methods import Method, Plain
 from interp.study.fields import field, whole_number
-from interp.study.head_ranking.head_set import HeadSet
-from interp.study.model_spec import model_label
 from interp.study.refinement.result import RefinementResult
-from interp.study.refinement.task import RefinementTask, references
-from interp.study.refinement.with_method import WithMethod
+from interp.study.refinement.task import RefinementTask
+from interp.study.refinement.with_method import WithMethod, as_method, is_method
 from interp.study.runs import GridCell
 from interp.tracing import Site
 
-__all__ = ["Refinement", "check_heads", "is_method"]
-
-
-def is_method(name: str, value: Any) -> None:
-    """One of `interp.methods`, or anything that is a `Method`."""
-    if not isinstance(value, Method):
-        raise StudyError(
-            f"{name} is one of interp.methods, such as PAI() or VGRefine(heads=…); got {value!r}."
-        )
+__all__ = ["Refinement"]
 
 
 class Refinement(WithMethod[RefinementResult]):
@@ -46,7 +36,8 @@ class Refinement(WithMethod[RefinementResult]):
         data: Samples; those without an answer show what a method changes, not whether it is right. A plain list
             becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        method: One of `interp.methods`, or anything that is a `Method`.
+        method: One of `interp.methods`, its name such as "PAI" (published constants; "VGRefine" where heads are
+            published for the model), or anything that is a `Method`.
         prompt: How the question is put.
         max_new_tokens: How many tokens each answer has at most.
         read_layer: The layer at which attention is read before and after, in passes of their own whose cost is
@@ -60,7 +51,7 @@ class Refinement(WithMethod[RefinementResult]):
             `prompt`, `max_new_tokens`, `read_layer`, `seed` or `batch` of the wrong type.
     """
 
-    method: Method = field(default=Plain(), validator=is_method)
+    method: Method = field(default=Plain(), converter=as_method, validator=is_method)
     max_new_tokens: int = field(default=16, validator=whole_number(1))
     read_layer: int | None = field(default=None, validator=whole_number(0, or_none=True))
     seed: int = field(default=0, validator=whole_number(0), compare=False)
@@ -68,11 +59,6 @@ class Refinement(WithMethod[RefinementResult]):
     name = "refinement"
     title = "Refinement"
     page = "interp.study.refinement.page"
-
-    def check(self) -> None:
-        """Refuse heads that are ranked on another model."""
-        for heads in references(self.method).values():
-            check_heads(heads, self.model)
 
     @property
     def question(self) -> str:
@@ -110,13 +96,3 @@ class Refinement(WithMethod[RefinementResult]):
 
 def _name(method: Any) -> str:
     return str(getattr(method, "name", type(method).__name__))
-
-
-def check_heads(heads: Any, model: Any) -> None:
-    """Raise `StudyError` for heads that are ranked on another model, where they mean nothing."""
-    ranked = heads.ranking.model if isinstance(heads, HeadSet) and heads.ranking is not None else model
-    if ranked != model:
-        raise StudyError(
-            f"heads are ranked on the model that uses them, {model_label(model)}; got a ranking on "
-            f"{model_label(ranked)}. Rank with HeadRanking(model=…) of this model; run one Refinement per model."
-        )

@@ -91,6 +91,12 @@ def test_data_check_looks_at_a_benchmark(
     rad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check(f"vqa_rad:{rad}", out=tmp_path / "page.html")
-    assert "vqa_rad: 4 samples, read by vqa_rad" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "vqa_rad: 4 samples, read by vqa_rad" in said
+    left = [line.split() for line in said.splitlines() if "left out" in line]
+    assert left == [
+        ["left", "out:", "open", "questions", "of", "train", "2"],
+        ["left", "out:", "open", "questions", "of", "test", "2"],
+    ]
     check(str(rad), out=tmp_path / "page.html")
     assert "VQA-RAD all: 8 samples, read by vqa_rad" in capsys.readouterr().out

@@ -146,3 +146,8 @@ def test_a_line_separator_inside_a_text_does_not_cut_the_row(write: Any) -> None
     question = "Which side\u2028is the liver on?"
     (sample,) = jsonl(write(json.dumps({**GOOD, "question": question}, ensure_ascii=False)))
     assert sample.question == question
+
+
+def test_a_row_without_an_id_is_named_by_its_line(write: Any) -> None:
+    samples = jsonl(write(GOOD, {**GOOD, "id": "q7"}, {**GOOD, "question_id": 8}, {**GOOD, "qid": [1]}))
+    assert samples.sample_ids == ("rows:1", "q7", "8", "rows:4")

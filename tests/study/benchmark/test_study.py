@@ -16,7 +16,7 @@ from interp.errors import StudyError
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.methods import PAI, Plain, VGRefine
 from interp.metrics.scorers import OptionLogProbability, Strict
-from interp.study import Benchmark, Grid, HeadRanking
+from interp.study import Benchmark, Grid, HeadRanking, ModelSpec, published_heads
 from interp.study.benchmark.answer_scoring import option_log_probabilities
 from interp.study.dataframes import records
 from interp.tracing import Decoding, Knockout, Site, load, wrap
@@ -203,7 +203,7 @@ def test_options_need_edits_that_can_be_repeated(tmp_path: Path) -> None:
         ({"decoding": Decoding(temperature=1.0)}, r"Swap decodes greedily.*Leave it out"),
         ({"method": Plain(), "edits": "none"}, r"edits is a list of edits.*got 'none'"),
         ({"scorer": ()}, r"scorer is one of interp.metrics.scorers or a list of them"),
-        ({"scorer": [Strict(), "strict"]}, r"scorer is one of interp.metrics.scorers.*got 'strict'"),
+        ({"scorer": [Strict(), 5]}, r"scorer is one of interp.metrics.scorers.*got 5"),
         ({"scorer": [Strict(), Strict()]}, r"takes each scorer once.*strict, strict"),
         ({"decoding": 0.5}, r"decoding is an interp.Decoding.*got 0.5"),
         ({"max_new_tokens": 0}, r"max_new_tokens is a whole number ≥ 1"),
@@ -212,6 +212,33 @@ def test_options_need_edits_that_can_be_repeated(tmp_path: Path) -> None:
     ],
 )
 def test_fields_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        benchmark(**changes)
+
+
+def test_methods_and_scorers_are_taken_by_name() -> None:
+    study = benchmark(method="pai", scorer=["strict", OptionLogProbability()])
+    assert (study.method, study.scorer) == (PAI(), (Strict(), OptionLogProbability()))
+    grid = Grid(benchmark(), method=["PAI", "Plain"])
+    assert [(labels["method"], cell.method) for labels, cell in grid.studies] == [
+        ("PAI", PAI()),
+        ("Plain", Plain()),
+    ]
+    published = ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B")
+    refined = benchmark(method="vg-refine", model=published).method
+    assert refined == VGRefine(heads=published_heads("huatuogpt-vision-7b"), layers=[16])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "VGRefine"}, "VGRefine needs heads of the model, and none are published for"),
+        ({"method": "PIA"}, r"Did you mean 'PAI'\? Or pass a method, such as PAI\(\)"),
+        ({"method": "ScalingVis"}, r"ScalingVis needs a weight, such as ScalingVis\(1.2\)"),
+        ({"scorer": "strikt"}, r"Did you mean 'strict'\?"),
+    ],
+)
+def test_names_that_say_too_little_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError, match=message):
         benchmark(**changes)
 

@@ -184,13 +184,13 @@ def test_what_cannot_be_measured_is_a_failure_with_a_reason(tmp_path: Path) -> N
     assert summary.loc[(1, 0), "gain"] == pytest.approx(ar(1.0) - 1)
 
 
-def test_when_nothing_can_be_measured_the_study_says_why(tmp_path: Path) -> None:
-    study = ranking(indicator=Planted())  # a map per layer
-    message = (
-        r"12 samples of planted · planted.*all failed.*s0: MapError: a HeadRanking needs a map \(layer, head"
-    )
-    with pytest.raises(StudyError, match=message):
-        run(study, tmp_path)
+def test_maps_of_other_dimensions_end_the_run_at_once(tmp_path: Path) -> None:
+    indicator = Planted()  # a map per layer
+    with pytest.raises(
+        RunError, match=r"a HeadRanking needs maps \(layer, head, token\); Planted gives \(layer, token\)"
+    ):
+        run(ranking(indicator=indicator), tmp_path)
+    assert len(indicator.calls) == 1  # of six micro-batches
 
 
 def test_samples_of_another_split_are_left_out() -> None:
@@ -214,7 +214,8 @@ def test_samples_of_another_split_are_left_out() -> None:
         ({"split": "dev"}, "split is one of train, validation, test; got 'dev'"),
         ({"rule": "near"}, "rule is one of touch, center, stretch"),
         ({"prompt": "{question}"}, "prompt is an interp.Prompt"),
-        ({"indicator": "attention"}, "indicator is one of"),
+        ({"indicator": "atention"}, "Did you mean 'attention'"),
+        ({"indicator": 5}, "indicator is one of"),
         ({"indicator": Attention()}, "per_head=True"),
         ({"batch": 0}, "batch is a whole number ≥ 1"),
         ({"seed": -1}, "seed is a whole number ≥ 0; got -1"),

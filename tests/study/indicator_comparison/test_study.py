@@ -189,6 +189,8 @@ def test_what_cannot_be_had_is_a_failure_of_its_own(tmp_path: Path) -> None:
         ["s1", "knows", "ImageTokenMismatch"],
         ["s2", "", "undefined"],
     ]
+    assert found.failure_counts() == "1 failure (ImageTokenMismatch ×1), 1 undefined value"
+    assert "in 6 groups, 1 failure (ImageTokenMismatch ×1), 1 undefined value" in repr(found)
     assert mean(found, "knows", "auroc", "boxes")["n"] == 5
     assert mean(found, "random", "auroc", "boxes")["n"] == 6
     assert mean(found, "random", "deletion", "take")["n_undefined"] == 1

@@ -156,3 +156,24 @@ def test_a_picture_is_not_lost_under_a_page(result: Result, tmp_path: Path) -> N
     with pytest.raises(RunError, match=r"expected path to end in \.html"):
         result.report(tmp_path / "scan.png")
     assert (tmp_path / "scan.png").read_bytes() == b"a picture"
+
+
+def test_groups_of_images_are_shown_by_their_files(tmp_path: Path) -> None:
+    files = []
+    for i in range(2):
+        files.append(tmp_path / f"scan_{i}.png")
+        sample(i).load().save(files[-1])
+    one, other = (
+        Samples([sample(i, image=str(file), group=None) for i, file in enumerate(files)], name)
+        for name in ("one", "other")
+    )
+    found = Grid(sweep(), data={"one": one, "other": other}).run(tmp_path, progress=False)
+    names = [one.group_names[group] for group in one.groups]
+    assert names[0].startswith("scan_0.png (")
+    for frame in (found.samples, found.scores, found.failures, found.compare_groups("ar", layer=1)):
+        assert set(frame.group) <= {*names}
+    assert set(found.samples.group) == {*names}
+    assert set(found.values.group) == found.groups == {*one.groups}  # statistics go by content
+    text = found.report(tmp_path / "page.html").read_text()
+    assert f"group {names[0]}" in text
+    assert one.groups[0] not in text

@@ -201,7 +201,7 @@ def test_samples_without_a_group_belong_to_their_image(tmp_path: Path) -> None:
     result = run(sweep(data=Samples([*data, sample(4, group=None)])), tmp_path / "runs")
     first, second, other = result.samples.group
     assert first == second != other
-    assert first == f"image {data[0].image_fingerprints[0][:16]}"
+    assert first == f"one.png ({data[0].image_fingerprints[0][:8]})"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,8 @@ def test_samples_without_a_group_belong_to_their_image(tmp_path: Path) -> None:
         ({"metrics": ()}, "metrics takes at least one of ar, "),
         ({"rule": "near"}, "rule is one of touch, center, stretch"),
         ({"prompt": "{question}"}, "prompt is an interp.Prompt"),
-        ({"indicator": "attention"}, "indicator is one of"),
+        ({"indicator": "atention"}, "Did you mean 'attention'"),
+        ({"indicator": 5}, "indicator is one of"),
         ({"batch": 0}, "batch is a whole number ≥ 1"),
         ({"model": 7}, "model is an id"),
         ({"model": " "}, "model's id is a text"),

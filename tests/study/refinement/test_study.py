@@ -259,7 +259,8 @@ def test_heads_of_another_model_are_refused() -> None:
     [
         ({"data": Samples([], "nothing")}, "hold no sample"),
         ({"data": "medical"}, "data is Samples or a list of Sample"),
-        ({"method": "VGRefine"}, "method is one of interp.methods"),
+        ({"method": "VGRefine"}, "VGRefine needs heads of the model"),
+        ({"method": 5}, "method is one of interp.methods"),
         ({"prompt": "{question}"}, "prompt is an interp.Prompt"),
         ({"max_new_tokens": 0}, "max_new_tokens is a whole number ≥ 1; got 0"),
         ({"read_layer": -1}, "read_layer is a whole number ≥ 0, or None; got -1"),

@@ -1,0 +1,60 @@
+"""Methods by name, with their published constants: for studies, scripts and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from interp.errors import MethodError
+from interp.inputs.text import brief, meant
+from interp.methods.hgai import HGAI
+from interp.methods.method import Method, Plain
+from interp.methods.pai import PAI
+from interp.methods.scalingvis import AdaptVis
+from interp.methods.vcd import VCD
+from interp.methods.vicrop import ViCrop
+
+__all__ = ["NAMED_METHODS", "REFINES", "is_refine", "method_named"]
+
+NAMED_METHODS: Mapping[str, Callable[[], Method]] = MappingProxyType(
+    {"Plain": Plain, "PAI": PAI, "AdaptVis": AdaptVis, "HGAI": HGAI, "VCD": VCD, "ViCrop": ViCrop}
+)
+"""Name → makes the method with its published constants."""
+REFINES = "VGRefine"
+"""The method whose heads belong to a model, so that its name alone says it only with one."""
+LACKING = {
+    REFINES: "heads of the model, such as VGRefine(heads=interp.HeadRanking(data=…).top(20))",
+    "ScalingVis": "a weight, such as ScalingVis(1.2)",
+    "CCD": "findings, such as CCD({sample.id: …})",
+}
+"""Methods for which a name is not enough, and what they need."""
+
+
+def method_named(name: str) -> Method:
+    """Returns the method of a name, with its published constants. Case, hyphens and spaces count for nothing.
+
+    Raises:
+        MethodError: No method has that name, or a name does not say all that the method needs.
+
+    >>> method_named("pai")
+    PAI(variant='code', alpha=None, gamma=1.1, cutoff=0.1, layers=None)
+    """
+    found = {_key(one): make for one, make in NAMED_METHODS.items()}.get(_key(name))
+    if found is not None:
+        return found()
+    needs = {_key(one): f"{one} needs {what}" for one, what in LACKING.items()}.get(_key(name))
+    if needs is not None:
+        raise MethodError(f"{needs}: make it and pass that in the place of {name!r}.")
+    raise MethodError(
+        f"the methods by name are {', '.join(NAMED_METHODS)}; got {brief(name)}."
+        f"{meant(name, (*NAMED_METHODS, *LACKING))} Or pass a method, such as PAI() or VGRefine(heads=…)."
+    )
+
+
+def is_refine(name: object) -> bool:
+    """Whether a name is that of VGRefine, which a study completes with its model's published heads."""
+    return _key(name) == _key(REFINES)
+
+
+def _key(name: object) -> str:
+    return "".join(one for one in name.lower() if one.isalnum()) if isinstance(name, str) else ""

@@ -1,0 +1,48 @@
+"""Which runs a folder holds, read from their JSON alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import interp
+from interp.errors import RunError
+from interp.run import run_task
+from interp.run.listing import COLUMNS, state_of
+from tests.run.fake_task import Roots
+
+
+def test_each_run_is_a_row_the_newest_first(tmp_path: Path) -> None:
+    whole = run_task(Roots(4), tmp_path, progress=False).path
+    part = run_task(Roots(9), tmp_path, progress=False, part=(1, 2)).path
+    for folder, year in ((whole, 2031), (part, 2030)):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["sessions"][0]["started"] = f"{year}-01-01T00:00:00+00:00"
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = interp.runs(tmp_path)
+    assert tuple(found.columns) == COLUMNS
+    assert found.folder.tolist() == [str(whole), str(part)]
+    assert found.state[0] == "finished"
+    n_shards = len(json.loads((part / "plan.json").read_text())["shards"])
+    assert found.state[1] == f"{-(-n_shards // 2)} of {n_shards} shards"
+    assert found.started[0].year == 2031
+
+
+def test_a_folder_without_its_files_is_still_a_row(tmp_path: Path) -> None:
+    folder = tmp_path / "layer-sweep-0123456789ab"
+    folder.mkdir()
+    (folder / "study.json").write_text("{")
+    row = interp.runs(tmp_path).iloc[0]
+    assert (row.study, row.model, row.state) == ("layer-sweep", "", "begun")
+    (folder / "study.json").write_text(json.dumps({"cells": [{"labels": {"data": "a"}, "run": "gone"}]}))
+    assert state_of(folder) == "0 of 1 runs finished"
+    assert interp.runs(tmp_path).data.tolist() == ["a"]
+
+
+def test_no_runs_and_no_folder(tmp_path: Path) -> None:
+    assert len(interp.runs(tmp_path)) == 0
+    for name in ("nowhere", "x" * 5000):
+        with pytest.raises(RunError, match="there is no folder"):
+            interp.runs(tmp_path / name)

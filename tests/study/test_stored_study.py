@@ -1,0 +1,127 @@
+"""A study is read back from its run's folder, and the page of a finished run needs neither the script nor a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import interp
+from interp import study as studies
+from interp.errors import RunError
+from interp.inputs.sample import Sample
+from interp.methods import PAI, VGRefine
+from interp.metrics.scorers import OpenRecall
+from interp.study import HeadRanking, LayerSweep
+from interp.study.stored_result import stored_result
+from interp.study.stored_study import FILE, read_study, store_study
+from tests.study.fake_study import Lengths
+
+NATURAL = interp.data.bundled("natural", n=2)
+MEDICAL = interp.data.bundled("medical", split="validation", n=2)
+STUDIES = {
+    "benchmark": interp.Benchmark(data=MEDICAL, scorer=["strict", OpenRecall(clean=True)], method="PAI"),
+    "circuit": studies.Circuit(data=NATURAL),
+    "layer-sweep": LayerSweep(
+        data=NATURAL, edits=[interp.Knockout(interp.Site(layers=[1], queries=interp.word("circle")))]
+    ),
+    "head-ranking": HeadRanking(data=MEDICAL, indicator="attention"),
+    "head-attribution": studies.HeadAttribution(data=NATURAL),
+    "head-roles": studies.HeadRoles(data=NATURAL),
+    "indicator-comparison": interp.IndicatorComparison(data=NATURAL, validation=MEDICAL, target=interp.Target("yes")),
+    "knockout-sweep": interp.KnockoutSweep(data=NATURAL, flows=["image→last"]),
+    "lens-sweep": studies.LensSweep(data=NATURAL),
+    "probe-sweep": interp.ProbeSweep(data=NATURAL),
+    "reasoning-sweep": interp.ReasoningSweep(data=NATURAL),
+    "refinement": interp.Refinement(data=NATURAL, method=VGRefine(heads=HeadRanking(data=MEDICAL).top(3))),
+    "grid": interp.Grid(LayerSweep(data=NATURAL), data={"a": NATURAL, "b": MEDICAL}, metrics=[("ar",), ("js",)]),
+    "methods": interp.Grid(interp.Refinement(data=NATURAL), method={"x, y": PAI(alpha=0.3)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_read_back(name: str, tmp_path: Path) -> None:
+    store_study(STUDIES[name], tmp_path)
+    assert "missing" not in json.loads((tmp_path / FILE).read_text())
+    found = read_study(tmp_path)
+    assert found == STUDIES[name]
+    assert type(found) is type(STUDIES[name])
+    own = found.base if name in ("grid", "methods") else found
+    assert {one.name for one in dataclasses.fields(own) if getattr(own, one.name) is None} == {
+        one.name
+        for one in dataclasses.fields(own)
+        if getattr(getattr(STUDIES[name], "base", STUDIES[name]), one.name) is None
+    }
+
+
+def test_samples_keep_what_pages_show(tmp_path: Path) -> None:
+    given = interp.data.Samples(
+        [NATURAL[0].replace(meta={"lesion": 3}), MEDICAL[1], Sample.unusable("no image", id="x", group="g")],
+        "mixed",
+        {"no box": 2},
+    )
+    store_study(LayerSweep(data=given), tmp_path)
+    found = read_study(tmp_path).data
+    assert (found.name, dict(found.skipped)) == ("mixed", {"no box": 2})
+    assert found.sample_ids == given.sample_ids
+    assert found.groups == given.groups
+    assert found[0].meta["lesion"] == 3
+    assert np.array_equal(np.asarray(found[0].load()), np.asarray(given[0].load()))
+    assert found[1].boxes == given[1].boxes
+    assert not found[2].is_usable
+
+
+def test_the_page_of_a_script_s_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mllm = interp.load("organism")
+    grid = interp.Grid(LayerSweep(data=NATURAL, model="organism"), rule=["touch", "center"])
+    alone = LayerSweep(data=NATURAL, model=mllm, metrics="ar")
+    results = [one.run(tmp_path / "runs", progress=False) for one in (grid, alone)]
+    pages = [one.report().read_bytes() for one in results]
+    monkeypatch.setattr(interp.ModelSpec, "load", None)  # no model is opened
+    again = [stored_result(one.folder).report(tmp_path / "again.html").read_bytes() for one in results]
+    assert again == pages
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    data = [Sample(picture, "where?", boxes=[(1, 1, 9, 9)])]
+    store_study(LayerSweep(data=data), tmp_path)
+    with pytest.raises(RunError, match=r"is in memory .* Save it to a file"):
+        read_study(tmp_path)
+    store_study(Lengths(data=NATURAL), tmp_path)  # a study of another package
+    with pytest.raises(RunError, match=r"Lengths, which is no dataclass of interp"):
+        read_study(tmp_path)
+    with pytest.raises(RunError, match=r"expected the folder of a run.*got .*nowhere"):
+        stored_result(tmp_path / "nowhere")
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
+    result = LayerSweep(data=NATURAL, metrics="ar").run(tmp_path, progress=False)
+    (result.folder / "tables" / "scores.parquet").unlink()
+    with pytest.raises(RunError, match=r"not finished: not joined\. Run .* again"):
+        stored_result(result.folder)
+
+
+def test_changed_data_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "scan.png"
+    NATURAL[0].load().save(file)
+    data = [Sample(str(file), "What color is the circle?", boxes=[(1, 1, 90, 90)], id="one")]
+    result = LayerSweep(data=data, metrics="ar").run(tmp_path / "runs", progress=False)
+    assert stored_result(result.folder).samples["sample"].tolist() == ["one"]
+    NATURAL[1].load().save(file)
+    with pytest.raises(RunError, match="fingerprint differ, so that images or questions were changed"):
+        stored_result(result.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["os:system", "interp.errors:InterpError", "interp.run.files:write_atomically"]
+)
+def test_a_folder_from_elsewhere_runs_no_code(name: str, tmp_path: Path) -> None:
+    written: dict[str, Any] = {"study": {"class": name, "fields": {}}}
+    (tmp_path / FILE).write_text(json.dumps(written))
+    with pytest.raises(RunError, match=r"cannot be read .TypeError: .* is no class of interp"):
+        read_study(tmp_path)
