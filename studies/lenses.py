@@ -63,14 +63,13 @@ def main(
     spec = ModelSpec(model, device=device, dtype=dtype)
     first = next(iter(read.values()))
     base = LensSweep(model=spec, data=first, words=words, seed=seed, batch=batch_size)
+    named: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
     known: dict[str, Any] = {
         "logit": "logit",
         "contextual": LatentLens(corpus),
         SAME: LatentLens(corpus, candidates="same"),
         "jacobian": JacobianLens(corpus=corpus) if jacobians is None else JacobianLens(jacobians),
-        "patchscope": Patchscope(
-            **({} if prompt is None else {"prompt": prompt}), position=position, n_tokens=n_tokens
-        ),
+        "patchscope": Patchscope(**named, position=position, n_tokens=n_tokens),
     }
     chosen = {name: known[name] for name in (lens or known)}
     result = Grid(base, data=read, lens=chosen).run(out, workers=workers)

@@ -166,7 +166,7 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
     found.update_xaxes(**axes).update_yaxes(**axes)
     found.update_annotations(font_size=size)
     for axis in [name for name in layout if name.startswith("coloraxis")]:
-        bar = layout[axis].colorbar
+        bar: Any = layout[axis].colorbar
         bar.update(title_font_size=size, tickfont_size=size, thickness=9)
     for trace in found.data:
         if getattr(trace, "textfont", None) is not None:

@@ -35,7 +35,8 @@ def panels(titles: Sequence[str], *, rows: int = 1, columns: int | None = None, 
     """
     named: dict[str, Any] = {"subplot_titles": [plain(title) for title in titles]} if any(titles) else {}
     figure = make_subplots(rows=rows, cols=columns or max(1, len(titles)), **named, **options)
-    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+    axes: tuple[Any, ...] = (*figure.select_xaxes(), *figure.select_yaxes())
+    for axis in axes:
         if axis.showticklabels is False:  # of a shared axis: ticks without labels say nothing
             axis.ticks = ""
     return figure

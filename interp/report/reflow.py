@@ -113,7 +113,8 @@ def narrowed(figure: go.Figure) -> go.Figure:
 
 def broken_titles(figure: go.Figure, letters: int) -> go.Figure:
     """The figure, with titles of its x axes on lines of at most so many letters; it is changed."""
-    for axis in figure.select_xaxes():
+    axes: tuple[Any, ...] = tuple(figure.select_xaxes())
+    for axis in axes:
         if axis.title.text:
             axis.title.text = _broken(axis.title.text, letters)
     return figure
@@ -121,7 +122,8 @@ def broken_titles(figure: go.Figure, letters: int) -> go.Figure:
 
 def _n_lines(figure: go.Figure, letters: int = 1000) -> int:
     """How many lines the longest title of an x axis takes."""
-    texts = [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
+    axes: tuple[Any, ...] = tuple(figure.select_xaxes())
+    texts = [axis.title.text for axis in axes if axis.title.text]
     return max((_broken(text, letters).count("<br>") + 1 for text in texts), default=1)
 
 

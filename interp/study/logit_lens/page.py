@@ -119,7 +119,8 @@ def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
 def _few(result: GridResult) -> Iterator[Markup]:
     """The values of each group, for data sets with too few of them."""
     own = where(result.scores, (result.scores.measure == "gap") & (result.scores.of == OWN))
-    for names, part in own.groupby([*result.axes[1:], "word"], sort=False):
+    for key, part in own.groupby([*result.axes[1:], "word"], sort=False):
+        names: Any = key
         data, word = _place(names[:-1]), names[-1]
         if part.group.nunique() < MIN_GROUPS:
             last = where(part, part.layer == part.layer.max())

@@ -74,19 +74,19 @@ class LensSweepTask(LensTask):
 
     def __init__(self, study: Any, mllm: Any) -> None:
         super().__init__(study, mllm)
-        self._opened: tuple[OpenedLens, Meter] | None = None
+        self._ready: tuple[OpenedLens, Meter] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_opened": None}
+        return {**super().__getstate__(), "_ready": None}
 
     @property
     def opened(self) -> tuple[OpenedLens, Meter]:
         """The lens on the model, ready for every word of the study, and what counts its passes."""
-        if self._opened is None:
+        if self._ready is None:
             with suitable_threads(self.mllm):
                 meter = Meter(self.mllm.device)
-                self._opened = self.study.lens.open(self.mllm, self._every_word, meter), meter
-        return self._opened
+                self._ready = self.study.lens.open(self.mllm, self._every_word, meter), meter
+        return self._ready
 
     @cached_property
     def _every_word(self) -> list[str]:

@@ -45,7 +45,7 @@ def as_corpus(corpus: Any) -> tuple[str, ...]:
         except (OSError, UnicodeDecodeError) as error:
             raise PromptError(f"the corpus {str(corpus)!r:.100} is no text in UTF-8: {error}.") from error
     listed = isinstance(corpus, Iterable) and not isinstance(corpus, bytes | dict | set)
-    texts = tuple(corpus) if listed else ()
+    texts: tuple[Any, ...] = tuple(corpus) if listed else ()
     if not texts or not all(isinstance(text, str) for text in texts):
         raise PromptError(f"corpus is a list of texts or a text file with one a line; got {corpus!r:.100}.")
     texts = tuple(text.strip() for text in texts if text.strip())

@@ -159,7 +159,11 @@ def _fitted(bridge: Any, prompts: Sequence[str], corpus: str, max_tokens: int) -
     """TransformerLens' own lens."""
     from transformer_lens.tools.analysis import JacobianLens as Fitted
 
-    options = {"max_seq_len": max_tokens, "skip_first_positions": SKIPPED, "dim_batch": DIMENSIONS}
+    options: dict[str, Any] = {
+        "max_seq_len": max_tokens,
+        "skip_first_positions": SKIPPED,
+        "dim_batch": DIMENSIONS,
+    }
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(

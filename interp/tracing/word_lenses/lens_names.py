@@ -26,8 +26,10 @@ LENSES: Mapping[str, Any] = {one.kind: one for one in (LatentLens, JacobianLens,
 """Name → the lens of that name, made without arguments; beside "logit"."""
 
 
-def as_lens(lens: Any) -> WordLens | str:
-    """A lens from its name, or from {name: settings} as a command line gives it; "logit" and lenses as they are.
+def as_lens(lens: Any) -> Any:
+    """A `WordLens` or "logit": from its name, or from {name: settings} as a command line gives it.
+
+    "logit" and lenses are given back as they are.
 
     Raises:
         PromptError: Anything else, or settings that the lens does not take.
