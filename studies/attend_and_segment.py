@@ -61,15 +61,10 @@ def main(
     (samples,) = sets((data,), n=n, seed=seed, needed=True).values()
     mllm = interp.load(model, device=device, dtype=dtype)
     segmenter = interp.Segmenter.load(refine, device=device) if refine else None
-    how: dict[str, Any] = {
-        "generate": generate,
-        "threshold": threshold_named(threshold),
-        "upsample": upsample,
-        "refine": segmenter,
-    }
+    how: dict[str, Any] = {"threshold": threshold_named(threshold), "upsample": upsample, "refine": segmenter}
     rows = []
     for place, sample in enumerate(samples):
-        grounded = interp.ground(mllm, sample, **how)
+        grounded = interp.ground(mllm, sample, generate=generate, **how)
         rows += [{"sample": sample.id, "group": samples.groups[place], **row} for row in scored(grounded)]
         if place < pages:
             grounded.save(out / f"grounded_{place}.html")
