@@ -126,7 +126,7 @@ def table() -> Path:
 def installed() -> Path:
     """The folder of scripts where the package is installed without them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp.reproduce.scripts.MARK", "nowhere.py")
+        patch.setattr("interp.reproduce.registry.MARK", "nowhere.py")
         return scripts_folder()
 
 

@@ -118,7 +118,7 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["os:system", "interp.errors:InterpError", "interp.run.files:write_atomically"]
+    "name", ["os:system", "interp.errors:InterpError", "interp.inputs.files:write_atomically"]
 )
 def test_a_folder_from_elsewhere_runs_no_code(name: str, tmp_path: Path) -> None:
     written: dict[str, Any] = {"study": {"class": name, "fields": {}}}
