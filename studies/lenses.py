@@ -57,22 +57,32 @@ def main(
     """
     read = sets(data, n=n, seed=seed, needed=True)
     if about is not None:
-        read = {
-            name: samples.filter(lambda one: one.meta.get("about") == about) for name, samples in read.items()
-        }
+        read = {name: one.filter(lambda each: each.meta.get("about") == about) for name, one in read.items()}
     spec = ModelSpec(model, device=device, dtype=dtype)
     first = next(iter(read.values()))
     base = LensSweep(model=spec, data=first, words=words, seed=seed, batch=batch_size)
     named: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
-    known: dict[str, Any] = {
+    known = lenses(corpus, jacobians, Patchscope(**named, position=position, n_tokens=n_tokens))
+    result = Grid(base, data=read, lens={name: known[name] for name in (lens or known)}).run(
+        out, workers=workers
+    )
+    told(result)
+    print(f"Page: {write_page(result, out / 'lenses.html')}")
+
+
+def lenses(corpus: Path | None, jacobians: Path | None, patchscope: Patchscope) -> dict[str, Any]:
+    """The lenses that can be read through, by name."""
+    return {
         "logit": "logit",
         "contextual": LatentLens(corpus),
         SAME: LatentLens(corpus, candidates="same"),
         "jacobian": JacobianLens(corpus=corpus) if jacobians is None else JacobianLens(jacobians),
-        "patchscope": Patchscope(**named, position=position, n_tokens=n_tokens),
+        "patchscope": patchscope,
     }
-    chosen = {name: known[name] for name in (lens or known)}
-    result = Grid(base, data=read, lens=chosen).run(out, workers=workers)
+
+
+def told(result: Any) -> None:
+    """Prints the best layer of each lens, and what failed."""
     print(
         "Mean AUROC of the word's map by the boxes, at its best layer (a description); where it is the first word"
     )
@@ -80,16 +90,15 @@ def main(
         few = row["n_groups"] < MIN_GROUPS
         ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
         said = f"{number(row['mean'])} {ends}, {row['n']} samples in {row['n_groups']} groups"
-        shares = [
-            f"{100 * float(where(first, first.measure == f'first {place}')['mean'].iloc[0]):.0f} %"
-            for first in [at_layer(result, row)]
+        first = at_layer(result, row)
+        inside, outside = (
+            100 * float(where(first, first.measure == f"first {place}")["mean"].iloc[0])
             for place in ("inside", "outside")
-        ]
-        said = f"{said}; first at {shares[0]} of the box's tokens and {shares[1]} of the others"
+        )
+        said = f"{said}; first at {inside:.0f} % of the box's tokens and {outside:.0f} % of the others"
         print(f"  {row['data']:>8}  {row['word']:<7} {row['lens']:<23} layer {row['layer']:>2}: {said}")
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
-    print(f"Page: {write_page(result, out / 'lenses.html')}")
+        print(result.failure_counts())
 
 
 def best(result: Any) -> list[dict[str, Any]]:

@@ -136,7 +136,7 @@ class Samples(Sequence[Sample]):
         for sample, group in zip(self._samples, self.groups, strict=True):
             file = None if sample.group is not None else _file_name(sample)
             names.setdefault(group, group if file is None else f"{file} ({group.removeprefix('image ')[:8]})")
-        return MappingProxyType(names)
+        return names
 
     def warn_of_boxes(self) -> None:
         """Warns, once, if most boxes end beyond their image: they may be (x, y, width, height). Reads file headers."""

@@ -27,6 +27,8 @@ __all__ = ["BUDGET", "join_tables", "merge"]
 
 BUDGET = 2**26
 """Bytes of a table that are sorted at once."""
+DECLARED = ("declared.json", "samples-*.jsonl")
+"""The files beside the tables that say what a run was made of (`interp.study.stored_study`), for its page."""
 MOST_RANGES = 256
 """The largest number of temporary files of a table, which are open at the same time."""
 
@@ -226,6 +228,7 @@ def _write(run: _Merged) -> None:
     target = run.target
     if not (target.path / "study.json").is_file():
         write_atomically(target.path / "study.json", file_content(run.parts[0].path / "study.json"))
+    _copy_declared(run.parts, target.path)
     for part in run.parts:
         _copy_sessions(part.path / "sessions", target.path / "sessions")
     if run.layout is None:
@@ -245,6 +248,14 @@ def _write(run: _Merged) -> None:
     if foreign or not all(target.has_table(name) for name in run.layout.joined):
         plan = run.layout.plan
         join_tables(target, len(plan.shards), run.schemas, n_samples=plan.n_samples)
+
+
+def _copy_declared(parts: Sequence[RunFolder], target: Path) -> None:
+    """Copies what the first part that has it says of how the run was made, unless the target has it."""
+    held = next((part.path for part in parts if (part.path / DECLARED[0]).is_file()), target)
+    if held != target and not (target / DECLARED[0]).is_file():
+        for file in (file for name in reversed(DECLARED) for file in sorted(held.glob(name))):
+            write_atomically(target / file.name, file_content(file))
 
 
 def _copy_sessions(source: Path, target: Path) -> None:

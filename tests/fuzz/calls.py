@@ -422,7 +422,7 @@ def model_calls() -> dict[str, list[Call]]:
             Call(
                 "read_words",
                 word_lenses.read_words,
-                given(**on_model, words=["red"], lens="contextual", top=1),
+                given(mllm=mllm, samples=[at.sample], words=["red"], lens="contextual", top=1),
             ),
             Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
             Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),

@@ -125,7 +125,10 @@ def test_heads_are_held_out_only_if_no_group_was_seen(tmp_path: Path) -> None:
     apart: Result = sweep(data=samples(6, start=100)).run(tmp_path, progress=False)
     leaking = sweep(data=samples(4, start=200) + Samples([sample(0)])).run(tmp_path, progress=False)
     assert heads.held_out(apart)
-    assert "the top 2 heads by mean ar on samples of planted that share no group" in heads.sentence(apart)
+    assert (
+        "the top 2 heads by mean attention ratio on samples of planted that share no group"
+        in heads.sentence(apart)
+    )
     assert not heads.held_out(leaking)
     assert "Descriptive only" in heads.sentence(leaking)
     own = ranking(data=samples(6)).run(tmp_path, progress=False)

@@ -120,7 +120,7 @@ def test_the_page_and_the_table_tell_the_lenses_apart(result: GridResult, tmp_pa
     for said in ("Word lenses", "Several lenses read at each image token", "similarity to(“circle”)", TARGET):
         assert said in page
     titles = [note.text for note in result.figures()["gap"].layout.annotations]
-    assert any("contextual, cosine similarity" in title.replace("<br>", " ") for title in titles)
+    assert any("contextual cosine similarity" in title.replace("<br>", " ") for title in titles)
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("contextual", "from −2 to 2"), ("patchscope", "nats")])
@@ -160,7 +160,7 @@ def test_settings_decide_the_run_and_logit_is_as_it_was(mllm: Mllm, tmp_path: Pa
     assert study.replace(lens="contextual") == study.replace(lens={"contextual": {}})
     task = study.replace(lens="contextual", model="organism").task(mllm)
     assert task.opened is task.opened
-    assert pickle.loads(pickle.dumps(task))._opened is None
+    assert pickle.loads(pickle.dumps(task))._ready is None
 
 
 @pytest.mark.by_default(kind=["contextual"])

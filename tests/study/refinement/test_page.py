@@ -77,7 +77,9 @@ def test_the_headlines_say_what_changed_whatever_its_sign(page: str) -> None:
     assert "3 wrong → right, 0 right → wrong; McNemar, exact: p 0.250" in text
     assert "81.0 → 33.3" in text
     assert "Less often right: the interval lies below zero. 0 wrong → right, 10 right → wrong" in text
-    assert "1 samples have no answer" in text
+    assert "Without an answer: 1." in text
+        text[m.start() - 60 : m.end() + 60] for m in re.finditer("answer", text)
+    ]
     assert "ImageTokenMismatch: the prompt holds 19 image tokens" in text
     assert "Right: the whole generated text is the sample's answer" in text
 

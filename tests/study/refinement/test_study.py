@@ -226,7 +226,7 @@ def test_a_grid_over_heads_and_percentiles_ranks_heads_once(tmp_path: Path) -> N
         [k, p] for k in (1, 3) for p in (30.0, 50.0, 70.0)
     ]
     assert result.sentences() == [
-        "planted: the top 1, 3 heads by mean ar on samples of validation that share no group with these."
+        "planted: the top 1, 3 heads by mean attention ratio on samples of validation that share no group with these."
     ]
 
 
