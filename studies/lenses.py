@@ -58,8 +58,7 @@ def main(
     read = sets(data, n=n, seed=seed, needed=True)
     if about is not None:
         read = {name: one.filter(lambda each: each.meta.get("about") == about) for name, one in read.items()}
-    spec = ModelSpec(model, device=device, dtype=dtype)
-    first = next(iter(read.values()))
+    spec, first = ModelSpec(model, device=device, dtype=dtype), next(iter(read.values()))
     base = LensSweep(model=spec, data=first, words=words, seed=seed, batch=batch_size)
     named: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
     known = lenses(corpus, jacobians, Patchscope(**named, position=position, n_tokens=n_tokens))
