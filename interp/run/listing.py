@@ -14,7 +14,7 @@ from interp.inputs.files import as_path, read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "listed_runs", "runs", "state_of"]
+__all__ = ["COLUMNS", "FINISHED", "listed_runs", "runs", "state_of"]
 
 COLUMNS = ("study", "model", "data", "n", "state", "started", "folder")
 FINISHED = "finished"
@@ -25,9 +25,9 @@ def runs(out: str | os.PathLike[str] = "runs") -> pd.DataFrame:
     """Returns the runs in a folder, the newest first: one row each, read without a model and without the data.
 
     Columns: `study`, the name of the study, such as "layer-sweep" ("grid of …" for several runs in one result);
-    `model` and `data`, as tables call them; `n`, the number of samples asked for; `state`, "finished" or how much is
-    there; `started`, when it was last worked on; and `folder`, which `interp report` takes. A cell is empty where the
-    folder does not say.
+    `model` and `data`, as tables call them; `n`, the number of samples asked for; `state`, "finished", "finished, none
+    measured" where every sample failed, or how much is there; `started`, when it was last worked on; and `folder`,
+    which `interp report` takes. A cell is empty where the folder does not say.
 
     Args:
         out: The folder that holds runs, as given to `study.run(out)`; folders in it are looked into too.
@@ -73,7 +73,7 @@ def _row(folder: Path) -> dict[str, Any]:
     state = state_of(folder)
     if state == FINISHED and _is_empty(folder / "tables" / "samples.parquet"):
         state = "finished, none measured"
-    sessions = [_started(one) for one in manifest.get("sessions", []) if isinstance(one, dict)]
+    sessions = [_started(one) for one in manifest.get("sessions") or [] if isinstance(one, dict)]
     return {
         "study": str(study.get("study", folder.name.rpartition("-")[0])),
         "model": str(model.get("id") or model.get("family") or ""),

@@ -27,6 +27,8 @@ from interp.study.baselines import moved_boxes
 from interp.study.samples_task import SamplesTask
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
+from interp.tracing.cost import Cost
+from interp.tracing.execution import ends
 
 __all__ = ["MEASURES", "StatedTask"]
 
@@ -81,34 +83,30 @@ class StatedTask(SamplesTask):
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of each sample, from what was said and from its map."""
         maps, paid = self._maps(indices)
-        texts, forwards = self._texts(indices)
-        cost = (
-            {}
-            if paid
-            else {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
-        )
-        cost["forwards"] = cost.get("forwards", 0.0) + forwards
-        return Outcome(self._all_rows(indices, maps, texts), cost)
+        texts, said = self._texts(indices)
+        cost = said if paid else maps.cost + said
+        entries = {name: float(value) for name, value in asdict(cost).items() if value is not None}
+        return Outcome(self._all_rows(indices, maps, texts), entries)
 
     def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
         """Each sample's rows, with what the model says asked for here."""
         return self._all_rows(indices, maps, self._texts(indices)[0])
 
-    def _texts(self, indices: Sequence[int]) -> tuple[dict[int, str | None], float]:
-        """What was said of each sample, and the passes that it took; a stored text that is missing is no key."""
+    def _texts(self, indices: Sequence[int]) -> tuple[dict[int, str | None], Cost]:
+        """What was said of each sample, and what that cost; a stored text that is missing is no key."""
         study = self.study
         if study.answers is not None:
             stored = dict(study.answers)
             known = {index: self.identity(index)[0] for index in indices}
-            return {index: stored[name] for index, name in known.items() if name in stored}, 0.0
+            return {index: stored[name] for index, name in known.items() if name in stored}, Cost()
         samples = [study.data[index] for index in indices]
         with suitable_threads(self.mllm):
             trace = self.mllm.trace(samples, prompt=study.prompt, generate=study.generate)
-        skipped = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        skipped = ends(self.mllm) | {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         kept = [[token for token in one.ids[one.n_reasoning :] if token not in skipped] for one in trace]
         # marks such as <box> are special tokens of some tokenizers, and would be left out of trace.answers
         texts = [str(self.tokenizer.decode(ids, skip_special_tokens=False)) for ids in kept]
-        return dict(zip(indices, texts, strict=True)), float(trace.cost.forwards)
+        return dict(zip(indices, texts, strict=True)), trace.cost
 
     def _all_rows(self, indices: tuple[int, ...], maps: Maps, texts: Mapping[int, str | None]) -> TableRows:
         convention = self._convention
