@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,8 @@ def _row(folder: Path) -> dict[str, Any]:
 def _grid_row(folder: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a grid, from those of its runs beside it."""
     named = [str(_mapping(cell).get("run")) for cell in study["cells"]]
-    rows = [_row(folder.parent / name) for name in named if (folder.parent / name / "study.json").is_file()]
+    beside = [folder.parent / name for name in named]
+    rows = [_row(one) for one in beside if (one / "study.json").is_file() and not _is_grid(one)]
     labels = [_mapping(_mapping(cell).get("labels")) for cell in study["cells"]]
     sizes = {row["data"]: row["n"] for row in rows if row["n"] is not None}
     return {
@@ -111,7 +112,7 @@ def state_of(folder: Path) -> str:
     study = _mapping(read_json(folder / "study.json"))
     if "cells" in study:
         beside = [folder.resolve().parent / str(_mapping(cell).get("run")) for cell in study["cells"]]
-        done = [state_of(one) for one in beside].count(FINISHED)
+        done = [state_of(one) for one in beside if not _is_grid(one)].count(FINISHED)
         return FINISHED if done == len(beside) else f"{done} of {len(beside)} runs finished"
     plan = _mapping(read_json(folder / "plan.json"))
     joined = plan.get("joined")
@@ -122,6 +123,11 @@ def state_of(folder: Path) -> str:
     there = len([*folder.glob("shards/*.json")])
     whole = len(plan.get("shards", []))
     return f"{there} of {whole} shards" if there < whole else "not joined"
+
+
+def _is_grid(folder: Path) -> bool:
+    """Whether a folder is a grid's, which is no run of a grid: one that names itself would have no end."""
+    return "cells" in _mapping(read_json(folder / "study.json"))
 
 
 def _is_empty(table: Path) -> bool:
@@ -141,9 +147,10 @@ def _is_sealed(table: Path) -> bool:
 
 def _started(session: Mapping[str, Any]) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(session.get("started")))
+        found = datetime.fromisoformat(str(session.get("started")))
     except ValueError:
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -88,7 +88,7 @@ class GroundedAnswer:
         prompt: How the question was put.
         answer: What the model says.
         phrases: The words or phrases with their maps and masks, in the order of the answer.
-        missing: Phrases that were asked for and that the answer does not hold.
+        missing: Phrases that were asked for and that the answer does not hold, or only inside a longer one.
         maps: The maps of every token.
         upsample: How maps were brought to the image.
         threshold: How they were cut.
@@ -164,7 +164,7 @@ class GroundedAnswer:
         return str(_page().notebook_view(self))
 
     def __repr__(self) -> str:
-        missing = f"; not in the answer: {', '.join(self.missing)}" if self.missing else ""
+        missing = f"; missing: {', '.join(self.missing)}" if self.missing else ""
         return f"GroundedAnswer({self.text!r}{missing})"
 
 
@@ -351,7 +351,7 @@ def _checked(phrases: Any) -> list[str]:
 
 
 def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], tuple[str, ...]]:
-    """Where the phrases are, longer ones first where they overlap, and those that are nowhere."""
+    """Where the phrases are, longer ones first where they overlap, and those that are nowhere else."""
     words = word_spans(answer)
     spelled = [spelling(answer[start:end]) for start, end in words]
     taken: list[tuple[int, int]] = []
@@ -360,12 +360,13 @@ def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], 
         wanted = [spelling(phrase[start:end]) for start, end in word_spans(phrase)]
         n = len(wanted)
         places = [i for i in range(len(words) - n + 1) if spelled[i : i + n] == wanted]
-        if not places:
-            missing.append(phrase)
+        before = len(taken)
         for i in places:
             span = (words[i][0], words[i + n - 1][1])
             if all(span[1] <= start or span[0] >= end for start, end in taken):
                 taken.append(span)
+        if len(taken) == before:
+            missing.append(phrase)
     return sorted(taken), tuple(phrase for phrase in phrases if phrase in missing)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
-from interp.errors import MapError, SampleError
+from interp.errors import RunError, SampleError
 from interp.indicators import Maps
 from interp.indicators.map_masks import map_mask, upsampled
 from interp.inputs.box_conventions import BoxConvention, convention_of
@@ -83,6 +83,7 @@ class StatedTask(SamplesTask):
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of each sample, from what was said and from its map."""
         maps, paid = self._maps(indices)
+        self._check_dims(maps)
         texts, said = self._texts(indices)
         cost = said if paid else maps.cost + said
         entries = {name: float(value) for name, value in asdict(cost).items() if value is not None}
@@ -141,19 +142,30 @@ class StatedTask(SamplesTask):
         sizes = [resized_sizes(one.inputs, self.mllm.processor) for one in batch.singles]
         return {index: own[0] for index, own in zip(indices, sizes, strict=True) if own}
 
+    def _check_dims(self, maps: Maps) -> None:
+        """Stops a run whose maps are of other dimensions, or lack the study's layers: every sample would fail.
+
+        Raises:
+            RunError: As said, after the first micro-batch.
+        """
+        for array in maps:
+            if array.dims not in (("layer", "token"), ("token",)):
+                raise RunError(
+                    f"stated boxes are compared with a map ([layer,] token); the indicator gives {array.dims}. Use "
+                    "per_head=False."
+                )
+            known = array["layer"].values.tolist() if "layer" in array.dims else []
+            missing = [layer for layer in self.study.layers or () if layer not in known]
+            if known and missing:
+                raise RunError(
+                    f"layers={list(self.study.layers)} are averaged, and the maps have {known[0]} … {known[-1]}, not "
+                    f"{missing}. Leave these out."
+                )
+
     def _map(self, maps: Maps, place: int) -> Float[np.ndarray, " token"]:
         """The sample's map, averaged over the layers."""
         array = maps[place]
-        if array.dims not in (("layer", "token"), ("token",)):
-            raise MapError(
-                f"stated boxes are compared with a map ([layer,] token); the indicator gives {array.dims}. Use "
-                "per_head=False."
-            )
         if "layer" in array.dims:
-            known = array["layer"].values.tolist()
-            missing = [layer for layer in self.study.layers or () if layer not in known]
-            if missing:
-                raise MapError(f"the maps have the layers {known[0]} … {known[-1]}, not {missing}.")
             array = array if self.study.layers is None else array.sel(layer=list(self.study.layers))
             array = array.mean("layer", dtype=np.float64)
         return np.asarray(array.values, np.float64)
