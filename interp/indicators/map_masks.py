@@ -66,8 +66,9 @@ def upsampled(
     Each view whose tokens form a grid is interpolated: "bilinear", or "bicubic" with a = −0.75, both as torch's
     `interpolate(…, align_corners=False)`: values are held beyond the outermost centres. Where several views cover a
     pixel their values are averaged. With "nearest", and in views that are no grid, a pixel takes the value of the
-    token that holds its centre (`tokens.to_pixels`), NaN where the map is. Cells cut by the image's edge count with their whole size; cells
-    that lie in the padding alone are not known here and take no part. Bicubic values can lie beyond the map's range.
+    token that holds its centre (`tokens.to_pixels`), NaN where the map is. Cells cut by the image's edge count with
+    their whole size; cells that lie in the padding alone are not known here and take no part. Bicubic values can lie
+    beyond the map's range.
 
     Args:
         values: (token,), larger = more important.

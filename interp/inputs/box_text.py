@@ -98,7 +98,7 @@ def parse_boxes(text: Any, convention: Any, size: Size, *, resized: Size | None 
     if text is not None and not isinstance(text, str):
         raise BoxError(f"expected the text that a model wrote, or None for nothing; got {brief(text)}.")
     pair = _checked_size("size", size)
-    if rule.frame == "resized" and resized is None:
+    if rule.frame == "resized" and rule.scale is None and resized is None:
         raise BoxError(
             f"boxes of the convention {rule.name!r} are in pixels of the image as its processor resized it. Pass "
             "resized=(width, height)."
@@ -365,7 +365,7 @@ def written(box: Box, convention: Any, size: Size, *, label: str = "", resized: 
         raise BoxError(
             "boxes as patch tokens are read, not written. Take another convention, such as 'internvl'."
         )
-    if rule.frame == "resized" and resized is None:
+    if rule.frame == "resized" and rule.scale is None and resized is None:
         raise BoxError(
             f"boxes of {rule.name!r} are in pixels of the resized image. Pass resized=(width, height)."
         )

@@ -177,6 +177,7 @@ ROWS: list[tuple[str, str, str]] = [
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
 
 ELSEWHERE: dict[str, str] = {
+    "{…} is no longer the file": "tests/tracing/word_lenses/test_jacobian_lens.py::test_a_file_that_was_changed_since_is_refused",
     "{…}.forward does not call transformers'": "tests/tracing/attention/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
     "the weights of this {…} are moved by accelerate": "tests/tracing/attention/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/attention/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",

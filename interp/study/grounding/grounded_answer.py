@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.text import spelling, word_spans
 from interp.inputs.tokens import TokenMap
 from interp.models.segmenter import Segmenter
-from interp.study.model_spec import is_organism, model_label
+from interp.study.model_spec import is_organism, short_label
 from interp.study.task import suitable_threads
 from interp.tracing import Mllm
 
@@ -105,6 +104,9 @@ class GroundedAnswer:
     upsample: Upsampling
     threshold: Threshold
 
+    page: ClassVar[str] = "interp.study.grounding.page"
+    """The module of its page, as of `Study.page`: it has `write_page(grounded, path)` and `notebook_view(grounded)`."""
+
     @property
     def text(self) -> str:
         """The answer with the number of its mask after each phrase: "the nodule [1] in the left lung [2]"."""
@@ -158,10 +160,10 @@ class GroundedAnswer:
         Raises:
             RunError: The file cannot be written.
         """
-        return _page().write_page(self, path)
+        return import_module(self.page).write_page(self, path)
 
     def _repr_html_(self) -> str:
-        return str(_page().notebook_view(self))
+        return str(import_module(self.page).notebook_view(self))
 
     def __repr__(self) -> str:
         missing = f"; missing: {', '.join(self.missing)}" if self.missing else ""
@@ -236,7 +238,7 @@ def ground(
     made = _Making(sample, maps, upsample, threshold, segmenter)
     return GroundedAnswer(
         sample=sample,
-        model=_name(mllm),
+        model=short_label(mllm),
         organism=is_organism(mllm),
         prompt=PAPER_PROMPT if prompt is None else prompt,
         answer=maps.text,
@@ -368,13 +370,3 @@ def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], 
         if len(taken) == before:
             missing.append(phrase)
     return sorted(taken), tuple(phrase for phrase in phrases if phrase in missing)
-
-
-def _page() -> ModuleType:
-    """The module that draws a grounded answer; it knows what that is, so it is found by its name."""
-    return import_module("interp.study.grounding.page")
-
-
-def _name(mllm: Mllm) -> str:
-    known = model_label(mllm)
-    return Path(known).name if Path(known).is_dir() else known

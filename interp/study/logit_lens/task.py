@@ -263,7 +263,7 @@ class LensSweepTask(LensTask):
 
 
 def measures(line: np.ndarray, first: np.ndarray, inside: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    """What one layer's map of log-probabilities says; tokens that see nothing of the image are left out."""
+    """What one layer's map of scores says; tokens that see nothing of the image are left out."""
     outside = seen & ~inside
     means = float(line[inside].mean()), float(line[outside].mean())
     return {
