@@ -64,18 +64,18 @@ def main(
     segmenter = interp.Segmenter.load(refine, device=device) if refine else None
     how: dict[str, Any] = {"threshold": threshold_named(threshold), "upsample": upsample, "refine": segmenter}
     check_mask_rule(upsample, how["threshold"])
-    rows, written, failed = [], [], {}
+    rows, written, failed = [], [], []
     for place, sample in enumerate(samples):
         try:
             grounded = interp.ground(mllm, sample, generate=generate, **how)
             rows += [{"sample": sample.id, "group": samples.groups[place], **row} for row in scored(grounded)]
         except InterpError as error:
-            failed[sample.id] = str(error)
+            failed.append(f"{sample.id}: {error}")
             continue
         if len(written) < pages:
             written.append(grounded.save(out / f"grounded_{len(written)}.html"))
     if failed:
-        print(f"{len(failed)} of {len(samples)} samples failed; the first, {next(iter(failed.items()))}")
+        print(f"{len(failed)} of {len(samples)} samples failed. The first, {failed[0]}")
     if not rows:
         raise RunError("no sample could be measured; the first one's reason is above.")
     frame = pd.DataFrame(rows)
