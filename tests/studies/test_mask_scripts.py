@@ -31,7 +31,7 @@ def test_masks_of_words_beat_both_baselines(tmp_path: Path, capsys: pytest.Captu
     assert "attend-and-segment: IoU" in capsys.readouterr().out
 
 
-def test_a_sample_that_fails_is_counted_and_one_without_truth_has_no_iou(
+def test_a_failure_is_counted_and_without_truth_is_no_iou(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = script("attend_and_segment")

@@ -114,7 +114,7 @@ def test_autoencoders_of_gemma_scope_2_are_read(tmp_path):
     assert_allclose(features.decode(activations), output, atol=1e-4)
 
 
-def test_square_matrices_are_a_transcoders_where_that_is_declared(tmp_path):
+def test_square_matrices_are_a_transcoders_where_declared(tmp_path):
     draw = torch.Generator().manual_seed(5)
     w = {name: torch.randn((HIDDEN, HIDDEN), generator=draw) for name in ("W_enc", "W_dec")}
     path = tmp_path / "layer_1.safetensors"
@@ -130,7 +130,7 @@ def test_square_matrices_are_a_transcoders_where_that_is_declared(tmp_path):
         assert_allclose(coder.decode(x), x @ w["W_dec"], atol=1e-4)
 
 
-def test_an_autoencoder_is_hashed_as_before_there_were_transcoders():
+def test_an_autoencoder_is_hashed_as_before_transcoders():
     """Runs that are stored are found by the hash of their features."""
     w = weights()
     coder = interp.Features(w["encoder"], w["encoder_bias"], w["decoder"], w["decoder_bias"], layer=1)
