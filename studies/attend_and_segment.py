@@ -64,10 +64,21 @@ def main(
     segmenter = interp.Segmenter.load(refine, device=device) if refine else None
     how: dict[str, Any] = {"threshold": threshold_named(threshold), "upsample": upsample, "refine": segmenter}
     check_mask_rule(upsample, how["threshold"])
+    rows, written = measured(mllm, samples, out, pages, generate=generate, **how)
+    frame = pd.DataFrame(rows)
+    write_csv(frame, out / "attend_and_segment.csv")
+    told(frame, seed)
+    print(f"Table: {out / 'attend_and_segment.csv'}{''.join(f'; page: {one}' for one in written)}")
+
+
+def measured(
+    mllm: Any, samples: Any, out: Path, pages: int, **how: Any
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The rows of all samples that can be grounded, and the first answers' pages; says how many samples failed."""
     rows, written, failed = [], [], []
     for place, sample in enumerate(samples):
         try:
-            grounded = interp.ground(mllm, sample, generate=generate, **how)
+            grounded = interp.ground(mllm, sample, **how)
             rows += [{"sample": sample.id, "group": samples.groups[place], **row} for row in scored(grounded)]
         except InterpError as error:
             failed.append(f"{sample.id}: {error}")
@@ -78,10 +89,7 @@ def main(
         print(f"{len(failed)} of {len(samples)} samples failed. The first, {failed[0]}")
     if not rows:
         raise RunError("no sample could be measured; the first one's reason is above.")
-    frame = pd.DataFrame(rows)
-    write_csv(frame, out / "attend_and_segment.csv")
-    told(frame, seed)
-    print(f"Table: {out / 'attend_and_segment.csv'}{''.join(f'; page: {one}' for one in written)}")
+    return rows, written
 
 
 def scored(grounded: interp.GroundedAnswer) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ class GroundedAnswer:
     upsample: Upsampling
     threshold: Threshold
 
-    page: ClassVar[str] = "interp.study.grounding.page"
+    _page: ClassVar[str] = "interp.study.grounding.page"
     """The module of its page, as of `Study.page`: it has `write_page(grounded, path)` and `notebook_view(grounded)`."""
 
     @property
@@ -160,10 +160,10 @@ class GroundedAnswer:
         Raises:
             RunError: The file cannot be written.
         """
-        return import_module(self.page).write_page(self, path)
+        return import_module(self._page).write_page(self, path)
 
     def _repr_html_(self) -> str:
-        return str(import_module(self.page).notebook_view(self))
+        return str(import_module(self._page).notebook_view(self))
 
     def __repr__(self) -> str:
         missing = f"; missing: {', '.join(self.missing)}" if self.missing else ""
