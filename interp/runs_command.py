@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from interp.run.listing import listed_runs
+from interp.run.listing import FINISHED, listed_runs
 from interp.terminal import console, table
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def runs(
         folder: the folder that holds runs.
         unfinished: only those that are not finished.
     """
-    found = [row for row in listed_runs(folder) if not unfinished or row["state"] != "finished"]
+    found = [row for row in listed_runs(folder) if not unfinished or not row["state"].startswith(FINISHED)]
     shown = console()
     if not found:
         shown.print(f"no {'unfinished ' if unfinished else ''}runs in {folder}", markup=False)

@@ -22,7 +22,8 @@ import pandas as pd
 import interp
 from interp.cli import run_script
 from interp.data.open import sets
-from interp.indicators.map_masks import threshold_named, upsampled
+from interp.errors import InterpError, RunError
+from interp.indicators.map_masks import check_mask_rule, threshold_named, upsampled
 from interp.inputs.masks import filled, union
 from interp.metrics import mask_recall, pixel_iou
 from interp.report.tables import estimate, percent, write_csv
@@ -62,20 +63,37 @@ def main(
     mllm = interp.load(model, device=device, dtype=dtype)
     segmenter = interp.Segmenter.load(refine, device=device) if refine else None
     how: dict[str, Any] = {"threshold": threshold_named(threshold), "upsample": upsample, "refine": segmenter}
-    rows = []
-    for place, sample in enumerate(samples):
-        grounded = interp.ground(mllm, sample, generate=generate, **how)
-        rows += [{"sample": sample.id, "group": samples.groups[place], **row} for row in scored(grounded)]
-        if place < pages:
-            grounded.save(out / f"grounded_{place}.html")
+    check_mask_rule(upsample, how["threshold"])
+    rows, written = measured(mllm, samples, out, pages, generate=generate, **how)
     frame = pd.DataFrame(rows)
     write_csv(frame, out / "attend_and_segment.csv")
     told(frame, seed)
-    print(f"Table: {out / 'attend_and_segment.csv'}; pages: {out / 'grounded_0.html'} and on")
+    print(f"Table: {out / 'attend_and_segment.csv'}{''.join(f'; page: {one}' for one in written)}")
+
+
+def measured(
+    mllm: Any, samples: Any, out: Path, pages: int, **how: Any
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """The rows of all samples that can be grounded, and the first answers' pages; says how many samples failed."""
+    rows, written, failed = [], [], []
+    for place, sample in enumerate(samples):
+        try:
+            grounded = interp.ground(mllm, sample, **how)
+            rows += [{"sample": sample.id, "group": samples.groups[place], **row} for row in scored(grounded)]
+        except InterpError as error:
+            failed.append(f"{sample.id}: {error}")
+            continue
+        if len(written) < pages:
+            written.append(grounded.save(out / f"grounded_{len(written)}.html"))
+    if failed:
+        print(f"{len(failed)} of {len(samples)} samples failed. The first, {failed[0]}")
+    if not rows:
+        raise RunError("no sample could be measured; the first one's reason is above.")
+    return rows, written
 
 
 def scored(grounded: interp.GroundedAnswer) -> list[dict[str, Any]]:
-    """A row for each kind of mask on the first image: IoU and recall."""
+    """A row for each kind of mask on the first image: IoU and recall, NaN where nothing is marked there."""
     sample, size = grounded.sample, grounded.sample.sizes[0]
     masks = [one for one in sample.masks if one.image == 0]
     boxes = [one for one in sample.boxes if one.image == 0]
@@ -84,7 +102,9 @@ def scored(grounded: interp.GroundedAnswer) -> list[dict[str, Any]]:
     every = [one.inside(0, size) for one in grounded.phrases]
     attention = np.any(every, axis=0) if every else np.zeros((size[1], size[0]), bool)
     tokens = grounded.tokens
-    prior = upsampled(centre_prior(tokens.footprints, tokens.image_index, tokens.sizes), tokens)
+    prior = upsampled(
+        centre_prior(tokens.footprints, tokens.image_index, tokens.sizes), tokens, how=grounded.upsample
+    )
     best = np.argsort(-np.nan_to_num(prior, nan=-np.inf), axis=None, kind="stable")[: int(attention.sum())]
     centre = np.zeros(attention.shape, bool)
     centre.flat[best] = True
@@ -93,7 +113,7 @@ def scored(grounded: interp.GroundedAnswer) -> list[dict[str, Any]]:
         {
             "mask": name,
             "said": grounded.text,
-            "iou": pixel_iou(mask, truth),
+            "iou": pixel_iou(mask, truth) if truth.any() else float("nan"),
             "recall": mask_recall(every if name == "attention" else [mask], truths),
             "share": float(mask.mean()),
         }

@@ -27,7 +27,7 @@ from interp.data.open import sets
 from interp.data.scenes import natural_scenes, rendered_sample
 from interp.inputs.answers import plain
 from interp.methods import CCD, PAI, VCD, Method, Plain
-from interp.report.tables import percent
+from interp.report.tables import percent, write_csv
 from interp.study import Benchmark, BenchmarkResult, Grid, ModelSpec
 from interp.study.dataframes import records
 
@@ -115,7 +115,7 @@ def show(result: BenchmarkResult, out: Path) -> None:
         said = ", ".join(f"{name} {percent(row['value'])}" for name, row in marks.items())
         line = " · ".join(str(marks["f1"][key]) for key in keys)
         print(f"  {line}: {said} (n = {marks['f1']['n']})")
-    table.to_csv(out / "hallucination.csv", index=False)
+    write_csv(table, out / "hallucination.csv")
     if len(result.failures):
         print(f"Failures: {result.failures.reason.value_counts().to_dict()}")
     print(f"Page: {result.report(out / 'hallucination.html')}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
-from interp.report.tables import number
+from interp.report.tables import number, percent
 from interp.stats import MIN_GROUPS
 from interp.study import Grid, LensSweep, ModelSpec
 from interp.study.dataframes import records, where
@@ -91,10 +91,10 @@ def told(result: Any) -> None:
         said = f"{number(row['mean'])} {ends}, {row['n']} samples in {row['n_groups']} groups"
         first = at_layer(result, row)
         inside, outside = (
-            100 * float(where(first, first.measure == f"first {place}")["mean"].iloc[0])
+            float(where(first, first.measure == f"first {place}")["mean"].iloc[0])
             for place in ("inside", "outside")
         )
-        said = f"{said}; first at {inside:.0f} % of the box's tokens and {outside:.0f} % of the others"
+        said = f"{said}; first at {percent(inside)} of the box's tokens and {percent(outside)} of the others"
         print(f"  {row['data']:>8}  {row['word']:<7} {row['lens']:<23} layer {row['layer']:>2}: {said}")
     if len(result.failures):
         print(result.failure_counts())

@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from interp import study
 from interp.cli import main
 from interp.data import bundled
+from interp.run import run_task
 from interp.study_commands import COMMAND, STUDIES, Asked
+from tests.run.fake_task import Roots
 
 
 def code_of(given: list[str]) -> object:
@@ -144,6 +148,18 @@ def test_runs_are_listed_and_the_newest_reported(
     monkeypatch.setenv("COLUMNS", "150")
     assert main(["runs"]) == 0
     assert "grid of layer-sweep" in capsys.readouterr().out
+
+
+def test_a_run_of_failures_alone_is_no_unfinished_one(capsys: Any, tmp_path: Path) -> None:
+    none = run_task(Roots(3, bad=(0, 1, 2)), tmp_path, progress=False).path
+    pq.write_table(pa.table({"index": pa.array([], pa.int64())}), none / "tables" / "samples.parquet")
+    part = run_task(Roots(9), tmp_path, progress=False, part=(1, 2)).path
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "none measured" in " ".join(capsys.readouterr().out.split())
+    assert main(["runs", str(tmp_path), "--unfinished"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert part.name in lines[1]
 
 
 def test_methods_are_compared_by_their_names(capsys: Any, tmp_path: Path) -> None:

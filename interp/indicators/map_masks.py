@@ -28,7 +28,7 @@ Threshold: TypeAlias = Literal["otsu", "positive"] | float
 UPSAMPLINGS = ("bicubic", "bilinear", "nearest")
 THRESHOLDS = ("otsu", "positive")
 _SAME = 1e-6
-"""Share of a cell: two edges nearer than that are one."""
+"""Share of the largest coordinate: two edges nearer than that are one."""
 
 
 def check_mask_rule(upsample: Any, threshold: Any) -> None:
@@ -66,8 +66,9 @@ def upsampled(
     Each view whose tokens form a grid is interpolated: "bilinear", or "bicubic" with a = −0.75, both as torch's
     `interpolate(…, align_corners=False)`: values are held beyond the outermost centres. Where several views cover a
     pixel their values are averaged. With "nearest", and in views that are no grid, a pixel takes the value of the
-    token that holds its centre (`tokens.to_pixels`). Cells cut by the image's edge count with their whole size; cells
-    that lie in the padding alone are not known here and take no part. Bicubic values can lie beyond the map's range.
+    token that holds its centre (`tokens.to_pixels`), NaN where the map is. Cells cut by the image's edge count with
+    their whole size; cells that lie in the padding alone are not known here and take no part. Bicubic values can lie
+    beyond the map's range.
 
     Args:
         values: (token,), larger = more important.
@@ -79,7 +80,8 @@ def upsampled(
         (row, col); NaN where no token sees the pixel.
 
     Raises:
-        MapError: Not one value per token, an unknown way, or no such image.
+        MapError: Not one value per token, an unknown way, no such image, or a view that is interpolated and has a NaN
+            or an infinity: each would spread over the pixels around, or over the whole view.
     """
     check_mask_rule(how, "otsu")
     check_whole("image, its place in the sample,", image, 0, MapError)
@@ -114,7 +116,8 @@ def map_mask(
     - "otsu": above `otsu_threshold`, which parts the values in two classes of the least variance within. It always
       finds two classes, also in noise: a mask is no sign that there is something.
     - "positive": above 0. For a difference from a mean map: what is looked at more than on average.
-    - a share q in (0, 1): above the q-quantile of the pixels, so 1 − q of the image whatever the map is.
+    - a share q in (0, 1): above the q-quantile of the pixels, so at most 1 − q of the image; less, or nothing, where
+      values are tied, as under "nearest".
 
     A map with one value everywhere gives an empty mask under each rule but "positive", where the sign decides.
 
@@ -214,6 +217,12 @@ def _between(
     """The interpolated values, and which pixels the view holds."""
     columns, rows, at = grid
     cells = values[at]
+    undefined = int((~np.isfinite(cells)).sum())
+    if undefined:
+        raise MapError(
+            f"a map that is interpolated has a finite value at each token; {undefined} of {cells.size} have none. Take "
+            'how="nearest", which keeps them to their own pixels.'
+        )
     down, across = _weights(rows, shape[0], how), _weights(columns, shape[1], how)
     held = np.outer(_held(rows, shape[0]), _held(columns, shape[1]))
     return down @ cells @ across.T, held

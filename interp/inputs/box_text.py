@@ -98,12 +98,13 @@ def parse_boxes(text: Any, convention: Any, size: Size, *, resized: Size | None 
     if text is not None and not isinstance(text, str):
         raise BoxError(f"expected the text that a model wrote, or None for nothing; got {brief(text)}.")
     pair = _checked_size("size", size)
-    if rule.frame == "resized" and resized is None:
+    if rule.frame == "resized" and rule.scale is None and resized is None:
         raise BoxError(
             f"boxes of the convention {rule.name!r} are in pixels of the image as its processor resized it. Pass "
             "resized=(width, height)."
         )
-    seen = pair if resized is None else _checked_size("resized", resized)
+    given = None if resized is None else _checked_size("resized", resized)
+    seen = _frame(rule, pair, given)
     found: list[ParsedBox] = []
     unparsed: list[UnparsedText] = []
     for stated in _READERS[rule.syntax](text or ""):
@@ -114,6 +115,13 @@ def parse_boxes(text: Any, convention: Any, size: Size, *, resized: Size | None 
         else:
             found.append(ParsedBox(box, stated.label, stated.text))
     return ParsedBoxes(tuple(found), tuple(unparsed))
+
+
+def _frame(rule: BoxConvention, size: Size, resized: Size | None) -> Size:
+    """(width, height) of what a convention's numbers are relative to."""
+    if rule.frame == "padded":
+        return (max(size), max(size))
+    return resized if rule.frame == "resized" and resized is not None else size
 
 
 def _checked_size(name: str, size: Any) -> Size:
@@ -168,7 +176,7 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf(?:inity)?)"
 _LIST = re.compile(rf"\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*)*,?\s*", re.IGNORECASE)
 _KEY = re.compile(r"""["']?\bbbox(?:_2d)?\b["']?\s*:\s*""")
 _LABEL = re.compile(
-    r"""["'](?:label|sub_label|text_content)["']\s*:\s*(["'])((?:\\.|(?!\1).)*)\1""", re.DOTALL
+    r"""["'](?:label|sub_label|text_content)["']\s*:\s*(["'])((?:\\.|(?!\1)[^\\])*)\1""", re.DOTALL
 )
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"')
 _OPEN = re.compile(r"<box>|<\|box_start\|>")
@@ -357,7 +365,7 @@ def written(box: Box, convention: Any, size: Size, *, label: str = "", resized: 
         raise BoxError(
             "boxes as patch tokens are read, not written. Take another convention, such as 'internvl'."
         )
-    if rule.frame == "resized" and resized is None:
+    if rule.frame == "resized" and rule.scale is None and resized is None:
         raise BoxError(
             f"boxes of {rule.name!r} are in pixels of the resized image. Pass resized=(width, height)."
         )
@@ -368,7 +376,7 @@ def written(box: Box, convention: Any, size: Size, *, label: str = "", resized: 
         y = tuple((one + (side - height) // 2) / side for one in y)  # type: ignore[assignment]
     else:
         x, y = tuple(one / width for one in x), tuple(one / height for one in y)  # type: ignore[assignment]
-    across, down = (resized or size) if rule.scale is None else (rule.scale, rule.scale)
+    across, down = _frame(rule, size, resized) if rule.scale is None else (rule.scale, rule.scale)
     digits = 2 if rule.scale == 1 else None
     most = 1 if rule.syntax == "location tokens" else 0
     xs = [min(round(one * across, digits), across - most) for one in x]
@@ -382,7 +390,7 @@ def _spelled(edges: list[float], rule: BoxConvention, label: str) -> str:
         return "".join(f"<loc{int(one):04d}>" for one in edges) + f" {label}"
     listed = ", ".join(f"{one:g}" for one in edges)
     if rule.syntax == "json":
-        return f'```json\n[{{"bbox_2d": [{listed}], "label": "{label}"}}]\n```'
+        return f'```json\n[{{"bbox_2d": [{listed}], "label": {json.dumps(label, ensure_ascii=False)}}}]\n```'
     if rule.syntax == "tags":
         if rule.name in ("qwen_vl", "qwen2_vl"):
             x0, y0, x1, y1 = (f"{one:g}" for one in edges)

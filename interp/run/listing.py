@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from interp.inputs.files import as_path, read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "listed_runs", "runs", "state_of"]
+__all__ = ["COLUMNS", "FINISHED", "listed_runs", "runs", "state_of"]
 
 COLUMNS = ("study", "model", "data", "n", "state", "started", "folder")
 FINISHED = "finished"
@@ -25,9 +25,9 @@ def runs(out: str | os.PathLike[str] = "runs") -> pd.DataFrame:
     """Returns the runs in a folder, the newest first: one row each, read without a model and without the data.
 
     Columns: `study`, the name of the study, such as "layer-sweep" ("grid of …" for several runs in one result);
-    `model` and `data`, as tables call them; `n`, the number of samples asked for; `state`, "finished" or how much is
-    there; `started`, when it was last worked on; and `folder`, which `interp report` takes. A cell is empty where the
-    folder does not say.
+    `model` and `data`, as tables call them; `n`, the number of samples asked for; `state`, "finished", "finished, none
+    measured" where every sample failed, or how much is there; `started`, when it was last worked on; and `folder`,
+    which `interp report` takes. A cell is empty where the folder does not say.
 
     Args:
         out: The folder that holds runs, as given to `study.run(out)`; folders in it are looked into too.
@@ -73,7 +73,7 @@ def _row(folder: Path) -> dict[str, Any]:
     state = state_of(folder)
     if state == FINISHED and _is_empty(folder / "tables" / "samples.parquet"):
         state = "finished, none measured"
-    sessions = [_started(one) for one in manifest.get("sessions", []) if isinstance(one, dict)]
+    sessions = [_started(one) for one in manifest.get("sessions") or [] if isinstance(one, dict)]
     return {
         "study": str(study.get("study", folder.name.rpartition("-")[0])),
         "model": str(model.get("id") or model.get("family") or ""),
@@ -88,7 +88,8 @@ def _row(folder: Path) -> dict[str, Any]:
 def _grid_row(folder: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a grid, from those of its runs beside it."""
     named = [str(_mapping(cell).get("run")) for cell in study["cells"]]
-    rows = [_row(folder.parent / name) for name in named if (folder.parent / name / "study.json").is_file()]
+    beside = [folder.parent / name for name in named]
+    rows = [_row(one) for one in beside if (one / "study.json").is_file() and not _is_grid(one)]
     labels = [_mapping(_mapping(cell).get("labels")) for cell in study["cells"]]
     sizes = {row["data"]: row["n"] for row in rows if row["n"] is not None}
     return {
@@ -111,7 +112,7 @@ def state_of(folder: Path) -> str:
     study = _mapping(read_json(folder / "study.json"))
     if "cells" in study:
         beside = [folder.resolve().parent / str(_mapping(cell).get("run")) for cell in study["cells"]]
-        done = [state_of(one) for one in beside].count(FINISHED)
+        done = [state_of(one) for one in beside if not _is_grid(one)].count(FINISHED)
         return FINISHED if done == len(beside) else f"{done} of {len(beside)} runs finished"
     plan = _mapping(read_json(folder / "plan.json"))
     joined = plan.get("joined")
@@ -122,6 +123,11 @@ def state_of(folder: Path) -> str:
     there = len([*folder.glob("shards/*.json")])
     whole = len(plan.get("shards", []))
     return f"{there} of {whole} shards" if there < whole else "not joined"
+
+
+def _is_grid(folder: Path) -> bool:
+    """Whether a folder is a grid's, which is no run of a grid: one that names itself would have no end."""
+    return "cells" in _mapping(read_json(folder / "study.json"))
 
 
 def _is_empty(table: Path) -> bool:
@@ -141,9 +147,10 @@ def _is_sealed(table: Path) -> bool:
 
 def _started(session: Mapping[str, Any]) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(session.get("started")))
+        found = datetime.fromisoformat(str(session.get("started")))
     except ValueError:
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ __all__ = [
     "model_label",
     "model_provenance",
     "open_model",
+    "short_label",
 ]
 
 
@@ -166,6 +167,12 @@ def model_label(model: Any) -> str:
     if is_organism(model):
         known = next((name for name, folder in ORGANISMS.items() if Path(known).name == folder), known)
     return known or str(getattr(model, "family", type(model).__name__))
+
+
+def short_label(model: Any) -> str:
+    """`model_label`, of a model in a folder the folder's name alone."""
+    known = model_label(model)
+    return Path(known).name if Path(known).is_dir() else known
 
 
 def _changes(model: ModelSpec) -> list[str]:

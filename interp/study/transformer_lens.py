@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import InterpError, RunError
 from interp.study.task import StudyTask
 
 if TYPE_CHECKING:
@@ -25,10 +26,18 @@ class LensTask(StudyTask):
 
     @property
     def lens(self) -> Lens | ServedLens:
-        """The model through TransformerLens; of a model on a server, what does the same in jobs there."""
+        """The model through TransformerLens; of a model on a server, what does the same in jobs there.
+
+        Raises:
+            RunError: It cannot be made: no sample is to blame, so the run stops and can be resumed.
+        """
         made = self._made
         if made is None:
-            self._made = made = self.mllm.to_lens() if self.mllm.server is None else _served(self.mllm)
+            try:
+                made = self.mllm.to_lens() if self.mllm.server is None else _served(self.mllm)
+            except InterpError as error:
+                raise RunError(f"the model cannot be read through TransformerLens: {error}") from error
+            self._made = made
         return made
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import interp
 from interp.conformance.tiny import tiny
 from interp.indicators import Attention
+from interp.indicators.map_masks import upsampled
 from interp.inputs.box_text import written
 from interp.inputs.boxes import Box
 from interp.metrics import boxes_iou, mask_recall, pixel_iou
@@ -36,6 +37,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("interp.ground(mllm, one, 5)", "a function that finds them", "interp.ground(mllm, one, str.split, generate=2)"),
     ("StatedBoxes(data=[one], layers=5)", "such as [14, 15], or None for all", "[StatedBoxes(data=[one], layers=[14, 15]), StatedBoxes(data=[one], layers=None)]"),
     ("stated(per_head=True)", "Use per_head=False", "stated(per_head=False)"),
+    ("stated(layers=[0, 99])", "not [99]. Leave these out", "stated(layers=[0])"),
+    ("upsampled(NAN_MAP, TOKENS)", "Take how=\"nearest\"", "upsampled(NAN_MAP, TOKENS, how='nearest')"),
 ]  # fmt: skip
 
 ELSEWHERE: dict[str, str] = {
@@ -43,7 +46,7 @@ ELSEWHERE: dict[str, str] = {
 }
 
 
-def stated(per_head: bool) -> Any:
+def stated(per_head: bool = False, layers: Any = None) -> Any:
     """What a study of stored texts with such maps stores; the error of its only sample where it fails."""
     one = interp.Sample(_picture(), "where is the nodule ?", [(4, 4, 40, 40)], id="one")
     study = StatedBoxes(
@@ -52,10 +55,10 @@ def stated(per_head: bool) -> Any:
         convention="internvl",
         answers={"one": ""},
         indicator=Attention(per_head=per_head),
+        layers=layers,
     )
     task = study.task(_mllm())
-    maps = study.indicator(_mllm(), [one])
-    return task._map(maps, 0)
+    return task.measure((0,))
 
 
 @cache
@@ -70,12 +73,16 @@ def _picture() -> np.ndarray:
 def names() -> dict[str, Any]:
     """What these rows know."""
     video = interp.Sample(video=[_picture(), _picture()], question="is it red ?", fps=1.0)
+    encoded = _mllm().encode([interp.Sample(_picture(), "is it red ?")])
     tools = {"written": written, "boxes_iou": boxes_iou, "mask_recall": mask_recall, "pixel_iou": pixel_iou}
     return {
         **tools,
         "BOX": Box(1, 2, 3, 4),
         "MASK_2D": np.eye(4, dtype=bool),
         "VIDEO": video,
+        "TOKENS": (tokens := encoded.tokens[0]),
+        "NAN_MAP": np.where(np.arange(tokens.n) == 1, np.nan, 1.0),
+        "upsampled": upsampled,
         "stated": stated,
         "tiny_sam": tiny_sam,
         "StatedBoxes": StatedBoxes,

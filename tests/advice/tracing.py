@@ -167,6 +167,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.word_lenses.read_words(mllm, [one], ['red'], 'tuned')", "such as LatentLens(corpus=[…])", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
     ("tr.word_lenses.fit_jacobians(mllm, ['a red circle'])", "Give more or longer texts: corpus=[…]", "tr.word_lenses.fit_jacobians(mllm, corpus=['a red circle'] * 1 + ['is there a circle ? ' * 5])"),
     ("tr.word_lenses.JacobianLens(tr.fitted(), corpus=['a red circle'])", "Pass one of them", "[tr.word_lenses.JacobianLens(tr.fitted()), tr.word_lenses.JacobianLens(corpus=['a red circle'])]"),
+    ("tr.word_lenses.Patchscope(layers=[-2])", "such as [-1, 8]", "tr.word_lenses.Patchscope(layers=[-1, 8])"),
     ("tr.word_lenses.JacobianLens('none.safetensors')", "Fit one: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
     ("tr.word_lenses.JacobianLens(tr.damaged_file())", "Fit it again: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
     ("tr.word_lenses.JacobianLens(tr.other_file())", "Give a file that fit_jacobians(mllm, corpus).save(path) wrote", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
@@ -177,6 +178,8 @@ ROWS: list[tuple[str, str, str]] = [
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
 
 ELSEWHERE: dict[str, str] = {
+    "no circuit can be run through TransformerLens": "tests/study/circuit/test_study.py::test_layers_that_cannot_be_had_stop_the_run",
+    "{…} is no longer the file": "tests/tracing/word_lenses/test_jacobian_lens.py::test_a_file_that_was_changed_since_is_refused",
     "{…}.forward does not call transformers'": "tests/tracing/attention/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
     "the weights of this {…} are moved by accelerate": "tests/tracing/attention/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/attention/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",

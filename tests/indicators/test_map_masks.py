@@ -39,6 +39,16 @@ def test_one_grid_is_interpolated_as_torch_does(
     np.testing.assert_allclose(found, by_torch(values, grid, size, how), atol=1e-12)
 
 
+def test_a_view_with_an_undefined_value_is_not_interpolated() -> None:
+    tokens, values = tokens_of(squash((40, 30), (3, 4)), (40, 30)), np.ones(12)
+    for undefined in (np.nan, np.inf):
+        values[5] = undefined
+        with pytest.raises(MapError, match='1 of 12 have none\\. Take how="nearest"'):
+            upsampled(values, tokens)
+    values[5] = np.nan
+    assert np.isnan(upsampled(values, tokens, how="nearest")).sum() == 100
+
+
 def test_padding_is_cut_off_and_its_cells_take_no_part() -> None:
     size, grid = (200, 120), (10, 10)
     values = RNG.normal(size=100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,36 @@ def test_every_convention_has_a_box_by_hand_and_a_source() -> None:
         assert rule.source
         assert isinstance(rule.prompt, Prompt)
         assert "{question}" in rule.prompt.template
+
+
+def test_pixels_of_a_padded_image_are_of_its_square() -> None:
+    rule = BoxConvention("padded", "lists", None, frame="padded")
+    (box,) = parse_boxes("[50, 100, 150, 140]", rule, SIZE).boxes  # of 200 × 200, with 50 pixels above
+    assert box.as_tuple() == (50, 50, 150, 90)
+    assert written(box, rule, SIZE) == "[50, 100, 150, 140]"
+
+
+def test_resized_counts_in_its_own_frame_alone() -> None:
+    """A size that is passed of every convention alike changes nothing where numbers are of the image, or scaled."""
+    pixels = BoxConvention("image", "lists", None, frame="image")
+    (box,) = parse_boxes("[50, 10, 150, 90]", pixels, SIZE, resized=(112, 56)).boxes
+    assert box.as_tuple() == (50, 10, 150, 90)
+    assert written(box, pixels, SIZE, resized=(112, 56)) == "[50, 10, 150, 90]"
+    scaled = BoxConvention("scaled", "lists", 1000, frame="resized")
+    assert parse_boxes(written(box, scaled, SIZE), scaled, SIZE).boxes == (box,)
+
+
+def test_a_label_with_quotes_is_read_back() -> None:
+    said = 'the "ring" \\ of the cyst'
+    text = written(Box(50, 25, 100, 50), "qwen3_vl", SIZE, label=said)
+    assert [one.label for one in parse_boxes(text, "qwen3_vl", SIZE).found] == [said]
+
+
+def test_a_label_that_does_not_end_takes_no_time() -> None:
+    text = '[{"bbox_2d": [250, 100, 500, 900], "label": "' + "\\" * 40
+    start = time.perf_counter()
+    parse_boxes(text, "qwen3_vl", SIZE)
+    assert time.perf_counter() - start < 2  # years, where each backslash can be read in two ways
 
 
 @pytest.mark.parametrize("name", BY_HAND)

@@ -41,6 +41,22 @@ def test_a_folder_without_its_files_is_still_a_row(tmp_path: Path) -> None:
     assert interp.runs(tmp_path).data.tolist() == ["a"]
 
 
+def test_a_start_without_a_time_zone_is_sorted_as_utc(tmp_path: Path) -> None:
+    folder = run_task(Roots(4), tmp_path, progress=False).path
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sessions"] = [{"started": "2031-01-01T12:00:00"}, {"started": "2031-01-01T12:30:00+02:00"}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert interp.runs(tmp_path).started[0].isoformat() == "2031-01-01T12:00:00+00:00"
+
+
+def test_a_grid_that_names_itself_is_a_row(tmp_path: Path) -> None:
+    for name, other in (("grid-a", "grid-a"), ("grid-b", "grid-c"), ("grid-c", "grid-b")):
+        (tmp_path / name).mkdir()
+        study = {"cells": [{"labels": {"data": "x"}, "run": other}]}
+        (tmp_path / name / "study.json").write_text(json.dumps(study))
+    assert set(interp.runs(tmp_path).state) == {"0 of 1 runs finished"}
+
+
 def test_no_runs_and_no_folder(tmp_path: Path) -> None:
     assert len(interp.runs(tmp_path)) == 0
     for name in ("nowhere", "x" * 5000):

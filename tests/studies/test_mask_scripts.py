@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.cli import run_script
-from interp.data import named
+from interp.data import Samples, named
 from tests.studies.scripts import script
 
 
@@ -29,6 +29,26 @@ def test_masks_of_words_beat_both_baselines(tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "grounded_0.html").is_file()
     assert not (tmp_path / "grounded_1.html").exists()
     assert "attend-and-segment: IoU" in capsys.readouterr().out
+
+
+def test_a_failure_is_counted_and_without_truth_is_no_iou(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("attend_and_segment")
+    first, second, bare = named("natural", n=3)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    samples = Samples(
+        [first, second.replace(images=[tmp_path / "broken.png"]), bare.replace(boxes=[])], "three"
+    )
+    monkeypatch.setattr(module, "sets", lambda *_, **__: {"three": samples})
+    module.main(out=tmp_path, pages=0)
+    said = capsys.readouterr().out
+    assert f"1 of 3 samples failed. The first, {second.id}: " in said
+    assert "grounded_" not in said
+    frame = pd.read_csv(tmp_path / "attend_and_segment.csv").set_index("sample")
+    assert set(frame.index) == {first.id, bare.id}
+    assert frame.loc[[bare.id], ["iou", "recall"]].isna().all(axis=None)
+    assert frame.loc[[first.id], ["iou", "recall"]].notna().all(axis=None)
 
 
 @pytest.mark.slow

@@ -116,7 +116,8 @@ class BenchmarkResult(PairedResult):
         questions, `n_groups` and `note`. Intervals resample whole groups.
 
         Args:
-            by: A field of `meta`, such as "negatives": rows for each of its values beside those of "all".
+            by: A field of `meta`, such as "negatives": rows for each of its values beside those of "all" ("all
+                questions" where a value is called "all").
             level: Coverage of the intervals.
 
         Raises:

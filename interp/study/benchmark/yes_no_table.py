@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ALL", "asks_yes_or_no", "yes_no_table"]
 
 ALL = "all"
-"""The stratum of all questions together."""
+"""The stratum of all questions together, where no value of the field is called so."""
 
 
 def asks_yes_or_no(result: PairedResult) -> bool:
@@ -31,11 +31,12 @@ def asks_yes_or_no(result: PairedResult) -> bool:
 
 def yes_no_table(result: PairedResult, key: str | None, level: float) -> pd.DataFrame:
     """See `BenchmarkResult.yes_no`."""
+    name = _name_of_all(result, key)
     rows = [
         found.assign(**cell.labels, **({} if key is None else {key: stratum}))
         for cell in result.cells
         if cell.measured
-        for stratum, own in _parts(cell, key)
+        for stratum, own in _parts(cell, key, name)
         for found in [_marks(own, result.seed, level)]
     ]
     if not rows:
@@ -53,13 +54,23 @@ def _answered(cell: GridCell) -> pd.DataFrame:
     return where(own, own.answer.notna())
 
 
-def _parts(cell: GridCell, key: str | None) -> Iterator[tuple[str, pd.DataFrame]]:
+def _name_of_all(result: PairedResult, key: str | None) -> str:
+    """What all questions together are called: "all", or longer where the field has such a value."""
+    cells = [] if key is None else [cell for cell in result.cells if cell.measured]
+    known = {value for cell in cells for value in stratum_of(cell.frame("samples"), cell, str(key))}
+    name = ALL
+    while name in known:
+        name = f"{name} questions"
+    return name
+
+
+def _parts(cell: GridCell, key: str | None, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
     """The yes-or-no questions of a cell: all of them, and those of each value of the field, where it has several."""
     own = _answered(cell)
     own = where(own, own.answer.map(lambda one: plain(one) in ("yes", "no")))
     if not len(own):
         return
-    yield ALL, own
+    yield name, own
     if key is not None:
         strata = pd.Series(stratum_of(own, cell, key), index=own.index)
         values = list(dict.fromkeys(strata))

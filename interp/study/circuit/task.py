@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
-from interp.errors import InterpError, SampleError, StudyError
+from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.inputs.sample import Sample
 from interp.run import Outcome
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
@@ -143,6 +143,7 @@ class CircuitTask(StudyTask):
 
     def _pass(self, index: int, meter: Meter) -> tuple[int, EdgePass]:
         """The sample beside another image that changes what the model says, and the image's sample."""
+        run_layers = self._run_layers
         batch = self._asked(index, index)
         problem: InterpError | None = None
         lenders = self._lenders(index)
@@ -151,7 +152,7 @@ class CircuitTask(StudyTask):
                 other = self._asked(index, lender)
                 more = self._more(index, [one for one in lenders if one != lender], batch)
                 found = EdgePass.of(
-                    self.mllm, batch, other, self.study.against, meter, more=more, run_layers=self._run_layers
+                    self.mllm, batch, other, self.study.against, meter, more=more, run_layers=run_layers
                 )
                 return lender, found
             except InterpError as error:
@@ -185,7 +186,12 @@ class CircuitTask(StudyTask):
 
     @cached_property
     def _run_layers(self) -> RunLayers | None:
-        return lens_layers(self.mllm) if self.study.executor == "transformer_lens" else None
+        if self.study.executor != "transformer_lens":
+            return None
+        try:
+            return lens_layers(self.mllm)
+        except InterpError as error:  # of the model, and not of a sample
+            raise RunError(f"no circuit can be run through TransformerLens: {error}") from error
 
     def _lenders(self, index: int) -> list[int]:
         """Samples of other pictures, in the order in which they are tried: first the same question's."""

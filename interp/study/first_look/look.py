@@ -27,7 +27,7 @@ from interp.run import ProcessCache
 from interp.study.fields import Indicator
 from interp.study.first_look.shown_map import AUTO, Layer, ShownMap, shown_map
 from interp.study.first_look.trust import Trust, answer_check, full_checks, quick_checks, words_check
-from interp.study.model_spec import is_organism, model_label
+from interp.study.model_spec import is_organism, short_label
 from interp.study.task import suitable_threads
 from interp.tracing import Mllm, Prefixes
 
@@ -223,7 +223,7 @@ class _Making:
             checks += full_checks(checked, self.sample, first, again, **options)
         return Look(
             sample=self.sample,
-            model=_name(self.mllm),
+            model=short_label(self.mllm),
             organism=is_organism(self.mllm),
             prompt=self.prompt,
             answer=answer,
@@ -356,9 +356,3 @@ def _indicators(given: Indicators) -> dict[str, Any]:
             "two indicators have the same name. Give them labels of their own: indicator={'first': …, 'second': …}."
         )
     return dict(pairs)
-
-
-def _name(mllm: Mllm) -> str:
-    """What the page calls the model: its id or folder, else its family."""
-    known = model_label(mllm)
-    return Path(known).name if Path(known).is_dir() else known

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.text import spelling, word_spans
 from interp.inputs.tokens import TokenMap
 from interp.models.segmenter import Segmenter
-from interp.study.model_spec import is_organism, model_label
+from interp.study.model_spec import is_organism, short_label
 from interp.study.task import suitable_threads
 from interp.tracing import Mllm
 
@@ -88,7 +87,7 @@ class GroundedAnswer:
         prompt: How the question was put.
         answer: What the model says.
         phrases: The words or phrases with their maps and masks, in the order of the answer.
-        missing: Phrases that were asked for and that the answer does not hold.
+        missing: Phrases that were asked for and that the answer does not hold, or only inside a longer one.
         maps: The maps of every token.
         upsample: How maps were brought to the image.
         threshold: How they were cut.
@@ -104,6 +103,9 @@ class GroundedAnswer:
     maps: AnswerMaps
     upsample: Upsampling
     threshold: Threshold
+
+    _page: ClassVar[str] = "interp.study.grounding.page"
+    """The module of its page, as of `Study.page`: it has `write_page(grounded, path)` and `notebook_view(grounded)`."""
 
     @property
     def text(self) -> str:
@@ -158,13 +160,13 @@ class GroundedAnswer:
         Raises:
             RunError: The file cannot be written.
         """
-        return _page().write_page(self, path)
+        return import_module(self._page).write_page(self, path)
 
     def _repr_html_(self) -> str:
-        return str(_page().notebook_view(self))
+        return str(import_module(self._page).notebook_view(self))
 
     def __repr__(self) -> str:
-        missing = f"; not in the answer: {', '.join(self.missing)}" if self.missing else ""
+        missing = f"; missing: {', '.join(self.missing)}" if self.missing else ""
         return f"GroundedAnswer({self.text!r}{missing})"
 
 
@@ -236,7 +238,7 @@ def ground(
     made = _Making(sample, maps, upsample, threshold, segmenter)
     return GroundedAnswer(
         sample=sample,
-        model=_name(mllm),
+        model=short_label(mllm),
         organism=is_organism(mllm),
         prompt=PAPER_PROMPT if prompt is None else prompt,
         answer=maps.text,
@@ -351,7 +353,7 @@ def _checked(phrases: Any) -> list[str]:
 
 
 def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], tuple[str, ...]]:
-    """Where the phrases are, longer ones first where they overlap, and those that are nowhere."""
+    """Where the phrases are, longer ones first where they overlap, and those that are nowhere else."""
     words = word_spans(answer)
     spelled = [spelling(answer[start:end]) for start, end in words]
     taken: list[tuple[int, int]] = []
@@ -360,20 +362,11 @@ def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], 
         wanted = [spelling(phrase[start:end]) for start, end in word_spans(phrase)]
         n = len(wanted)
         places = [i for i in range(len(words) - n + 1) if spelled[i : i + n] == wanted]
-        if not places:
-            missing.append(phrase)
+        before = len(taken)
         for i in places:
             span = (words[i][0], words[i + n - 1][1])
             if all(span[1] <= start or span[0] >= end for start, end in taken):
                 taken.append(span)
+        if len(taken) == before:
+            missing.append(phrase)
     return sorted(taken), tuple(phrase for phrase in phrases if phrase in missing)
-
-
-def _page() -> ModuleType:
-    """The module that draws a grounded answer; it knows what that is, so it is found by its name."""
-    return import_module("interp.study.grounding.page")
-
-
-def _name(mllm: Mllm) -> str:
-    known = model_label(mllm)
-    return Path(known).name if Path(known).is_dir() else known

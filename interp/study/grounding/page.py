@@ -87,7 +87,7 @@ def _notes(grounded: GroundedAnswer) -> list[str]:
     """What a reader must know of this answer."""
     found = []
     if grounded.missing:
-        found.append(f"Not in the answer: {', '.join(grounded.missing)}.")
+        found.append(f"Not in the answer, or only inside a longer phrase: {', '.join(grounded.missing)}.")
     if len(grounded.maps.ids) == 1:
         found.append("The answer has one token, so its map does not differ from the mean: there is no mask.")
     return found

@@ -1,1 +1,1 @@
-"""Logit lens: its study, task, result and page."""
+"""Lens sweeps: their study, task, result and page."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import xarray as xr
 
-from interp.errors import InterpError, SampleError
+from interp.errors import InterpError, RunError, SampleError
 from interp.inputs.tokens import TokenMap
 from interp.metrics import auroc
 from interp.run import FAILURES, Outcome
@@ -81,11 +81,18 @@ class LensSweepTask(LensTask):
 
     @property
     def opened(self) -> tuple[OpenedLens, Meter]:
-        """The lens on the model, ready for every word of the study, and what counts its passes."""
+        """The lens on the model, ready for every word of the study, and what counts its passes.
+
+        Raises:
+            RunError: It cannot be opened: no sample is to blame, so the run stops and can be resumed.
+        """
         if self._ready is None:
-            with suitable_threads(self.mllm):
-                meter = Meter(self.mllm.device)
-                self._ready = self.study.lens.open(self.mllm, self._every_word, meter), meter
+            meter = Meter(self.mllm.device)
+            try:
+                with suitable_threads(self.mllm):
+                    self._ready = self.study.lens.open(self.mllm, self._every_word, meter), meter
+            except InterpError as error:
+                raise RunError(f"the {lens_kind(self.study.lens)} lens cannot be opened: {error}") from error
         return self._ready
 
     @cached_property
@@ -162,6 +169,8 @@ class LensSweepTask(LensTask):
         for text in dict.fromkeys(text for text in wanted if text):
             try:
                 self._find(text)
+            except RunError:  # of the lens, and not of the word
+                raise
             except InterpError:
                 continue
             kept.append(text)
@@ -254,7 +263,7 @@ class LensSweepTask(LensTask):
 
 
 def measures(line: np.ndarray, first: np.ndarray, inside: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    """What one layer's map of log-probabilities says; tokens that see nothing of the image are left out."""
+    """What one layer's map of scores says; tokens that see nothing of the image are left out."""
     outside = seen & ~inside
     means = float(line[inside].mean()), float(line[outside].mean())
     return {

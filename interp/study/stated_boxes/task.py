@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
-from interp.errors import MapError, SampleError
+from interp.errors import RunError, SampleError
 from interp.indicators import Maps
 from interp.indicators.map_masks import map_mask, upsampled
 from interp.inputs.box_conventions import BoxConvention, convention_of
@@ -27,6 +27,8 @@ from interp.study.baselines import moved_boxes
 from interp.study.samples_task import SamplesTask
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
+from interp.tracing.cost import Cost
+from interp.tracing.execution import ends
 
 __all__ = ["MEASURES", "StatedTask"]
 
@@ -81,34 +83,31 @@ class StatedTask(SamplesTask):
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of each sample, from what was said and from its map."""
         maps, paid = self._maps(indices)
-        texts, forwards = self._texts(indices)
-        cost = (
-            {}
-            if paid
-            else {name: float(value) for name, value in asdict(maps.cost).items() if value is not None}
-        )
-        cost["forwards"] = cost.get("forwards", 0.0) + forwards
-        return Outcome(self._all_rows(indices, maps, texts), cost)
+        self._check_dims(maps)
+        texts, said = self._texts(indices)
+        cost = said if paid else maps.cost + said
+        entries = {name: float(value) for name, value in asdict(cost).items() if value is not None}
+        return Outcome(self._all_rows(indices, maps, texts), entries)
 
     def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
         """Each sample's rows, with what the model says asked for here."""
         return self._all_rows(indices, maps, self._texts(indices)[0])
 
-    def _texts(self, indices: Sequence[int]) -> tuple[dict[int, str | None], float]:
-        """What was said of each sample, and the passes that it took; a stored text that is missing is no key."""
+    def _texts(self, indices: Sequence[int]) -> tuple[dict[int, str | None], Cost]:
+        """What was said of each sample, and what that cost; a stored text that is missing is no key."""
         study = self.study
         if study.answers is not None:
             stored = dict(study.answers)
             known = {index: self.identity(index)[0] for index in indices}
-            return {index: stored[name] for index, name in known.items() if name in stored}, 0.0
+            return {index: stored[name] for index, name in known.items() if name in stored}, Cost()
         samples = [study.data[index] for index in indices]
         with suitable_threads(self.mllm):
             trace = self.mllm.trace(samples, prompt=study.prompt, generate=study.generate)
-        skipped = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        skipped = ends(self.mllm) | {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         kept = [[token for token in one.ids[one.n_reasoning :] if token not in skipped] for one in trace]
         # marks such as <box> are special tokens of some tokenizers, and would be left out of trace.answers
         texts = [str(self.tokenizer.decode(ids, skip_special_tokens=False)) for ids in kept]
-        return dict(zip(indices, texts, strict=True)), float(trace.cost.forwards)
+        return dict(zip(indices, texts, strict=True)), trace.cost
 
     def _all_rows(self, indices: tuple[int, ...], maps: Maps, texts: Mapping[int, str | None]) -> TableRows:
         convention = self._convention
@@ -143,19 +142,30 @@ class StatedTask(SamplesTask):
         sizes = [resized_sizes(one.inputs, self.mllm.processor) for one in batch.singles]
         return {index: own[0] for index, own in zip(indices, sizes, strict=True) if own}
 
+    def _check_dims(self, maps: Maps) -> None:
+        """Stops a run whose maps are of other dimensions, or lack the study's layers: every sample would fail.
+
+        Raises:
+            RunError: As said, after the first micro-batch.
+        """
+        for array in maps:
+            if array.dims not in (("layer", "token"), ("token",)):
+                raise RunError(
+                    f"stated boxes are compared with a map ([layer,] token); the indicator gives {array.dims}. Use "
+                    "per_head=False."
+                )
+            known = array["layer"].values.tolist() if "layer" in array.dims else []
+            missing = [layer for layer in self.study.layers or () if layer not in known]
+            if known and missing:
+                raise RunError(
+                    f"layers={list(self.study.layers)} are averaged, and the maps have {known[0]} … {known[-1]}, not "
+                    f"{missing}. Leave these out."
+                )
+
     def _map(self, maps: Maps, place: int) -> Float[np.ndarray, " token"]:
         """The sample's map, averaged over the layers."""
         array = maps[place]
-        if array.dims not in (("layer", "token"), ("token",)):
-            raise MapError(
-                f"stated boxes are compared with a map ([layer,] token); the indicator gives {array.dims}. Use "
-                "per_head=False."
-            )
         if "layer" in array.dims:
-            known = array["layer"].values.tolist()
-            missing = [layer for layer in self.study.layers or () if layer not in known]
-            if missing:
-                raise MapError(f"the maps have the layers {known[0]} … {known[-1]}, not {missing}.")
             array = array if self.study.layers is None else array.sel(layer=list(self.study.layers))
             array = array.mean("layer", dtype=np.float64)
         return np.asarray(array.values, np.float64)

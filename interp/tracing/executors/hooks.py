@@ -171,10 +171,11 @@ class Installation:
     ) -> Iterator[None]:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
-        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule (`delta.tap`). `routing`
-        is for what their routers return (`interp.tracing.layers.experts.RouterWork`), `mlps` for their MLPs
-        (`interp.tracing.layers.mlp.MLPWork`). Other layers do nothing but their own attention. Meanwhile the model is
-        in evaluation mode, and what was compiled of it runs as it is written.
+        Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule
+        (`interp.tracing.attention.delta_work`). `routing` is for what their routers return
+        (`interp.tracing.layers.experts.RouterWork`), `mlps` for their MLPs (`interp.tracing.layers.mlp.MLPWork`).
+        Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
+        compiled of it runs as it is written.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.

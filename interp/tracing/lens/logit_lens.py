@@ -19,7 +19,17 @@ from interp.tracing.lens.bridged import BridgedModel
 from interp.tracing.lens.components import places
 from interp.tracing.site import Selector
 
-__all__ = ["LogitLens", "Said", "decoder", "labelled", "logit_lens", "said_at", "spellings", "word_ids"]
+__all__ = [
+    "LogitLens",
+    "Said",
+    "check_words",
+    "decoder",
+    "labelled",
+    "logit_lens",
+    "said_at",
+    "spellings",
+    "word_ids",
+]
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
@@ -44,8 +54,8 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     if not word.strip() or not found:
         pieced = tokenizer.convert_ids_to_tokens(pieces[0]) if word.strip() else []
         raise PromptError(
-            f"a word of the logit lens is one token; {word!r} is {pieced} in this vocabulary. Give one of its "
-            "tokens, or a shorter word."
+            f"a word that a lens looks for among tokens is one token; {word!r} is {pieced} in this vocabulary. "
+            "Give one of its tokens, or a shorter word."
         )
     return tuple(sorted(found))
 
@@ -112,9 +122,19 @@ def spellings(tokenizer: Any, n_ids: int, words: Sequence[str], top: int) -> lis
     """
     if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= n_ids:
         raise PromptError(f"top is a number of tokens from 0 to {n_ids}; got {top!r}.")
-    if isinstance(words, str) or len(set(words)) < len(words):
-        raise PromptError(f"words is a list of different words; got {words!r}.")
-    return [torch.tensor(word_ids(tokenizer, word)) for word in words]
+    return [torch.tensor(word_ids(tokenizer, word)) for word in check_words(words)]
+
+
+def check_words(words: Sequence[str]) -> list[str]:
+    """The words as a list.
+
+    Raises:
+        PromptError: Not a list of different words.
+    """
+    listed = [] if isinstance(words, str) else list(words)
+    if isinstance(words, str) or len(set(listed)) < len(listed):
+        raise PromptError(f"words is a list of different words; got {words!r:.100}.")
+    return listed
 
 
 def _streams(cache: LensCache, sample: int) -> list[Tensor]:
@@ -129,7 +149,8 @@ def decoder(tokenizer: Any) -> Callable[[int], str]:
 
 
 Said = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Log-probabilities and ranks of the words, ids and log-probabilities of the likeliest tokens."""
+"""Scores and ranks of the words, ids and scores of the words or tokens that score highest. The logit lens scores by
+log-probability, in nats."""
 
 
 def said_at(

@@ -1,1 +1,1 @@
-"""Sparse autoencoders of the residual stream: their arithmetic, their files, and the edits made with them."""
+"""Sparse autoencoders and transcoders: their arithmetic, their files, and the edits made with them."""

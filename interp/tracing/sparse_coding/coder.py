@@ -210,6 +210,8 @@ class SparseCoder:
                 value = getattr(self, one.name)
                 if one.name.startswith("_") or one.name == "name":
                     continue
+                if one.name in ("site", "skip") and value == one.default:  # as before there were any
+                    continue
                 hashed.update(f"{one.name} {value.shape if isinstance(value, Tensor) else value}".encode())
                 if isinstance(value, Tensor):
                     hashed.update(value.cpu().contiguous().numpy().data)

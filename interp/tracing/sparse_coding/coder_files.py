@@ -69,7 +69,7 @@ def coder_fields(
         found = _of_saelens(settings, tensors, site)
     elif published is not None and "hf_hook_point_in" in published:
         found = _of_gemma_scope(published, tensors, site)
-    elif _is_circuit_tracer(tensors):
+    elif _is_circuit_tracer(tensors, (folder / "config.yaml").is_file() or site == "mlp"):
         found = _of_circuit_tracer(given, folder / "config.yaml", tensors, site)
     else:
         found = _of_qwen_scope(given, tensors)
@@ -240,10 +240,14 @@ def _of_gemma_scope(
     }
 
 
-def _is_circuit_tracer(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether encoder and decoder are both (feature, hidden), or a transcoder's names are among the tensors."""
-    alike = tensors["W_enc"].shape == tensors["W_dec"].shape
-    return alike or "W_skip" in tensors
+def _is_circuit_tracer(tensors: Mapping[str, Tensor], declared: bool) -> bool:
+    """Whether encoder and decoder are both (feature, hidden), or a transcoder's names are among the tensors.
+
+    Square matrices are alike in every layout: of those it takes a config.yaml beside them, or `site`.
+    """
+    shape = tuple(tensors["W_enc"].shape)
+    alike = shape == tuple(tensors["W_dec"].shape)
+    return "W_skip" in tensors or (alike and (declared or len(set(shape)) > 1))
 
 
 def _of_circuit_tracer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from interp.errors import ModelError, PromptError
 from interp.inputs.files import unreadable
+from interp.inputs.text import word_spans
 
 __all__ = ["TEMPLATES", "Occurrence", "as_corpus", "corpus_digest", "filled", "occurrences", "packed"]
 
@@ -56,7 +57,7 @@ def as_corpus(corpus: Any) -> tuple[str, ...]:
 
 def corpus_digest(corpus: Sequence[str]) -> str:
     """A hash of the texts, in order."""
-    return hashlib.sha256("\n".join(corpus).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(corpus)).encode()).hexdigest()
 
 
 def filled(corpus: Sequence[str], words: Iterable[str]) -> list[str]:
@@ -111,12 +112,16 @@ def occurrences(tokenizer: Any, text: str, words: Iterable[str] = ()) -> Iterato
 
 def _spelt(text: str, words: Iterable[str]) -> Iterator[tuple[str, int, int]]:
     """Words with where they start and stop."""
-    for one in re.finditer(r"\w+(?:[-'’]\w+)*", text):
-        yield one[0].casefold(), *one.span()
+    spans = word_spans(text)
+    spelled = [text[start:stop].casefold() for start, stop in spans]
+    for word, span in zip(spelled, spans, strict=True):
+        yield word, *span
     for word in words:
-        if not re.fullmatch(r"\w+(?:[-'’]\w+)*", word):
-            for one in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE):
-                yield word.casefold(), *one.span()
+        wanted = [word[start:stop].casefold() for start, stop in word_spans(word)]
+        if len(wanted) > 1:
+            for i in range(len(spans) - len(wanted) + 1):
+                if spelled[i : i + len(wanted)] == wanted:
+                    yield word.casefold(), spans[i][0], spans[i + len(wanted) - 1][1]
 
 
 def packed(tokenizer: Any, texts: Sequence[str], n_tokens: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import ModelError, PromptError
 from interp.inputs.argument_checks import check_whole
-from interp.inputs.files import unreadable
+from interp.inputs.files import file_checksum, unreadable
 from interp.inputs.text import brief
 from interp.tracing.cost import Meter
 from interp.tracing.lens.lens import Lens, make_lens
@@ -234,7 +233,7 @@ class JacobianLens:
                 )
             load_jacobians(self.file)
             object.__setattr__(self, "file", str(self.file))
-            object.__setattr__(self, "digest", _digest(Path(self.file)))
+            object.__setattr__(self, "digest", file_checksum(Path(self.file)))
         else:
             object.__setattr__(self, "corpus", as_corpus(self.corpus))
 
@@ -251,6 +250,11 @@ class JacobianLens:
             fitted = fit_jacobians(mllm, self.corpus, words, max_tokens=self.max_tokens)
         else:
             fitted = load_jacobians(self.file)
+            if file_checksum(Path(self.file)) != self.digest:
+                raise ModelError(
+                    f"{self.file} is no longer the file that this lens was made of. Make the lens again: "
+                    "JacobianLens(file)."
+                )
             if fitted.model != mllm.identity["weights"]:
                 raise ModelError(
                     f"{self.file} was fitted on other weights than this {mllm.family}'s. Fit it again: "
@@ -266,11 +270,6 @@ class JacobianLens:
 
     def __str__(self) -> str:
         return self.kind
-
-
-def _digest(place: Path) -> str:
-    with place.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Transported:

@@ -17,7 +17,7 @@ from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.passes.streams import read_streams
 from interp.tracing.word_lenses.corpus import Occurrence, as_corpus, corpus_digest, filled, occurrences
 from interp.tracing.word_lenses.plain_text import encoded_texts
-from interp.tracing.word_lenses.word_lens import need_weights_here
+from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["LatentLens"]
@@ -57,13 +57,10 @@ class LatentLens:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "corpus", as_corpus(self.corpus))
-        if not isinstance(self.candidates, str):
-            object.__setattr__(self, "candidates", _layers(self.candidates))
-        elif self.candidates not in ("all", "same"):
-            raise _no_layers(self.candidates)
+        object.__setattr__(self, "candidates", as_layers("candidates", self.candidates, ("all", "same")))
 
     def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Bank:
-        """The embeddings of the corpus' words in a model; one pass over all its texts.
+        """The embeddings of the corpus' words in a model; passes over all its texts, 16 at a time.
 
         Raises:
             PromptError: A text that cannot be encoded, or candidates that the model does not have.
@@ -88,23 +85,6 @@ class LatentLens:
 
     def __str__(self) -> str:
         return self.kind
-
-
-def _layers(value: Any) -> tuple[int, ...]:
-    try:
-        found = tuple(value)
-    except TypeError:
-        raise _no_layers(value) from None
-    if not found or any(isinstance(one, bool) or not isinstance(one, int) or one < -1 for one in found):
-        raise _no_layers(value)
-    return tuple(sorted(set(found)))
-
-
-def _no_layers(value: Any) -> PromptError:
-    return PromptError(
-        f'candidates is "all", "same", or layers from −1 (the input embeddings) on, such as [-1, 8]; got '
-        f"{value!r:.100}."
-    )
 
 
 def _met(

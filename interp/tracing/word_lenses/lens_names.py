@@ -11,12 +11,12 @@ from interp.inputs.prompt import Prompt
 from interp.tracing.cost import Meter
 from interp.tracing.lens.bridged import Samples
 from interp.tracing.lens.lens import make_lens
-from interp.tracing.lens.logit_lens import LogitLens
+from interp.tracing.lens.logit_lens import LogitLens, check_words
 from interp.tracing.lens.served import ServedLens
 from interp.tracing.word_lenses.jacobian_lens import JacobianLens
 from interp.tracing.word_lenses.latent_lens import LatentLens
 from interp.tracing.word_lenses.patchscope import Patchscope
-from interp.tracing.word_lenses.word_lens import WordLens, WordReadings, check_words, read_tokens
+from interp.tracing.word_lenses.word_lens import WordLens, WordReadings, read_tokens
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["LENSES", "LOGIT", "as_lens", "as_readings", "read_words"]

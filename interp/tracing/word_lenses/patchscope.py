@@ -19,7 +19,7 @@ from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
 from interp.tracing.variants.cached_pass import KeptPass
 from interp.tracing.variants.token_changes import Replaced
 from interp.tracing.word_lenses.plain_text import encoded_texts
-from interp.tracing.word_lenses.word_lens import need_weights_here
+from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["Patchscope"]
@@ -72,14 +72,7 @@ class Patchscope:
             check_whole("target_layer", self.target_layer, -1, PromptError)
         if self.n_tokens is not None:
             check_whole("n_tokens", self.n_tokens, 1, PromptError)
-        if not (isinstance(self.layers, str) and self.layers == "all"):
-            listed = isinstance(self.layers, list | tuple) and len(self.layers) > 0
-            if not listed:
-                raise PromptError(
-                    f'layers is "all" or a list of layers from −1 on; got {self.layers!r:.100}.'
-                )
-            chosen = {check_whole("each of layers", one, -1, PromptError) for one in self.layers}
-            object.__setattr__(self, "layers", tuple(sorted(chosen)))
+        object.__setattr__(self, "layers", as_layers("layers", self.layers))
 
     def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Target:
         """The target prompt run once; the words decide nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,11 +17,11 @@ from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
 from interp.tracing.lens.bridged import Samples, encoded
-from interp.tracing.lens.logit_lens import Said, labelled
+from interp.tracing.lens.logit_lens import Said, check_words, labelled
 from interp.tracing.passes.streams import read_streams
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["OpenedLens", "WordLens", "WordReadings", "check_words", "need_weights_here", "read_tokens"]
+__all__ = ["OpenedLens", "WordLens", "WordReadings", "as_layers", "need_weights_here", "read_tokens"]
 
 
 @runtime_checkable
@@ -148,16 +149,29 @@ def _spaced(n: int, most: int | None) -> list[int]:
     return [(2 * i + 1) * n // (2 * most) for i in range(most)]
 
 
-def check_words(words: Sequence[str]) -> list[str]:
-    """The words as a list.
+def as_layers(name: str, value: Any, words: Sequence[str] = ("all",)) -> str | tuple[int, ...]:
+    """The layers of a lens, sorted and each once, or one of the words that stand for some.
+
+    Args:
+        name: what they are called.
+        value: any iterable of layers, from −1 on, or a word.
+        words: the words.
 
     Raises:
-        PromptError: Not a list of different words.
+        PromptError: Something else.
     """
-    listed = [] if isinstance(words, str) else list(words)
-    if isinstance(words, str) or len(set(listed)) < len(listed):
-        raise PromptError(f"words is a list of different words; got {words!r:.100}.")
-    return listed
+    if isinstance(value, str) and value in words:
+        return value
+    try:
+        found = () if isinstance(value, str | bytes) else tuple(value)
+    except TypeError:
+        found = ()
+    if not found or any(isinstance(one, bool) or not isinstance(one, Integral) or one < -1 for one in found):
+        raise PromptError(
+            f"{name} is {', '.join(f'{word!r}' for word in words)}, or layers from −1 (the input embeddings) on, such "
+            f"as [-1, 8]; got {value!r:.100}."
+        )
+    return tuple(sorted({int(one) for one in found}))
 
 
 def need_weights_here(mllm: WrappedModel, kind: str) -> None:

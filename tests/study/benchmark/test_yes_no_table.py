@@ -81,6 +81,16 @@ def test_the_page_and_the_export_show_them(result: BenchmarkResult, tmp_path: Pa
     assert set(result.tables()["yes-no"].negatives) == {"all", *KINDS}
 
 
+def test_a_value_that_is_called_all_has_its_own_rows(tmp_path: Path) -> None:
+    kinds = ("all", "random")
+    data = Samples(
+        [one.replace(meta={"kind": kinds[i // 2 % 2]}) for i, one in enumerate(asked())], "presence"
+    )
+    found = benchmark(data=data).run(tmp_path, progress=False).yes_no("kind")
+    counts = found[found.measure == "f1"].set_index("kind").n.to_dict()
+    assert counts == {"all questions": N, "all": N // 2, "random": N // 2}
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_questions_of_other_answers_have_no_such_marks(tmp_path: Path) -> None:
     found = benchmark().run(tmp_path, progress=False)

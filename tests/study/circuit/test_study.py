@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose
 
 import interp
 from interp.data import Samples
-from interp.errors import StudyError
+from interp.errors import ModelError, RunError, StudyError
 from interp.study import Circuit, CircuitResult
+from interp.study.circuit import task
 from interp.study.dataframes import where
 from interp.tracing import AblateHeads, Mllm, Site
 
@@ -48,6 +49,20 @@ def test_the_graph_holds_heads_whose_ablation_flips_answers(mllm, data, found):
     assert len(heads) < 20
     names = {name for edge in found.graph(40) for name in edge}
     assert {"image", "answer"} <= names | {"image"}
+
+
+def test_layers_that_cannot_be_had_stop_the_run(mllm, data, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ModelError("no room")
+
+    study = Circuit(model=mllm, data=data[:2], against="zero", sizes=[20], executor="transformer_lens")
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "lens_layers", refuse)
+        with pytest.raises(RunError, match="no circuit can be run through TransformerLens: no room"):
+            study.run(tmp_path, progress=False)
+    found = study.run(tmp_path, progress=False)
+    assert found.n_samples == 1
+    assert "alike on both images" in found.failures.reason[0]  # the other's own fault
 
 
 def test_edges_are_means_and_exact_where_patched(found):

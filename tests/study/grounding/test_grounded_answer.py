@@ -36,7 +36,7 @@ def test_words_and_phrases_of_one_answer_are_numbered(mllm: interp.Mllm, one: in
     found = interp.ground(mllm, one, ["left lung", "THE NODULE", "lung", "heart"])
     assert found.answer == "the nodule in the left lung ."
     assert found.text == "the nodule [1] in the left lung [2] ."
-    assert found.missing == ("heart",)  # "lung" alone lies in "left lung", which has its mask
+    assert found.missing == ("lung", "heart")  # "lung" lies only in "left lung", which has its mask
     assert [one.generated for one in found.phrases] == [(0, 1), (4, 5)]
     assert "".join(part for part, _ in found.parts()) == found.answer
     assert interp.ground(mllm, one).text == "the nodule [1] in the left [2] lung [3] ."

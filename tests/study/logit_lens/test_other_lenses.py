@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 import interp
 from interp.data import Samples
-from interp.errors import StudyError
+from interp.errors import ModelError, RunError, StudyError
 from interp.study import Grid, GridResult, LensSweep
 from interp.study.dataframes import where
 from interp.study.logit_lens.page import lens_gaps, peaks
@@ -161,6 +161,31 @@ def test_settings_decide_the_run_and_logit_is_as_it_was(mllm: Mllm, tmp_path: Pa
     task = study.replace(lens="contextual", model="organism").task(mllm)
     assert task.opened is task.opened
     assert pickle.loads(pickle.dumps(task))._ready is None
+
+
+@pytest.mark.parametrize(
+    ("lens", "owner", "opens", "said"),
+    [
+        (LENSES["contextual"], LatentLens, "open", "the contextual lens cannot be opened: no room"),
+        ("logit", Mllm, "to_lens", "cannot be read through TransformerLens: no room"),
+    ],
+)
+def test_a_lens_that_cannot_be_opened_stops_the_run(
+    mllm: Mllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lens: Any, owner: type, opens: str, said: str
+) -> None:
+    """No sample is to blame, so none is stored as failed, and the next run measures all."""
+
+    def refuse(*_: Any) -> Any:
+        raise ModelError("no room")
+
+    study = LensSweep(model=mllm, data=data()[:2], words="label", lens=lens)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, opens, refuse)
+        with pytest.raises(RunError, match=said):
+            study.run(tmp_path, progress=False)
+    found = study.run(tmp_path, progress=False)
+    assert found.failures.empty
+    assert len(found.samples) == 2
 
 
 @pytest.mark.by_default(kind=["contextual"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 import interp
 from interp.data import Samples
-from interp.errors import StudyError
+from interp.errors import RunError, StudyError
 from interp.indicators import Attention, CentrePrior
 from interp.metrics import attention_ratio
 from interp.study import GridResult, StatedBoxes
@@ -139,6 +140,19 @@ def test_a_run_in_parts_has_the_bytes_of_one(
     for table in ("scores", "samples", "maps"):
         one, other = (cell.folder.read_table(table).to_pandas() for cell in (result.cells[0], found.cells[0]))
         assert one.astype(str).equals(other.astype(str))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"indicator": Attention(per_head=True)}, "Use per_head=False"), ({"layers": [0, 99]}, r"not \[99\]")],
+)
+def test_maps_that_fit_no_sample_stop_the_run(
+    data: Samples, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    texts = {one.id: "" for one in data}
+    study = StatedBoxes(data=data, model=saying("llava", "no"), convention="internvl", answers=texts, batch=2)
+    with pytest.raises(RunError, match=said):
+        study.replace(**changes).run(tmp_path, progress=False)
 
 
 def test_it_has_a_page_with_its_convention(result: GridResult, tmp_path: Path) -> None:

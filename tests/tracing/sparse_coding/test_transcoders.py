@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.tiny import uneven_samples
 from tests.tracing.reference_attention import greedy, layers_of
 
 HIDDEN, N_FEATURES, N = 64, 20, 3
+HOOKS = "feature_input_hook: mlp.hook_in\nfeature_output_hook: hook_mlp_out\n"
 LAYOUTS = ("saelens", "saelens skip", "gemma scope 2", "circuit tracer")
 
 
@@ -109,6 +112,38 @@ def test_autoencoders_of_gemma_scope_2_are_read(tmp_path):
     activations, output = by_hand(x, jumps=True, skips=False)
     assert_allclose(features.encode(x), activations, atol=1e-5)
     assert_allclose(features.decode(activations), output, atol=1e-4)
+
+
+def test_square_matrices_are_a_transcoders_where_declared(tmp_path):
+    draw = torch.Generator().manual_seed(5)
+    w = {name: torch.randn((HIDDEN, HIDDEN), generator=draw) for name in ("W_enc", "W_dec")}
+    path = tmp_path / "layer_1.safetensors"
+    save_file({**w, "b_enc": torch.zeros(HIDDEN), "b_dec": torch.zeros(HIDDEN)}, path)
+    x, said = torch.randn(HIDDEN, generator=draw), {"layer": 1}
+    plain = interp.load_features(path, **said, k=HIDDEN)  # Qwen-Scope has no file beside its weights
+    assert (plain.site, plain.activation) == ("residual", "topk")
+    assert_allclose(plain.decode(x), w["W_dec"] @ x, atol=1e-4)
+    named = interp.load_features(path, **said, site="mlp")
+    (tmp_path / "config.yaml").write_text(HOOKS)
+    for coder in (named, interp.load_features(path, **said)):
+        assert coder.site == "mlp"
+        assert_allclose(coder.decode(x), x @ w["W_dec"], atol=1e-4)
+
+
+def test_an_autoencoder_is_hashed_as_before_transcoders():
+    """Runs that are stored are found by the hash of their features."""
+    w = weights()
+    coder = interp.Features(w["encoder"], w["encoder_bias"], w["decoder"], w["decoder_bias"], layer=1)
+    hashed = hashlib.sha256()
+    for name in ("encoder", "encoder_bias", "decoder", "decoder_bias"):
+        hashed.update(f"{name} {w[name].shape}".encode() + w[name].contiguous().numpy().tobytes())
+    rest = "layer 1,activation relu,threshold None,k None,gate_bias None,log_scale None,centred False,rectified True"
+    hashed.update("".join([*rest.split(","), "scaling none"]).encode())
+    assert coder.digest == hashed.hexdigest()
+    mlp = interp.Features(
+        w["encoder"], w["encoder_bias"], w["decoder"], w["decoder_bias"], layer=1, site="mlp"
+    )
+    assert len({coder.digest, mlp.digest, replace(mlp, skip=w["skip"]).digest}) == 3
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

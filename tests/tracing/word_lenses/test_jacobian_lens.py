@@ -167,6 +167,16 @@ def test_files_keep_everything_and_belong_to_a_model(tmp_path: Path) -> None:
         read_words(model("qwen2_5_vl"), samples(), ["red"], JacobianLens(path))
 
 
+def test_a_file_that_was_changed_since_is_refused(tmp_path: Path) -> None:
+    path = fitted("llava").save(tmp_path / "j.safetensors")
+    lens = JacobianLens(path)
+    lens.open(model("llava"), [], Meter(model("llava").device))
+    fit_jacobians(model("llava"), TEXTS[:1], max_tokens=30, show_progress=False).save(path)
+    with pytest.raises(ModelError, match=r"no longer the file .*Make the lens again: JacobianLens\(file\)"):
+        lens.open(model("llava"), [], Meter(model("llava").device))
+    JacobianLens(path).open(model("llava"), [], Meter(model("llava").device))
+
+
 def test_what_makes_no_sense_is_refused(tmp_path: Path, unchecked: None) -> None:
     mllm, damaged, other = model("llava"), tmp_path / "d.safetensors", tmp_path / "o.safetensors"
     damaged.write_bytes(b"no tensors")

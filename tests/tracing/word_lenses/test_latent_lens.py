@@ -123,6 +123,29 @@ def test_a_corpus_is_read_from_a_file(tmp_path: Path) -> None:
     assert LatentLens(CORPUS, [2, -1]).to_dict()["contextual"]["candidates"] == [-1, 2]
 
 
+def test_corpora_that_differ_in_where_texts_end_differ() -> None:
+    one, other = LatentLens(["a red circle\nthe left lung"]), LatentLens(["a red circle", "the left lung"])
+    assert one.to_dict() != other.to_dict()
+
+
+class Characters:
+    """A tokenizer for which each character is a token."""
+
+    is_fast = True
+
+    def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+        return {"input_ids": list(map(ord, text)), "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "last"),
+    [("图中左肺有结节。", "结节", 6), ("यह बायाँ फेफड़ा है", "फेफड़ा", 14), ("a left-lung", "left-lung", 10)],
+)
+def test_words_of_other_scripts_are_found(text: str, word: str, last: int) -> None:
+    (found,) = [one for one in occurrences(Characters(), text, [word]) if one.word == word]
+    assert found.position == last
+
+
 def test_it_finds_words_that_the_logit_lens_misses() -> None:
     """Image tokens were drawn towards the input embeddings of the words for what they show."""
     mllm, data = interp.load("organism"), list(interp.data.bundled("natural", n=24))
@@ -145,7 +168,7 @@ def test_what_it_cannot_read_is_refused(tmp_path: Path, unchecked: None) -> None
         (lambda: LatentLens([]), PromptError, r"a list of texts or a text file with one a line; got \[\]"),
         (lambda: LatentLens([" "]), PromptError, "holds no text but empty lines"),
         (lambda: LatentLens(tmp_path / "none.txt"), PromptError, "does not exist.*or a list: corpus="),
-        (lambda: LatentLens(CORPUS, "some"), PromptError, r'"same", or layers from −1 .*got \'some\''),
+        (lambda: LatentLens(CORPUS, "some"), PromptError, r"'same', or layers from −1 .*got 'some'"),
         (lambda: LatentLens(CORPUS, [-2]), PromptError, r"such as \[-1, 8\]; got \[-2\]"),
         (
             lambda: read_words(mllm, one, [], LatentLens(CORPUS, [7])),

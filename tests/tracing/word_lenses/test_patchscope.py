@@ -113,8 +113,8 @@ def test_what_makes_no_sense_is_refused(unchecked: None) -> None:
             "prompt is a text, such as 'cat->cat; .*; got ' '",
         ),
         (lambda: Patchscope(position=True), "number of a token of the prompt, such as −1; got True"),
-        (lambda: Patchscope(layers=[]), r'layers is "all" or a list of layers from −1 on; got \[\]'),
-        (lambda: Patchscope(layers=[-2]), "each of layers is a whole number of at least -1; got -2"),
+        (lambda: Patchscope(layers=[]), r"layers is 'all', or layers from −1 .*; got \[\]"),
+        (lambda: Patchscope(layers=[-2]), r"layers is 'all', or layers from −1 .*; got \[-2\]"),
         (lambda: Patchscope(target_layer=0.5), "target_layer is a whole number of at least -1; got 0.5"),
         (lambda: Patchscope(n_tokens=0), "n_tokens is a whole number of at least 1; got 0"),
         (
