@@ -51,7 +51,7 @@ SCORERS: list[tuple[str, str, str]] = [
 ]  # fmt: skip
 STUDIES: list[tuple[str, str, str]] = [
     ("interp.Benchmark(data=D, edits=['x'])", "such as [interp.Knockout(interp.Site(keys='image'))]", "interp.Benchmark(data=D, edits=[interp.Knockout(interp.Site(keys='image'))])"),
-    ("interp.Benchmark(data=D, scorer='strict')", "such as Strict()", "interp.Benchmark(data=D, scorer=bm.scorer_named('strict'))"),
+    ("interp.Benchmark(data=D, scorer=5)", "such as Strict()", "interp.Benchmark(data=D, scorer=interp.metrics.scorers.Strict())"),
     ("interp.Benchmark(data=D, scorer=[bm.scorer_named('strict')] * 2)", "takes each scorer once", "interp.Benchmark(data=D, scorer=[bm.scorer_named('strict'), bm.scorer_named('huatuo')])"),
     ("interp.Benchmark(data=D, decoding='greedy')", "such as Decoding(temperature=0.7)", "interp.Benchmark(data=D, decoding=Decoding(temperature=0.7))"),
     ("interp.Benchmark(data=D, method=PAI(), edits=[interp.Knockout(SITE)])", "Give one", "[interp.Benchmark(data=D, method=PAI()), interp.Benchmark(data=D, edits=[interp.Knockout(SITE)])]"),

@@ -30,6 +30,7 @@ from interp.study import Grid, LayerSweep, ModelSpec
 from interp.study.conventions import held_out_sets, paper_model
 from interp.study.fields import is_per_layer
 from interp.study.refinement.method_choice import grounding
+from interp.study_commands import COMMAND, Asked, _newest
 from tests.data import source_files as files
 
 DATA: list[tuple[str, str, str]] = [
@@ -48,6 +49,13 @@ REPRODUCE: list[tuple[str, str, str]] = [
     ("cm.held_out_sets(('medical',), n=2, paper_model=ModelSpec('a/model'))", "--choose-on COCO_FOLDER", "cm.held_out_sets(('medical',), ('natural',), n=2, paper_model=ModelSpec('a/model'))"),
     ("cm.paper_model('organism')", "Write ModelSpec('organism')", "cm.paper_model(ModelSpec('organism'))"),
     ("cm.grounding(ModelSpec('organism'), None, rank=True, published='huatuogpt-vision-7b')", "Leave one out", "cm.grounding(ModelSpec('organism'), None, published='huatuogpt-vision-7b')"),
+]  # fmt: skip
+RUNS: list[tuple[str, str, str]] = [
+    ("interp.LayerSweep(data=D, indicator=5)", "such as Attention()", "interp.LayerSweep(data=D, indicator=interp.indicators.Attention())"),
+    ("interp.Refinement(data=D, method=5)", "such as PAI()", "interp.Refinement(data=D, method=interp.methods.PAI())"),
+    ("cm.command('run', 'refinement', '--data', 'natural', '--n', '2', '--out', str(cm.new()), '--model', 'organism', 'shortcut', '--set', 'method=VGRefine')", "Run one at a time", "cm.command('run', 'refinement', '--data', 'natural', '--n', '2', '--out', str(cm.new()), '--model', 'organism', '--set', 'method=VGRefine', 'max_new_tokens=1')"),
+    ("cm.Asked.read(cm.made_of('[]'))", "Run the study again", "cm.command('run', 'layer-sweep', '--data', 'natural', '--n', '2', '--out', str(cm.new()))"),
+    ("cm._newest(cm.new())", "Name the folder of one", "cm.command('report', str(cm.swept().folder), '--out', str(cm.new() / 'page.html'))"),
 ]  # fmt: skip
 EXPLORER: list[tuple[str, str, str]] = [
     ("cm.session().sample('x')", "Ask again", "cm.session().sample(cm.asked_again())"),
@@ -79,9 +87,13 @@ FILES: list[tuple[str, str, str]] = [
     ("cm.with_attribute({1}).save('maps.safetensors')", "Leave it out, or turn it into one of these", "cm.with_attribute([1]).save('maps.safetensors')"),
 ]  # fmt: skip
 # a call that fails, words of its message, a call that follows them
-ROWS: list[tuple[str, str, str]] = [*DATA, *REPRODUCE, *EXPLORER, *RESULTS, *FILES]
+ROWS: list[tuple[str, str, str]] = [*DATA, *REPRODUCE, *RUNS, *EXPLORER, *RESULTS, *FILES]
 
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
+    "{…} holds no {…}, which says what a run was made of": "tests/study/test_stored_study.py::test_a_folder_without_its_study_is_named",
+    "the page of {…} needs what its run could not keep": "tests/study/test_stored_study.py::test_what_is_missing_is_said",
+    "{…} cannot be read ({…}): it was edited, or another version of interp wrote it": "tests/study/test_stored_study.py::test_a_folder_from_elsewhere_runs_no_code",
+    "a mean over {…} other images needs": "tests/study/circuit/test_study.py::test_a_mean_is_over_other_images_of_one_question",
     "the explorer needs dash": "nothing is installed in a test; tests/test_advice.py::test_extras_that_messages_name_are_declared finds the extra",
     "figures as SVG and PNG need kaleido": "nothing is installed in a test; tests/report/test_export.py::test_without_kaleido_the_error_names_the_extra",
 }
@@ -105,6 +117,13 @@ def command(*words: str) -> None:
         code = main(list(words))
     if code == 2:
         raise InterpError(said.getvalue().strip().removeprefix("error: "))
+
+
+def made_of(text: str) -> Path:
+    """The folder of a run whose `command.json` is that text."""
+    folder = new()
+    (folder / COMMAND).write_text(text)
+    return folder
 
 
 # ---- data and scripts ----
@@ -235,4 +254,4 @@ def cut() -> Path:
     return path
 
 
-__all__ = ["Grid", "ModelSpec", "PaperChoice", "Request", "figures_named", "grounding", "held_out_sets", "is_per_layer", "paper_model", "read"]  # fmt: skip
+__all__ = ["Asked", "Grid", "ModelSpec", "PaperChoice", "Request", "_newest", "figures_named", "grounding", "held_out_sets", "is_per_layer", "paper_model", "read"]  # fmt: skip

@@ -99,6 +99,11 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         stored_result(tmp_path / "nowhere")
 
 
+def test_a_folder_without_its_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no declared\.json, .* or the run was not finished"):
+        read_study(tmp_path)
+
+
 def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
     result = LayerSweep(data=NATURAL, metrics="ar").run(tmp_path, progress=False)
     (result.folder / "tables" / "scores.parquet").unlink()
