@@ -20,6 +20,8 @@ __all__ = ["N_DRAWN", "figures"]
 
 N_DRAWN = 40
 """Edges that are drawn."""
+NODE = 44
+"""Pixels that a node needs beside the next one: a narrow screen scrolls the graph."""
 WIDEST = 7.0
 FOR, AGAINST = SERIES[0], SERIES[1]
 
@@ -81,7 +83,8 @@ def _graph(edges: pd.DataFrame) -> go.Figure:
     heads = sorted({int(name.partition("H")[2]) for name in inner})
     figure.update_xaxes(title_text="layer →", tickvals=layers, showgrid=False)
     figure.update_yaxes(title_text="head", tickvals=heads, showgrid=False, zeroline=False)
-    return laid_out(figure, 560)
+    wide = 160 + NODE * len({round(x, 3) for x, _ in places.values()})
+    return laid_out(figure, 560, meta={"min_width": wide})
 
 
 def _faithfulness(result: CircuitResult, shares: pd.DataFrame) -> go.Figure:

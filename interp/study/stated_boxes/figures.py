@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -30,13 +31,15 @@ NAMES = {
 """Measure → its name on the page."""
 OVERLAPS = ("mask_expert", "mask_stated", "iou_shuffled", "iou")
 RATIOS = ("ar_expert", "ar_stated")
+LETTERS = 18
+"""Of a line of a label beside the axis, so that narrow screens have room for the points."""
 
 
 def figures(result: GridResult) -> Figures:
     """ "overlap": IoUs; "attention": the ratios inside the boxes. A panel for each run, points with 95 % intervals."""
     return {
-        "overlap": _points(result, OVERLAPS, "IoU, higher: agree more ↑", [0, 1]),
-        "attention": _points(result, RATIOS, "attention ratio, 1: a uniform map", None, line=1.0),
+        "overlap": _points(result, OVERLAPS, "IoU ↑<br>(1: the same pixels)", [0, 1]),
+        "attention": _points(result, RATIOS, "attention ratio ↑<br>(1: a uniform map)", None, line=1.0),
     }
 
 
@@ -54,11 +57,11 @@ def _points(
             .reset_index()
         )
         trace = points(
-            own, [NAMES[name] for name in measures], marker={"size": 9, "color": SERIES[0]},
+            own, ["\n".join(wrap(NAMES[name], LETTERS)) for name in measures], marker={"size": 9, "color": SERIES[0]},
             arms={"color": GREY, "thickness": 1.5}, showlegend=False,
         )  # fmt: skip
         figure.add_trace(trace, row=1, col=column)
         if line is not None:
             reference_line(figure, x=line, row=1, col=column)
     figure.update_xaxes(title_text=axis, **({} if limits is None else {"range": limits}))
-    return laid_out(figure, 130 + 50 * len(measures), columns=len(cells), margin={"b": 80})
+    return laid_out(figure, 130 + 50 * len(measures), columns=len(cells), margin={"b": 95})
