@@ -131,8 +131,8 @@ def check_words(words: Sequence[str]) -> list[str]:
     Raises:
         PromptError: Not a list of different words.
     """
-    listed = [] if isinstance(words, str) else list(words)
-    if isinstance(words, str) or len(set(listed)) < len(listed):
+    listed = list(words) if isinstance(words, Sequence) and not isinstance(words, str) else [None]
+    if not all(isinstance(word, str) for word in listed) or len(set(listed)) < len(listed):
         raise PromptError(f"words is a list of different words; got {words!r:.100}.")
     return listed
 

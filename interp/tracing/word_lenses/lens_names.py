@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from interp.errors import PromptError
+from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
 from interp.tracing.cost import Meter
 from interp.tracing.lens.bridged import Samples
@@ -84,6 +84,8 @@ def read_words(
         ModelError: A model that the lens does not read.
         SampleError, ImageTokenMismatch: As in `Mllm.encode`.
     """
+    if not isinstance(mllm, WrappedModel):
+        raise ModelError(f"read_words takes a model of interp.load or interp.wrap; got {mllm!r:.100}.")
     chosen, listed = as_lens(lens), check_words(words)
     if isinstance(chosen, str):
         through = make_lens(mllm) if mllm.server is None else ServedLens(mllm)
