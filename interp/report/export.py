@@ -168,10 +168,12 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
     for axis in [name for name in layout if name.startswith("coloraxis")]:
         bar: Any = layout[axis].colorbar
         bar.update(title_font_size=size, tickfont_size=size, thickness=9)
-    for trace in found.data:
+    traces: tuple[Any, ...] = found.data
+    for trace in traces:
         if getattr(trace, "textfont", None) is not None:
             trace.update(textfont_size=size)
-        for part in (trace, getattr(trace, "marker", None)):
+        parts: tuple[Any, ...] = (trace, getattr(trace, "marker", None))
+        for part in parts:
             if getattr(part, "colorbar", None) is not None:
                 part.colorbar.update(title_font_size=size, tickfont_size=size, thickness=9)
     return found

@@ -131,7 +131,8 @@ def check_words(words: Sequence[str]) -> list[str]:
     Raises:
         PromptError: Not a list of different words.
     """
-    listed = list(words) if isinstance(words, Sequence) and not isinstance(words, str) else [None]
+    given: Any = words
+    listed: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [None]
     if not all(isinstance(word, str) for word in listed) or len(set(listed)) < len(listed):
         raise PromptError(f"words is a list of different words; got {words!r:.100}.")
     return listed
