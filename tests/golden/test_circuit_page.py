@@ -90,7 +90,7 @@ def test_points_are_mean_shares_by_number_of_edges(circuit: Any, page: Page) -> 
 
 
 def test_lead_counts_samples_and_failures(circuit: Any, page: Page) -> None:
-    measured = circuit.cells[0].frame("edges")["sample"].nunique()
+    measured = circuit.cells[0].frame("edges")["index"].nunique()
     assert matches(rf"\b{measured} samples \(natural\)", page.text)
     assert len(circuit.failures) == 4 - measured > 0
     assert matches(rf"\b{len(circuit.failures)} left out", page.text)
