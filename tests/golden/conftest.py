@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.golden import examples
+from tests.tracing.scripted import scripted
 
 Run = Callable[[Any], Any]
 
@@ -99,3 +100,33 @@ def comparison(run: Run) -> Any:
 def benchmark(run: Run) -> Any:
     """Marks of answers under a method."""
     return run(examples.benchmark())
+
+
+@pytest.fixture(scope="session")
+def circuit(run: Run) -> Any:
+    """A circuit of few samples."""
+    return run(examples.circuit())
+
+
+@pytest.fixture(scope="session")
+def roles(run: Run) -> Any:
+    """What each head does."""
+    return run(examples.head_roles())
+
+
+@pytest.fixture(scope="session")
+def probes(run: Run) -> Any:
+    """Probes of a colour."""
+    return run(examples.probes())
+
+
+@pytest.fixture(scope="session")
+def reasoning(run: Run) -> Any:
+    """Thoughts without the image."""
+    return run(examples.reasoning(scripted("eager")[0]))
+
+
+@pytest.fixture(scope="session")
+def stated(run: Run) -> Any:
+    """Boxes that were put in a model's mouth."""
+    return run(examples.stated_boxes())

@@ -12,14 +12,19 @@ from interp.methods import Plain, ScalingVis, VGRefine
 from interp.metrics.scorers import OpenRecall, Strict
 from interp.study import (
     Benchmark,
+    Circuit,
     Grid,
     HeadAttribution,
     HeadRanking,
+    HeadRoles,
     IndicatorComparison,
     KnockoutSweep,
     LayerSweep,
     LensSweep,
+    ProbeSweep,
+    ReasoningSweep,
     Refinement,
+    StatedBoxes,
 )
 from interp.tracing import Decoding, Knockout, Site
 
@@ -165,6 +170,66 @@ def comparison() -> Grid:
     return Grid(study, data=marked())
 
 
+def circuit() -> Circuit:
+    """The edges of four samples, one of which has no second answer."""
+    return Circuit(
+        data=Samples(natural()[:4], "natural"), against="zero", sizes=(5, 40, 160), exact=3, seed=1, batch=4
+    )
+
+
+def head_roles() -> Grid:
+    """What heads do on both kinds of data."""
+    return Grid(HeadRoles(data=natural(), seed=1, batch=10), data=both())
+
+
+def probes() -> ProbeSweep:
+    """Probes of the colour at two places."""
+    scenes = bundled("natural", n=120, seed=5).filter(lambda sample: sample.meta["about"] == "colour")
+    data = Samples(scenes[:36], "colours")
+    return ProbeSweep(data=data, positions=("last", "box"), folds=2, seed=1, batch=36)
+
+
+def thoughts() -> Samples:
+    """Scenes with thoughts of one to three sentences to be forced, and one scene without a thought."""
+    lines = ("The circle is there .", "It is big .", "So I know .")
+    kept = [
+        one.replace(meta={**one.meta, "reasoning": " ".join(lines[: i % 3 + 1])})
+        for i, one in enumerate(natural())
+    ]
+    return Samples([*kept, *bundled("natural", n=1, seed=8)], "thoughts")
+
+
+def reasoning(model: Any) -> ReasoningSweep:
+    """Given thoughts, of a model that thinks."""
+    return ReasoningSweep(
+        data=thoughts(), model=model, thoughts="given", prompt=Prompt(thinking=True), answer_tokens=2, batch=8
+    )
+
+
+def stated(sample: Any, place: int) -> str:
+    """What is put in the model's mouth: the box moved by `place` hundredths, a bad box at each fifth."""
+    box, (width, height) = sample.boxes[0], sample.sizes[0]
+    shift = place / 100
+    x0, y0 = box.x0 / width * 0.9 + shift / 10, box.y0 / height * 0.9
+    x1, y1 = box.x1 / width * 0.9 + shift / 10, box.y1 / height * 0.9
+    right, left = (x0, x1) if place % 5 == 4 else (x1, x0)
+    return f"It is at [{left:.3f}, {y0:.3f}, {right:.3f}, {y1:.3f}]."
+
+
+def stated_boxes() -> Grid:
+    """Boxes that were put in the model's mouth, on both kinds of data; samples without a box fail."""
+    texts = {
+        one.id: stated(one, place)
+        for data in both().values()
+        for place, one in enumerate(data)
+        if one.boxes and one.sizes[0]
+    }
+    study = StatedBoxes(
+        data=natural(), answers=texts, convention="fractions", layers=(1, 2), seed=1, batch=10
+    )
+    return Grid(study, data=both())
+
+
 def described() -> dict[str, Any]:
     """Every kind of study with fields that are not the defaults, and a grid."""
     few = Samples(natural()[:3], "natural")
@@ -192,6 +257,23 @@ def described() -> dict[str, Any]:
         "indicator_comparison": comparison().base.replace(
             data=Samples(marked()["a few"], "marked"), target=Target("an answer"), prompt=SHORT, choose_by="ap",
             least=0.2, agreement=("kendall",), randomised=(0.25,), few={"token knockout": 2}, rule="center", batch=3,
+        ),
+        "circuit": Circuit(
+            data=few, against="mean", n_images=3, sizes=(7, 3), exact=2, executor="transformer_lens", prompt=SHORT,
+            graph=(("image", "L01H05"), ("L01MLP", "answer")), seed=4, batch=2,
+        ),
+        "head_roles": HeadRoles(data=few, target="answer", ablate=False, prompt=SHORT, seed=4, batch=2),
+        "probe_sweep": ProbeSweep(
+            data=few, target="about", positions=("image", "box"), control="question", folds=2, penalty=0.5,
+            prompt=SHORT, seed=4, batch=2,
+        ),
+        "reasoning_sweep": ReasoningSweep(
+            data=few, thoughts="given", max_new_tokens=9, answer_tokens=3, prompt=Prompt(thinking=True), seed=4,
+            batch=2,
+        ),
+        "stated_boxes": StatedBoxes(
+            data=few, convention="fractions", answers={"a": "[0, 0, 1, 1]"}, generate=7, indicator=Attention(),
+            layers=(2, 1), upsample="nearest", threshold=0.75, rule="center", prompt=SHORT, seed=4, batch=2,
         ),
         "grid": Grid(
             LayerSweep(data=few, metrics=("ar",)),

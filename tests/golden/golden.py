@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tests.golden import examples, pages
+from tests.tracing.scripted import scripted
 
 FOLDER = Path(__file__).parent
 UNSTABLE = ("seconds", "forwards", "tokens", "note")
@@ -25,11 +26,16 @@ FRAMES = {
     "indicator_comparison-scores": 2e-3,
     "indicator_comparison-summary": 2e-3,
     "knockout_sweep-tests": 1e-3,
+    "head_roles-heads": 2e-3,
     "logit_lens-scores": 2e-3,
     "logit_lens-summary": 2e-3,
+    "probe_sweep-summary": 0.06,
+    "reasoning_sweep-summary": 1e-3,
+    "stated_boxes-summary": 2e-3,
 }
 """Frame → the same, where rounding moves more than values: which of two nearly tied tokens is first, or which of the
-resampled groups lies at the edge of an interval or of a p value (1e-3, 2e-4 and 1e-4 from one processor to another).
+resampled groups lies at the edge of an interval or of a p value (1e-3, 2e-4 and 1e-4 from one processor to another);
+of probes, what one or two of the 36 samples are called.
 """
 
 
@@ -62,6 +68,12 @@ def frames(results: dict[str, Any]) -> dict[str, pd.DataFrame]:
     found["benchmark-averages"] = benchmark.averages(measure="recall")
     found["benchmark-summary"] = benchmark.summary()
     found["benchmark-by"] = benchmark.by("modality")
+    edges, roles = results["circuit"].edges, results["head_roles"].heads
+    found["circuit-edges"] = edges[edges.receiver == "answer"].sort_values("source")
+    found["circuit-summary"] = results["circuit"].summary()
+    found["head_roles-heads"] = roles
+    for name in ("probe_sweep", "reasoning_sweep", "stated_boxes"):
+        found[f"{name}-summary"] = results[name].summary()
     return {name: frame.drop(columns=[c for c in UNSTABLE if c in frame]) for name, frame in found.items()}
 
 
@@ -131,4 +143,9 @@ def results(run: Any) -> dict[str, Any]:
         "indicator_comparison": run(examples.comparison()),
         "refinement": run(examples.methods()),
         "benchmark": run(examples.benchmark()),
+        "circuit": run(examples.circuit()),
+        "head_roles": run(examples.head_roles()),
+        "probe_sweep": run(examples.probes()),
+        "reasoning_sweep": run(examples.reasoning(scripted("eager")[0])),
+        "stated_boxes": run(examples.stated_boxes()),
     }

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import interp
+from interp.study.study import Study
 from tests.golden import examples, golden, pages
 
 NAMES = sorted(path.stem for path in golden.FOLDER.glob("*.json"))
@@ -21,6 +23,9 @@ def described() -> dict[str, dict[str, Any]]:
 
 def test_every_kind_of_study_has_a_golden_file() -> None:
     assert sorted(described()) == NAMES
+    named = (getattr(interp.study, name) for name in interp.study.__all__)
+    kinds = {one for one in named if isinstance(one, type) and issubclass(one, Study) and one is not Study}
+    assert kinds == {type(one) for one in examples.described().values()} - {interp.Grid}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,6 +22,11 @@ def results(
     comparison: Any,
     methods: Any,
     benchmark: Any,
+    circuit: Any,
+    roles: Any,
+    probes: Any,
+    reasoning: Any,
+    stated: Any,
 ) -> dict[str, Any]:
     """Each study's result."""
     return {
@@ -33,6 +38,11 @@ def results(
         "indicator_comparison": comparison,
         "refinement": methods,
         "benchmark": benchmark,
+        "circuit": circuit,
+        "head_roles": roles,
+        "probe_sweep": probes,
+        "reasoning_sweep": reasoning,
+        "stated_boxes": stated,
     }
 
 
