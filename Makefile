@@ -40,7 +40,7 @@ notebooks:  ## run every notebook top to bottom and store its outputs, figures a
 docs: doctest site  ## check the documentation's examples, then build the site
 
 doctest:  ## check that the documentation's examples run; two modules need lmms-eval, which lies apart
-	pytest -n 0 --doctest-modules interp --ignore interp/lmms_eval/lmms_model.py --ignore interp/lmms_eval/manifest.py
+	OMP_NUM_THREADS=1 pytest -n 0 --doctest-modules interp --ignore interp/lmms_eval/lmms_model.py --ignore interp/lmms_eval/manifest.py
 
 site:  ## build the documentation site, offline, with its links checked: open build/site/index.html
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

@@ -1,6 +1,8 @@
 """Shapes and types are checked at test time: see `tests/typechecker.py`."""
 
+import functools
 import gc
+import importlib.metadata
 import os
 import sys
 from collections.abc import Generator, Iterator
@@ -12,10 +14,16 @@ from tests.typechecker import check_annotations, check_shapes
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Beside other work, threads that wait for one another spend 16 times the time of one alone; so the programs that tests
+# start have one each, as the workers have.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Workers, the processes that tests start, and the next run read what the first one compiled.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Nothing is installed while tests run; each look at what hundreds of packages offer opens hundreds of files.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 check_annotations("interp")
 

@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat.v4 as make
 import pytest
 
 import interp
@@ -92,6 +91,8 @@ def test_a_list_right_after_text_becomes_a_list() -> None:
 
 
 def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
+    import nbformat.v4 as make  # takes seconds, so the workers that run other tests do without
+
     picture = base64.b64encode(b"a picture").decode()
     outputs = [
         make.new_output("display_data", data={"image/png": picture, "text/plain": "<Image>"}),

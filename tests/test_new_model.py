@@ -91,23 +91,15 @@ def failures(text: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.notebook
-def test_the_page_works_as_written_and_its_mistake_is_noticed(folder):
+def test_the_page_works_as_written(folder):
+    """Its mistake is noticed in the test above; that `interp check` then ends with 1 is tested in `test_cli.py`."""
     for command in COMMANDS:
         done = run(folder, command)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if command.startswith("pip"):
+            (folder / "interp_deepseek_vl.py").unlink()  # what is checked is what was installed
         if "interp check" in command:
             assert "locality" in done.stdout
             assert "FAIL" not in done.stdout
         if "pytest" in command:
             assert "2 passed" in done.stdout
-    line, replacement = MISTAKE[0]
-    adapter = folder / "interp_deepseek_vl.py"
-    adapter.write_text(FILES[adapter.name].replace(f"        {line}\n", replacement))
-    install, check, _ = COMMANDS
-    assert run(folder, install).returncode == 0
-    (folder / adapter.name).unlink()  # what is checked is what was installed
-    done = run(folder, check)
-    assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
-    failed = [row for row in done.stdout.splitlines() if "FAIL" in row]
-    assert any("locality" in row for row in failed)
-    assert not any("tiling" in row or "rows" in row for row in failed)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import transformers
 from jaxtyping import Int
 from packaging.version import Version
 from torch import nn
@@ -208,7 +209,7 @@ def is_available(adapter: Adapter) -> bool:
 def needed(adapter: Adapter) -> str | None:
     """The oldest transformers that a family needs, where the installed one is older; else None."""
     least = NEEDS.get(adapter.name)
-    return least if least and Version(version("transformers")) < Version(least) else None
+    return least if least and Version(transformers.__version__) < Version(least) else None
 
 
 def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
@@ -268,8 +269,8 @@ def _recent(adapter: Adapter) -> Adapter:
     """
     if (least := needed(adapter)) is not None:
         raise ModelError(
-            f"{adapter.name} needs transformers {least} or newer, got {version('transformers')}, whose processor of it "
-            f"is called otherwise, so that footprints could be wrong. Upgrade: pip install 'transformers>={least}'."
+            f"{adapter.name} needs transformers {least} or newer, got {transformers.__version__}, whose processor of "
+            f"it is called otherwise, so that footprints could be wrong. Upgrade: pip install 'transformers>={least}'."
         )
     return adapter
 

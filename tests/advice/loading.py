@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from transformers import BitsAndBytesConfig
 
@@ -73,6 +72,8 @@ def _adapter() -> dict[str, bytes]:
 
 def with_peft() -> Any:
     """A model with a LoRA, as PEFT makes it."""
+    import peft  # takes seconds, so the workers that need no LoRA do without
+
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     return peft.get_peft_model(tiny("llava")[0], config)
 

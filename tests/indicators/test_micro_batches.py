@@ -66,6 +66,16 @@ def family(name: str) -> Mllm:
     return wrap(*tiny(name))
 
 
+@functools.cache
+def all_at_once(name: str, label: str):
+    """The maps of three samples in one pass, the first and the last with the same image."""
+    return CHEAP[label](family(name), samples()[:3], target=target_of(label), batch_size=WHOLE)
+
+
+def target_of(label: str) -> Target:
+    return TARGETED.get(label, Target("greedy"))
+
+
 def test_every_indicator_is_tried():
     tried = {type(indicator).__name__ for indicator in CHEAP.values()}
     classes = {name: getattr(indicators, name) for name in indicators.__all__}
@@ -77,11 +87,8 @@ def test_every_indicator_is_tried():
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "llava_next"])
 def test_maps_are_the_same_for_every_size(name, size, label):
-    """Of three samples, the first and the last with the same image."""
-    mllm, indicator, own = family(name), CHEAP[label], samples()[:3]
-    target = TARGETED.get(label, Target("greedy"))
-    whole = indicator(mllm, own, target=target, batch_size=WHOLE)
-    found = indicator(mllm, own, target=target, batch_size=size)
+    whole = all_at_once(name, label)
+    found = CHEAP[label](family(name), samples()[:3], target=target_of(label), batch_size=size)
     assert [tokens.length for tokens in found.tokens] == [tokens.length for tokens in whole.tokens]
     for one, same in zip(found, whole, strict=True):
         scale = float(np.abs(same.values).max()) or 1.0

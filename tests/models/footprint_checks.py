@@ -17,6 +17,7 @@ from interp.inputs.sample import Box
 from interp.inputs.tokens import TokenMap
 from interp.models.base import Family
 from interp.tracing.layers.residual import side_by_side
+from tests.models.pixel_impulses import Reached
 
 torch.set_num_threads(1)
 
@@ -75,16 +76,20 @@ class Bench:
     def entering(self, box: Edges | None = None, image: int = 0) -> torch.Tensor:
         """(token, hidden): the image tokens as they enter the first decoder layer."""
         model, inputs = self.parts[0], self.encode(box, image)
-        seen: list[torch.Tensor] = []
 
-        def keep(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.append(args[0] if args else kwargs["hidden_states"])
+        def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            raise Reached(args[0] if args else kwargs["hidden_states"])
 
-        hook = self.adapter.layers(model)[0].register_forward_pre_hook(keep, with_kwargs=True)
-        with torch.no_grad():
-            model(**inputs)
-        hook.remove()
-        return side_by_side(seen[0])[0, self.adapter.image_positions(inputs["input_ids"], model.config)]
+        hook = self.adapter.layers(model)[0].register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            with torch.no_grad():
+                model(**inputs)
+        except Reached as reached:
+            seen = side_by_side(reached.args[0])
+            return seen[0, self.adapter.image_positions(inputs["input_ids"], model.config)]
+        finally:
+            hook.remove()
+        raise AssertionError("the first layer was not reached")
 
 
 def assert_counts(bench: Bench, whole: bool = True) -> Footprints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,31 @@ def steps(mllm, eager) -> list[Steps]:
     return [alone(mllm, eager, i) for i in range(3)]
 
 
+@pytest.fixture(scope="module")
+def hidden(mllm, eager) -> Callable[..., list[Steps]]:
+    """Each sample alone through the eager model, with image tokens hidden in some layers; for both executors."""
+    batch = mllm.encode(samples())
+    found: dict[tuple[str, str], list[Steps]] = {}
+
+    def of(blocked: Sequence[int], masks: Sequence[np.ndarray], mode: str, when: str) -> list[Steps]:
+        if (mode, when) not in found:
+            found[mode, when] = [_hidden(i, blocked, mask, mode, when) for i, mask in enumerate(masks)]
+        return found[mode, when]
+
+    def _hidden(i: int, blocked: Sequence[int], mask: np.ndarray, mode: str, when: str) -> Steps:
+        tokens = batch.tokens[i]
+        first = tokens.length if when == "decode" else int(tokens.image[-1]) + 1
+
+        def hide(layer: int, n: int) -> torch.Tensor | None:
+            cells = torch.zeros(n, n, dtype=torch.bool)
+            cells[first:, tokens.image[mask]] = True
+            return cells if layer in blocked else None
+
+        return alone(mllm, eager, i, hide=hide, mode=mode)
+
+    return of
+
+
 @pytest.mark.covering
 @pytest.mark.parametrize("executor", ["tap", "source"])
 def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
@@ -67,7 +93,7 @@ def test_rows_logits_and_tokens_are_eagers(mllm, steps, executor):
 @pytest.mark.parametrize(
     ("mode", "when"), [("renormalise", "all"), ("zero", "all"), ("renormalise", "decode")]
 )
-def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mode, when):
+def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, hidden, executor, mode, when):
     masks = [np.arange(tokens.n) % 3 > 0 for tokens in mllm.encode(samples()).tokens]
     blocked = mllm.attention_layers[1:3] or mllm.attention_layers
     site = Site(layers=blocked, queries=("after_image", "answer"), keys=interp.image_mask(masks))
@@ -77,16 +103,8 @@ def test_knockouts_are_eagers_with_the_keys_taken_away(mllm, eager, executor, mo
         edits=[Knockout(site, mode=mode, steps=when)],
         generate=N,
     )
-    for i, mask in enumerate(masks):
+    for i, (mask, reference) in enumerate(zip(masks, hidden(blocked, masks, mode, when), strict=True)):
         tokens = trace.tokens[i]
-        first = tokens.length if when == "decode" else int(tokens.image[-1]) + 1
-
-        def hide(layer: int, n: int, tokens=tokens, mask=mask, first=first) -> torch.Tensor | None:
-            hidden = torch.zeros(n, n, dtype=torch.bool)
-            hidden[first:, tokens.image[mask]] = True
-            return hidden if layer in blocked else None
-
-        reference = alone(mllm, eager, i, hide=hide, mode=mode)
         assert_allclose(trace.logits[i], reference.logits[0], atol=3e-5)
         text = mllm.processor.tokenizer.decode(reference.ids, skip_special_tokens=True).strip()
         assert trace.answers[i] == text

@@ -38,6 +38,13 @@ def samples() -> list[interp.Sample]:
     return [interp.Sample(images=p, question=q) for p, q in zip(pictures, asked, strict=True)]
 
 
+@cache
+def unedited(family: str):
+    """The samples encoded for a family's model, and the logits of their plain pass."""
+    batch = model(family).encode(shown(model(family), samples()))
+    return batch, model(family).trace(batch).logits.values
+
+
 def flags(batch, masks) -> np.ndarray:
     """(place in the tower's order,) which are patches of the samples' masks."""
     starts = np.cumsum([0, *(one.length for one in batch.patches)])
@@ -102,7 +109,7 @@ def masks_of(batch, seed, share=0.4):
 @pytest.mark.parametrize("family", every_family(but=UNREAD))
 def test_an_edit_is_the_plain_one(family, kind, layers):
     mllm = model(family)
-    batch = mllm.encode(shown(mllm, samples()))
+    batch, plain = unedited(family)
     queries, keys = masks_of(batch, 2), masks_of(batch, 3)
     masks = {"queries": interp.image_mask(queries), "keys": interp.image_mask(keys)}
     site = Site(tower="vision", layers=layers, heads=list(HEADS), **masks)
@@ -113,7 +120,6 @@ def test_an_edit_is_the_plain_one(family, kind, layers):
     wanted = tower.logits(
         batch.inputs, **changes(kind, flags(batch, queries), flags(batch, keys), layers, HEADS)
     )
-    plain = mllm.trace(batch).logits.values
     assert_allclose(trace.logits, wanted, atol=1e-4)
     assert np.abs(trace.logits.values - plain).max() > 2e-4, "the edit changes nothing that is seen"
     dense = tower.dense(1)

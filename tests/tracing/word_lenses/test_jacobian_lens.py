@@ -73,7 +73,9 @@ def test_matrices_are_means_of_whole_jacobians(family: str) -> None:
             ids = torch.tensor([model(family).processor.tokenizer(text)["input_ids"]])
             stream = hooked.streams(input_ids=ids)[0][layer + 1][None]
             whole = torch.autograd.functional.jacobian(
-                lambda one, ids=ids, layer=layer: after(hooked, layer, {"input_ids": ids}, one), stream
+                lambda one, ids=ids, layer=layer: after(hooked, layer, {"input_ids": ids}, one),
+                stream,
+                vectorize=True,
             )
             own = whole[0, SKIPPED:-1, :, 0, SKIPPED:-1, :]  # (target, hidden, source, hidden)
             each.append(own.sum(dim=0).mean(dim=1))
