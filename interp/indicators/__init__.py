@@ -14,8 +14,7 @@ from interp.indicators.input_gradients import InputGradient, IntegratedGradients
 from interp.indicators.map_masks import map_mask, otsu_threshold, upsampled
 from interp.indicators.maps import Maps, load_maps
 from interp.indicators.names import NAMED, indicator_named
-from interp.indicators.occlusion import Occlusion
-from interp.indicators.random_masks import RandomMasks
+from interp.indicators.occlusion import Occlusion, RandomMasks
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
 from interp.indicators.rollout import Rollout
 from interp.indicators.token_knockout import TokenKnockout

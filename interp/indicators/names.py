@@ -13,8 +13,7 @@ from interp.indicators.attribution_patching import AttributionPatching
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.input_gradients import InputGradient, IntegratedGradients, SmoothGrad
-from interp.indicators.occlusion import Occlusion
-from interp.indicators.random_masks import RandomMasks
+from interp.indicators.occlusion import Occlusion, RandomMasks
 from interp.indicators.rollout import Rollout
 from interp.indicators.token_knockout import TokenKnockout
 from interp.indicators.value_weighted_attention import ValueWeightedAttention

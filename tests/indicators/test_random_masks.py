@@ -12,7 +12,7 @@ import pytest
 import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import HideTokens, RandomMasks, Removed
-from interp.indicators.random_masks import kept_average, random_masks
+from interp.indicators.occlusion import kept_average, random_masks
 from interp.tracing import Cost, Mllm, wrap
 
 ALL = np.array(list(product([False, True], repeat=4)))
