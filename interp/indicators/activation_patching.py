@@ -21,8 +21,7 @@ from interp.indicators.indicator_checks import (
     site_layers,
 )
 from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample
-from interp.indicators.removals import in_order
-from interp.indicators.token_windows import blocks
+from interp.indicators.removals import blocks, in_order
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float
 from interp.errors import MapError
 from interp.indicators.indicator_checks import check_call, check_number, check_whole
 from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, map_each_sample
-from interp.indicators.removals import HideTokens, PaintPixels, Removal
-from interp.indicators.token_windows import blocks, windows
+from interp.indicators.removals import HideTokens, PaintPixels, Removal, blocks, windows
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm

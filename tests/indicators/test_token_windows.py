@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.indicators.token_windows import blocks, places, windows
+from interp.indicators.removals import blocks, places, windows
 from interp.inputs.footprints import Footprints, concatenate, lay, pad_to_square
 from interp.inputs.tokens import TokenMap
 
