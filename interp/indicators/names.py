@@ -9,11 +9,11 @@ from typing import Any
 from interp.errors import MapError
 from interp.indicators.attention import Attention
 from interp.indicators.attention_gradient import AttentionGradient
-from interp.indicators.attribution_patching import AttributionPatching
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.input_gradients import InputGradient, IntegratedGradients, SmoothGrad
 from interp.indicators.occlusion import Occlusion, RandomMasks
+from interp.indicators.patching import AttributionPatching
 from interp.indicators.rollout import Rollout
 from interp.indicators.token_knockout import TokenKnockout
 from interp.indicators.value_weighted_attention import ValueWeightedAttention
