@@ -6,7 +6,6 @@ from interp.indicators.answer_maps import AnswerMaps, answer_maps
 from interp.indicators.attention import Attention
 from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
-from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.feature_map import FeatureMap
 from interp.indicators.input_gradients import InputGradient, IntegratedGradients, SmoothGrad
 from interp.indicators.map_masks import map_mask, otsu_threshold, upsampled
@@ -16,7 +15,7 @@ from interp.indicators.occlusion import Occlusion, RandomMasks
 from interp.indicators.patching import ActivationPatching, AttributionPatching
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
 from interp.indicators.rollout import Rollout
-from interp.indicators.token_knockout import TokenKnockout
+from interp.indicators.token_removal import EmbeddingReplacement, TokenKnockout
 from interp.indicators.value_weighted_attention import ValueWeightedAttention
 from interp.indicators.vision_attention import VisionAttention
 

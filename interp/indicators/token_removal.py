@@ -1,4 +1,7 @@
-"""Token knockout: what the target loses when one image token is hidden from attention."""
+"""Token knockout: what the target loses when one image token is hidden from attention.
+
+Embedding replacement: what the target loses when one image token's embedding is replaced.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from typing import Any, ClassVar, Literal
 
 from interp.indicators.indicator_checks import check_call, layers_to_json
 from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, map_each_sample
-from interp.indicators.removals import HideTokens, alone
+from interp.indicators.removals import HideTokens, ReplaceEmbeddings, alone
 from interp.inputs.prompt import Prompt, Target
+from interp.inputs.sample import Sample
 from interp.tracing import Mllm
 from interp.tracing.site import Layers
 
-__all__ = ["TokenKnockout"]
+__all__ = ["EmbeddingReplacement", "TokenKnockout"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,53 @@ class TokenKnockout:
         """The indicator as JSON values."""
         layers = layers_to_json(self.layers)
         return {"indicator": "token knockout", "layers": layers, "queries": self.queries}
+
+
+@dataclass(frozen=True)
+class EmbeddingReplacement:
+    """The fall of the target when one image token's embedding is replaced: (token) maps, nats.
+
+    Args:
+        by: The replacement, "mean", "zero" or "other"; see `ReplaceEmbeddings`.
+        other: The sample whose image gives the replacement, with by="other".
+        batch: Variants in one pass; values do not depend on it.
+
+    Raises:
+        MapError: As `ReplaceEmbeddings`.
+    """
+
+    by: Literal["mean", "zero", "other"] = "mean"
+    other: Sample | None = None
+    batch: int = field(default=32, compare=False)
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
+
+    def __post_init__(self) -> None:
+        _ = self.removal
+
+    @property
+    def removal(self) -> ReplaceEmbeddings:
+        """The removal of a token."""
+        return ReplaceEmbeddings(self.by, self.other)
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
+
+        Cost: N passes over what follows each token, no vision tower.
+        """
+        check_call(mllm, prompt, target)
+        one = alone(self.removal, mllm, target, self.batch, "embedding replacement")
+        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values."""
+        return {"indicator": "embedding replacement", "removal": self.removal.to_dict()}
