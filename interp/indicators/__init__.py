@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interp.indicators.answer_maps import AnswerMaps, answer_maps
-from interp.indicators.attention import Attention
+from interp.indicators.attention import Attention, Rollout, ValueWeightedAttention
 from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.feature_map import FeatureMap
@@ -14,9 +14,7 @@ from interp.indicators.names import NAMED, indicator_named
 from interp.indicators.occlusion import Occlusion, RandomMasks
 from interp.indicators.patching import ActivationPatching, AttributionPatching
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
-from interp.indicators.rollout import Rollout
 from interp.indicators.token_removal import EmbeddingReplacement, TokenKnockout
-from interp.indicators.value_weighted_attention import ValueWeightedAttention
 from interp.indicators.vision_attention import VisionAttention
 
 __all__ = [

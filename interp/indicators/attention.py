@@ -1,9 +1,14 @@
-"""Attention of the last prompt token, or of other text, to the image: absolute or relative to a generic prompt."""
+"""Attention of the last prompt token, or of other text, to the image: absolute or relative to a generic prompt.
+
+Value-weighted attention: the norm of the vector that each image token sends to the last row.
+
+Attention rollout: how much of each image token reaches the last row over all paths of attention.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -11,13 +16,15 @@ from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators.indicator_checks import check_bool, check_call, layers_of, layers_to_json, site_layers
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
 from interp.tracing.cost import Cost, Meter
+from interp.tracing.derived.rollout_rows import rollout
+from interp.tracing.derived.value_norms import projected_norms
 from interp.tracing.layers.labels import relabelled
 from interp.tracing.passes.prefix_pass import given_as, meant_prompt
 from interp.tracing.site import Layers
@@ -27,6 +34,8 @@ __all__ = [
     "QUERY_NAMES",
     "Attention",
     "Queries",
+    "Rollout",
+    "ValueWeightedAttention",
     "check_queries",
     "divisor_queries",
     "mean_over_queries",
@@ -35,6 +44,7 @@ __all__ = [
     "relative",
     "site_queries",
 ]
+
 
 Chosen: TypeAlias = tuple[Sample, ...] | Batch | Prefix
 FLOOR = float(np.finfo(np.float32).tiny)  # the least normal float32: quotients by it stay finite in float32
@@ -327,3 +337,144 @@ def _label(sample: Sample) -> str:
             f"has the label {found!r}. Give the sample a label, or use queries='question'."
         )
     return found
+
+
+@dataclass(frozen=True)
+class ValueWeightedAttention:
+    """mean_h ‖A_j V_j W_O^h‖₂ of the last prompt row: how much each image token sends it, in [0, ∞).
+
+    A_j is the head's attention weight to token j, V_j the value there (shared between the heads of a key-value head),
+    and W_O^h the head's part of the output matrix, without bias. Attention sinks drop out: they have large weights
+    and values of small norm. Units are those of the residual stream, so compare layers only within one model. Where a
+    family normalises the output of o_proj (Gemma 3), the norm is taken before that.
+
+    Norms are computed head by head and then averaged, so opposite contributions of heads do not cancel. The
+    alternative, ‖Σ_h A_j^h V_j^h W_O^h‖₂, is the norm of the sum that arrives; it is not offered. A map shows only
+    the direct path from the image to the last row. A norm has no direction, so it does not say whether a token
+    supports the answer.
+
+    Cost: one forward pass; no S×S matrix.
+
+    Args:
+        per_head: The norm of every head, (layer, head, token), instead of their mean, (layer, token).
+        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
+            gated DeltaNet layers are refused.
+
+    Raises:
+        MapError: `per_head` is not a bool.
+        SiteError: Layers that are not indices; when called, layers the model does not have.
+        ModelError: When called, attention without an `o_proj`, or one that changes the heads' outputs before `o_proj`.
+
+    Source: Kobayashi et al. (arXiv 2004.10102).
+    """
+
+    per_head: bool = False
+    layers: Layers = "all"
+
+    def __post_init__(self) -> None:
+        check_bool("per_head", self.per_head)
+        object.__setattr__(self, "layers", site_layers(self.layers))
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
+
+        They do not depend on the target.
+
+        Raises:
+            InterpError: Samples or prompts that cannot be encoded, or the errors above.
+        """
+        check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "value-weighted attention",
+            "per_head": self.per_head,
+            "layers": layers_to_json(self.layers),
+        }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        layers = layers_of(mllm, self.layers, "ValueWeightedAttention")
+        with Meter(mllm.device) as meter:
+            given = given_as(mllm, samples, prompt)
+            norms, after = projected_norms(mllm, given, layers, meter)
+            tokens = (given.batch if isinstance(given, Prefix) else given).tokens
+            logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        shown = norms if self.per_head else [one.mean(axis=1) for one in norms]
+        name = "value-weighted attention"
+        maps = [label_map(one, own, name, layers) for one, own in zip(shown, tokens, strict=True)]
+        return Maps(tuple(maps), tokens, meter.cost, logits)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The last row of ∏_ℓ ½(I + mean_h A_ℓ) at the image tokens, in [0, 1]: over all positions it sums to 1.
+
+    Unlike maps of one row it includes paths through the question's rows and through other image tokens. But it treats
+    heads as equal, values as alike, and the residual stream as half of each layer, and it does not depend on the
+    target. Early tokens and sinks get most of it, and after many layers little of the place in the image is left.
+
+    Cost: one forward pass, and every layer's attention a second time, in chunks of rows. No S×S matrix is kept; the
+    queries and keys of all layers are, until the product has used them.
+
+    Source: Abnar and Zuidema (arXiv 2005.00928).
+    """
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
+
+        They do not depend on the target.
+
+        Raises:
+            MapError: A hybrid model, some of whose layers have no softmax.
+            InterpError: Samples or prompts that cannot be encoded.
+        """
+        check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {"indicator": "rollout"}
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        linear = list(mllm.linear_heads)
+        if linear:
+            raise MapError(
+                f"rollout multiplies the attention of every layer, rows that sum to 1; layers {linear} of this model "
+                "are linear (gated DeltaNet), with signed rows, or convolutions, with none. Use Attention(), or "
+                "TokenKnockout(), for this model."
+            )
+        with Meter(mllm.device) as meter:
+            given = given_as(mllm, samples, prompt)
+            batch = given.batch if isinstance(given, Prefix) else given
+            shares, after = rollout(mllm, batch, meter)
+            table = shares.cpu().numpy()
+            maps = tuple(
+                label_map(table[i, tokens.image + int(batch.pad[i])], tokens, "attention rollout")
+                for i, tokens in enumerate(batch.tokens)
+            )
+            logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        return Maps(maps, batch.tokens, meter.cost, logits)

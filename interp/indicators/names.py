@@ -7,15 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from interp.errors import MapError
-from interp.indicators.attention import Attention
+from interp.indicators.attention import Attention, Rollout, ValueWeightedAttention
 from interp.indicators.attention_gradient import AttentionGradient
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
 from interp.indicators.input_gradients import InputGradient, IntegratedGradients, SmoothGrad
 from interp.indicators.occlusion import Occlusion, RandomMasks
 from interp.indicators.patching import AttributionPatching
-from interp.indicators.rollout import Rollout
 from interp.indicators.token_removal import EmbeddingReplacement, TokenKnockout
-from interp.indicators.value_weighted_attention import ValueWeightedAttention
 from interp.indicators.vision_attention import VisionAttention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.text import meant
