@@ -18,9 +18,8 @@ from interp.inputs.files import unreadable
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
-from interp.metrics.scorers.extraction import check_extract, extracted
 from interp.metrics.scorers.open_answers import needs_eval
-from interp.metrics.scorers.scorer import checked_texts
+from interp.metrics.scorers.scorer import check_extract, checked_texts, extracted
 
 __all__ = ["BertScore"]
 

@@ -16,8 +16,7 @@ from interp.inputs.argument_checks import check_bool, check_number
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
-from interp.metrics.scorers.extraction import as_text, check_extract, extracted
-from interp.metrics.scorers.scorer import checked_texts
+from interp.metrics.scorers.scorer import as_text, check_extract, checked_texts, extracted
 
 __all__ = ["Bleu1", "OpenRecall", "needs_eval", "normalised_words", "open_average"]
 

@@ -9,8 +9,7 @@ from typing import Any
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.metrics.scorers.extraction import check_extract, extracted
-from interp.metrics.scorers.scorer import checked_texts
+from interp.metrics.scorers.scorer import check_extract, checked_texts, extracted
 
 __all__ = ["Strict"]
 
