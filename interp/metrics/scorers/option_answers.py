@@ -1,8 +1,15 @@
-"""Answers by what the model finds most likely among a sample's options, without generating a text."""
+"""The package's own rule of what is right.
+
+The rule of HuatuoGPT-Vision's scorer, with its quirks, for numbers that can be set beside published ones.
+
+Answers by what the model finds most likely among a sample's options, without generating a text.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,14 +18,131 @@ from typing import Any
 import numpy as np
 
 from interp.errors import StudyError
-from interp.inputs.answers import answer_place, plain
+from interp.inputs.answers import answer_place, is_right, plain
 from interp.inputs.argument_checks import check_one_of
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
-from interp.metrics.scorers.scorer import check_asked
+from interp.metrics.scorers.scorer import check_asked, check_extract, checked_texts, extracted
 
-__all__ = ["OptionLogProbability"]
+__all__ = ["HuatuoCompat", "OptionLogProbability", "Strict"]
+
+
+@dataclass(frozen=True)
+class Strict:
+    """Right is an answer that is the sample's own and nothing else, as `interp.inputs.answers.is_right` says.
+
+    1 if the text is the answer without regard to case, and to quotes, dashes, stops and space at its ends; where the
+    prompt letters options, its letter, its text or both. Else 0: an answer that says more ("yes, there is") is wrong,
+    unless `extract` takes the answer out of it. No answer (None) is 0.
+
+    Args:
+        extract: What of the text is compared, as for `extracted`.
+
+    Raises:
+        StudyError: `extract` is not known.
+
+    >>> from interp import Prompt, Sample
+    >>> sample = Sample("scan.png", "Is there a nodule?", answer="yes")
+    >>> Strict().scores(["Yes.", "Yes, there is"], [sample] * 2, Prompt())
+    [1.0, 0.0]
+    >>> Strict(extract="first_word").scores(["Yes, there is"], [sample], Prompt())
+    [1.0]
+    """
+
+    extract: str = "whole"
+
+    name = "strict"
+    unit = "share right"
+    direction = "higher"
+    needs_log_probabilities = False
+
+    def __post_init__(self) -> None:
+        check_extract(self.extract)
+
+    def scores(
+        self, texts: Sequence[str | None], samples: Sequence[Sample], prompt: Prompt
+    ) -> list[float | None]:
+        """Returns 1 for each right answer, 0 for a wrong one, None for a sample without an answer."""
+        return [self._score(text, sample, prompt) for text, sample in checked_texts(texts, samples, prompt)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scorer as JSON values, part of a study's hash."""
+        return {"scorer": self.name, **asdict(self)}
+
+    def _score(self, text: str | None, sample: Sample, prompt: Prompt) -> float | None:
+        part = None if text is None else extracted(text, self.extract, len(sample.options or ()))
+        right = is_right(part, sample, prompt)
+        return None if right is None else float(right)
+
+
+_LETTER = re.compile(r"(?:is |是|\*|\W|\ |\(|为|^|'|\"|#)(?![aA] )([a-nA-N])(?=\W|$)", re.DOTALL)
+"""A letter from A to N that stands alone; not an "a" before a space, the article."""
+
+
+@dataclass(frozen=True)
+class HuatuoCompat:
+    """The first letter of a text decides; else the option that it names last; else the most similar option.
+
+    1. The first letter from A to N, in either case, that stands alone is the answer. The comparison with the right
+       option's letter is **case-sensitive**: "b" decides too, and is always wrong. So do the "I" of "I see a mass", the
+       "e" of "e.g.", and letters beyond the options.
+    2. Without one, the option whose text occurs last in the answer, in any case, as part of words too: "no" in
+       "not known".
+    3. Without one, the option with the largest ratio of `difflib.SequenceMatcher` to the answer, the last of equal
+       ones: an empty answer names the last option.
+
+    None for a sample without an answer, without options (the original leaves these out), or whose answer is none of its
+    options (where the original stops). No answer (None) is 0.
+
+    **Where we differ.** In steps 2 and 3 the original looks at all fields of its row, not at the options, and stops
+    with an error on the first answer without a letter, such as "Yes". We look at the options, which is what it must
+    mean.
+
+    Whether the prompt letters the options makes no difference; letters are always read.
+
+    >>> from interp import Prompt, Sample
+    >>> sample = Sample("scan.png", "Which organ?", answer="liver", options=("spleen", "liver"))
+    >>> HuatuoCompat().scores(["B.", "b", "It is the liver", "A liver"], [sample] * 4, Prompt())
+    [1.0, 0.0, 1.0, 1.0]
+
+    Source: `scorer.py` beside HuatuoGPT-Vision's `eval.py` (arXiv 2406.19280), whose regular expression this is.
+    """
+
+    name = "Huatuo's rule"
+    unit = "share right"
+    direction = "higher"
+    needs_log_probabilities = False
+
+    def scores(
+        self, texts: Sequence[str | None], samples: Sequence[Sample], prompt: Prompt
+    ) -> list[float | None]:
+        """Returns 1 for each answer that is right by Huatuo's rule, 0 for others, None where it cannot be applied."""
+        return [_score(text, sample) for text, sample in checked_texts(texts, samples, prompt)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scorer as JSON values, part of a study's hash."""
+        return {"scorer": self.name}
+
+
+def _score(text: str | None, sample: Sample) -> float | None:
+    place = answer_place(sample, Prompt())
+    if place is None or not sample.options:
+        return None
+    return 0.0 if text is None else float(_named(text, sample.options) == string.ascii_uppercase[place])
+
+
+def _named(text: str, options: Sequence[str]) -> str:
+    """The letter that a text names, as it is written."""
+    if found := _LETTER.search(text):
+        return found.group(1)
+    answer, lower = text.lower(), [option.lower() for option in options]
+    last = [answer.rfind(option) for option in lower]
+    if max(last) >= 0:
+        return string.ascii_uppercase[last.index(max(last))]
+    ratios = [difflib.SequenceMatcher(None, option, answer).ratio() for option in lower]
+    return string.ascii_uppercase[max(range(len(ratios)), key=lambda i: (ratios[i], i))]
+
 
 YES_OR_NO = ("yes", "no")
 
