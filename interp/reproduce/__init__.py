@@ -3,10 +3,9 @@
 The command `interp reproduce`.
 """
 
-from interp.reproduce.arguments import Request
 from interp.reproduce.index_page import write_index
 from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named, scripts_folder
-from interp.reproduce.session import Session, State
+from interp.reproduce.session import Request, Session, State
 
 __all__ = [
     "DATA",

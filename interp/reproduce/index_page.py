@@ -10,9 +10,8 @@ from markupsafe import Markup
 
 from interp.report.html import bold, card, code, details, heading, join, paragraph, save_page, section, table
 from interp.report.tables import count
-from interp.reproduce.arguments import Request
 from interp.reproduce.registry import DATA, Figure
-from interp.reproduce.session import Session, State
+from interp.reproduce.session import Request, Session, State
 from interp.study.benchmark.paper_tables import paper_table
 
 __all__ = ["INDEX", "write_index"]
