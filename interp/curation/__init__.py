@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from interp.curation.rating_page import SCALES, rating_page
-from interp.curation.ratings import Ratings, read_ratings
+from interp.curation.ratings import SCALES, Ratings, rating_page, read_ratings
 from interp.curation.rule import Curation, curate
 
 __all__ = ["SCALES", "Curation", "Ratings", "curate", "rating_page", "read_ratings"]

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from interp.curation.rating_page import LOWEST, PAPER_SHARES, SCALES, SCORES
-from interp.curation.ratings import Ratings, kind_of
+from interp.curation.ratings import LOWEST, PAPER_SHARES, SCALES, SCORES, Ratings, kind_of
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_text, check_whole
