@@ -14,9 +14,9 @@ from interp.data.reader_choice import guess, read
 from interp.data.readers.sa_med2d import sa_med2d
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Endpoint
+from interp.data_build.pairs import Settings
 from interp.data_build.pipeline import Built, build
 from interp.data_build.scans import is_scans, scans
-from interp.data_build.settings import Settings
 from interp.errors import DataError
 
 __all__ = ["COMMANDS", "build_command"]

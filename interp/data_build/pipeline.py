@@ -21,8 +21,7 @@ from interp.data.lines import file_bytes
 from interp.data.readers.jsonl import jsonl
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Answers, Endpoint, WordingError
-from interp.data_build.pairs import Pair, asked, chosen, targets
-from interp.data_build.settings import Settings
+from interp.data_build.pairs import Pair, Settings, asked, chosen, targets
 from interp.errors import DataError
 from interp.inputs.files import as_path, canonical, write_atomically
 from interp.inputs.sample import Sample
