@@ -3,7 +3,6 @@
 Every bundled medical sample was made by these rules (`studies/medical_data`).
 """
 
-from interp.data.build.sampling import diverse
 from interp.data.build.slices import (
     AREA,
     LUNG,
@@ -36,6 +35,7 @@ from interp.data.build.templates import (
     Question,
     Structure,
     absent,
+    diverse,
     is_abnormal,
     lottery,
     outline,
