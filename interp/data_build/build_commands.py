@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from interp.data.lines import as_path, shown
-from interp.data.reader_choice import guess, read
+from interp.data.open import guess, read
 from interp.data.readers.sa_med2d import sa_med2d
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Endpoint

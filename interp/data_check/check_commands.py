@@ -12,8 +12,7 @@ import tyro
 
 from interp.data.benchmarks.catalogue import benchmark_source
 from interp.data.lines import shown
-from interp.data.open import BUNDLED
-from interp.data.reader_choice import guess, read
+from interp.data.open import BUNDLED, guess, read
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.samples import Samples
 from interp.data_check.problems import Findings, inspect

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from interp.data import named
-from interp.data.reader_choice import READERS, guess, read
+from interp.data.open import READERS, guess, read
 from interp.errors import DataError
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
