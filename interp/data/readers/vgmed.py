@@ -1,4 +1,7 @@
-"""VGMED: questions on medical images, with the boxes that the answers rest on. `coco` reads the same kind of rows."""
+"""VGMED: questions on medical images, with the boxes that the answers rest on. `coco` reads the same kind of rows.
+
+COCO: the natural images that VGMED is compared with, with questions of the same two kinds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from interp.inputs.images import image_size
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief, storable
 
-__all__ = ["KINDS", "RowFormat", "check_kind", "described", "read_rows", "vgmed"]
+__all__ = ["KINDS", "RowFormat", "check_kind", "coco", "described", "read_rows", "vgmed"]
+
 
 KINDS = ("localization", "attribute")
 BOX_FIELDS = ("bbox", "original_bboxes")
@@ -245,3 +249,53 @@ def _modality(written: str) -> str:
     """Returns a modality in plain words: the part before the first underscore, where that is well known."""
     head = written.split("_")[0].lower()
     return _PLAIN.get(head) or _NUMBER.sub("", written).replace("_", " ")
+
+
+def coco(
+    root: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    kind: str = "localization",
+    *,
+    box_field: str | None = None,
+    box_format: str | None = None,
+    bad_rows: str = "raise",
+) -> Samples:
+    """Returns the questions of one kind on COCO's val2014, from the file that comes with VGMED.
+
+    Reads `COCO_{kind}.jsonl` in `annotations`. An image lies in `root` under the path that its row gives, or else
+    under the last part of that path (so `val2014/COCO_val2014_….jpg` is found when `root` is `val2014`). Rows are as
+    in `vgmed`, except that **every box is (x, y, width, height)**. `meta` has `kind`, `modality` "photograph" and
+    `source` "COCO val2014", unless the row gives other values. `group` is the image.
+
+    The file names, the fields and the box format come from a description of the official code. **They were not
+    checked against a real file.** Draw a few samples with their boxes before you trust any number.
+
+    Args:
+        root: The folder of the images.
+        annotations: The folder of `COCO_*.jsonl`.
+        kind: "localization" or "attribute".
+        box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
+
+    Raises:
+        DataError: The kind is unknown, the file is missing or empty, or a row is invalid; the message names file
+            and line.
+
+    Source: arXiv 2603.14323 and its code; images of Lin et al., 2014.
+    """
+    check_kind(kind)
+    check_format(box_format)
+    row_format = RowFormat(
+        find=_find, box_format=lambda image: box_format or "xywh", describe=_described, box_field=box_field
+    )
+    path = as_path(annotations, "the folder of annotations") / f"COCO_{kind}.jsonl"
+    images = as_path(root, "the folder of images")
+    return read_rows(path, images, kind, row_format, f"COCO {kind}", bad_rows)
+
+
+def _find(folder: Path, image: str) -> Path:
+    written = folder / image
+    return written if unreadable(written) is None else folder / PurePosixPath(image).name
+
+
+def _described(image: str) -> tuple[str, Mapping[str, Any]]:
+    return PurePosixPath(image).name, {"modality": "photograph", "source": "COCO val2014"}
