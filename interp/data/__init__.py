@@ -7,8 +7,7 @@ from interp.data.benchmarks.path_vqa import path_vqa
 from interp.data.benchmarks.pmc_vqa import pmc_vqa
 from interp.data.benchmarks.vqa_rad import vqa_rad
 from interp.data.open import named
-from interp.data.presence import presence_questions
-from interp.data.questions import question_counts
+from interp.data.questions import presence_questions, question_counts
 from interp.data.readers.bundled import bundled
 from interp.data.readers.coco_instances import coco_instances
 from interp.data.readers.csv import csv
