@@ -11,14 +11,13 @@ from interp.data.questions import presence_questions, question_counts
 from interp.data.readers.bundled import bundled
 from interp.data.readers.coco_instances import coco_instances
 from interp.data.readers.csv import csv
-from interp.data.readers.dicom import dicom
 from interp.data.readers.frame import frame
 from interp.data.readers.hub import hub
 from interp.data.readers.jsonl import jsonl
 from interp.data.readers.medsam import medsam
 from interp.data.readers.medsg import medsg
 from interp.data.readers.medtrinity import medtrinity
-from interp.data.readers.nifti import nifti
+from interp.data.readers.nifti_and_dicom import dicom, nifti
 from interp.data.readers.refcoco import refcoco
 from interp.data.readers.s_chain import s_chain
 from interp.data.readers.sa_med2d import sa_med2d

@@ -14,8 +14,7 @@ import numpy as np
 
 from interp.data.labelled import VISIBLE, Asked, mask_values
 from interp.data.lines import Row, as_path, file_bytes, parsed_json, shown
-from interp.data.readers.dicom import dicom
-from interp.data.readers.nifti import nifti, stem
+from interp.data.readers.nifti_and_dicom import dicom, nifti, stem
 from interp.data.samples import Samples
 from interp.data.volume_slices import label_names
 from interp.errors import DataError
