@@ -14,7 +14,7 @@ from interp.tracing import Guide, Mllm, Site
 
 __all__ = ["HGAI"]
 
-PUBLISHED = range(5, 19)
+HGAI_LAYERS = range(5, 19)
 DEPTH = 32
 
 
@@ -50,7 +50,7 @@ class HGAI(EditedGeneration):
 
     def guided_layers(self, n_layers: int) -> tuple[int, ...]:
         """The guided layers in a model of that depth."""
-        return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
+        return chosen_layers(self.layers, HGAI_LAYERS, depth=DEPTH, n_layers=n_layers)
 
     def edits(self, mllm: Mllm) -> list[Guide]:
         """The guidance, for `mllm.trace`; none when α is 0."""

@@ -15,7 +15,7 @@ from interp.tracing import Boost, Contrast, Decoding, Mllm, Site
 __all__ = ["ALPHAS", "PAI"]
 
 ALPHAS = {"code": 0.2, "paper": 0.5}
-PUBLISHED = range(2, 32)
+PAI_LAYERS = range(2, 32)
 DEPTH = 32
 
 
@@ -69,7 +69,7 @@ class PAI(EditedGeneration):
 
     def boosted_layers(self, n_layers: int) -> tuple[int, ...]:
         """The boosted layers in a model of that depth."""
-        return chosen_layers(self.layers, PUBLISHED, depth=DEPTH, n_layers=n_layers)
+        return chosen_layers(self.layers, PAI_LAYERS, depth=DEPTH, n_layers=n_layers)
 
     def edits(self, mllm: Mllm) -> list[Boost]:
         """The boost, for `mllm.trace`; none when α is 0."""
