@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from interp.methods.contrastive_decoding import CCD, VCD
-from interp.methods.hgai import HGAI
 from interp.methods.method import Answer, Method, Plain, Samples
 from interp.methods.names import method_named
-from interp.methods.pai import PAI
+from interp.methods.pai_and_hgai import HGAI, PAI
 from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
 from interp.methods.vgrefine import HeadMaps, Triage, VGRefine, above_magnitude, kept_tokens

@@ -8,9 +8,8 @@ from types import MappingProxyType
 from interp.errors import MethodError
 from interp.inputs.text import brief, meant
 from interp.methods.contrastive_decoding import VCD
-from interp.methods.hgai import HGAI
 from interp.methods.method import Method, Plain
-from interp.methods.pai import PAI
+from interp.methods.pai_and_hgai import HGAI, PAI
 from interp.methods.scalingvis import AdaptVis
 from interp.methods.vicrop import ViCrop
 
