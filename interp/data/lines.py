@@ -1,7 +1,11 @@
-"""Rows of files, and the samples made of them. Errors name the file, the line (or item) and the field."""
+"""Rows of files, and the samples made of them. Errors name the file, the line (or item) and the field.
+
+Libraries of the extra `data`, imported where a file needs them.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -23,12 +27,14 @@ __all__ = [
     "json_object",
     "json_rows",
     "line_rows",
+    "needs",
     "parsed_json",
     "read_json",
     "read_lines",
     "shown",
     "text_in",
 ]
+
 
 BAD_ROWS = ("raise", "record")
 MOST_BYTES = 4 << 30
@@ -248,3 +254,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the name {brief(twice)} is given twice in one object")
     return values
+
+
+def needs(module: str) -> Any:
+    """Returns a module of the extra `data`.
+
+    Raises:
+        DataError: It is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"reading this file needs {module}; install it with: pip install 'interp[data]'"
+        ) from error

@@ -23,8 +23,7 @@ from interp.data.benchmarks.omnimedvqa import omnimedvqa
 from interp.data.benchmarks.path_vqa import path_vqa
 from interp.data.benchmarks.pmc_vqa import VERSIONS, pmc_vqa
 from interp.data.benchmarks.vqa_rad import FILE, vqa_rad
-from interp.data.extra import needs
-from interp.data.lines import as_path, read_json, shown
+from interp.data.lines import as_path, needs, read_json, shown
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.readers.coco_instances import coco_instances
 from interp.data.readers.csv import csv

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.data.extra import needs
-from interp.data.lines import Row, as_path, file_bytes, json_rows, line_rows, read_json, shown
+from interp.data.lines import Row, as_path, file_bytes, json_rows, line_rows, needs, read_json, shown
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool
 from interp.inputs.files import unreadable

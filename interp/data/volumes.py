@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from interp.data import dicom_series
-from interp.data.extra import needs
+from interp.data.lines import needs
 from interp.errors import DataError
 
 __all__ = ["Volume", "display", "load_nifti", "read_dicom", "read_nifti", "resample_nearest", "to_ras"]

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from interp.data.build import Question
-from interp.data.extra import needs
+from interp.data.lines import needs
 from interp.data_build.pairs import Pair
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_number, check_whole

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.data.extra import needs
 from interp.data.labelled import PRESENT, Asked, with_area
-from interp.data.lines import Row, as_path, collect, read_json, shown
+from interp.data.lines import Row, as_path, collect, needs, read_json, shown
 from interp.data.row_fields import as_path_in
 from interp.data.samples import Samples
 from interp.errors import DataError

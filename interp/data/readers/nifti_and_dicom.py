@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.data.extra import needs
 from interp.data.labelled import VISIBLE, Asked
-from interp.data.lines import as_path, shown
+from interp.data.lines import as_path, needs, shown
 from interp.data.samples import Samples
 from interp.data.volume_slices import Slices, VolumeFile, label_names
 from interp.errors import DataError

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.data.extra import needs
 from interp.data.labelled import PRESENT, Asked, with_area
-from interp.data.lines import Row, as_path, collect, file_bytes, shown, text_in
+from interp.data.lines import Row, as_path, collect, file_bytes, needs, shown, text_in
 from interp.data.row_fields import as_number
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
