@@ -1,9 +1,4 @@
-"""Attention of the last prompt token, or of other text, to the image: absolute or relative to a generic prompt.
-
-Value-weighted attention: the norm of the vector that each image token sends to the last row.
-
-Attention rollout: how much of each image token reaches the last row over all paths of attention.
-"""
+"""Indicators made of attention weights: attention (absolute or relative), value-weighted attention, and rollout."""
 
 from __future__ import annotations
 
@@ -87,8 +82,8 @@ class Attention:
     Args:
         relative_to: The generic prompt of the quotient, such as `GENERIC_PROMPT`; None for plain attention.
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
-            gated DeltaNet layers are refused.
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only
+            layers with a softmax; gated DeltaNet layers are refused.
         queries: "last", "question", "label", "answer", "after_image" or `interp.word(…)`.
 
     Raises:
@@ -257,7 +252,7 @@ Queries: TypeAlias = str | Word
 
 
 def check_queries(queries: Any) -> None:
-    """Raise `SiteError` for anything but one of `QUERY_NAMES` or a word."""
+    """Raises `SiteError` for anything but one of `QUERY_NAMES` or a word."""
     if not isinstance(queries, Word) and not (isinstance(queries, str) and queries in QUERY_NAMES):
         names = ", ".join(map(repr, QUERY_NAMES))
         raise SiteError(f"queries is one of {names}, or interp.word(…); got {queries!r}.")
@@ -276,7 +271,7 @@ def site_queries(queries: Queries) -> Queries:
 
 
 def divisor_queries(queries: Queries) -> Queries:
-    """The rows of the generic prompt in a quotient: its last, or all after the image where the prompt's are those."""
+    """The rows of the generic prompt that a quotient divides by: the last, or for "after_image" all after the image."""
     return queries if queries == "after_image" else "last"
 
 
@@ -301,8 +296,8 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
             )
         if trace.reasoning is not None:
             raise SiteError(
-                f"the model begins a thought before its answer to sample {sample.id}, so its first token is no "
-                "answer's. Use interp.Prompt(thinking=False)."
+                f"the model begins a thought before its answer to sample {sample.id}, so its first token is not "
+                "part of the answer. Use interp.Prompt(thinking=False)."
             )
         rows = rows.isel(step=1, drop=True)
     if queries == "label":
@@ -357,8 +352,8 @@ class ValueWeightedAttention:
 
     Args:
         per_head: The norm of every head, (layer, head, token), instead of their mean, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
-            gated DeltaNet layers are refused.
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only
+            layers with a softmax; gated DeltaNet layers are refused.
 
     Raises:
         MapError: `per_head` is not a bool.
@@ -423,7 +418,7 @@ class Rollout:
 
     Unlike maps of one row it includes paths through the question's rows and through other image tokens. But it treats
     heads as equal, values as alike, and the residual stream as half of each layer, and it does not depend on the
-    target. Early tokens and sinks get most of it, and after many layers little of the place in the image is left.
+    target. Early tokens and sinks get most of it, and after many layers the map says little about places in the image.
 
     Cost: one forward pass, and every layer's attention a second time, in chunks of rows. No S×S matrix is kept; the
     queries and keys of all layers are, until the product has used them.

@@ -46,10 +46,10 @@ class AttentionGradient:
     Together this costs about one forward pass. Models whose prompt rows see the whole prompt are differentiated whole.
 
     Args:
-        signed: Keep the gradient's sign.
+        signed: Whether to keep the gradient's sign.
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
-            gated DeltaNet layers are refused.
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only layers with a
+            softmax; gated DeltaNet layers are refused.
         queries: "last", the row that predicts the answer's first token.
 
     Raises:

@@ -55,7 +55,7 @@ class RandomMap:
     ) -> Maps:
         """The maps (token); samples are encoded in micro-batches of `batch_size`, with `progress`.
 
-        The model is only used for that: it gives the places of the image tokens.
+        The model is used only to find the places of the image tokens.
         """
         check_call(mllm, prompt, target)
 
@@ -103,7 +103,7 @@ class CentrePrior:
     ) -> Maps:
         """The maps (token); samples are encoded in micro-batches of `batch_size`, with `progress`.
 
-        The model is only used for that: it gives the places of the image tokens.
+        The model is used only to find the places of the image tokens.
         """
         check_call(mllm, prompt, target)
 

@@ -18,17 +18,17 @@ __all__ = ["FeatureMap"]
 class FeatureMap:
     """Where in the image a feature is active: its activation at each image token, one map (token), ≥ 0.
 
-    It says where the stream has this feature, not where the model looks: no attention and no answer is in it. In
-    layers after the first a token's stream holds what attention brought from elsewhere, so that an active token need
-    not be the place of what it is about. A map of a feature that is active nowhere is 0 everywhere, for which metrics
-    are NaN.
+    It shows where the residual stream holds this feature, not where the model looks: it involves neither attention nor
+    the answer. After the first layer a token's stream also holds what attention brought from other tokens, so a token
+    where the feature is active need not lie on the object that the feature stands for. The map of a feature that is
+    active nowhere is 0 everywhere, and metrics of it are NaN.
 
     Args:
         features: As `interp.load_features` gives them.
         feature: The feature, 0-based.
 
     Raises:
-        MapError: No features, or a feature that is not there.
+        MapError: `features` is no `Features`, or it has no such feature.
     """
 
     features: Features
@@ -52,10 +52,7 @@ class FeatureMap:
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> Maps:
-        """The maps of these samples; one trace. `target` is ignored: no answer is in the map.
-
-        Args:
-            mllm, samples, prompt, target, batch_size, progress: As in `Attention`.
+        """The maps of these samples, from one trace. They do not depend on the target.
 
         Raises:
             InterpError: Samples or prompts that cannot be encoded, or features of another model.

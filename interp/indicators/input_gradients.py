@@ -1,9 +1,4 @@
-"""Gradients of the target with respect to pixels or image embeddings, plain and times the input.
-
-SmoothGrad: input gradients averaged over noisy copies of the input.
-
-Integrated gradients of pixels or image embeddings, through captum.
-"""
+"""Gradients of the target with respect to pixels or image embeddings: plain, times the input, smoothed, integrated."""
 
 from __future__ import annotations
 
@@ -72,7 +67,7 @@ class InputGradient:
 
     Args:
         of: "pixels" or "embeddings". Features that Qwen3-VL adds after its first layers are not part of the embeddings.
-        times_input: Multiply the gradient by the input.
+        times_input: Whether to multiply the gradient by the input.
 
     Raises:
         MapError: Arguments of another kind.
@@ -183,7 +178,7 @@ class SmoothGrad:
         of: "pixels" or "embeddings", as in `InputGradient`.
         n: The number of noisy copies.
         noise: The standard deviation of the noise, as a fraction of the input's range.
-        times_input: Multiply the averaged gradient by the input.
+        times_input: Whether to multiply the averaged gradient by the input.
         seed: The seed of the noise.
 
     Raises:

@@ -51,7 +51,7 @@ __all__ = [
 
 
 ONE_MAP = ("token",)
-"""`dims` of an indicator that gives one map and none per layer."""
+"""`dims` of an indicator that gives one map, not one per layer."""
 DIMS = (ONE_MAP, ("layer", "token"), ("layer", "head", "token"))
 
 
@@ -74,7 +74,7 @@ class Maps(Sequence[xr.DataArray]):
         tokens: Where each map's tokens are in its sample's prompt and image.
         cost: Time, memory and passes of the whole call.
         logits: (sample, token_id) after the last prompt token, if the indicator ran the prompt; else None.
-        samples: The samples whose maps they are, to draw them; none where they are not at hand, such as in a file.
+        samples: The samples that the maps belong to, for drawing; empty where they are missing, as in a file.
 
     Raises:
         MapError: The numbers of maps, token maps and samples differ, a map has other dimensions, or it does not have
@@ -294,7 +294,7 @@ def map_each_sample(
 
 
 def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:
-    """The first values of the first maps, and how many maps there are more."""
+    """The first values of the first maps, and how many more maps there are."""
     for i, array in enumerate(arrays[:SHOWN]):
         values = array.values.reshape(-1)
         more = " …" if values.size > VALUES else ""
@@ -304,7 +304,7 @@ def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:
 
 
 def map_frame(array: xr.DataArray, tokens: TokenMap, sample: int) -> pd.DataFrame:
-    """The values of one map, a row each, with the place of each token."""
+    """The values of one map, one a row, with the place of each token."""
     levels = [str(dim) for dim in array.dims[:-1]]
     places = {
         dim: array[dim].values if dim in array.coords else np.arange(array.sizes[dim]) for dim in levels
@@ -324,7 +324,7 @@ def maps_html(
 ) -> str:
     """The maps of the first samples as HTML: each image with its maps, several layers beside each other.
 
-    Heads are averaged. Without samples the maps lie on light paper.
+    Heads are averaged. Without samples the maps are drawn on a plain light background.
     """
     pictures: list[tuple[str, Image.Image]] = []
     for i, (array, own) in enumerate(zip(arrays[:SHOWN], tokens[:SHOWN], strict=True)):
@@ -353,7 +353,7 @@ def _layers(array: xr.DataArray) -> list[tuple[str, np.ndarray]]:
 
 
 def _over(sample: Sample | None, tokens: TokenMap, values: np.ndarray, image: int) -> Image.Image:
-    """One map over its image, or over paper where the image is not at hand or cannot be read."""
+    """One map over its image, or on a plain background where the image is missing or cannot be read."""
     if sample is not None:
         with suppress(InterpError):
             return overlay(sample, tokens, values, image, SIDE)

@@ -65,7 +65,7 @@ def labelled(indicator: Any) -> tuple[str, Any]:
     """The label and the indicator, of an indicator or of the name of one.
 
     Raises:
-        MapError: A text that no indicator has as its name.
+        MapError: No indicator has that name.
 
     >>> labelled(Attention(relative_to=GENERIC_PROMPT))[0], labelled("occlusion")[0]
     ('relative attention', 'occlusion')

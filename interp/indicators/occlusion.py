@@ -1,7 +1,4 @@
-"""Occlusion: what the target loses when pixels are painted over, window by window.
-
-RISE: the target under many random masks, averaged over the masks that keep a token.
-"""
+"""Occlusion, window by window, and RISE, under random masks: what the target loses without parts of the image."""
 
 from __future__ import annotations
 
@@ -197,7 +194,7 @@ class RandomMasks:
     ) -> Maps:
         """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
 
-        Cost: `n` variants of each.
+        Cost: `n` variants of each sample.
         """
         check_call(mllm, prompt, target)
 

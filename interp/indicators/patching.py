@@ -1,7 +1,4 @@
-"""Activation patching: the residual stream of image tokens is replaced by that of another sample's run.
-
-Attribution patching: the first-order estimate of hiding each image token, for all of them from one gradient.
-"""
+"""Activation patching with another sample's run, and attribution patching: knockouts estimated from one gradient."""
 
 from __future__ import annotations
 
@@ -56,7 +53,7 @@ class ActivationPatching:
     effect. After the last layer no row reads an image token any more, so the value is 0.
 
     Args:
-        partners: The partner of each sample, by the sample's id, or pairs (sample, partner).
+        partners: A mapping from a sample's id to its partner, or pairs (sample, partner).
         layers: "all", or the layers after which the stream is patched, 0-based.
         block: Tokens are patched in blocks of `block` × `block`, which share a value; larger blocks are cheaper.
         batch: Variants in one pass; values do not depend on it.
@@ -206,8 +203,8 @@ class AttributionPatching:
     tokens, layers and heads. Models whose prompt rows see the whole prompt are differentiated whole.
 
     Args:
-        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
-            gated DeltaNet layers are refused.
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only layers with a
+            softmax; gated DeltaNet layers are refused.
         queries: The rows the token is hidden from: "after_image" (all of them, the answer's too) or "last".
         per_head: A map for every head, (layer, head, token), instead of their sum, (layer, token).
         mode: "renormalise" (hide before the softmax) or "zero" (after it).

@@ -1,8 +1,7 @@
 """Removals: hide image tokens from attention, replace their embeddings, or paint over their pixels.
 
-Each removal favours the indicators that are built on it, so measure faithfulness with several.
-
-Windows and blocks of neighbouring image tokens.
+Each removal favours the indicators that are built on it, so measure faithfulness with several. `windows` and `blocks`
+say which neighbouring tokens are removed together.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ def checked_masks(masks: Any, n: int, batch: int = 1) -> Bool[np.ndarray, "varia
 
 
 VARIANTS = "variants"
-"""What bars of one sample count: the ways in which tokens are taken away."""
+"""The unit of progress bars over one sample's variants."""
 SHORT = 16
 """Variants with fewer rows than this share a pass with more than `batch` others."""
 LOGITS = 2**25
@@ -146,7 +145,8 @@ class HideTokens:
 
     Args:
         layers: "all", or the layers where the tokens are hidden, 0-based; passes start at the lowest. In gated DeltaNet
-            layers of a hybrid model, which are among "all", their write is erased; "attention" are the others.
+            layers of a hybrid model, which "all" includes, the tokens' write to the state is erased; "attention"
+            selects the other layers.
         queries: The rows they are hidden from. "after_image": every row after the last image token, including those of
             an answer of several tokens. "last": the rows that predict the answer (the prompt's last row, for an answer
             of one token); what the question's rows read from the image still reaches them.
@@ -177,7 +177,7 @@ class HideTokens:
         target: Target = Target("greedy"),  # noqa: B008 – a frozen value
         batch: int = 32,
     ) -> Removed:
-        """The target's value under each variant; see `Removal`. Short variants go more than `batch` together."""
+        """The target's value under each variant; see `Removal`. More than `batch` short variants share a pass."""
         check_call(mllm, prompt, target)
         layers = mixing_layers_of(mllm, self.layers)
         scored = KeptTarget.of(mllm, sample, prompt, target, layers=(min(layers),))

@@ -1,7 +1,4 @@
-"""Token knockout: what the target loses when one image token is hidden from attention.
-
-Embedding replacement: what the target loses when one image token's embedding is replaced.
-"""
+"""What the target loses when one image token is hidden from attention (knockout), or its embedding is replaced."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ __all__ = ["EmbeddingReplacement", "TokenKnockout"]
 class TokenKnockout:
     """The fall of the target when one image token is hidden from the rows after the image: (token) maps, nats.
 
-    plain − value, token by token: the exact effect of hiding that token alone. Content that other tokens hold too
-    does not show. Negative where the answer is more probable without the token.
+    A token's value is plain − value: the exact effect of hiding that token alone. It does not show content that other
+    tokens hold too. It is negative where the answer is more probable without the token.
 
     Args:
         layers: "all", or the layers at which the token is hidden, all at once.
@@ -32,7 +29,7 @@ class TokenKnockout:
         batch: Variants in one pass; values do not depend on it.
 
     Raises:
-        SiteError: As `HideTokens`.
+        SiteError: Other queries, or layers that are not indices; when called, layers the model does not have.
     """
 
     layers: Layers = "all"
@@ -61,7 +58,7 @@ class TokenKnockout:
     ) -> Maps:
         """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
 
-        Cost: one pass over each, and N over the rows that see its image.
+        Cost: one pass per sample, and for each of its image tokens a pass over the rows after the image.
         """
         check_call(mllm, prompt, target)
         one = alone(self.removal, mllm, target, self.batch, "token knockout")
@@ -83,7 +80,8 @@ class EmbeddingReplacement:
         batch: Variants in one pass; values do not depend on it.
 
     Raises:
-        MapError: As `ReplaceEmbeddings`.
+        MapError: Another `by`; `other` without by="other", or the reverse; when called, an image with another number of
+            image tokens.
     """
 
     by: Literal["mean", "zero", "other"] = "mean"
@@ -112,7 +110,7 @@ class EmbeddingReplacement:
     ) -> Maps:
         """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
 
-        Cost: N passes over what follows each token, no vision tower.
+        Cost: for each image token a pass over the tokens from it on, without the vision tower.
         """
         check_call(mllm, prompt, target)
         one = alone(self.removal, mllm, target, self.batch, "embedding replacement")

@@ -29,7 +29,7 @@ class VisionAttention:
     A(p) is the mean over rows (and heads) of the attention weight of patch p. An image token's value is
     Σ_p w(t, p)·A(p), the mean over its patches by `PatchMap.weights`; 0 for tokens without patches, such as newlines.
     Values lie in [0, 1]. The map depends on the image alone, neither on the question nor on the target: it says where
-    the encoder gathers, not what the language model uses. Register patches draw much of it (see `interp.sinks`).
+    the encoder attends, not what the language model uses. Register patches draw much of it (see `interp.sinks`).
 
     Args:
         queries: "cls": the rows of the class tokens, of every view. "patches": at most 64 patches, evenly spaced.
@@ -37,7 +37,7 @@ class VisionAttention:
         layers: "all" or layers of the tower, 0-based, in the order of the result.
 
     Raises:
-        SiteError: Other queries, or layers that are not indices. When called: a tower without a class token, layers
+        SiteError: Other queries, or layers that are not indices; when called, a tower without a class token, or layers
             that it does not have.
         MapError: `per_head` is not a bool.
 

@@ -1,7 +1,4 @@
-"""VCD: guide logits away from those of a noised image.
-
-CCD: guide logits by another model's findings, behind the prompt and on the tokens of their words.
-"""
+"""Contrastive decoding: VCD guides logits away from a noised image's, CCD towards another model's findings."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ __all__ = ["CCD", "VCD"]
 
 @dataclass(frozen=True)
 class VCD(EditedGeneration):
-    """Visual contrastive decoding: what a noised image makes likely as well is language, and is taken off.
+    """Visual contrastive decoding: subtracts what a noised image makes likely too, which comes from language alone.
 
     With s the logits, and u those after the same prompt and generated tokens on the noised image, each step's logits
     become (1 + α)·s − α·u, and −∞ where s < max s + ln β. The noise is `interp.NoisedImage`.
 
     Args:
-        alpha: α ≥ 0; 0 guides nothing but for the cutoff.
+        alpha: α ≥ 0; with 0 only the cutoff acts.
         cutoff: β in (0, 1]: the smallest probability, relative to the most probable token's, that is not excluded.
         step: The diffusion step of the noise, 0 to 999.
-        seed: Of the noise; each sample has its own.
+        seed: The seed of the noise; each sample draws its own noise.
 
     Raises:
         MethodError: A parameter out of its range.
@@ -65,15 +62,15 @@ class VCD(EditedGeneration):
 class CCD(EditedGeneration):
     """Clinical contrastive decoding: findings of a specialised classifier steer the words of the answer.
 
-    With s the log-probabilities after the prompt, c those after the prompt with the findings behind it and b a bias on
-    the findings' first tokens, each step's logits become (1 − α)·s + α·c + β·b. `interp.ClinicalContrast` says what
-    stands behind the prompt and what b is. The classifier is yours: the method takes its probabilities.
+    With s the log-probabilities after the prompt, c those after the prompt followed by the findings, and b a bias on
+    the findings' first tokens, each step's logits become (1 − α)·s + α·c + β·b. `interp.ClinicalContrast` defines the
+    added text and b. You bring the classifier: the method takes its probabilities.
 
     Args:
-        findings: For each sample's id, label → probability in [0, 1].
-        alpha: α in [0, 1].
-        beta: β in [0, 1].
-        gamma: γ: the bias is at most ln γ in size.
+        findings: A mapping from each sample's id to its findings, label → probability in [0, 1].
+        alpha: α in [0, 1], the weight of the prompt with the findings.
+        beta: β in [0, 1], the weight of the bias.
+        gamma: γ; the bias is at most ln γ in size.
 
     Raises:
         MethodError: A parameter out of its range, or findings that are no such mapping.

@@ -1,7 +1,4 @@
-"""PAI: raise attention to the image, and guide logits away from those of the text alone.
-
-HGAI: in middle layers, the mean over heads raises each head's attention to the image.
-"""
+"""PAI and HGAI: raise the attention scores of the image; PAI also guides logits away from those of the text alone."""
 
 from __future__ import annotations
 
@@ -36,10 +33,10 @@ class PAI(EditedGeneration):
     probability.
 
     Args:
-        variant: Sets α when `alpha` is None: 0.2 for "code", 0.5 for "paper".
-        alpha: α ≥ 0; 0 boosts nothing.
+        variant: The source of α where `alpha` is None: 0.2 for "code", 0.5 for "paper".
+        alpha: α ≥ 0; 0 boosts nothing. None takes the variant's.
         gamma: γ; with 1 there is no guidance and no second pass.
-        cutoff: In (0, 1]: the smallest probability, relative to the most probable token's, that is not excluded.
+        cutoff: The smallest probability, relative to the most probable token's, that is not excluded; in (0, 1].
         layers: The boosted layers. None: layers 2 … 31 of LLaVA-1.5-7B's 32, and the same fractions of another depth
             (`scaled_layers`).
 

@@ -1,6 +1,6 @@
 """How well a map agrees with boxes, and with what the model relies on.
 
-Agreement with boxes: functions of (map (..., token), mask (token,)) → float64 (...).
+Metrics of agreement with boxes are functions (map (..., token), mask (token,)) → float64 (...).
 """
 
 from __future__ import annotations

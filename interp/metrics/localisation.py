@@ -1,8 +1,8 @@
-"""Attention ratios: how much of a map lies inside the boxes, compared with a uniform map.
+"""Metrics of how well a map agrees with boxes: attention ratios, divergences, and rank metrics.
 
-Divergences between a map, read as a distribution over image tokens, and a uniform one inside the boxes.
-
-Rank metrics: do the tokens with the largest values lie inside the boxes? Negative values count as they are.
+Attention ratios compare the map's mass inside the boxes with a uniform map's. Divergences compare the map, read as a
+distribution over image tokens, with a uniform one inside the boxes. Rank metrics ask whether the tokens with the
+largest values lie inside; they use negative values as they are.
 
 A mask of fractions (`tokens.coverage`) stands for pixels: each metric has the value that the map painted on the pixels
 of tokens of equal area would have, with |B| the sum of the fractions.
@@ -45,9 +45,9 @@ def attention_ratio(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead
 
     Args:
         map: (..., token), one value per image token, larger = more important.
-        mask: bool (token,), or (..., token) broadcasting against the map; True inside the boxes. Tokens
-            without a footprint (separators) are outside: they count in N and in Σ R. Or the fraction of each token
-            inside (`tokens.coverage`), c: then Σ_B R is Σ c·R and |B| is Σ c.
+        mask: bool (token,), or (..., token) broadcasting against the map, True inside the boxes; or c, the fraction
+            of each token inside (`tokens.coverage`): then Σ_B R is Σ c·R and |B| is Σ c. Tokens without a footprint
+            (separators) are outside: they count in N and in Σ R.
 
     Returns:
         float64 (...). NaN where the map holds NaN or infinity, has no positive value, or the mask is empty
@@ -81,7 +81,7 @@ def attention_ratio_sliding(
 
     Args:
         map: (..., token), row-major over the grid.
-        mask: bool or fractions, as in `attention_ratio`.
+        mask: bool or fractions in [0, 1], (token,), or (..., token) broadcasting against the map.
         grid: (rows, cols) of the image tokens, as in `tokens.grid`.
 
     Returns:
@@ -154,7 +154,7 @@ def kl_divergence(map: ArrayLike, mask: ArrayLike) -> Float[np.ndarray, "*lead"]
     nothing. Negative values of the map count as 0. A uniform map scores ln(N / |B|), so the value depends on the
     size of the boxes: compare domains with `kl_gain`, or with matched areas.
 
-    Of a mask of fractions c (`tokens.coverage`), G = c / Σ c, which is even over the pixels inside.
+    For a mask of fractions c (`tokens.coverage`), G = c / Σ c, which is uniform over the pixels inside.
 
     Args:
         map: (..., token), one value per image token, larger = more important.

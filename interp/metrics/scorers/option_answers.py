@@ -1,8 +1,7 @@
-"""The package's own rule of what is right.
+"""Scorers of closed answers: the package's strict rule, HuatuoGPT-Vision's rule, and the likeliest option.
 
-The rule of HuatuoGPT-Vision's scorer, with its quirks, for numbers that can be set beside published ones.
-
-Answers by what the model finds most likely among a sample's options, without generating a text.
+`HuatuoCompat` follows the published scorer with its quirks, so that numbers can be compared with published ones.
+`OptionLogProbability` scores which option the model finds most likely, without a generated text.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ __all__ = ["HuatuoCompat", "OptionLogProbability", "Strict"]
 
 @dataclass(frozen=True)
 class Strict:
-    """Right is an answer that is the sample's own and nothing else, as `interp.inputs.answers.is_right` says.
+    """An answer is right if it is the sample's own and nothing else (`interp.inputs.answers.is_right`).
 
     1 if the text is the answer without regard to case, and to quotes, dashes, stops and space at its ends; where the
     prompt letters options, its letter, its text or both. Else 0: an answer that says more ("yes, there is") is wrong,
     unless `extract` takes the answer out of it. No answer (None) is 0.
 
     Args:
-        extract: What of the text is compared, as for `extracted`.
+        extract: The part of the text that is compared; see `extracted`.
 
     Raises:
         StudyError: `extract` is not known.
@@ -82,7 +81,7 @@ _LETTER = re.compile(r"(?:is |是|\*|\W|\ |\(|为|^|'|\"|#)(?![aA] )([a-nA-N])(?
 
 @dataclass(frozen=True)
 class HuatuoCompat:
-    """The first letter of a text decides; else the option that it names last; else the most similar option.
+    """The first letter in the answer decides; without one, the option named last, or else the most similar option.
 
     1. The first letter from A to N, in either case, that stands alone is the answer. The comparison with the right
        option's letter is **case-sensitive**: "b" decides too, and is always wrong. So do the "I" of "I see a mass", the
@@ -92,12 +91,12 @@ class HuatuoCompat:
     3. Without one, the option with the largest ratio of `difflib.SequenceMatcher` to the answer, the last of equal
        ones: an empty answer names the last option.
 
-    None for a sample without an answer, without options (the original leaves these out), or whose answer is none of its
-    options (where the original stops). No answer (None) is 0.
+    The score is None for a sample without an answer, without options (the original leaves these out), or whose answer
+    is none of its options (where the original stops). It is 0 where no text was generated (None).
 
-    **Where we differ.** In steps 2 and 3 the original looks at all fields of its row, not at the options, and stops
-    with an error on the first answer without a letter, such as "Yes". We look at the options, which is what it must
-    mean.
+    **Where we differ.** In steps 2 and 3 the original compares with all fields of its row, not with the options, and
+    stops with an error on the first answer without a letter, such as "Yes". We compare with the options, which the
+    original must intend.
 
     Whether the prompt letters the options makes no difference; letters are always read.
 
@@ -149,12 +148,12 @@ YES_OR_NO = ("yes", "no")
 
 @dataclass(frozen=True)
 class OptionLogProbability:
-    """Right is a sample whose answer has the largest log-probability among its options.
+    """A sample is right if its answer has the largest log-probability among its options.
 
     A study computes the log-probability of each of `answers(sample, prompt)` with `target(answer)`, and gives them to
     `scores`. Ties count by share: if k options are equally likely and the answer is one of them, the score is 1/k.
-    What is scored differs from an accuracy of generated texts: the model cannot answer anything else, so models that do
-    not follow the form of an answer gain.
+    The score differs from the accuracy of generated texts: the model cannot answer anything but an option, so models
+    that do not keep to the form of an answer gain.
 
     Args:
         normalise: "sum" adds the log-probabilities of an option's tokens, which favours short options; "mean" divides

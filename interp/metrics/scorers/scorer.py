@@ -1,7 +1,4 @@
-"""What every scorer offers, and the checks that they share.
-
-Takes the answer out of a longer text, by an explicit rule.
-"""
+"""The interface of scorers, the checks that they share, and the rules that take an answer out of a longer text."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ class Scorer(Protocol):
 
     Attributes:
         name: The name in tables and figures.
-        unit: What a mean of scores is, in words, such as "share right".
-        direction: "higher": higher is better.
+        unit: The meaning of a mean of scores, in words, such as "share right".
+        direction: The better direction, "higher".
         needs_log_probabilities: Whether `scores` takes, in the place of texts, the log-probabilities of each sample's
             options, which are not generated but scored.
     """
@@ -39,7 +36,7 @@ class Scorer(Protocol):
 
     @property
     def unit(self) -> str:
-        """What a mean of scores is, in words."""
+        """The meaning of a mean of scores, in words."""
         ...
 
     @property
@@ -61,7 +58,7 @@ class Scorer(Protocol):
             prompt: The prompt that the answers were generated with; it says whether options are lettered.
 
         Raises:
-            StudyError: The numbers of texts and samples differ, or a text is none.
+            StudyError: The numbers of texts and samples differ, or a text is neither a text nor None.
         """
         ...
 
@@ -74,8 +71,8 @@ def checked_texts(texts: Any, samples: Any, prompt: Any) -> list[tuple[str | Non
     """Returns each text beside its sample.
 
     Raises:
-        StudyError: The numbers differ, something is neither a text nor None, or other things than samples and a prompt
-            were given.
+        StudyError: The numbers differ, a text is neither a text nor None, or the other arguments are not samples and a
+            prompt.
     """
     check_asked(samples, prompt)
     if isinstance(texts, str) or not isinstance(texts, Sequence):
