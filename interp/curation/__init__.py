@@ -1,4 +1,4 @@
-"""Clinicians' ratings of samples: the page to rate on, how raters agree, which samples are kept, and their report."""
+"""Clinicians' ratings of samples: the rating page, the raters' agreement, the rule that keeps samples, its report."""
 
 from __future__ import annotations
 

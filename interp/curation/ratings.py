@@ -1,7 +1,4 @@
-"""What raters answered, joined over their files, and how far they agree.
-
-The page on which a clinician rates samples and may edit their questions, and the paper's three scales of 1 to 5.
-"""
+"""Ratings of samples: the page on which clinicians rate on the paper's three scales, their answers, their agreement."""
 
 from __future__ import annotations
 
@@ -48,8 +45,8 @@ class Ratings:
     """The ratings of samples by one or more raters, as `read_ratings` returns them.
 
     Attributes:
-        samples: What was rated.
-        answers: What each rater answered.
+        samples: The rated samples.
+        answers: The answers of each rater.
     """
 
     samples: Samples
@@ -69,12 +66,12 @@ class Ratings:
         return tuple(one.by for one in self.answers)
 
     def scores(self, index: int) -> dict[str, dict[str, int]]:
-        """Rater → scale → score of one sample, by its place; raters without any score are left out."""
+        """Rater → scale → score of the sample at an index; raters without any score are left out."""
         found = {one.by: one.values.get(str(index), {}) for one in self.answers}
         return {by: {name: int(value) for name, value in own.items()} for by, own in found.items() if own}
 
     def edited(self, index: int) -> dict[str, str]:
-        """Rater → question as they edited it, of one sample, by its place; spaces are evened out."""
+        """Rater → edited question of the sample at an index, spaces normalised; raters without an edit are left out."""
         found = {one.by: " ".join(one.texts.get(str(index), "").split()) for one in self.answers}
         own = " ".join(self.samples[index].question.split())
         return {by: text for by, text in found.items() if text not in ("", own)}
@@ -156,7 +153,7 @@ def read_ratings(paths: Sequence[str | os.PathLike[str]], samples: Samples) -> R
     """Returns the ratings in the files that raters saved on the page of these samples (`rating_page`).
 
     Args:
-        paths: One file for each rater. A rater may have left out samples and scales.
+        paths: The files, one for each rater. A rater may have left out samples and scales.
         samples: The samples of the page, in its order.
 
     Raises:
@@ -187,7 +184,7 @@ PAPER_SHARES: Mapping[tuple[str, str], tuple[float, float, float]] = {
 FORMAT = "interp ratings"
 SIDE = 560
 SHOWN = ("modality", "label")
-"""What of a sample's meta the page shows."""
+"""The entries of a sample's meta that the page shows."""
 INTRO = (
     "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the "
     "sample, with the question as you leave it, on each of the three scales.",
@@ -236,14 +233,14 @@ def rating_page(
 
     It shows each sample's images with the boxes, its question, answer and options, and the modality and label of its
     meta. The rater gives 1 to 5 on each of `SCALES`, may edit the question and comment, works by mouse or keys, and
-    saves the answers as a file for `read_ratings`. The page keeps them in the browser in between and sends nothing. The
-    images are inside the page, as JPEGs: mind where it is sent.
+    saves the answers as a file for `read_ratings`. Meanwhile the page keeps them in the browser; it sends nothing. The
+    images are inside the page, as JPEGs, so take care whom you send it to.
 
     Args:
-        samples: What is to be rated; the same samples, in this order, are needed to read the files.
+        samples: The samples to rate; the same samples, in this order, are needed to read the files.
         path: The HTML file to write.
         title: The small line over the heading.
-        side: Pixels of the longer side of each image on the page.
+        side: The longer side of each image on the page, in pixels.
 
     Raises:
         DataError: No samples.
@@ -267,7 +264,7 @@ def as_rated(samples: Any) -> Samples:
     """The samples as `Samples`.
 
     Raises:
-        DataError: None, or no samples.
+        DataError: An argument that is no sequence of samples, or an empty one.
     """
     found = samples if isinstance(samples, Samples) else Samples(samples)
     if not len(found):
@@ -276,12 +273,12 @@ def as_rated(samples: Any) -> Samples:
 
 
 def form_id(samples: Samples) -> str:
-    """What tells the page of these samples from others: their content and order, and the scales."""
+    """A hash that identifies the page of these samples: their content and order, and the scales."""
     return digest({"samples": samples.fingerprint, "scales": [scale.name for scale in SCALES]})[:32]
 
 
 def item_keys(samples: Samples) -> tuple[str, ...]:
-    """The key of each sample on the page: its place, because ids may repeat."""
+    """The key of each sample on the page: its index, because ids may repeat."""
     return tuple(str(place) for place in range(len(samples)))
 
 

@@ -1,7 +1,4 @@
-"""Which samples are kept, with which question, and why.
-
-The report of a curation: what was kept, the scores beside the paper's, and how far the raters agree.
-"""
+"""The rule that decides which rated samples are kept and with which question, and the report of a curation."""
 
 from __future__ import annotations
 
@@ -42,11 +39,11 @@ class Curation:
     """The samples that a rule keeps, as `curate` returns it.
 
     Attributes:
-        ratings: The ratings that decide.
-        lowest: A score below this drops the sample.
-        several: "any" or "median": which of the raters' scores is compared with it.
-        n_raters: Raters whose three scores a sample needs.
-        questions: Id of a sample → the question to take where raters' edits differ.
+        ratings: The ratings.
+        lowest: The lowest score that keeps a sample.
+        several: The scores that are compared with `lowest` where several raters rated a sample: "any" or "median".
+        n_raters: The number of raters whose three scores a sample needs.
+        questions: A mapping from a sample's id to the question to take where raters' edits differ.
     """
 
     ratings: Ratings
@@ -100,7 +97,7 @@ class Curation:
 
     @cached_property
     def samples(self) -> Samples:
-        """The kept samples, with edited questions; `meta["curation"]` says how each came to be kept."""
+        """The kept samples, with edited questions; `meta["curation"]` records the rule, the scores and the edits."""
         kept = records(where(self.decisions, self.decisions.decision == "kept"))
         return self.ratings.samples.like([self._kept(row["index"], row["question"]) for row in kept])
 
@@ -160,7 +157,7 @@ class Curation:
         return target
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the report, one HTML file: what was kept and why not, scores beside the paper's, agreement.
+        """Writes the report, one HTML file: the decisions with reasons, scores beside the paper's, agreement.
 
         Raises:
             RunError: The file cannot be written.
@@ -212,19 +209,19 @@ def curate(
     """Applies the paper's rule: a sample with any score below 3 is dropped.
 
     With several raters, "any" drops the sample if any score of any rater is below `lowest`; "median" if the median of
-    the raters' scores on some scale is. Scores of a rater who left out a scale count, too, but that rater does not
-    count to `n_raters`. A question that one rater edited, or that several edited alike, is replaced; where edits differ
+    the raters' scores on some scale is. Scores of a rater who left out a scale count too, but that rater does not count
+    towards `n_raters`. A question that one rater edited, or that several edited alike, is replaced; where edits differ
     the sample is undecided until `questions` says which question to take.
 
     Args:
-        ratings: What raters answered.
-        lowest: A score below this drops the sample.
-        several: "any" or "median".
-        n_raters: Raters whose three scores a sample needs; with fewer it is unrated, and not kept.
-        questions: Id of a sample → the question to take.
+        ratings: The ratings, as `read_ratings` returns them.
+        lowest: The lowest score that keeps a sample, 1 to 5.
+        several: The rule for several raters, "any" or "median".
+        n_raters: The number of raters whose three scores a sample needs; with fewer it is unrated and not kept.
+        questions: A mapping from a sample's id to the question to take.
 
     Raises:
-        DataError: No ratings, an unknown rule, or the id of no sample.
+        DataError: An argument that is no `Ratings`, an unknown rule, or an id that no sample has.
     """
     if not isinstance(ratings, Ratings):
         raise DataError(
@@ -312,12 +309,12 @@ def write_page(
 
     Args:
         path: The HTML file.
-        words: What was rated by whom, and the rule.
-        decisions: As `Curation.decisions`.
-        scores: As `Curation.table()`.
-        raters: As `Curation.per_rater()`.
-        agreement: As `Ratings.agreement()`; None for a single rater.
-        edits: As `Ratings.edits`.
+        words: A text that says what was rated by whom, and the rule.
+        decisions: The frame of `Curation.decisions`.
+        scores: The frame of `Curation.table()`.
+        raters: The frame of `Curation.per_rater()`.
+        agreement: The frame of `Ratings.agreement()`; None for a single rater.
+        edits: The frame of `Ratings.edits`.
     """
     counts = decisions.decision.value_counts()
     parts = (

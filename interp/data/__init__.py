@@ -1,4 +1,4 @@
-"""Bundled samples and one reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
+"""Bundled samples, and a reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
 
 from interp.data.benchmarks.huatuo import huatuo
 from interp.data.benchmarks.mmmu import mmmu

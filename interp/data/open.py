@@ -1,6 +1,6 @@
-"""Opens data by name or path: bundled data, benchmarks, a file or a folder that a reader knows by its layout.
+"""Opens data by name or path: bundled data, benchmarks, and files or folders whose layout tells which reader to use.
 
-Which reader a path needs, guessed from its layout, and one way to call them all.
+`guess` names the reader of a path, and `read` calls it.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ __all__ = ["BUNDLED", "OTHER", "READERS", "guess", "label", "named", "read", "se
 
 BUNDLED = ("natural", "medical")
 ALL = "all"
-"""What stands for every split."""
+"""The word that stands for every split."""
 SHARE = 1 / 3
 MOST_NAMES = 10_000
-"""Of the files beside one that is not there, so many are compared with its name."""
+"""The most files of a folder that are compared with the name of a missing one."""
 OTHER = "rows of the split "
-"""Begins the reason in `Samples.skipped` for rows that are of another split."""
+"""The beginning of the reason in `Samples.skipped` for rows of another split."""
 
 
 def named(name: str, *, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
     """Returns the samples of one split of the data that `name` names.
 
-    `"natural"` and `"medical"` are bundled and have their own splits. `vqa_rad:FOLDER` and the like open a benchmark
-    (`interp.data.benchmarks.catalogue.benchmark_source`), which has its own too. Any other `name` is a path: a file or
-    folder whose layout says which reader it needs (`interp.data.open.guess`), such as a .jsonl or .csv file,
-    or a folder of `VGMED_*.jsonl` with their images. If a folder holds several kinds of questions or splits, all are
-    read. Rows of a file belong to the split in `meta["split"]`. If that names none of the three splits, a hash of the
-    group's name (of the image's content, where there is no group) decides: a third of the groups are "validation" and
-    the others "test", so that no group is used both to choose and to report. Every sample returned has its split in
-    `meta["split"]`, and `samples.skipped` counts the rows of the other splits.
+    `"natural"` and `"medical"` are bundled and have splits of their own. Names such as `vqa_rad:FOLDER` open a
+    benchmark (`interp.data.benchmarks.catalogue.benchmark_source`), which has splits of its own too.
+    Any other `name` is a path: a file or folder whose layout says which reader it needs (`interp.data.open.guess`),
+    such as a .jsonl or .csv file, or a folder of `VGMED_*.jsonl` with their images. If a folder holds several kinds of
+    questions or splits, all are read. Rows of a file belong to the split in `meta["split"]`. If that names none of the
+    three splits, a hash of the group's name (of the image's content, where there is no group) decides: a third of the
+    groups are "validation" and the others "test", so that no group is used both to choose and to report. Every sample
+    returned has its split in `meta["split"]`, and `samples.skipped` counts the rows of the other splits.
 
     Args:
         name: A bundled name, a benchmark and its folder, or a path.
@@ -122,13 +122,14 @@ def sets(
 
     Args:
         names: Bundled names, benchmarks and their folders, or paths.
-        split: As for `named`.
-        n: As for `named`, of each set.
-        seed: As for `named`.
-        needed: Whether it is an error that none of the sets has samples of the split.
+        split: "train", "validation", "test", or "all".
+        n: The largest number of rows of each set, drawn with `seed`; None for all.
+        seed: The seed of the draw and of the natural scenes.
+        needed: Whether it is an error if no set has samples of the split.
 
     Raises:
-        DataError: As for `named`; or there are no names, or two names have the same label, or nothing is left.
+        DataError: A name or the split is unknown; a file cannot be read; there are no names; two names have the same
+            label; or, with `needed`, no set has samples.
     """
     labels = [label(name) for name in names]
     if not names or len(set(labels)) < len(labels):
@@ -163,7 +164,7 @@ def _read(path: Path) -> Samples:
 
 
 def _meant(path: Path) -> str:
-    """The bundled name, the benchmark, or the file of the same folder, that a path which is not there is like."""
+    """A hint for a path that does not exist: the bundled name, benchmark or file of the same folder that it is like."""
     name, colon, rest = str(path).partition(":")
     if colon:
         close = meant(name.split(",")[0], BENCHMARKS)
@@ -234,11 +235,11 @@ FOLDERS = (
     ("dicom", "*.dcm"),
     ("voc", "*.xml"),
 )
-"""A reader, and a file that tells that a folder is its own; the first that is there decides."""
+"""A reader, and a file that marks a folder as its own; the first such file that exists decides."""
 
 
 class Reader(NamedTuple):
-    """A reader, and what calls it with a path and what the caller gives."""
+    """A reader, and a function that calls it with a path and the caller's options."""
 
     function: Callable[..., Samples]
     call: Callable[[Path, Given], Samples]
@@ -261,12 +262,12 @@ def read(
 
     Args:
         path: A file or a folder.
-        reader: A name of `READERS`; by default guessed.
-        images: The folder of the images, where the layout does not say it.
+        reader: A name of `READERS`; None guesses it from the layout.
+        images: The folder of the images, where the layout does not give it.
         labels: The label map of a volume.
-        bad_rows: "raise" raises the error of the first bad row; "record" keeps a stand-in for each, where the reader
-            reads rows.
-        box_format: How the boxes are written, as for `interp.Sample`; by default what the reader takes them for.
+        bad_rows: The treatment of bad rows, by readers of rows. "raise" raises the error of the first; "record" keeps
+            a stand-in for each.
+        box_format: The format of the boxes, as for `interp.Sample`; None takes the reader's default.
         columns: Field → column, as for `interp.data.csv`.
 
     Raises:
@@ -291,7 +292,7 @@ def _takes(reader: Callable[..., Samples], option: str) -> bool:
 
 
 def _options(reader: Callable[..., Samples], given: Given) -> dict[str, Any]:
-    """What a reader takes of what is given about rows."""
+    """The options about rows that were given and that the reader takes."""
     named = ("bad_rows", "box_format", "columns")
     return {name: given[name] for name in named if given[name] is not None and _takes(reader, name)}
 
@@ -317,7 +318,7 @@ def guess(path: Path) -> str:
 
 
 def _pictures_alone(path: Path) -> str:
-    """What to do with a folder of pictures, which says nothing of questions, or of a table and its pictures."""
+    """A hint for a folder that holds only pictures, which need questions, or a table beside its pictures."""
     held = sorted(path.iterdir()) if os.path.isdir(path) else []
     if table := next((one for one in held if one.suffix.lower() in (".csv", ".jsonl")), None):
         return f" It holds {table.name}: name that file."
@@ -368,7 +369,7 @@ def _coco_instances(path: Path, given: Given) -> Samples:
 
 
 def _images_of(path: Path) -> Path:
-    """The folder of a COCO file's images: beside it or one above, named as its split or `images`."""
+    """The folder of a COCO file's images: beside the file or one folder up, named as its split or `images`."""
     content = read_json(path, dict)
     first = next((one.get("file_name") for one in content.get("images", ()) if isinstance(one, dict)), None)
     split = path.stem.split("_")[-1]
@@ -431,7 +432,7 @@ def _both(reader: Callable[..., Samples], name: str) -> Callable[[Path, Given], 
 
 
 def _plain(reader: Callable[..., Samples]) -> Callable[[Path, Given], Samples]:
-    """A reader that takes a path alone, and what is given about rows."""
+    """A reader that takes only a path and options about rows."""
     return lambda path, given: reader(path, **_options(reader, given))
 
 

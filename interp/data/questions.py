@@ -1,7 +1,4 @@
-"""Kinds of questions in benchmarks: which ones a reader keeps, and how many there are.
-
-Yes-or-no questions about what is in a picture and what is not, after POPE: a test for hallucinated objects.
-"""
+"""Kinds of questions in benchmarks, and presence questions after POPE, which test for hallucinated objects."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ __all__ = [
 
 
 QUESTIONS = ("closed", "open", "all")
-"""What a reader keeps: "closed" is questions with few possible answers, multiple-choice ones too."""
+"""The questions that a reader can keep. "closed": those with few possible answers, multiple-choice ones too."""
 KINDS = ("closed", "choice", "open")
 """`meta["kind"]` of a sample: closed without options (yes or no, left or right), multiple choice, open."""
 _WORDS = {"closed": "closed questions", "choice": "multiple-choice questions", "open": "open questions"}
@@ -45,12 +42,12 @@ _WORDS = {"closed": "closed questions", "choice": "multiple-choice questions", "
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which questions a reader keeps; the others are counted.
+    """The questions that a reader keeps; the others are counted.
 
     Attributes:
-        questions: "closed" (with multiple choice), "open" or "all".
+        questions: The kind to keep, "closed" (with multiple choice), "open" or "all".
         splits: The splits to keep.
-        left_out: What was left out, such as "open questions of test" → how many.
+        left_out: The numbers of questions left out, by kind and split, such as "open questions of test".
 
     Raises:
         DataError: `questions` is not known.
@@ -64,7 +61,7 @@ class Wanted:
         check_one_of("questions", self.questions, QUESTIONS, DataError)
 
     def takes(self, kind: str, split: str) -> bool:
-        """Whether a question of this kind and split is kept; counts it if not."""
+        """Returns whether a question of this kind and split is kept; counts it if not."""
         fits = self.questions == "all" or (kind == "open") == (self.questions == "open")
         kept = fits and split in self.splits
         if not kept:
@@ -115,7 +112,7 @@ def question_counts(samples: Iterable[Sample]) -> dict[tuple[str, str, str], int
     empty texts.
 
     Raises:
-        DataError: Something else than samples.
+        DataError: An argument that holds anything but samples.
 
     >>> from interp.inputs.sample import Sample
     >>> about = {"benchmark": "VQA-RAD", "split": "test", "kind": "closed"}
@@ -135,7 +132,7 @@ def question_counts(samples: Iterable[Sample]) -> dict[tuple[str, str, str], int
 
 
 Negatives = Literal["random", "popular", "adversarial"]
-"""How absent labels are chosen."""
+"""The ways in which absent labels are chosen."""
 
 
 @dataclass
@@ -167,18 +164,18 @@ def presence_questions(
     - "adversarial": the absent labels that most often stand in pictures together with labels of this one, summed over
       these. A model that answers from what usually goes together says yes to them.
 
-    Ties go by the number of pictures, then by the alphabet. The same labels are asked about under every kind, so the
-    kinds differ in the absent labels alone. A picture without a label that is absent is left out.
+    Ties are broken by the number of pictures, then alphabetically. The same present labels are asked about under every
+    kind, so the kinds differ only in the absent labels. A picture that lacks no label is left out.
 
-    "No" is true only where the annotation is complete: a label that nobody drew may well be in the picture. Use data
-    whose annotators went through the whole vocabulary, and give synonyms one name.
+    "No" is true only where the annotation is complete: a label that was not drawn may still be in the picture. Use data
+    whose annotators checked the whole vocabulary, and give synonyms one name.
 
     Args:
         samples: Labelled samples of one image each, such as a reader gives; samples of the same image are joined.
-        negatives: One kind, or several.
-        per_picture: The most labels asked about as present in a picture; the paper takes 3.
-        question: A template with {label}, and {a} for "a" or "an".
-        seed: Of what is drawn.
+        negatives: The kind of absent labels, or several kinds.
+        per_picture: The most labels of a picture that are asked about as present; the paper takes 3.
+        question: A template with {label} for the label, and {a} for "a" or "an".
+        seed: The seed of the draws.
 
     Returns:
         Samples with options yes and no, `meta["label"]`, `meta["negatives"]` (the kind) and the group of the picture.
@@ -232,7 +229,7 @@ def _kinds(negatives: Any) -> tuple[Negatives, ...]:
 
 
 def _pictures(samples: Sequence[Sample]) -> list[_Picture]:
-    """The pictures that have a label with boxes, in the order they first come."""
+    """The pictures that have a label with boxes, in the order in which they first appear."""
     found: dict[str, _Picture] = {}
     for sample in samples:
         label = sample.meta.get("label") if sample.is_usable else None

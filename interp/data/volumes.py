@@ -2,9 +2,8 @@
 
 A volume's axes point to the patient's Right, Anterior and Superior (RAS). Slices are shown as radiologists see them
 (the patient's right on the left of the picture, anterior or superior on top), whatever the order of the axes in the
-file. Files are read by `read_nifti` and `read_dicom`.
-
-Values and affine of a NIfTI file; what its header leaves open is refused, never guessed.
+file. Files are read by `read_nifti` and `read_dicom`. What the header of a NIfTI file leaves open is refused, never
+guessed.
 """
 
 from __future__ import annotations
@@ -131,13 +130,14 @@ def display(
 def read_nifti(path: str | Path, *, orientation: str | None = None) -> Volume:
     """Returns a NIfTI volume in RAS order; needs the extra `data`.
 
-    Values are scaled as the header says; a slope of 0 or NaN means that they are not scaled. Axes of length 1 behind
-    the third are dropped.
+    Values are scaled as the header says; a slope of 0 or NaN means that they are not scaled. Axes of length 1 after the
+    third are dropped.
 
     Args:
         path: The file, .nii, .nii.gz or .hdr beside .img.
-        orientation: Where the axes of a file that does not say (qform_code and sform_code are 0) point, such as "RAS"
-            or "LPI"; the origin is then voxel (0, 0, 0). "sform" or "qform" chooses one where a file has both.
+        orientation: The directions of the axes, such as "RAS" or "LPI", for a file that does not give them (qform_code
+            and sform_code are 0); the origin is then voxel (0, 0, 0). "sform" or "qform" chooses one where a file has
+            both.
 
     Raises:
         DataError: Not a complete NIfTI file of one real number a voxel; no orientation, or two that disagree; an
@@ -165,7 +165,7 @@ def read_dicom(paths: Iterable[str | Path]) -> Volume:
 
 
 MOST_PACKED = 1100  # gzip packs a file to no less than 1/1032 of its size
-AGREE = 0.1  # how many voxels apart the two orientations of one header may put a corner
+AGREE = 0.1  # the most voxels between the places of a corner by the two orientations of one header
 
 
 def load_nifti(
@@ -201,7 +201,7 @@ def _unreadable(path: str | Path, error: BaseException) -> DataError:
 
 
 def _check_content(path: str | Path, image: Any) -> None:
-    """Raise `DataError` unless the file holds one real number for each voxel of one volume."""
+    """Raises `DataError` unless the file holds one real number for each voxel of one volume."""
     shape, dtype = image.shape, image.dataobj.dtype
     if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
         raise DataError(
@@ -224,7 +224,7 @@ def _check_content(path: str | Path, image: Any) -> None:
 
 
 def _affine(nibabel: Any, path: str | Path, image: Any, orientation: str | None) -> Float[np.ndarray, "4 4"]:
-    """Returns the one orientation that the header gives, or that the caller gives for a header without."""
+    """Returns the orientation that the header gives, or the caller's for a header without one."""
     header = image.header
     if header["qform_code"] or not header["sform_code"]:
         _check_sizes(path, image)
@@ -281,7 +281,7 @@ def _read(path: str | Path, read: Any) -> Float[np.ndarray, "4 4"] | None:
 
 
 def _check_sizes(path: str | Path, image: Any) -> None:
-    """Raise `DataError` for voxel sizes that nibabel would replace by 1 mm in silence."""
+    """Raises `DataError` for voxel sizes that nibabel would silently replace by 1 mm."""
     holder = image.file_map.get("header") or image.file_map["image"]
     with holder.get_prepare_fileobj("rb") as file:
         raw = type(image.header).from_fileobj(file, check=False)
@@ -317,7 +317,7 @@ def _check_agreement(
     sform: Float[np.ndarray, "4 4"],
     qform: Float[np.ndarray, "4 4"],
 ) -> None:
-    """Raise `DataError` where the two put a corner of the volume at different places."""
+    """Raises `DataError` where the two put a corner of the volume at different places."""
     corners = np.array([(x, y, z, 1) for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])])
     apart = float(np.linalg.norm(corners @ (sform - qform).T, axis=1).max())
     if apart > AGREE * float(np.linalg.norm(qform[:3, :3], axis=0).min()):

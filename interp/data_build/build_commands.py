@@ -22,7 +22,7 @@ from interp.errors import DataError
 __all__ = ["COMMANDS", "build_command"]
 
 LISTED = 5
-"""Failures that are printed."""
+"""The most failures that are printed."""
 
 
 def build_command(
@@ -73,7 +73,7 @@ def build_command(
         complete: the labels name every structure, so that one without a label is absent.
         endpoint: base URL of an OpenAI-compatible server that words the questions; only words are sent.
         llm: name of the model at the endpoint.
-        key_variable: environment variable that holds the endpoint's key.
+        key_variable: environment variable that holds the key of the endpoint.
     """
     if (endpoint is None) != (llm is None):
         raise DataError("--endpoint URL and --llm NAME go together. Give both, or neither for templates.")

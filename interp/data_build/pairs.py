@@ -1,7 +1,4 @@
-"""From labelled samples to structures that can be asked about, and to a pair of questions for each.
-
-The rules of a build, as one value.
-"""
+"""From labelled samples to structures that can be asked about, and to a pair of questions for each, by `Settings`."""
 
 from __future__ import annotations
 
@@ -50,10 +47,10 @@ class Target:
     """One structure in one picture that can be asked about.
 
     Attributes:
-        sample: A sample that shows it.
-        box: Its box in pixels of the picture.
-        known: What the questions rest on.
-        picture: The number of its picture.
+        sample: A sample that shows the structure.
+        box: The structure's box in pixels of the picture.
+        known: The facts from which questions and answers follow.
+        picture: The number of the picture.
     """
 
     sample: Sample
@@ -85,7 +82,7 @@ def targets(samples: Iterable[Sample], settings: Settings, dropped: Counter[str]
     Args:
         samples: Samples of one image whose `meta["label"]` names what their masks, or else their boxes, show.
         settings: The rules.
-        dropped: Counts what is left out, by reason.
+        dropped: A counter, by reason, to which structures and samples that are left out are added.
     """
     pictures = _pictures(samples, dropped)
     vocabulary = {label for picture in pictures for label in picture.labels}
@@ -135,7 +132,7 @@ def _key(sample: Sample) -> Hashable:
 def _target(
     number: int, label: str, samples: list[Sample], away: tuple[str, ...], settings: Settings
 ) -> Target | str:
-    """The structure that the samples of one label and picture show, or why there is none."""
+    """The structure that the samples of one label and picture show, or the reason why there is none."""
     first, shape = samples[0], None
     width, height = first.sizes[0]
     masks = [mask for sample in samples for mask in sample.masks]
@@ -207,20 +204,20 @@ def _pair(target: Target, place: int, settings: Settings, used: Counter[str]) ->
 
 @dataclass(frozen=True)
 class Settings:
-    """Which structures are asked about, what is asked, and how many pairs are drawn.
+    """The rules of a build: which structures are asked about, what is asked, and how many pairs are drawn.
 
     Attributes:
         n: The largest number of pairs of questions; None takes all.
-        seed: Of the draw and of the choice of kinds.
-        share: A structure in several pieces is its largest piece if that holds this share of the area; else it is
-            dropped.
+        seed: The seed of the draw and of the choice of kinds.
+        share: The least share of a structure's area in its largest piece. Where it is reached, the largest piece
+            stands for the structure; else the structure is dropped.
         area: The least and the largest share of the picture that a structure's box may cover.
-        localization: Kinds of the first question: "presence", "identity". The kind used least so far is taken.
-        attribute: Kinds of the second question: "size", "shape", "abnormality". Of those that have a clear answer, the
-            kind used least so far is taken; a structure without one is dropped.
-        complete: Whether the labels name every structure of a picture that is named anywhere in the data. Only then is
+        localization: Kinds of the first question, "presence" and "identity"; the kind used least so far is taken.
+        attribute: Kinds of the second question, "size", "shape" and "abnormality". Of the kinds with a clear answer the
+            one used least so far is taken; a structure without a clear answer is dropped.
+        complete: Whether the labels of a picture name every structure that is named anywhere in the data. Only then is
             a structure without a label certainly absent, which "identity" needs. Volumes list every label of a slice in
-            `meta["present"]`; of other samples it must hold that the reader left none out (small pieces, crowds).
+            `meta["present"]`; for other samples, set this only if the reader left no label out (small pieces, crowds).
     """
 
     n: int | None = None

@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "check"]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "fraction"]
 LISTED = 3
-"""Problems of one kind that are printed."""
+"""The most problems of one kind that are printed."""
 
 
 def check(
@@ -77,7 +77,7 @@ def check(
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str] | None:
-    """Field → column, from texts FIELD=COLUMN; None without any."""
+    """Field → column, from texts FIELD=COLUMN; None for no text."""
     split = [pair.partition("=") for pair in pairs]
     for pair, (field, _, column) in zip(pairs, split, strict=True):
         if not field or not column:

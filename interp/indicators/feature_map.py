@@ -24,7 +24,7 @@ class FeatureMap:
     active nowhere is 0 everywhere, and metrics of it are NaN.
 
     Args:
-        features: As `interp.load_features` gives them.
+        features: The features, as `interp.load_features` returns them.
         feature: The feature, 0-based.
 
     Raises:

@@ -215,7 +215,8 @@ class SmoothGrad:
         """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
 
         Raises:
-            InterpError: As for `InputGradient`.
+            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, or an answer of
+                several tokens for a model whose prompt rows would see it.
         """
         check_call(mllm, prompt, target)
         return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
@@ -323,7 +324,8 @@ class IntegratedGradients:
         """The maps (token) of these samples, one by one whatever `batch_size` is, with `progress`.
 
         Raises:
-            InterpError: As for `InputGradient`, or captum is not installed.
+            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, an answer of several
+                tokens for a model whose prompt rows would see it, or captum is not installed.
         """
         check_call(mllm, prompt, target)
         captum = _captum()

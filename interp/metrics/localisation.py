@@ -85,12 +85,12 @@ def attention_ratio_sliding(
         grid: (rows, cols) of the image tokens, as in `tokens.grid`.
 
     Returns:
-        float64 (...). NaN as in `attention_ratio`, and also where the pattern fits in one place only (its
-        bounding rectangle is the whole grid), or where no placement overlaps positive values of the map.
+        float64 (...). NaN where the map holds NaN or infinity, the mask is empty or full, the pattern fits in one place
+        only (its bounding rectangle is the whole grid), or no placement overlaps positive values of the map.
 
     Raises:
-        MapError: As `attention_ratio`; no grid, one that is not two whole numbers above 0, or one whose size is not the
-            number of tokens.
+        MapError: Shapes or dtypes that do not fit; no grid, one that is not two whole numbers above 0, or one whose
+            size is not the number of tokens.
 
     Source: the definition of MLLMs-Know (arXiv 2502.17422), as quoted by arXiv 2603.14323.
 

@@ -1,7 +1,4 @@
-"""What readers preferred: with readers and cases crossed, by reader, on duplicates, and how far they agree.
-
-The report of a reader study.
-"""
+"""The result of a reader study and its report: preference, agreement, and consistency on duplicates."""
 
 from __future__ import annotations
 
@@ -45,8 +42,8 @@ class ReaderResult:
     counts half for each condition.
 
     Attributes:
-        key: What each item showed.
-        answers: What each reader answered.
+        key: The key, which says what each item showed.
+        answers: The answers of each reader.
     """
 
     key: Key
@@ -84,9 +81,9 @@ class ReaderResult:
         """The share of answers for each condition, with its intervals, two rows per condition.
 
         Columns `condition`, `over`, `share`, `low`, `high`, `n` (answers), `n_readers`, `n_groups` (of cases), `note`.
-        `over` says to what the interval speaks: "readers and cases" to other readers and other cases, by
-        `interp.stats.two_way_share` (answers of one reader are alike, and so are answers about one case); "cases, for
-        these readers" to other cases judged by the same readers, by `interp.stats.bootstrap` over groups of cases.
+        `over` says what the interval generalises to. "readers and cases": other readers and other cases, by
+        `interp.stats.two_way_share`, since answers of one reader are alike, and so are answers about one case. "cases,
+        for these readers": other cases judged by the same readers, by `interp.stats.bootstrap` over groups of cases.
 
         Args:
             level: The nominal coverage of the intervals, in (0, 1).
@@ -113,12 +110,12 @@ class ReaderResult:
         return pd.DataFrame(rows)
 
     def per_reader(self, *, level: float = 0.95) -> pd.DataFrame:
-        """What each reader preferred, one row per reader.
+        """The preference of each reader, one row per reader.
 
-        Columns `reader`; `n`, cases answered; one column per condition, answers for it; `ties`; `share`, `low`, `high`:
-        the share for the first condition of the key with its interval over groups of cases; `side_a`, the share of A
-        among all answers that are no tie (0.5 without a liking for a side); `n_duplicates` and `same`, the share of
-        duplicates answered as at first.
+        Columns: `reader`; `n`, cases answered; one column per condition with the answers for it; `ties`; `share`,
+        `low` and `high`, the share for the first condition of the key with its interval over groups of cases; `side_a`,
+        the share of A among answers that are no tie (0.5 without a preference for a side); `n_duplicates`; and `same`,
+        the share of duplicates answered as at first.
 
         Args:
             level: The nominal coverage of the intervals, in (0, 1).
@@ -145,7 +142,7 @@ class ReaderResult:
 
     @cached_property
     def duplicates(self) -> pd.DataFrame:
-        """One row per duplicate that was answered twice: reader, sample, `first`, `again`; `same`: whether alike."""
+        """One row per case answered twice: reader, sample, `first`, `again`, and `same`, whether both answers agree."""
         first = self.first.set_index(["reader", "item"]).choice
         rows = []
         for row in records(where(self.frame, self.frame.duplicate_of.notna())):
@@ -234,7 +231,7 @@ def _mean(values: pd.Series) -> float:
 
 
 def _crossed_note(n_readers: int, n_groups: int) -> str:
-    """What limits a claim about other readers and other cases."""
+    """The note that limits claims about other readers and other cases."""
     if n_readers == 1:
         return "One reader: nothing can be said about other readers."
     few = (
@@ -247,11 +244,11 @@ def _crossed_note(n_readers: int, n_groups: int) -> str:
 
 
 PREFERRED = """Share of answers at the first showing of a case; a tie counts half for each. 95 % intervals. Over readers
-and cases: clustered by both (Cameron, Gelbach and Miller 2011) on log odds, so it speaks of other readers as well. For
-these readers: bootstrap over groups of cases."""
+and cases: clustered by both (Cameron, Gelbach and Miller 2011) on log odds, so that it covers other readers as well.
+For these readers: bootstrap over groups of cases."""
 READERS = """Share for “{first}” of each reader, with a 95 % interval over groups of cases. Same: share of duplicates,
 whose sides were exchanged, that were answered as at first. A: share of side A among answers that are no tie; far from
-50 % means a liking for a side."""
+50 % means a preference for a side."""
 AGREE = """Same: share of pairs of answers about one case that are equal. α: Krippendorff's; 1 is perfect agreement, 0
 is chance. A low α with a clear preference means that readers agree on the method more than on single cases."""
 
@@ -270,10 +267,10 @@ def write_page(
     Args:
         path: The HTML file.
         key: The key of the study.
-        preference: As `ReaderResult.preference()`.
-        readers: As `ReaderResult.per_reader()`.
-        agreement: As `ReaderResult.agreement()`; None for a single reader.
-        note: What to put first; "" for nothing.
+        preference: The frame of `ReaderResult.preference()`.
+        readers: The frame of `ReaderResult.per_reader()`.
+        agreement: The values of `ReaderResult.agreement()`; None for a single reader.
+        note: A sentence to put first; "" for none.
     """
     n_cases = sum(one.duplicate_of is None for one in key.items)
     compared = " and ".join(f"“{one}”" for one in key.conditions)

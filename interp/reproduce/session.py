@@ -1,7 +1,4 @@
-"""Runs the scripts one after another, and keeps what became of each, so that the same command goes on.
-
-What is asked of `interp reproduce`, and what each script is called with for it.
-"""
+"""Runs the scripts of a request one after another and records each outcome, so that a repeated command continues."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ __all__ = ["RECORD", "Request", "Session", "State"]
 
 
 RECORD = "reproduce.json"
-"""In the folder of a reproduction: what became of each figure."""
+"""The file in the folder of a reproduction that records the state of each figure."""
 LAST_LINES = 6
 
 Outcome = Literal["done", "failed", "missing", "not run"]
@@ -34,14 +31,14 @@ Outcome = Literal["done", "failed", "missing", "not run"]
 
 @dataclass(frozen=True)
 class State:
-    """What became of a figure.
+    """The state of a figure.
 
     Attributes:
-        outcome: "done", its page is there; "failed"; "missing", its script or data are not there; "not run" yet, or not
-            with these arguments.
-        reason: Why, where it is not done.
-        seconds: How long the script ran.
-        command: What was run, as text.
+        outcome: "done": its page exists. "failed": its script failed. "missing": its script or data do not exist.
+            "not run": its script has not run with these arguments.
+        reason: The reason, where the figure is not done.
+        seconds: How long the script ran, in seconds.
+        command: The command that ran, as text.
         key: A hash of the command, the script and the version of interp.
     """
 
@@ -57,7 +54,7 @@ class Session:
     """A reproduction in a folder.
 
     Attributes:
-        request: What is asked.
+        request: The models, data and settings.
         scripts: The folder of the scripts.
     """
 
@@ -73,7 +70,7 @@ class Session:
                 self._kept[name] = State(**values)
 
     def state(self, figure: Figure) -> State:
-        """What is known of a figure under this request; nothing is run."""
+        """The state of a figure under this request; nothing is run."""
         if not self.script(figure).is_file():
             return State("missing", f"The script {figure.script}.py is not in {self.scripts}.")
         if missing := self.request.missing(figure):
@@ -86,10 +83,10 @@ class Session:
         return kept
 
     def run(self, figure: Figure) -> State:
-        """What became of a figure: its script is run unless it is done, or cannot be.
+        """Runs a figure's script, unless it is done or cannot run, and returns the figure's state.
 
-        Whatever ends the script badly is a state, not an error, so that others run. An interrupt ends the script and is
-        passed on.
+        A failing script gives a state, not an error, so that the other scripts still run. An interrupt ends the script
+        and is passed on.
         """
         before = self.state(figure)
         if before.outcome in ("done", "missing"):
@@ -111,15 +108,15 @@ class Session:
         return self.scripts / f"{figure.script}.py"
 
     def page(self, figure: Figure) -> Path:
-        """The page that the script leaves."""
+        """The page that the script writes."""
         return self.request.out / figure.page
 
     def log(self, figure: Figure) -> Path:
-        """What the script printed."""
+        """The file that holds what the script printed."""
         return self.request.out / "logs" / f"{figure.name}.txt"
 
     def key(self, figure: Figure) -> str:
-        """A hash of all that decides whether a page is that of this request."""
+        """A hash of everything that decides whether a page belongs to this request."""
         return digest(
             {
                 "arguments": self.request.arguments(figure),
@@ -149,7 +146,7 @@ class Session:
         if said:
             return said[-1].removeprefix("error: ")
         if code == 0:
-            return f"The script ended well and left no {figure.page}."
+            return f"The script ended without an error but wrote no {figure.page}."
         last = " / ".join(line.strip() for line in lines[-LAST_LINES:])
         return f"The script ended with code {code}: {last or 'it printed nothing'}"
 
@@ -171,7 +168,7 @@ def _ended(command: list[str], environment: Mapping[str, str], out: IO[bytes]) -
 
 
 ALL = 10**9
-"""More samples than there are."""
+"""More samples than any data set has."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +177,12 @@ class Request:
 
     Attributes:
         out: Folder for runs, pages and the index.
-        models: Ids or folders; "organism" stands for none of the paper's.
-        folders: Name of `DATA` → its folder.
-        paper: Whether the scripts do as the paper does, where the two differ.
-        n: The number of samples of a data set; None for each script's own default, 0 for all there are where data were
-            given and not all of them are drawn on a page.
-        published_heads: A published set of heads for a copy of its checkpoint.
+        models: Hub ids or folders of models; "organism" is the bundled model organism.
+        folders: A mapping from names of `DATA` to folders.
+        paper: Whether the scripts follow the paper where the paper and this toolkit differ.
+        n: The number of samples of a data set. None takes each script's default; 0 takes all samples, where data were
+            given and the page does not show every sample.
+        published_heads: The name of a published set of heads, for a model that is a copy of its checkpoint.
         options: Options that every script with a model takes, such as "device".
 
     Raises:
@@ -219,18 +216,18 @@ class Request:
         return any(is_organism(ModelSpec(one)) for one in self.models)
 
     def models_of(self, figure: Figure) -> tuple[str, ...]:
-        """The models that the script of a figure gets: of several the first, where it takes one."""
+        """The models that the script of a figure gets: only the first where it takes one."""
         return {"none": (), "one": self.models[:1], "many": self.models}[figure.models]
 
     def data_of(self, figure: Figure) -> tuple[str, ...]:
-        """Those of the figure's data that are at hand."""
+        """The figure's data that were given."""
         return tuple(name for name in figure.data if name in self.folders)
 
     def missing(self, figure: Figure) -> str:
-        """What keeps a figure from being run, in a sentence; empty where nothing does.
+        """The reason why a figure cannot be run, as a sentence; empty where it can.
 
-        On the organism every script has data of its own. With another model a benchmark's script needs at least one of
-        its benchmarks, and a choice of heads in the paper's way needs COCO, unless heads are published for the model.
+        On the organism every script has data of its own. With another model, a benchmark's script needs at least one of
+        its benchmarks, and choosing heads as the paper does needs COCO, unless heads are published for the model.
         """
         real = [one for one in self.models_of(figure) if not is_organism(ModelSpec(one))]
         if not real:

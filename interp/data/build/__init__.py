@@ -1,4 +1,4 @@
-"""From masks to boxes to closed questions: the rules, as pure functions. `interp.data_build` runs them on data.
+"""The rules from masks to boxes to closed questions, as pure functions. `interp.data_build` applies them to data.
 
 Every bundled medical sample was made by these rules (`studies/medical_data`).
 """

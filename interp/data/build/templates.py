@@ -1,8 +1,7 @@
 """Closed questions about a structure in a picture, whose answers follow from its mask or box.
 
 "Left" and "right" in a question "Which side …?" and in its answer are sides of the picture, not of the patient.
-
-Draws from many candidates so that modalities, body regions, labels and volumes are as even as they can be.
+`diverse` draws from many candidates as evenly as possible over modalities, body regions, labels and volumes.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = [
 MIDLINE = 0.08
 SMALL, LARGE = 0.04, 0.08
 ROUND, LONG = 1.3, 2.0
-"""Ratio of the principal axes up to which a mask is round, and from which on it is elongated."""
+"""The largest ratio of the principal axes of a round mask, and the smallest of an elongated one."""
 FILLED = 0.85
 """The least share of an ellipse with the mask's own second moments that the mask must fill."""
 ABNORMAL = (
@@ -93,13 +92,13 @@ def absent(label: str) -> Question:
 
 @dataclass(frozen=True)
 class Structure:
-    """What is known of one label in one picture.
+    """The known facts about one label in one picture.
 
     Attributes:
-        label: Its name.
-        fraction: The share of the picture that its box covers.
-        outline: "round", "elongated", or None in between or where there is no mask.
-        away: Labels that are certainly not in the picture; empty where nobody knows.
+        label: The label.
+        fraction: The share of the picture that the label's box covers.
+        outline: The shape of the mask, "round" or "elongated"; None in between, or without a mask.
+        away: Labels that are certainly not in the picture; empty where this is unknown.
     """
 
     label: str
@@ -131,8 +130,8 @@ def outline(mask: Bool[np.ndarray, "row col"]) -> str | None:
     """Returns "round" or "elongated" from the principal axes of a mask with square pixels.
 
     The ratio of the axes is that of the square roots of the eigenvalues of the pixels' covariance (1 for a disc and a
-    square). Up to 1.3 the mask is round, from 2.0 on elongated. None in between, and for masks with large holes or
-    dents: those that fill less than 85 % of the ellipse with the same second moments.
+    square). Up to 1.3 the mask is round, from 2.0 on elongated. The result is None in between, and for masks with large
+    holes or dents, which fill less than 85 % of the ellipse with the same second moments.
     """
     rows, columns = np.nonzero(mask)
     if rows.size == 0:
@@ -195,15 +194,16 @@ ATTRIBUTE: Mapping[str, Callable[[Structure], Question | None]] = {
 def diverse(levels: Sequence[Sequence[Hashable]], n: int | None = None, seed: int = 0) -> list[int]:
     """Returns the indices of `n` candidates, in the order in which they are drawn.
 
-    The rule: among all candidates that are left, take one of the first level's value (such as modality and body region)
-    that was drawn least often so far; within it, one of the second level's value (such as the label) that was drawn
-    least often within it; and so on. Ties, and the last choice, are drawn by a hash of the seed, the value and the
-    candidate's place. So no stratum gets a second candidate before every other has its first, as long as it has any.
+    Each draw takes, among the candidates that are left, the value of the first level (such as modality and body region)
+    that was drawn least often so far; within it, the value of the second level (such as the label) drawn least often
+    within it; and so on. Ties, and the choice among candidates with equal values, are decided by a hash of the seed,
+    the value and the candidate's index. So no stratum gives a second candidate before every other that has candidates
+    left gave its first.
 
     Args:
-        levels: For each candidate its values, coarse to fine; all of the same length.
-        n: How many to draw; None, or more than there are, draws all.
-        seed: Changes the ties.
+        levels: The values of each candidate, coarse to fine; all of the same length.
+        n: The number of candidates to draw; None, or more than there are, draws all.
+        seed: The seed that decides ties.
     """
     tree = _Node()
     for place, values in enumerate(levels):
@@ -230,7 +230,7 @@ class _Node:
             self.places.append((lottery(str(seed), str(place)), place))
 
     def draw(self, seed: int) -> int:
-        """Removes a candidate of the part that was drawn from least, and returns its place."""
+        """Removes a candidate of the part that was drawn from least, and returns its index."""
         self.left -= 1
         if not self.parts:
             self.places.sort(reverse=True)

@@ -1,7 +1,4 @@
-"""Reads a NIfTI volume and its label map: one sample a slice and label.
-
-Reads a DICOM series and its label map: one sample a slice and label.
-"""
+"""Reads a volume, a NIfTI file or a DICOM series, and its label map: one sample per slice and label."""
 
 from __future__ import annotations
 
@@ -41,32 +38,33 @@ def nifti(
     """Returns one sample for each slice and label of a NIfTI volume; needs the extra `data`.
 
     Slices are shown as radiologists see them (the patient's right on the left of the picture, anterior or superior on
-    top) with square pixels, whatever the order of the axes in the file. Labels on another grid are put on the image's
-    by nearest neighbour in millimetres. A sample's boxes are the smallest boxes around the label's 4-connected pieces
-    in the slice. Pictures are cut from the file when they are used. `meta` has `label`, `plane`, `slice` (from 0 on,
-    from the left, the back or below), `pixel_mm`, `modality` and `present` (every label in the slice); the group is the
-    volume, so that its slices stay together.
+    top) with square pixels, whatever the order of the axes in the file. Labels on another grid are resampled to the
+    image's by nearest neighbour in millimetres. A sample's boxes are the smallest boxes around the label's 4-connected
+    pieces in the slice. Pictures are cut from the file when they are used. `meta` has `label`, `plane`, `slice` (from 0
+    on, from the left, the back or below), `pixel_mm`, `modality` and `present` (every label in the slice). The group is
+    the volume, so that its slices stay together.
 
     Args:
         image: The image volume, .nii or .nii.gz.
         labels: The label map.
-        names: Value → name of the labels; other labels are left out and counted. None names them "label 1", …
+        names: The names of the labels, value → name; other labels are left out and counted. None names them "label 1",
+            …
         name: The name of the samples; by default the image file's, without its ending.
-        plane: "axial", "coronal" or "sagittal".
-        slices: "all" that hold a label, "largest" (for each label the slice where it is largest), or numbers.
-        grey: What is shown black and white: (low, high) in the volume's unit; "percentiles", the 0.5th and 99.5th of
-            the volume; or a window of CT, "soft tissue" (−160 … 240), "lung" (−1350 … 150) or "bone" (−500 … 1500).
+        plane: The plane of the slices, "axial", "coronal" or "sagittal".
+        slices: "all" slices that hold a label, "largest" (for each label the slice where it is largest), or numbers.
+        grey: The values shown as black and white: (low, high) in the volume's unit; "percentiles", the 0.5th and 99.5th
+            of the volume; or a window of CT, "soft tissue" (−160 … 240), "lung" (−1350 … 150) or "bone" (−500 … 1500).
         question: The question about a label; {label} is its name, {a} "a" or "an".
-        answer: The answer of every sample; None for none.
-        least: Pieces of fewer pixels of the slice are left out and counted.
+        answer: The answer of every sample; None for no answer.
+        least: The least number of pixels of a piece in the slice; smaller pieces are left out and counted.
         longest: The longest side of a picture in pixels; None keeps the slice's.
-        masks: Whether samples hold the label's mask beside its boxes, without the pieces that are left out. It is cut
-            when it is used, by nearest neighbours on the picture's grid.
-        lesions: Whether each piece of a label that hangs together in the volume (26 neighbours) makes samples of its
-            own. `meta["lesion"]` names it by label and number, the same in all its slices, so that
+        masks: Whether samples hold the label's mask beside its boxes, without the pieces that are left out. The mask is
+            cut when it is used, by nearest neighbours on the picture's grid.
+        lesions: Whether each connected piece of a label in the volume (26 neighbours) makes samples of its own.
+            `meta["lesion"]` names it by label and number, the same in all its slices, so that
             `interp.study.lesion_hits` counts it once. "largest" is then the slice where the lesion is largest.
-        orientation: As for `interp.data.volumes.read_nifti`, for both files.
-        modality: Goes to `meta`; a NIfTI file does not say.
+        orientation: The directions of the axes, for both files, as in `interp.data.volumes.read_nifti`.
+        modality: The modality, for `meta`, because NIfTI files do not give it.
         group: The group of the samples; by default their name.
 
     Raises:
@@ -92,7 +90,7 @@ def nifti(
 
 
 def stem(name: str) -> str:
-    """Returns a file's name without .gz and its ending."""
+    """Returns a file's name without .nii or .nii.gz."""
     return name.removesuffix(".gz").removesuffix(".nii")
 
 
@@ -118,29 +116,33 @@ def dicom(
 ) -> Samples:
     """Returns one sample for each slice and label of a DICOM series; needs the extra `data`.
 
-    The series is read as by `interp.data.volumes.read_dicom`, the label map from NIfTI; both lie in the patient's
-    millimetres, so they need not share a grid. All else is as for `interp.data.nifti`. `meta["modality"]` comes from
-    the files. DICOM segmentation objects are not read: convert them to NIfTI, for example with dcmqi's
-    segimage2itkimage.
+    `interp.data.volumes.read_dicom` reads the series; the label map is a NIfTI file. Both are in the patient's
+    millimetres, so they need not share a grid. Slices, boxes and `meta` are those of `interp.data.nifti`, except that
+    `meta["modality"]` comes from the files. DICOM segmentation objects are not read: convert them to NIfTI, for example
+    with dcmqi's segimage2itkimage.
 
     Args:
         series: A folder with the files of one series (.dcm, or without ending), or a list of all files.
         labels: The label map, .nii or .nii.gz.
-        names: As for `interp.data.nifti`.
+        names: The names of the labels, value → name; other labels are left out and counted. None names them "label 1",
+            …
         name: The name of the samples; by default the folder's.
-        plane: As for `interp.data.nifti`.
-        slices: As for `interp.data.nifti`.
-        grey: As for `interp.data.nifti`; None shows CT in the window "soft tissue", others by percentiles.
-        question: As for `interp.data.nifti`.
-        answer: As for `interp.data.nifti`.
-        least: As for `interp.data.nifti`.
-        longest: As for `interp.data.nifti`.
-        masks: As for `interp.data.nifti`.
-        lesions: As for `interp.data.nifti`.
-        group: As for `interp.data.nifti`.
+        plane: The plane of the slices, "axial", "coronal" or "sagittal".
+        slices: "all" slices that hold a label, "largest" (for each label the slice where it is largest), or numbers.
+        grey: The values shown as black and white, as in `interp.data.nifti`. None shows CT in the window "soft tissue"
+            and other modalities by percentiles.
+        question: The question about a label; {label} is its name, {a} "a" or "an".
+        answer: The answer of every sample; None for no answer.
+        least: The least number of pixels of a piece in the slice; smaller pieces are left out and counted.
+        longest: The longest side of a picture in pixels; None keeps the slice's.
+        masks: Whether samples hold the label's mask beside its boxes, without the pieces that are left out.
+        lesions: Whether each connected piece of a label in the volume makes samples of its own, named in
+            `meta["lesion"]`.
+        group: The group of the samples; by default their name.
 
     Raises:
-        DataError: Files that are not one series, no label map, labels that mark nothing, or an unknown option.
+        DataError: Files that are not one series, a file that is no label map, labels that mark nothing, or an unknown
+            option.
     """
     paths, called = _files(series)
     called = called if name is None else name

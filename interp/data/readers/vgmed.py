@@ -1,6 +1,6 @@
-"""VGMED: questions on medical images, with the boxes that the answers rest on. `coco` reads the same kind of rows.
+"""VGMED: questions on medical images, with the boxes that the answers rest on.
 
-COCO: the natural images that VGMED is compared with, with questions of the same two kinds.
+`coco` reads rows of the same format: the natural images that VGMED is compared with, and two kinds of questions.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _READ = {"image", "question", "answer", *BOX_FIELDS}
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How the rows of one source are written.
+    """The format of the rows of one source.
 
     Attributes:
-        find: Returns the image's file from the folder of images and the row's `image`.
-        box_format: How the boxes of the row's `image` are written, as for `interp.Sample`; None stands for "xyxy".
-        describe: Returns `group` and `meta` of the row's `image`.
+        find: A function that returns the image's file, from the folder of images and the row's `image`.
+        box_format: A function that returns the format of the boxes of the row's `image`, as for `interp.Sample`; None
+            stands for "xyxy".
+        describe: A function that returns `group` and `meta` of the row's `image`.
         box_field: The field to read, `bbox` or `original_bboxes`, for rows that have both and whose values differ.
     """
 
@@ -204,9 +205,9 @@ def vgmed(
 
     Args:
         root: The folder of `VGMED_*.jsonl`, as in the Hugging Face data set `guimeng-liu/VGMED`.
-        kind: "localization" or "attribute".
+        kind: The kind of questions, "localization" or "attribute".
         box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
-        box_format: How all boxes are written, as for `interp.Sample`; None reads them as above.
+        box_format: The format of all boxes, as for `interp.Sample`; None reads them as above.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -235,7 +236,7 @@ def _slake(image: str) -> bool:
 
 
 def described(image: str) -> tuple[str, Mapping[str, Any]]:
-    """Returns group and meta, as far as the image's name gives them."""
+    """Returns the group and the meta that an image's name gives."""
     parts = PurePosixPath(image).stem.split("--")
     if _slake(image):
         return posixpath.normpath(image), {"modality": None, "source": "SLAKE"}
@@ -273,12 +274,16 @@ def coco(
     Args:
         root: The folder of the images.
         annotations: The folder of `COCO_*.jsonl`.
-        kind: "localization" or "attribute".
+        kind: The kind of questions, "localization" or "attribute".
         box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
+        box_format: The format of all boxes, as for `interp.Sample`; None reads them as (x, y, width, height).
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
 
     Raises:
         DataError: The kind is unknown, the file is missing or empty, or a row is invalid; the message names file
             and line.
+        BoxError: The format of boxes is unknown.
 
     Source: arXiv 2603.14323 and its code; images of Lin et al., 2014.
     """
