@@ -324,8 +324,8 @@ class IntegratedGradients:
         """The maps (token) of these samples, one by one whatever `batch_size` is, with `progress`.
 
         Raises:
-            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, an answer of several
-                tokens for a model whose prompt rows would see it, or captum is not installed.
+            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, an answer of
+                several tokens for a model whose prompt rows would see it, or captum is not installed.
         """
         check_call(mllm, prompt, target)
         captum = _captum()
