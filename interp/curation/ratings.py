@@ -40,6 +40,65 @@ __all__ = [
 ]
 
 
+SCORES = (1, 2, 3, 4, 5)
+LOWEST = 3
+"""A sample with a score below this is dropped, by the paper's rule."""
+
+
+PAPER_SHARES: Mapping[tuple[str, str], tuple[float, float, float]] = {
+    ("attribute", "relevance"): (3.31, 4.11, 92.58),
+    ("attribute", "semantics"): (0.37, 10.38, 89.25),
+    ("attribute", "grounding"): (4.04, 12.18, 83.77),
+    ("localization", "relevance"): (0.02, 0.52, 99.46),
+    ("localization", "semantics"): (0.05, 5.76, 94.19),
+    ("localization", "grounding"): (3.96, 11.79, 84.25),
+}
+"""(kind of question, scale) → per cent of the scores 3, 4 and 5 among VGMED's kept samples: the paper's table N.6."""
+FORMAT = "interp ratings"
+SIDE = 560
+SHOWN = ("modality", "label")
+"""The entries of a sample's meta that the page shows."""
+INTRO = (
+    "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the "
+    "sample, with the question as you leave it, on each of the three scales.",
+    f"A sample with any score below {LOWEST} is dropped from the data.",
+)
+
+
+def _scale(name: str, label: str, words: str, anchors: Mapping[int, str]) -> FormScale:
+    options = (ScaleOption(score, anchors.get(score, str(score)), str(score)) for score in SCORES)
+    return FormScale(name, label, tuple(options), words)
+
+
+SCALES = (
+    _scale(
+        "relevance",
+        "Clinical relevance",
+        "Does the question make sense for this image, and does answering it support clinical reasoning?",
+        {1: "nonsensical", 5: "well phrased, and directly supports reasoning"},
+    ),
+    _scale(
+        "grounding",
+        "Visual grounding",
+        "Is what the question asks about inside the box, and is the box as large as it needs to be?",
+        {1: "other anatomy, or the question ignores the box", 5: "exactly the box"},
+    ),
+    _scale(
+        "semantics",
+        "Minimum semantic grounding",
+        "How little medical knowledge does the answer need beyond seeing?",
+        {
+            1: "staging, prognosis or treatment",
+            2: "a named disease",
+            3: "a broad class of disease",
+            4: "descriptors",
+            5: "basic recognition",
+        },
+    ),
+)
+"""Higher is better on each. The anchors are the paper's (its appendix N); steps without one lie between."""
+
+
 @dataclass(frozen=True)
 class Ratings:
     """The ratings of samples by one or more raters, as `read_ratings` returns them.
@@ -165,65 +224,6 @@ def read_ratings(paths: Sequence[str | os.PathLike[str]], samples: Samples) -> R
         paths, format=FORMAT, form=form_id(samples), items=item_keys(samples), scales=SCALES, editable=True
     )
     return Ratings(samples, found)
-
-
-SCORES = (1, 2, 3, 4, 5)
-LOWEST = 3
-"""A sample with a score below this is dropped, by the paper's rule."""
-
-
-PAPER_SHARES: Mapping[tuple[str, str], tuple[float, float, float]] = {
-    ("attribute", "relevance"): (3.31, 4.11, 92.58),
-    ("attribute", "semantics"): (0.37, 10.38, 89.25),
-    ("attribute", "grounding"): (4.04, 12.18, 83.77),
-    ("localization", "relevance"): (0.02, 0.52, 99.46),
-    ("localization", "semantics"): (0.05, 5.76, 94.19),
-    ("localization", "grounding"): (3.96, 11.79, 84.25),
-}
-"""(kind of question, scale) → per cent of the scores 3, 4 and 5 among VGMED's kept samples: the paper's table N.6."""
-FORMAT = "interp ratings"
-SIDE = 560
-SHOWN = ("modality", "label")
-"""The entries of a sample's meta that the page shows."""
-INTRO = (
-    "Look at the image and its box, read the question, and correct the question where it needs it. Then rate the "
-    "sample, with the question as you leave it, on each of the three scales.",
-    f"A sample with any score below {LOWEST} is dropped from the data.",
-)
-
-
-def _scale(name: str, label: str, words: str, anchors: Mapping[int, str]) -> FormScale:
-    options = (ScaleOption(score, anchors.get(score, str(score)), str(score)) for score in SCORES)
-    return FormScale(name, label, tuple(options), words)
-
-
-SCALES = (
-    _scale(
-        "relevance",
-        "Clinical relevance",
-        "Does the question make sense for this image, and does answering it support clinical reasoning?",
-        {1: "nonsensical", 5: "well phrased, and directly supports reasoning"},
-    ),
-    _scale(
-        "grounding",
-        "Visual grounding",
-        "Is what the question asks about inside the box, and is the box as large as it needs to be?",
-        {1: "other anatomy, or the question ignores the box", 5: "exactly the box"},
-    ),
-    _scale(
-        "semantics",
-        "Minimum semantic grounding",
-        "How little medical knowledge does the answer need beyond seeing?",
-        {
-            1: "staging, prognosis or treatment",
-            2: "a named disease",
-            3: "a broad class of disease",
-            4: "descriptors",
-            5: "basic recognition",
-        },
-    ),
-)
-"""Higher is better on each. The anchors are the paper's (its appendix N); steps without one lie between."""
 
 
 def rating_page(

@@ -10,8 +10,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
-from interp.indicators.indicator_checks import check_bool, check_call, layers_of, layers_to_json, site_layers
-from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.indicator_checks import check_bool, layers_of, layers_to_json, site_layers
+from interp.indicators.maps import ONE_MAP, BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -46,7 +46,7 @@ FLOOR = float(np.finfo(np.float32).tiny)  # the least normal float32: quotients 
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(BatchIndicator):
     """Attention of the last prompt token to the image tokens, one map per layer (or head).
 
     Without `relative_to` the map is mean_h A(q), the head-mean attention weights of the prompt q (per head:
@@ -78,6 +78,9 @@ class Attention:
     patches: Σ_latent A(row, latent) · C(latent, patch), with C the mean over the resampler's layers and heads of what
     latents attend to. It is a heuristic product of two attention matrices, not an exact attribution. Its arrays are
     named so, and `attrs["map"]` is "composed". A relative map is the quotient of two composed ones.
+
+    Cost: one forward pass. A relative map takes one pass over the image and two over the text after it where both
+    prompts begin with the image, otherwise two whole passes.
 
     Args:
         relative_to: The generic prompt of the quotient, such as `GENERIC_PROMPT`; None for plain attention.
@@ -111,40 +114,6 @@ class Attention:
         check_bool("per_head", self.per_head)
         object.__setattr__(self, "layers", site_layers(self.layers))
         check_queries(self.queries)
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        A relative map costs one pass over the image and two over the text after it, when both prompts begin
-        with the image; otherwise two whole passes.
-
-        Args:
-            mllm: The model.
-            samples: The samples, or a batch or prefix of them. A prefix is used where it is exact, and its cost is not
-                counted again.
-            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            target: Ignored: attention does not depend on the answer. It makes indicators interchangeable.
-            batch_size: Samples in one pass at most.
-            progress: Whether to show a bar where there are several micro-batches.
-
-        Returns:
-            Maps of float32 arrays with the coordinates "layer", "head" (per head), "token", and "position",
-            the unpadded position of each image token; `logits` after the prompt.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash; `queries` only where they are not "last"."""
@@ -335,7 +304,7 @@ def _label(sample: Sample) -> str:
 
 
 @dataclass(frozen=True)
-class ValueWeightedAttention:
+class ValueWeightedAttention(BatchIndicator):
     """mean_h ‖A_j V_j W_O^h‖₂ of the last prompt row: how much each image token sends it, in [0, ∞).
 
     A_j is the head's attention weight to token j, V_j the value there (shared between the heads of a key-value head),
@@ -370,26 +339,6 @@ class ValueWeightedAttention:
         check_bool("per_head", self.per_head)
         object.__setattr__(self, "layers", site_layers(self.layers))
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        They do not depend on the target.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, or the errors above.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
-
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""
         return {
@@ -413,7 +362,7 @@ class ValueWeightedAttention:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(BatchIndicator):
     """The last row of ∏_ℓ ½(I + mean_h A_ℓ) at the image tokens, in [0, 1]: over all positions it sums to 1.
 
     Unlike maps of one row it includes paths through the question's rows and through other image tokens. But it treats
@@ -423,31 +372,13 @@ class Rollout:
     Cost: one forward pass, and every layer's attention a second time, in chunks of rows. No S×S matrix is kept; the
     queries and keys of all layers are, until the product has used them.
 
+    Raises:
+        MapError: When called, a hybrid model, some of whose layers have no softmax.
+
     Source: Abnar and Zuidema (arXiv 2005.00928).
     """
 
     dims: ClassVar[tuple[str, ...]] = ONE_MAP
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        They do not depend on the target.
-
-        Raises:
-            MapError: A hybrid model, some of whose layers have no softmax.
-            InterpError: Samples or prompts that cannot be encoded.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""

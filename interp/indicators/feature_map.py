@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp.errors import MapError
-from interp.indicators.indicator_checks import check_call, check_whole
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.indicator_checks import check_whole
+from interp.indicators.maps import BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Features, Mllm
 
@@ -15,7 +15,7 @@ __all__ = ["FeatureMap"]
 
 
 @dataclass(frozen=True)
-class FeatureMap:
+class FeatureMap(BatchIndicator):
     """Where in the image a feature is active: its activation at each image token, one map (token), ≥ 0.
 
     It shows where the residual stream holds this feature, not where the model looks: it involves neither attention nor
@@ -29,6 +29,7 @@ class FeatureMap:
 
     Raises:
         MapError: `features` is no `Features`, or it has no such feature.
+        InterpError: When called, features of another model.
     """
 
     features: Features
@@ -41,24 +42,6 @@ class FeatureMap:
                 f"{self.features!r:.200}."
             )
         check_whole("feature", self.feature, 0, most=self.features.n_features - 1)
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, from one trace. They do not depend on the target.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, or features of another model.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, the features by their hash."""

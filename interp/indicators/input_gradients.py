@@ -14,16 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.indicators.indicator_checks import check_bool, check_call, check_number, check_one_of, check_whole
-from interp.indicators.maps import (
-    BATCH_SIZE,
-    ONE_MAP,
-    Maps,
-    Samples,
-    label_map,
-    map_each_sample,
-    maps_in_batches,
-)
+from interp.indicators.indicator_checks import check_bool, check_number, check_one_of, check_whole
+from interp.indicators.maps import ONE_MAP, BatchIndicator, Maps, One, SampleIndicator, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.models.pixels import pixel_views, pooled
 from interp.tracing import Batch, Cost, Mllm
@@ -43,7 +35,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class InputGradient:
+class InputGradient(BatchIndicator):
     """How much the target changes with each image token's own input, to first order.
 
     Plain: the size of the gradient of the target's value v (nats), in [0, ∞).
@@ -71,6 +63,8 @@ class InputGradient:
 
     Raises:
         MapError: Arguments of another kind.
+        InterpError: When called, pixel values of an unknown kind, or an answer of several tokens for a model whose
+            prompt rows would see it.
 
     Source: Simonyan et al. (arXiv 1312.6034); gradient × input: Shrikumar et al. (arXiv 1605.01713).
     """
@@ -83,25 +77,6 @@ class InputGradient:
     def __post_init__(self) -> None:
         check_one_of("of", self.of, INPUTS)
         check_bool("times_input", self.times_input)
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, or an answer of
-                several tokens for a model whose prompt rows would see it.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""
@@ -164,7 +139,7 @@ def _pooled(
 
 
 @dataclass(frozen=True)
-class SmoothGrad:
+class SmoothGrad(BatchIndicator):
     """The mean input gradient of n noisy copies of the input, reduced to a map as in `InputGradient`.
 
     The noise is Gaussian; its standard deviation is `noise` times the range (max − min) of the sample's own inputs.
@@ -183,6 +158,8 @@ class SmoothGrad:
 
     Raises:
         MapError: Arguments of another kind.
+        InterpError: When called, pixel values of an unknown kind, or an answer of several tokens for a model whose
+            prompt rows would see it.
 
     Source: Smilkov et al. (arXiv 1706.03825).
     """
@@ -201,25 +178,6 @@ class SmoothGrad:
         check_number("noise", self.noise, low=0, open_low=True)
         check_bool("times_input", self.times_input)
         check_whole("seed", self.seed, 0)
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps (token) of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, or an answer of
-                several tokens for a model whose prompt rows would see it.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""
@@ -268,7 +226,7 @@ NEARLY_ZERO = 1e-12  # Idefics drops views of exact zeros as padding
 
 
 @dataclass(frozen=True)
-class IntegratedGradients:
+class IntegratedGradients(SampleIndicator):
     """(x − x₀) · ∫₀¹ ∂ v/∂x at x₀ + α(x − x₀) dα, summed over each image token's own input. Nats, of any sign.
 
     x₀ is the baseline; captum computes the integral as a Gauss–Legendre sum over `steps` points. Values over the whole
@@ -296,6 +254,8 @@ class IntegratedGradients:
     Raises:
         MapError: Arguments of another kind.
         ModelError: When called, captum is not installed.
+        InterpError: When called, pixel values of an unknown kind, or an answer of several tokens for a model whose
+            prompt rows would see it.
 
     Source: Sundararajan et al. (arXiv 1703.01365); captum.
     """
@@ -311,23 +271,8 @@ class IntegratedGradients:
         check_one_of("baseline", self.baseline, BASELINES)
         check_whole("steps", self.steps, 1)
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps (token) of these samples, one by one whatever `batch_size` is, with `progress`.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, pixel values of an unknown kind, an answer of
-                several tokens for a model whose prompt rows would see it, or captum is not installed.
-        """
-        check_call(mllm, prompt, target)
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
         captum = _captum()
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
@@ -336,7 +281,7 @@ class IntegratedGradients:
                 found = self._map(captum, function)
             return found, meter.cost
 
-        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+        return one
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""

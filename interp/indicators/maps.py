@@ -18,6 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from interp.errors import InterpError, MapError
+from interp.indicators.indicator_checks import check_call
 from interp.inputs import archive
 from interp.inputs.archive import SAVE_ADVICE, token_map, token_record
 from interp.inputs.notebook import block, thumbnails
@@ -38,7 +39,9 @@ __all__ = [
     "BATCH_SIZE",
     "COLUMNS",
     "ONE_MAP",
+    "BatchIndicator",
     "Maps",
+    "SampleIndicator",
     "Samples",
     "label_map",
     "load_maps",
@@ -291,6 +294,81 @@ def map_each_sample(
     encoded = plain if isinstance(plain, Batch) else as_samples(plain)
     options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "alone": True}
     return _shown_on(encoded, _joined(in_batches(mllm, encoded, run, **options)))
+
+
+class BatchIndicator:
+    """The base of indicators that compute the maps of a micro-batch together, in `_together`."""
+
+    def __call__(
+        self,
+        mllm: Any,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """Returns the maps of these samples, in their order, computed in micro-batches as in `Mllm.trace`.
+
+        Args:
+            mllm: The model; for baselines anything that encodes samples.
+            samples: The samples, or a batch or prefix of them. A prefix is used where it is exact, and its cost is not
+                counted again.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            target: The answer whose log-probability is explained. Attention and baselines do not depend on it.
+            batch_size: The most samples in one pass; except for rounding the maps do not depend on it.
+            progress: Whether to show a bar where there are several micro-batches.
+
+        Returns:
+            Maps of float32 arrays ([layer, [head,]] token), with "position", the unpadded position of each image token.
+
+        Raises:
+            InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
+        """
+        check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def _together(self, mllm: Any, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        raise NotImplementedError
+
+
+class SampleIndicator:
+    """The base of indicators that compute the map of each sample alone, in the function that `_one` returns."""
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """Returns the maps of these samples, in their order, computed one by one.
+
+        Args:
+            mllm: The model.
+            samples: The samples, or a batch or prefix of them.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            target: The answer whose log-probability is explained.
+            batch_size: The most samples that are encoded together; the maps do not depend on it.
+            progress: Whether to show a bar.
+
+        Returns:
+            Maps of float32 arrays ([layer,] token), with "position", the unpadded position of each image token.
+
+        Raises:
+            InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
+        """
+        check_call(mllm, prompt, target)
+        return map_each_sample(mllm, samples, prompt, self._one(mllm, target), batch_size, progress)
+
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
+        raise NotImplementedError
 
 
 def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:

@@ -13,10 +13,10 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from interp.errors import MapError
-from interp.indicators.indicator_checks import check_call, check_number, check_whole
-from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, map_each_sample
+from interp.indicators.indicator_checks import check_number, check_whole
+from interp.indicators.maps import ONE_MAP, One, SampleIndicator, label_map
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, blocks, windows
-from interp.inputs.prompt import Prompt, Target
+from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm
 
@@ -24,7 +24,7 @@ __all__ = ["Occlusion", "RandomMasks", "kept_average", "random_masks"]
 
 
 @dataclass(frozen=True)
-class Occlusion:
+class Occlusion(SampleIndicator):
     """The fall of the target when a square of the image is painted over: (token) maps, nats.
 
     A token's value is plain − value with the `window` × `window` tokens around it painted over, in its own view (cut
@@ -34,6 +34,8 @@ class Occlusion:
     the most important blocks get a window of their own, and the same value as without `coarse`. **Every other token
     gets its block's fall divided by the number of tokens in the block.** The coordinate "refined" marks the tokens
     with their own window. A token that matters although its block does not is missed.
+
+    Cost: a whole pass for every window and block.
 
     Args:
         by: The paint, "grey", "blur" or "mean"; see `PaintPixels`.
@@ -71,21 +73,8 @@ class Occlusion:
         """The removal of tokens."""
         return PaintPixels(self.by)
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
-
-        Cost: a whole pass for every window and block.
-        """
-        check_call(mllm, prompt, target)
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
             """A sample's map, and the cost of all its variants."""
@@ -105,7 +94,7 @@ class Occlusion:
                 found = found.assign_coords(refined=("token", refined))
             return found, sum(costs, Cost())
 
-        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+        return one
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -138,7 +127,7 @@ class Occlusion:
 
 
 @dataclass(frozen=True)
-class RandomMasks:
+class RandomMasks(SampleIndicator):
     """The target's mean over random masks that keep a token, minus its mean over all masks: (token) maps, nats.
 
     R_j = E[s·k_j] / E[k_j] − E[s], where s is the target's value under a mask and k_j is 1 if the mask keeps token j.
@@ -151,6 +140,8 @@ class RandomMasks:
 
     `attrs["standard_error"]` holds the standard error of each token's mean over the masks that keep it. A map whose
     values are not several times larger needs more masks.
+
+    Cost: `n` variants of each sample.
 
     Args:
         removal: The way to remove tokens.
@@ -182,21 +173,8 @@ class RandomMasks:
             check_whole(f"{name} of RandomMasks", getattr(self, name), least)
         check_number("keep, a probability,", self.keep, low=0, high=1, open_low=True, open_high=True)
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
-
-        Cost: `n` variants of each sample.
-        """
-        check_call(mllm, prompt, target)
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
 
         def one(batch: Batch) -> tuple[xr.DataArray, Cost]:
             """A sample's map from masks that its id and the seed draw, and its cost."""
@@ -210,7 +188,7 @@ class RandomMasks:
             attrs = {"plain": found.plain, "mean": mean, "standard_error": error}
             return label_map(average - mean, tokens, "random masks", attrs=attrs), found.cost
 
-        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+        return one
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""

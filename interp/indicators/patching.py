@@ -15,7 +15,6 @@ from torch import Tensor
 from interp.errors import MapError
 from interp.indicators.indicator_checks import (
     check_bool,
-    check_call,
     check_one_of,
     check_whole,
     every_layer_of,
@@ -23,7 +22,7 @@ from interp.indicators.indicator_checks import (
     layers_to_json,
     site_layers,
 )
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, map_each_sample, maps_in_batches
+from interp.indicators.maps import BatchIndicator, Maps, One, SampleIndicator, Samples, label_map
 from interp.indicators.removals import HideTokens, blocks, in_order
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
@@ -43,7 +42,7 @@ Partners = Mapping[str, Sample] | Sequence[tuple[Sample | str, Sample]]
 
 
 @dataclass(frozen=True)
-class ActivationPatching:
+class ActivationPatching(SampleIndicator):
     """How far image tokens move the target when they hold a partner's residual stream: (layer, token) maps, nats.
 
     The partner is the same scene with one change, such as another colour of the object. After layer ℓ the stream at
@@ -51,6 +50,8 @@ class ActivationPatching:
     three are values of the same target; a "greedy" target is the sample's own answer. Larger: the token, after that
     layer, carries more of what distinguishes the two. `attrs` hold "plain" and "partner"; their distance is a full
     effect. After the last layer no row reads an image token any more, so the value is 0.
+
+    Cost: a pass per layer and block, over the later layers and tokens.
 
     Args:
         partners: A mapping from a sample's id to its partner, or pairs (sample, partner).
@@ -76,21 +77,8 @@ class ActivationPatching:
         object.__setattr__(self, "layers", site_layers(self.layers))
         check_whole("block of ActivationPatching", self.block, 1)
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
-
-        Cost: a pass per layer and block, over the later layers and tokens.
-        """
-        check_call(mllm, prompt, target)
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
         layers = every_layer_of(mllm, self.layers)
         partners = dict(self.partners)
 
@@ -121,7 +109,7 @@ class ActivationPatching:
             found = label_map(values, tokens, "activation patching", layers, attrs)
             return found, own.cost + other.cost + meter.cost
 
-        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+        return one
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, partners by their fingerprints."""
@@ -181,7 +169,7 @@ def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:
 
 
 @dataclass(frozen=True)
-class AttributionPatching:
+class AttributionPatching(BatchIndicator):
     """The fall of the target, to first order, if an image token were hidden from the rows after the image.
 
     Hiding token j from a row changes its weights A by ΔA_j = −A_j and, where the rest is renormalised,
@@ -212,6 +200,7 @@ class AttributionPatching:
     Raises:
         MapError: Arguments of another kind.
         SiteError: Layers that are not indices; when called, layers the model does not have.
+        InterpError: When called, an answer of several tokens for a model whose prompt rows would see it.
 
     Source: attribution patching (Nanda 2023; arXiv 2310.10348), with a knockout as the patch.
     """
@@ -234,25 +223,6 @@ class AttributionPatching:
         check_one_of("queries of AttributionPatching", self.queries, ("after_image", "last"))
         check_one_of("mode of AttributionPatching", self.mode, ("renormalise", "zero"))
         object.__setattr__(self, "layers", site_layers(self.layers))
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
-                several tokens for a model whose prompt rows would see it.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""

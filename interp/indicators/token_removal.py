@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from interp.indicators.indicator_checks import check_call, layers_to_json
-from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, map_each_sample
+from interp.indicators.indicator_checks import layers_to_json
+from interp.indicators.maps import ONE_MAP, One, SampleIndicator
 from interp.indicators.removals import HideTokens, ReplaceEmbeddings, alone
-from interp.inputs.prompt import Prompt, Target
+from interp.inputs.prompt import Target
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm
 from interp.tracing.site import Layers
@@ -17,11 +17,13 @@ __all__ = ["EmbeddingReplacement", "TokenKnockout"]
 
 
 @dataclass(frozen=True)
-class TokenKnockout:
+class TokenKnockout(SampleIndicator):
     """The fall of the target when one image token is hidden from the rows after the image: (token) maps, nats.
 
     A token's value is plain − value: the exact effect of hiding that token alone. It does not show content that other
     tokens hold too. It is negative where the answer is more probable without the token.
+
+    Cost: one pass per sample, and for each of its image tokens a pass over the rows after the image.
 
     Args:
         layers: "all", or the layers at which the token is hidden, all at once.
@@ -46,23 +48,9 @@ class TokenKnockout:
         """The removal of a token."""
         return HideTokens(self.layers, self.queries)
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
-
-        Cost: one pass per sample, and for each of its image tokens a pass over the rows after the image.
-        """
-        check_call(mllm, prompt, target)
-        one = alone(self.removal, mllm, target, self.batch, "token knockout")
-        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
+        return alone(self.removal, mllm, target, self.batch, "token knockout")
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -71,8 +59,10 @@ class TokenKnockout:
 
 
 @dataclass(frozen=True)
-class EmbeddingReplacement:
+class EmbeddingReplacement(SampleIndicator):
     """The fall of the target when one image token's embedding is replaced: (token) maps, nats.
+
+    Cost: for each image token a pass over the tokens from it on, without the vision tower.
 
     Args:
         by: The replacement, "mean", "zero" or "other"; see `ReplaceEmbeddings`.
@@ -98,23 +88,9 @@ class EmbeddingReplacement:
         """The removal of a token."""
         return ReplaceEmbeddings(self.by, self.other)
 
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, one by one whatever `batch_size` is, with `progress`.
-
-        Cost: for each image token a pass over the tokens from it on, without the vision tower.
-        """
-        check_call(mllm, prompt, target)
-        one = alone(self.removal, mllm, target, self.batch, "embedding replacement")
-        return map_each_sample(mllm, samples, prompt, one, batch_size, progress)
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
+        return alone(self.removal, mllm, target, self.batch, "embedding replacement")
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
