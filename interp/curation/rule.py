@@ -168,7 +168,7 @@ class Curation:
             f"A sample needs all three scores of at least {count(self.n_raters, 'rater')}.",
         )
         rule = RULES[self.several].format(lowest=self.lowest)
-        names = f"{len(found.samples)} samples ({found.samples.name}), rated by {', '.join(found.raters)}."
+        names = f"{count(len(found.samples), 'sample')} ({found.samples.name}), rated by {', '.join(found.raters)}."
         return write_page(
             as_path("path", path),
             words=f"{names} {rule}. {needed}",

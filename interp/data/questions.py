@@ -18,7 +18,7 @@ from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.packing import image_key
 from interp.inputs.sample import Box, Sample
 from interp.inputs.sample_list import as_samples
-from interp.inputs.text import brief
+from interp.inputs.text import brief, count
 
 __all__ = [
     "KINDS",
@@ -208,7 +208,7 @@ def presence_questions(
                 made += [_asked(picture, label, answer, kind, asked[answer]) for label in labels]
     if not made:
         raise DataError(
-            f"{len(pictures)} pictures with {len(counts)} labels leave no question: no picture lacks a label that "
+            f"{count(len(pictures), 'picture')} with {count(len(counts), 'label')} give no question: no picture lacks a label that "
             "another one has. Give samples of more pictures, or with more labels."
         )
     return Samples(made, "presence questions")
@@ -248,7 +248,7 @@ def _pictures(samples: Sequence[Sample]) -> list[_Picture]:
     if not listed:
         raise DataError(
             "presence questions need samples of one image with boxes, whose meta['label'] says what they show; got "
-            f"{len(samples)} samples and none such. A reader such as interp.data.coco_instances gives them."
+            f"{count(len(samples), 'sample')} and none such. A reader such as interp.data.coco_instances gives them."
         )
     return listed
 

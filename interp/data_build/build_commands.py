@@ -18,6 +18,7 @@ from interp.data_build.pairs import Settings
 from interp.data_build.pipeline import Built, build
 from interp.data_build.scans import is_scans, scans
 from interp.errors import DataError
+from interp.inputs.text import count
 
 __all__ = ["COMMANDS", "build_command"]
 
@@ -131,7 +132,8 @@ def _read(
 def _print(built: Built) -> None:
     record = built.record
     print(
-        f"{built.folder}: {record['samples']} questions on {record['pictures']} pictures of {record['groups']} groups"
+        f"{built.folder}: {count(record['samples'], 'question')} on {count(record['pictures'], 'picture')} of "
+        f"{count(record['groups'], 'group')}"
     )
     for field, counts in record["counts"].items():
         print(f"  {field:<9} {', '.join(f'{value} ×{n}' for value, n in counts.items())}")

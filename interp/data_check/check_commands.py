@@ -17,6 +17,7 @@ from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.samples import Samples
 from interp.data_check.problems import Findings, inspect
 from interp.errors import DataError
+from interp.inputs.text import count
 from interp.terminal import in_options, naming_options
 
 __all__ = ["COMMANDS", "check"]
@@ -108,9 +109,7 @@ def _drawn(samples: Samples, n: int | None, seed: int) -> Samples:
 
 
 def _print(samples: Samples, looked_at: Samples, findings: Findings, reader: str) -> None:
-    from interp.report.tables import count
-
-    print(f"{samples.name}: {len(samples)} samples, read by {reader}")
+    print(f"{samples.name}: {count(len(samples), 'sample')}, read by {reader}")
     if len(looked_at) < len(samples):
         print(f"looked at {len(looked_at)} of them; pass --n None for all")
     width = max(map(len, findings.counts))

@@ -275,7 +275,7 @@ def write_page(
     n_cases = sum(one.duplicate_of is None for one in key.items)
     compared = " and ".join(f"“{one}”" for one in key.conditions)
     words = (
-        f"{count(len(readers), 'reader')} compared {compared} on {n_cases} cases, {len(key.items) - n_cases} of them "
+        f"{count(len(readers), 'reader')} compared {compared} on {count(n_cases, 'case')}, {len(key.items) - n_cases} of them "
         f"shown twice. They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
     )
     first = key.conditions[0]

@@ -12,7 +12,7 @@ from interp.errors import StudyError
 from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.text import brief, word_spans
+from interp.inputs.text import brief, count, word_spans
 
 __all__ = ["EXTRACTS", "Scorer", "as_text", "check_asked", "check_extract", "checked_texts", "extracted"]
 
@@ -78,7 +78,9 @@ def checked_texts(texts: Any, samples: Any, prompt: Any) -> list[tuple[str | Non
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise StudyError(f"a scorer takes a list of answers, one a sample; got {brief(texts)}.")
     if len(texts) != len(samples):
-        raise StudyError(f"each sample has one answer; got {len(texts)} answers of {len(samples)} samples.")
+        raise StudyError(
+            f"each sample has one answer; got {count(len(texts), 'answer')} of {count(len(samples), 'sample')}."
+        )
     for place, text in enumerate(texts):
         if text is not None and not isinstance(text, str):
             raise StudyError(

@@ -66,7 +66,7 @@ def test_an_answer_is_taken_out_of_a_longer_text() -> None:
 
 
 def test_what_is_no_list_of_answers() -> None:
-    with pytest.raises(StudyError, match="got 2 answers of 1 samples"):
+    with pytest.raises(StudyError, match="got 2 answers of 1 sample"):
         Strict().scores(["yes", "no"], [asked("yes")], Prompt())
     with pytest.raises(
         StudyError, match="an answer is a text, or None where none came; got int 3 at place 0"
