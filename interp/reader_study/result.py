@@ -275,8 +275,8 @@ def write_page(
     n_cases = sum(one.duplicate_of is None for one in key.items)
     compared = " and ".join(f"“{one}”" for one in key.conditions)
     words = (
-        f"{count(len(readers), 'reader')} compared {compared} on {count(n_cases, 'case')}, {len(key.items) - n_cases} of "
-        f"them shown twice. They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
+        f"{count(len(readers), 'reader')} compared {compared} on {count(n_cases, 'case')}, {len(key.items) - n_cases} "
+        f"of them shown twice. They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
     )
     first = key.conditions[0]
     lead = join(paragraph(words, kind="lead"), paragraph(note, kind="note wide") if note else "")
