@@ -274,9 +274,10 @@ def write_page(
     """
     n_cases = sum(one.duplicate_of is None for one in key.items)
     compared = " and ".join(f"“{one}”" for one in key.conditions)
+    asked = f"They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
     words = (
         f"{count(len(readers), 'reader')} compared {compared} on {count(n_cases, 'case')}, {len(key.items) - n_cases} "
-        f"of them shown twice. They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
+        f"of them shown twice. {asked}"
     )
     first = key.conditions[0]
     lead = join(paragraph(words, kind="lead"), paragraph(note, kind="note wide") if note else "")
