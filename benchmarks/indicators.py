@@ -41,7 +41,7 @@ from interp.indicators import (
     TokenKnockout,
     ValueWeightedAttention,
 )
-from interp.indicators.random_masks import random_masks
+from interp.indicators.occlusion import random_masks
 from interp.tracing.variants.target_values import KeptTarget
 
 PLAIN, FIXED = "plain sdpa forward", "fixed: encoding, one pass"

@@ -121,7 +121,7 @@ def main(options: Throughput) -> None:
         fast = taken(ours, samples)
         target = f", target ≥ {TARGETS[questions]}" if questions in TARGETS else ""
         print(
-            f"{questions} question(s) an image, {len(samples)} samples: published loop {slow:.2f} s, "
+            f"questions an image: {questions}, {len(samples)} samples: published loop {slow:.2f} s, "
             f"layer sweep {fast:.2f} s of CPU ({hashing[0]:.2f} s of it to hash the weights), "
             f"ratio {slow / fast:.2f}{target}"
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from interp.inputs.text import count
 from interp.terminal import console, table
 
 __all__ = ["EXTRAS", "doctor"]
@@ -179,7 +180,7 @@ def _places() -> Iterator[tuple[str, str]]:
     yield "hub", offline
     cache = Path(constants.HF_HUB_CACHE)
     kept = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
-    yield "hub cache", f"{cache}: {kept} model(s); {_disk(cache)} free on its disk"
+    yield "hub cache", f"{cache}: {count(kept, 'model')}; {_disk(cache)} free on its disk"
     yield "this folder", f"{Path.cwd()}; {_disk(Path.cwd())} free"
     yield "NDIF", "NDIF_API_KEY is set" if os.environ.get("NDIF_API_KEY") else "NDIF_API_KEY is not set"
 

@@ -35,12 +35,13 @@ def rate(
     """
     from interp.curation import rating_page
     from interp.data import named
+    from interp.inputs.text import count
 
     samples = named(data, split=split, n=n, seed=seed)
     page = rating_page(samples, out, title=title)
     print(
-        f"{page}: {len(samples)} samples, {page.stat().st_size / 1e6:.1f} MB. Send it to the raters; they save .json "
-        "files and send those back."
+        f"{page}: {count(len(samples), 'sample')}, {page.stat().st_size / 1e6:.1f} MB. Send it to the raters; they "
+        "save .json files and send those back."
     )
     again = f"--split {split} --seed {seed}" + (f" --n {n}" if n is not None else "")
     print(f"To read the files: interp data ratings FILES --data {data} {again}")

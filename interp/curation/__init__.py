@@ -1,9 +1,8 @@
-"""Clinicians' ratings of samples: the page to rate on, how raters agree, which samples are kept, and their report."""
+"""Clinicians' ratings of samples: the rating page, the raters' agreement, the rule that keeps samples, its report."""
 
 from __future__ import annotations
 
-from interp.curation.rating_page import SCALES, rating_page
-from interp.curation.ratings import Ratings, read_ratings
+from interp.curation.ratings import SCALES, Ratings, rating_page, read_ratings
 from interp.curation.rule import Curation, curate
 
 __all__ = ["SCALES", "Curation", "Ratings", "curate", "rating_page", "read_ratings"]

@@ -1,4 +1,4 @@
-"""Which samples are kept, with which question, and why."""
+"""The rule that decides which rated samples are kept and with which question, and the report of a curation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from interp.curation.page import write_page
-from interp.curation.rating_page import LOWEST, PAPER_SHARES, SCALES, SCORES
-from interp.curation.ratings import Ratings, kind_of
+from interp.curation.ratings import LOWEST, PAPER_SHARES, SCALES, SCORES, Ratings, kind_of
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_one_of, check_text, check_whole
 from interp.inputs.files import as_path, write_atomically
 from interp.inputs.sample import Sample
-from interp.report.tables import count
+from interp.report.html import card, code, details, grid, headline, paragraph, save_page, section, table
+from interp.report.tables import count, number, rows
 from interp.study.dataframes import records, where
 
-__all__ = ["RULES", "Curation", "curate"]
+__all__ = ["RULES", "Curation", "curate", "write_page"]
+
 
 RULES = {
     "any": "A sample is dropped if any score of any rater is below {lowest}",
@@ -38,11 +39,11 @@ class Curation:
     """The samples that a rule keeps, as `curate` returns it.
 
     Attributes:
-        ratings: The ratings that decide.
-        lowest: A score below this drops the sample.
-        several: "any" or "median": which of the raters' scores is compared with it.
-        n_raters: Raters whose three scores a sample needs.
-        questions: Id of a sample → the question to take where raters' edits differ.
+        ratings: The ratings.
+        lowest: The lowest score that keeps a sample.
+        several: The scores that are compared with `lowest` where several raters rated a sample: "any" or "median".
+        n_raters: The number of raters whose three scores a sample needs.
+        questions: A mapping from a sample's id to the question to take where raters' edits differ.
     """
 
     ratings: Ratings
@@ -96,7 +97,7 @@ class Curation:
 
     @cached_property
     def samples(self) -> Samples:
-        """The kept samples, with edited questions; `meta["curation"]` says how each came to be kept."""
+        """The kept samples, with edited questions; `meta["curation"]` records the rule, the scores and the edits."""
         kept = records(where(self.decisions, self.decisions.decision == "kept"))
         return self.ratings.samples.like([self._kept(row["index"], row["question"]) for row in kept])
 
@@ -156,7 +157,7 @@ class Curation:
         return target
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the report, one HTML file: what was kept and why not, scores beside the paper's, agreement.
+        """Writes the report, one HTML file: the decisions with reasons, scores beside the paper's, agreement.
 
         Raises:
             RunError: The file cannot be written.
@@ -167,7 +168,7 @@ class Curation:
             f"A sample needs all three scores of at least {count(self.n_raters, 'rater')}.",
         )
         rule = RULES[self.several].format(lowest=self.lowest)
-        names = f"{len(found.samples)} samples ({found.samples.name}), rated by {', '.join(found.raters)}."
+        names = f"{count(len(found.samples), 'sample')} ({found.samples.name}), rated by {', '.join(found.raters)}."
         return write_page(
             as_path("path", path),
             words=f"{names} {rule}. {needed}",
@@ -208,19 +209,19 @@ def curate(
     """Applies the paper's rule: a sample with any score below 3 is dropped.
 
     With several raters, "any" drops the sample if any score of any rater is below `lowest`; "median" if the median of
-    the raters' scores on some scale is. Scores of a rater who left out a scale count, too, but that rater does not
-    count to `n_raters`. A question that one rater edited, or that several edited alike, is replaced; where edits differ
+    the raters' scores on some scale is. Scores of a rater who left out a scale count too, but that rater does not count
+    towards `n_raters`. A question that one rater edited, or that several edited alike, is replaced; where edits differ
     the sample is undecided until `questions` says which question to take.
 
     Args:
-        ratings: What raters answered.
-        lowest: A score below this drops the sample.
-        several: "any" or "median".
-        n_raters: Raters whose three scores a sample needs; with fewer it is unrated, and not kept.
-        questions: Id of a sample → the question to take.
+        ratings: The ratings, as `read_ratings` returns them.
+        lowest: The lowest score that keeps a sample, 1 to 5.
+        several: The rule for several raters, "any" or "median".
+        n_raters: The number of raters whose three scores a sample needs; with fewer it is unrated and not kept.
+        questions: A mapping from a sample's id to the question to take.
 
     Raises:
-        DataError: No ratings, an unknown rule, or the id of no sample.
+        DataError: An argument that is no `Ratings`, an unknown rule, or an id that no sample has.
     """
     if not isinstance(ratings, Ratings):
         raise DataError(
@@ -277,3 +278,102 @@ def _png(sample: Sample, i: int) -> bytes:
     buffer = BytesIO()
     sample.load(i).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+LABELS = {scale.name: scale.label for scale in SCALES}
+MEANINGS = {
+    "kept": "every score is high enough",
+    "dropped": "a score is too low",
+    "undecided": "raters edited the question differently",
+    "unrated": "too few raters gave all three scores",
+}
+SCORED = """Per cent of the scores of kept samples, as the paper's table N.6. The columns on the right are the paper's,
+for VGMED and its clinicians; they are shown for comparison and say nothing about these samples."""
+AGREE = """Same: share of pairs of scores that are equal. α: Krippendorff's, for ordered values. κ: mean quadratic
+weighted kappa of pairs of raters. α and κ compare with chance: 1 is perfect, 0 is chance. Where nearly all scores are
+one value they are low or undefined although raters agree."""
+SHOWN = 200
+
+
+def write_page(
+    path: Path,
+    *,
+    words: str,
+    decisions: pd.DataFrame,
+    scores: pd.DataFrame,
+    raters: pd.DataFrame,
+    agreement: pd.DataFrame | None,
+    edits: pd.DataFrame,
+) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        path: The HTML file.
+        words: A text that says what was rated by whom, and the rule.
+        decisions: The frame of `Curation.decisions`.
+        scores: The frame of `Curation.table()`.
+        raters: The frame of `Curation.per_rater()`.
+        agreement: The frame of `Ratings.agreement()`; None for a single rater.
+        edits: The frame of `Ratings.edits`.
+    """
+    counts = decisions.decision.value_counts()
+    parts = (
+        card(headline(str(int(counts.get(name, 0))), f"{name}: {said}")) for name, said in MEANINGS.items()
+    )
+    others = where(decisions, decisions.decision != "kept")
+    reasons = {"sample": _sample, "decision": "decision", "reason": "reason", "question": "question"}
+    changes = {"sample": _sample, "rater": "rater", "question": "question", "edited": "edited"}
+    alone = paragraph("One rater: there is nothing to compare.", kind="soft")
+    body = [
+        grid(parts),
+        section("Scores of the kept samples", card(_scores(scores)), intro=SCORED),
+        section("Agreement", alone if agreement is None else card(_agreement(agreement)), intro=AGREE),
+        section("Raters", card(_raters(raters))),
+        section("Not kept", _folded(count(len(others), "sample"), others, reasons)),
+        section("Edited questions", _folded(count(len(edits), "edit"), edits, changes)),
+    ]
+    question = "Which samples do the raters keep?"
+    return save_page(path, title="Curation", question=question, lead=paragraph(words, kind="lead"), body=body)
+
+
+def _sample(row: Mapping[str, Any]) -> Markup:
+    return code(row["sample"])
+
+
+def _scores(scores: pd.DataFrame) -> Markup:
+    columns: dict[str, Any] = {"kind": "kind", "scale": lambda row: LABELS[row["scale"]], "scores": "n"}
+    columns |= {f"{score}, %": _number(f"rating_{score}") for score in SCORES}
+    columns |= {f"paper {score}, %": _number(f"paper_{score}") for score in (3, 4, 5)}
+    return table(list(columns), rows(scores, columns))
+
+
+def _agreement(agreement: pd.DataFrame) -> Markup:
+    columns: dict[str, Any] = {
+        "scale": lambda row: LABELS[row["scale"]],
+        "samples with two scores": "n",
+        "same, %": lambda row: number(100 * row["same"], 1),
+        "α": _number("alpha"),
+        "κ": _number("kappa"),
+        "pairs of raters in κ": "n_pairs",
+    }
+    return table(list(columns), rows(agreement, columns))
+
+
+def _raters(raters: pd.DataFrame) -> Markup:
+    columns: dict[str, Any] = {"rater": "rater", "samples": "n"}
+    columns |= {f"mean {scale.label.lower()}": _number(scale.name) for scale in SCALES}
+    columns |= {"samples with too low a score": "n_low", "edited questions": "n_edited"}
+    return table(list(columns), rows(raters, columns))
+
+
+def _number(name: str) -> Any:
+    return lambda row: number(row[name])
+
+
+def _folded(summary: str, found: pd.DataFrame, columns: Mapping[str, Any]) -> Markup:
+    """The first rows as a table under a summary; empty without rows."""
+    if found.empty:
+        return Markup()
+    left = len(found) - SHOWN
+    more = paragraph(f"And {left} more.", kind="soft") if left > 0 else ""
+    return details(summary, table(list(columns), rows(found.head(SHOWN), columns), kind="text"), more)

@@ -1,4 +1,4 @@
-"""Bundled samples and one reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
+"""Bundled samples, and a reader for each kind of source. Every reader returns `Samples`; see docs/data.md."""
 
 from interp.data.benchmarks.huatuo import huatuo
 from interp.data.benchmarks.mmmu import mmmu
@@ -7,25 +7,22 @@ from interp.data.benchmarks.path_vqa import path_vqa
 from interp.data.benchmarks.pmc_vqa import pmc_vqa
 from interp.data.benchmarks.vqa_rad import vqa_rad
 from interp.data.open import named
-from interp.data.presence import presence_questions
-from interp.data.questions import question_counts
+from interp.data.questions import presence_questions, question_counts
 from interp.data.readers.bundled import bundled
-from interp.data.readers.coco import coco
 from interp.data.readers.coco_instances import coco_instances
 from interp.data.readers.csv import csv
-from interp.data.readers.dicom import dicom
 from interp.data.readers.frame import frame
 from interp.data.readers.hub import hub
 from interp.data.readers.jsonl import jsonl
 from interp.data.readers.medsam import medsam
 from interp.data.readers.medsg import medsg
 from interp.data.readers.medtrinity import medtrinity
-from interp.data.readers.nifti import nifti
+from interp.data.readers.nifti_and_dicom import dicom, nifti
 from interp.data.readers.refcoco import refcoco
 from interp.data.readers.s_chain import s_chain
 from interp.data.readers.sa_med2d import sa_med2d
 from interp.data.readers.slake import slake
-from interp.data.readers.vgmed import vgmed
+from interp.data.readers.vgmed import coco, vgmed
 from interp.data.readers.voc import voc
 from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples

@@ -1,4 +1,4 @@
-"""Values and affine of a series of single-frame DICOM files; what is not one even stack of slices is refused."""
+"""Values and affine of a series of single-frame DICOM files; anything but one even stack of slices is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["load"]
 JITTER = 0.01  # share of the distance between slices by which a position may be off
 LEAST_JITTER = 0.01  # or this many millimetres, as positions are written with few digits
 SCALED = {"CT": "1.2.840.10008.5.1.4.1.1.2", "PT": "1.2.840.10008.5.1.4.1.1.128"}
-"""Modalities whose stored numbers mean nothing without a rescale slope, and their storage classes."""
+"""Modalities whose stored numbers have no meaning without a rescale slope, and their storage classes."""
 
 
 def load(
@@ -53,7 +53,7 @@ def _opened(pydicom: Any, path: Any) -> Any:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turns whatever pydicom raises on a bad file or a bad value into a `DataError` that names the file."""
+    """Turns any error of pydicom on a bad file or value into a `DataError` that names the file."""
     try:
         yield
     except DataError:
@@ -68,7 +68,7 @@ def _reading(name: str) -> Iterator[None]:
 
 
 def _check_image(name: str, file: Any) -> None:
-    """Raise `DataError` unless a file holds one grey slice whose place and scale are known."""
+    """Raises `DataError` unless a file holds one grey slice with a known position and scale."""
     if "PixelData" not in file or not file.get("Rows") or not file.get("Columns"):
         raise DataError(
             f"{name} holds no image (pixel data, rows and columns). Leave it out, or copy it again if it was cut short."
@@ -115,7 +115,7 @@ def _numbers(name: str, file: Any, tag: str, n: int) -> Float[np.ndarray, " numb
 
 
 def _scale(name: str, file: Any) -> tuple[float, float]:
-    """Returns slope and intercept: of CT and PT as written, of others 1 and 0 where there are none."""
+    """Returns slope and intercept as written; where other modalities than CT and PET have none, 1 and 0."""
     if "ModalityLUTSequence" in file:
         raise DataError(
             f"{name} maps its values by a ModalityLUTSequence, which is not supported. Convert it first."
@@ -138,7 +138,7 @@ def _scale(name: str, file: Any) -> tuple[float, float]:
 
 
 def _check_same_series(named: Sequence[tuple[str, Any]]) -> None:
-    """Raise `DataError` unless all files are slices of one series, of one size and orientation."""
+    """Raises `DataError` unless all files are slices of one series, of one size and orientation."""
     first_name, first = named[0]
     tags = ("SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns")
     for name, file in named[1:]:
@@ -163,7 +163,7 @@ def _stacked(
     """Returns the files in the order of their positions, and the affine to LPS millimetres.
 
     Raises:
-        DataError: Slices at the same place, gaps, or slices that are shifted against each other.
+        DataError: Slices at the same position, gaps, or slices that are shifted against each other.
     """
     along, down = _numbers(*named[0], "ImageOrientationPatient", 6).reshape(2, 3)
     spacing = _numbers(*named[0], "PixelSpacing", 2)
@@ -186,7 +186,7 @@ def _stacked(
 
 
 def _even_step(names: Sequence[str], heights: Float[np.ndarray, " slice"]) -> float:
-    """Returns the usual distance of neighbours; raises `DataError` unless the heights lie on a line."""
+    """Returns the median distance of neighbours; raises `DataError` unless the heights are evenly spaced."""
     steps = np.diff(heights)
     usual = float(np.median(steps))
     near = max(JITTER * usual, LEAST_JITTER)

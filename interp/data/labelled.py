@@ -1,4 +1,4 @@
-"""Samples of pictures whose regions carry labels: one sample a picture and label, with the boxes of that label.
+"""Samples of pictures with labelled regions: one sample per picture and label, with the boxes of that label.
 
 `mask_values` reads a mask's file as it is stored, and checks its size against its image's.
 """
@@ -34,14 +34,14 @@ NO_AREA = "boxes without an area"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked about each label of a picture.
+    """The question that is asked about each label of a picture.
 
     Attributes:
-        question: A template with {label} for the label and, if you like, {a} for "a" or "an".
-        answer: The answer of every sample; None where there is none.
+        question: A template with {label} for the label and, optionally, {a} for "a" or "an".
+        answer: The answer of every sample; None for no answer.
 
     Raises:
-        DataError: Another type, or a template with other fields.
+        DataError: A question or an answer that is no text, or a template with other fields.
     """
 
     question: str
@@ -79,13 +79,13 @@ class Asked:
         """Returns one sample a label, in the order of the labels.
 
         Args:
-            row: Where the picture is described, for messages and ids.
+            row: The row that describes the picture, for messages and ids.
             image: The picture.
             regions: Label → its boxes; a label without a box makes no sample.
-            box_format: How the boxes are written, as for `interp.Sample`.
-            size: (width, height) of the picture, where it is known: boxes must lie inside it.
+            box_format: The format of the boxes, as for `interp.Sample`.
+            size: (width, height) of the picture, inside which boxes must lie; None skips this check.
             group: The group of the samples.
-            meta: Goes to every sample, beside `label`.
+            meta: Entries for the meta of every sample, beside `label`.
             field: The name of the boxes in messages.
             masks: Label → its masks, which samples hold beside the boxes.
 
@@ -117,14 +117,14 @@ class Asked:
         return made
 
     def text(self, label: str) -> str:
-        """The question about a label, whose underscores are spaces."""
+        """The question about a label, with its underscores written as spaces."""
         shown = plain_label(label)
         article = "an" if shown[:1].lower() in "aeiou" else "a"
         return self.question.format(label=shown, a=article)
 
 
 def plain_label(label: str) -> str:
-    """A label as it is written in questions: underscores are spaces, and there is one between words."""
+    """A label as questions write it: underscores become spaces, with one space between words."""
     return " ".join(label.replace("_", " ").split())
 
 
@@ -134,8 +134,8 @@ def with_area(
     """Returns the boxes that have an area, and counts the others.
 
     Args:
-        boxes: Four numbers each.
-        dropped: Counts what is left out.
+        boxes: The boxes, each of four numbers.
+        dropped: A counter of what is left out, to which boxes without an area are added.
         sides: Whether the last two numbers are width and height, not the second corner.
     """
     kept = []

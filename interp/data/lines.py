@@ -1,7 +1,11 @@
-"""Rows of files, and the samples made of them. Errors name the file, the line (or item) and the field."""
+"""Rows of files, and the samples made of them. Errors name the file, the line (or item) and the field.
+
+`needs` imports a library of the extra `data` when a file needs it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -23,12 +27,14 @@ __all__ = [
     "json_object",
     "json_rows",
     "line_rows",
+    "needs",
     "parsed_json",
     "read_json",
     "read_lines",
     "shown",
     "text_in",
 ]
+
 
 BAD_ROWS = ("raise", "record")
 MOST_BYTES = 4 << 30
@@ -37,7 +43,7 @@ MOST_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Row:
-    """A row with its file and line, for error messages; `unit` is what its number counts."""
+    """A row with its file and number, for error messages; `unit` says what the number counts, such as "line"."""
 
     path: Path
     number: int
@@ -84,8 +90,8 @@ def read_lines(path: Path, make: Callable[[Row], Sample], bad_rows: str) -> list
     Args:
         path: A text file in UTF-8.
         make: Makes a sample of a row; an `InterpError` means that the row is bad.
-        bad_rows: "raise" raises the error of the first bad row; "record" puts `Sample.unusable` in its place, which a
-            study records as a failure.
+        bad_rows: The treatment of bad rows. "raise" raises the error of the first; "record" puts a `Sample.unusable` in
+            the place of each, which a study records as a failure.
 
     Raises:
         DataError: The file cannot be read or has no rows; with "raise", a row is bad. The message names file and line.
@@ -108,7 +114,7 @@ def collect(
     Args:
         rows: The rows, in order.
         make: Makes the samples of a row, none or several.
-        bad_rows: As for `read_lines`.
+        bad_rows: The treatment of bad rows, "raise" or "record"; see `read_lines`.
 
     Raises:
         DataError: `bad_rows` is unknown; with "raise", a row is bad. The message names the row.
@@ -174,7 +180,7 @@ def json_object(text: bytes, at: str) -> dict[str, Any]:
     """Returns the object of a JSON text.
 
     Raises:
-        DataError: As for `parsed_json`, or another value; the message begins with `at`.
+        DataError: The text is not JSON, or not an object; the message begins with `at`.
     """
     values = parsed_json(text, at, "row")
     if not isinstance(values, dict):
@@ -186,7 +192,7 @@ def parsed_json(text: bytes | str, at: str, what: str = "file") -> Any:
     """Returns the value of a JSON text; NaN, infinity and names that are given twice are refused.
 
     Raises:
-        DataError: Anything else; the message begins with `at`.
+        DataError: The text is not such JSON; the message begins with `at`.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -218,7 +224,7 @@ def text_in(path: Path, most: int = MOST_BYTES) -> str:
     """Returns the text of a file in UTF-8, without a byte-order mark.
 
     Raises:
-        DataError: As for `file_bytes`, or the file is not UTF-8.
+        DataError: The file is missing, no regular file, cannot be read, has more than `most` bytes, or is not UTF-8.
     """
     try:
         return file_bytes(path, most).decode("utf-8-sig")
@@ -230,7 +236,7 @@ _JSON_NAMES = {list: "list of rows", dict: "object"}
 
 
 def json_rows(path: Path, values: Any, unit: str = "item") -> Iterator[Row]:
-    """Yields a row for each object of a list, numbered from 0; `collect` refuses elements that are none."""
+    """Yields a row for each element of a list, numbered from 0; `collect` refuses elements that are no objects."""
     return (Row(path, number, value, unit) for number, value in enumerate(values))
 
 
@@ -248,3 +254,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the name {brief(twice)} is given twice in one object")
     return values
+
+
+def needs(module: str) -> Any:
+    """Returns a module of the extra `data`.
+
+    Raises:
+        DataError: The module is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"reading this file needs {module}; install it with: pip install 'interp[data]'"
+        ) from error

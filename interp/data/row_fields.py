@@ -1,4 +1,4 @@
-"""Fields of a table's rows: which column holds what, and the sample that a row makes."""
+"""Fields of a table's rows: the columns that hold them, and the samples that rows make."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ CORNERS = ("x0", "y0", "x1", "y1")
 
 @dataclass(frozen=True)
 class Fields:
-    """Which column holds which field of a sample, and how images and boxes are read.
+    """The columns of a sample's fields, and how images and boxes are read.
 
     Attributes:
         columns: Field → column, as `recognised` returns it.
-        box_format: How the boxes are written, as for `interp.Sample`.
-        image: Returns the image of a cell: a path, or an image in memory.
-        question: The question of all rows where there is no such column; it may hold {column}.
+        box_format: The format of the boxes, as for `interp.Sample`.
+        image: A function that returns the image of a cell, a path or an image in memory.
+        question: The question of all rows of a table without a column for it; it may hold {column}.
     """
 
     columns: Mapping[str, str]
@@ -150,9 +150,9 @@ def recognised(
 
     Args:
         present: The table's columns.
-        columns: Field → column, from the caller; it wins over what is recognised by name.
+        columns: Field → column, from the caller; it takes precedence over columns recognised by name.
         question: The question of all rows; a table then needs no column for it.
-        what: The table in messages.
+        what: The name of the table in messages.
 
     Raises:
         DataError: A field or a column is unknown, or there is no column for the image or the question.
@@ -183,10 +183,10 @@ def recognised(
 
 
 def resembling(name: str, fields: Iterable[str] = tuple(COLUMNS)) -> str | None:
-    """Returns the recognised name, of one of these fields, that a column's name may be a slip of; None for none.
+    """Returns the recognised name of one of these fields that a column's name may be a slip of; None if there is none.
 
-    Case, spaces, dots, hyphens and underscores do not count. Beyond them names of four letters and more may differ in
-    one letter: one that is wrong, missing or too many, or two neighbours that are swapped.
+    Case, spaces, dots, hyphens and underscores are ignored. Names of four letters and more may differ in one letter
+    that is wrong, missing or added, or in two neighbours that are swapped.
 
     >>> resembling("xmim"), resembling("bxoes"), resembling("X-min"), resembling("age")
     ('xmin', 'boxes', 'xmin', None)
@@ -251,7 +251,7 @@ def image_in(folder: Path, row: Row, name: str, cell: Any) -> ImageLike:
     """Returns the image of a cell: one in memory as it is, a path relative to a folder.
 
     Raises:
-        DataError: A path of no regular file.
+        DataError: A path that is no regular file.
     """
     if isinstance(cell, os.PathLike):
         cell = os.fspath(cell)
@@ -264,7 +264,7 @@ def as_path_in(folder: Path, row: Row, name: str, cell: Any) -> str:
     """Returns the path of an image file that a cell names, relative to a folder.
 
     Raises:
-        DataError: It names no regular file; the message names row and column.
+        DataError: The cell names no regular file; the message names row and column.
     """
     if not isinstance(cell, str) or not cell.strip():
         raise row.bad(name, f"expected an image or its path, got {brief(cell)}")
@@ -284,9 +284,9 @@ def boxes_of(
     Args:
         row: The row, for messages.
         name: The field, for messages.
-        listed: The boxes, each of four numbers, and perhaps the index of its image.
+        listed: The boxes, each of four numbers and optionally the index of its image.
         images: The row's images; their headers are read only where a box needs their size.
-        box_format: As for `interp.Sample`.
+        box_format: The format of the boxes, as for `interp.Sample`.
 
     Raises:
         DataError: A box is invalid; the message names row and field.
@@ -309,7 +309,7 @@ def number_of(row: Row, name: str) -> float:
     """Returns the finite number in a cell, also where it is written as text.
 
     Raises:
-        DataError: Anything else; the message names row and column.
+        DataError: The cell holds no finite number; the message names row and column.
     """
     number = as_number(row.values.get(name))
     if math.isnan(number):
@@ -332,7 +332,7 @@ def text_of(row: Row, name: str) -> str:
     """Returns the text in a cell.
 
     Raises:
-        DataError: It is no text, or empty; the message names row and column.
+        DataError: The cell holds no text, or an empty one; the message names row and column.
     """
     value = row.values.get(name)
     if not isinstance(value, str) or not value.strip():
@@ -344,7 +344,7 @@ def optional_text(row: Row, name: str | None) -> str | None:
     """Returns the text of a cell; a whole number or True and False as text, None where it is empty.
 
     Raises:
-        DataError: Another value, such as a list; the message names row and column.
+        DataError: The cell holds another value, such as a list; the message names row and column.
     """
     value = None if name is None else plain(row.values.get(name))
     if name is None or is_missing(value):

@@ -1,4 +1,4 @@
-"""Rows of whatever holds a table: a file, a DataFrame, a list of dicts, or a data set of the library `datasets`.
+"""Rows of tables: of a file, a DataFrame, a list of dicts, or a data set of the library `datasets`.
 
 Cells with images are read when they are used, so that a table of a million pictures fits into memory.
 """
@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.data.extra import needs
-from interp.data.lines import Row, as_path, file_bytes, json_rows, line_rows, read_json, shown
+from interp.data.lines import Row, as_path, file_bytes, json_rows, line_rows, needs, read_json, shown
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool
 from interp.inputs.files import unreadable
@@ -35,12 +34,12 @@ class Table:
     """A table's rows.
 
     Attributes:
-        name: Its name in messages and as the name of samples.
-        folder: What the paths in it are relative to.
-        columns: The names of its columns; none where every row may have its own.
+        name: The table's name, in messages and as the name of samples.
+        folder: The folder that paths in the table are relative to.
+        columns: The names of the columns; empty where every row may have its own.
         images: The columns that hold encoded images.
-        rows: Its rows, each read once.
-        split: The split that was chosen, where it has any.
+        rows: The rows, which can be read once.
+        split: The split that was chosen; None for a table without splits.
     """
 
     name: str
@@ -64,13 +63,13 @@ def opened(
     Args:
         source: A `datasets.Dataset` or `DatasetDict`, a DataFrame, a list of dicts, the path of a .json, .jsonl or
             .parquet file, a folder that `save_to_disk` wrote, or the id of a data set on the Hugging Face hub.
-        split: Which part of a `DatasetDict`, folder or id.
-        config: Which configuration of an id.
-        revision: Which revision of an id, a commit or tag; only with `download`.
+        split: The part of a `DatasetDict`, folder or id to read.
+        config: The configuration of an id.
+        revision: The revision of an id, a commit or tag; only with `download`.
         download: Whether an id may be downloaded. Otherwise it is read from the cache of `datasets`.
 
     Raises:
-        DataError: Nothing that holds a table, an unknown split, or an id that is not in the cache.
+        DataError: A source that holds no table, an unknown split, or an id that is not in the cache.
     """
     for name, value in (("split", split), ("config", config), ("revision", revision)):
         if value is not None and not (isinstance(value, str) and value):
@@ -96,7 +95,7 @@ def _of_dicts(source: Sequence[Any]) -> Table:
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a pandas DataFrame; pandas is not imported for it."""
+    """Whether a value is a pandas DataFrame; the check does not import pandas."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(value, pandas.DataFrame)
 
@@ -105,7 +104,7 @@ def frame_rows(table: Any) -> Table:
     """Returns the rows of a DataFrame.
 
     Raises:
-        DataError: No rows, or two columns of one name.
+        DataError: A table without rows, or with two columns of one name.
     """
     names = tuple(str(column) for column in table.columns)
     if len(set(names)) < len(names) or not len(table):
@@ -179,7 +178,7 @@ def _saved(path: Path, split: str | None) -> Table:
 def _from_hub(
     source: str, split: str | None, config: str | None, revision: str | None, download: bool
 ) -> Any:
-    """A data set of the hub; without `download` from what was downloaded before."""
+    """A data set of the hub; without `download`, one that was downloaded before."""
     datasets = needs("datasets")
     try:
         if download:
@@ -238,7 +237,7 @@ def _of_images(datasets: Any, kind: Any) -> bool:
 
 
 def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path) -> Iterator[Row]:
-    """Rows whose images are not read yet, and None where there is none; classes by name."""
+    """Rows whose images are not read yet, None in cells without an image, and classes by name."""
     source = source.with_format(None)
     others = [one for one in source.column_names if one not in images]
     classes = {
@@ -259,7 +258,7 @@ def _dataset_rows(datasets: Any, source: Any, images: Sequence[str], path: Path)
 
 
 def _readable(rows: Iterable[Any], path: Path) -> Iterator[Any]:
-    """The rows, whose texts are decoded as they come."""
+    """The rows, whose texts are decoded one row at a time."""
     try:
         yield from rows
     except (ValueError, OSError) as error:  # text that is not UTF-8, and what pyarrow raises
@@ -294,7 +293,7 @@ def _undecoded(datasets: Any, source: Any, column: str) -> Any:
 
 
 def _cells(held: Any, number: int, column: str, name: str) -> LazyImage | list[LazyImage]:
-    """The image of a cell, or its images, whose number is read now."""
+    """The image of a cell, or its images; only the number of images is read now."""
     if hasattr(held.features[column], "decode"):
         return LazyImage(partial(_encoded, held, number, column, None), f"image {name}")
     n = len(held[number][column] or ())
@@ -321,7 +320,7 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A cell without the types of numpy and pandas, as JSON stores it; what is missing is None."""
+    """A cell without types of numpy and pandas, as JSON stores it; missing values become None."""
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Samples of the slices of a volume and its label map. Slices are cut again each time they are looked at."""
+"""Samples of the slices of a volume and its label map. A slice is cut again each time its image is used."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ MOST_LABELS = 10_000
 
 @dataclass(frozen=True)
 class VolumeFile:
-    """Where a volume is read from: small, so that samples can go to other processes.
+    """The source of a volume: a small value, so that samples can be sent to other processes.
 
     Attributes:
-        kind: "nifti" or "dicom".
+        kind: The kind of file, "nifti" or "dicom".
         paths: The file, or every file of the series.
-        orientation: As for `volumes.read_nifti`.
+        orientation: The axes of a NIfTI file that does not name them; see `volumes.read_nifti`.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class VolumeFile:
             raise DataError(f"orientation is a text, such as 'RAS', or None; got {brief(self.orientation)}.")
 
     def volume(self) -> Volume:
-        """The volume; the last two that were read are kept."""
+        """The volume; the last two volumes that were read are cached."""
         return _read(self)
 
 
@@ -75,7 +75,7 @@ def _read(file: VolumeFile) -> Volume:
 
 
 def label_names(names: Any) -> dict[int, str] | None:
-    """Returns value → name of a label map, None where there are none.
+    """Returns the names of a label map's values, value → name; None for None.
 
     Raises:
         DataError: Anything but whole numbers above 0 with a name each.
@@ -96,15 +96,15 @@ def label_names(names: Any) -> dict[int, str] | None:
 
 
 def grey_range(volume: Volume, grey: Any) -> tuple[float, float]:
-    """Returns the values that are shown black and white.
+    """Returns the two values that are shown as black and as white.
 
     Args:
         volume: The image volume.
-        grey: (low, high); the name of a window of CT, in Hounsfield units; or "percentiles": the 0.5th and the 99.5th
-            percentile of the volume.
+        grey: The range of grey: (low, high); the name of a window of CT, in Hounsfield units; or "percentiles", the
+            0.5th and the 99.5th percentile of the volume.
 
     Raises:
-        DataError: Anything else, or a volume of one value.
+        DataError: A range of another kind.
     """
     if isinstance(grey, str) and grey == "percentiles":
         finite = (
@@ -128,23 +128,23 @@ def grey_range(volume: Volume, grey: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Slices:
-    """How the slices of a volume become samples.
+    """A volume and its label map, and how their slices become samples.
 
     Attributes:
         file: The image volume.
         labels: The label volume.
-        names: Value → name of the labels; None names them "label 1", …
+        names: The names of the labels, value → name; None names them "label 1", …
         asked: The question about each label.
-        plane: "axial", "coronal" or "sagittal".
-        slices: "all" with a label in them, "largest" (for each label the slice where it is largest), or their numbers
-            from 0 on, from left, posterior or inferior.
-        grey: As for `grey_range`.
-        least: Pieces of fewer pixels are left out and counted.
+        plane: The plane of the slices, "axial", "coronal" or "sagittal".
+        slices: "all" slices with a label in them, "largest" (for each label the slice where it is largest), or the
+            slices' numbers from 0 on, from left, posterior or inferior.
+        grey: The range of grey; see `grey_range`.
+        least: The least number of pixels of a piece; smaller pieces are left out and counted.
         longest: The longest side of a picture in pixels; None for the slice's own.
         group: The group of all samples.
-        meta: Goes to every sample.
+        meta: Entries for the meta of every sample.
         masks: Whether samples hold the label's mask in the slice beside its boxes.
-        lesions: Whether each piece of a label in the volume makes samples of its own, as for `Marks`.
+        lesions: Whether each connected piece of a label in the volume makes samples of its own; see `Marks`.
     """
 
     file: VolumeFile
@@ -176,7 +176,7 @@ class Slices:
         """Returns the samples, slice by slice, label by label and lesion by lesion.
 
         Raises:
-            DataError: Labels that are no whole numbers, lie elsewhere than the image, or have no name.
+            DataError: Labels that are no whole numbers or mark nothing in the image, or that have no name.
         """
         image, dropped = self.file.volume(), Counter[str]()
         marks = Marks(self.labels, self.file, _items(self.names), self.lesions)
@@ -230,7 +230,7 @@ class Slices:
     def _chosen(
         self, marks: Integer[np.ndarray, "x y z"], named: Mapping[int, tuple[str, str | None]]
     ) -> list[tuple[int, list[int]]]:
-        """Slices with the labels to look for in each."""
+        """The chosen slices, each with the labels to look for in it."""
         axis = PLANES[self.plane]
         areas = _areas(marks, axis, max(named, default=0))
         if self.slices == "largest":
@@ -274,7 +274,7 @@ class Slices:
         return Mask(LazyImage(read, what, size))
 
     def _fits(self, thing: _Thing, dropped: Counter[str]) -> bool:
-        """Whether every mask has a pixel left in a picture that is smaller than the slice."""
+        """Whether every mask still has a pixel in a picture that is smaller than the slice."""
         if self.longest is None or all(mask.inside.any() for mask in thing.masks):
             return True
         dropped["masks without a pixel in a picture of this size"] += 1
@@ -283,7 +283,7 @@ class Slices:
 
 @dataclass(frozen=True)
 class _Thing:
-    """What one sample is about: boxes and masks of a label in a slice, or of one lesion."""
+    """The subject of one sample: boxes and masks of a label in a slice, or of one lesion."""
 
     label: str
     lesion: str | None
@@ -293,14 +293,14 @@ class _Thing:
 
 @dataclass(frozen=True)
 class Marks:
-    """The label map on the image's grid: small, so that samples can go to other processes.
+    """The label map on the image's grid: a small value, so that samples can be sent to other processes.
 
     Attributes:
         labels: The label volume.
         image: The image volume.
-        given: Value and name of each label that is wanted; None wants all.
-        lesions: Whether labels with one name are cut into the pieces that hang together in the volume (26 neighbours),
-            numbered along the axes from left, posterior and inferior on. A piece's value is its number among all.
+        given: Value and name of each label to read; None reads all.
+        lesions: Whether labels with one name are split into connected pieces of the volume (26 neighbours), numbered
+            along the axes from left, posterior and inferior on. A piece's value is its number among all pieces.
     """
 
     labels: VolumeFile
@@ -309,7 +309,7 @@ class Marks:
     lesions: bool
 
     def volume(self) -> Volume:
-        """The labels, or the numbers of the lesions; the last two are kept."""
+        """The labels, or the numbers of the lesions; the last two volumes are cached."""
         return _lesions(self)[0] if self.lesions else _marked(self.labels, self.image)
 
     def names(self) -> Mapping[int, tuple[str, str | None]]:
@@ -319,7 +319,7 @@ class Marks:
         return {value: (name, None) for value, name in self.named_values().items()}
 
     def named_values(self) -> dict[int, str]:
-        """Value → name of the labels of the file that are wanted."""
+        """Value → name of the file's labels that are read."""
         known = None if self.given is None else dict(self.given)
         values = _values(self.labels, self.image)
         return {
@@ -372,7 +372,7 @@ def _lesions(marks: Marks) -> tuple[Volume, Mapping[int, tuple[str, str | None]]
 
 
 def _areas(marks: Integer[np.ndarray, "x y z"], axis: int, most: int) -> Integer[np.ndarray, "value slice"]:
-    """How many voxels of each slice have each value from 0 to `most`."""
+    """The number of voxels of each slice that have each value from 0 to `most`."""
     planes = np.moveaxis(marks, axis, 0)
     inside = [np.bincount(plane[plane <= most], minlength=most + 1) for plane in planes]
     return np.stack(inside, axis=1)
@@ -390,12 +390,12 @@ def _inside(
 def _present(
     picture: Integer[np.ndarray, "row col"], named: Mapping[int, tuple[str, str | None]]
 ) -> list[str]:
-    """Every label of a slice, also where it makes no sample."""
+    """Every label in a slice, including labels that make no sample."""
     return sorted({named[value][0] for value in np.unique(picture).tolist() if value in named})
 
 
 def small_pieces(least: int) -> str:
-    """What is counted where pieces of a mask are left out."""
+    """The reason under which small pieces of a mask are counted as left out."""
     return f"pieces of a mask under {least} pixels"
 
 

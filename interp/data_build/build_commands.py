@@ -10,19 +10,20 @@ from typing import Annotated, Any
 import tyro
 
 from interp.data.lines import as_path, shown
-from interp.data.reader_choice import guess, read
+from interp.data.open import guess, read
 from interp.data.readers.sa_med2d import sa_med2d
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Endpoint
+from interp.data_build.pairs import Settings
 from interp.data_build.pipeline import Built, build
 from interp.data_build.scans import is_scans, scans
-from interp.data_build.settings import Settings
 from interp.errors import DataError
+from interp.inputs.text import count
 
 __all__ = ["COMMANDS", "build_command"]
 
 LISTED = 5
-"""Failures that are printed."""
+"""The most failures that are printed."""
 
 
 def build_command(
@@ -73,7 +74,7 @@ def build_command(
         complete: the labels name every structure, so that one without a label is absent.
         endpoint: base URL of an OpenAI-compatible server that words the questions; only words are sent.
         llm: name of the model at the endpoint.
-        key_variable: environment variable that holds the endpoint's key.
+        key_variable: environment variable that holds the key of the endpoint.
     """
     if (endpoint is None) != (llm is None):
         raise DataError("--endpoint URL and --llm NAME go together. Give both, or neither for templates.")
@@ -131,7 +132,8 @@ def _read(
 def _print(built: Built) -> None:
     record = built.record
     print(
-        f"{built.folder}: {record['samples']} questions on {record['pictures']} pictures of {record['groups']} groups"
+        f"{built.folder}: {count(record['samples'], 'question')} on {count(record['pictures'], 'picture')} of "
+        f"{count(record['groups'], 'group')}"
     )
     for field, counts in record["counts"].items():
         print(f"  {field:<9} {', '.join(f'{value} ×{n}' for value, n in counts.items())}")

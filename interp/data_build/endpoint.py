@@ -1,4 +1,4 @@
-"""Question texts from any OpenAI-compatible endpoint. Answers stay those of the masks; only words leave the machine."""
+"""Question texts from any OpenAI-compatible endpoint. Answers still come from the masks; no picture is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from interp.data.build import Question
-from interp.data.extra import needs
+from interp.data.lines import needs
 from interp.data_build.pairs import Pair
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_number, check_whole
@@ -39,7 +39,7 @@ MOST_IN_A_ROW = 5
 
 
 class WordingError(DataError):
-    """No usable reply after all tries; holds why."""
+    """No usable reply after all tries; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ class Endpoint:
     """An OpenAI-compatible endpoint.
 
     Attributes:
-        url: Its base, such as "http://localhost:8000/v1"; questions go to `/chat/completions` below it.
-        model: The name of the model there.
+        url: The base URL, such as "http://localhost:8000/v1"; questions go to `/chat/completions` below it.
+        model: The name of the model at the endpoint.
         key_variable: The environment variable that holds the key, if one is needed. The key is stored nowhere.
-        tries: The most requests for one pair; after errors of the network or the server, and after unusable replies.
+        tries: The most requests for one pair, repeated after errors of the network or the server and after unusable
+            replies.
         wait: Seconds before the second try; doubled before each further one.
-        timeout: Seconds until a request is given up.
+        timeout: Seconds after which a request is given up.
     """
 
     url: str
@@ -82,7 +83,7 @@ class Endpoint:
         check_number("timeout", self.timeout, low=0.0, open_low=True, high=3600.0, error=DataError)
 
     def described(self) -> dict[str, Any]:
-        """What a build records of it."""
+        """The settings that a build records."""
         return {"url": self.url, "model": self.model, "prompt": PROMPT, "temperature": 0}
 
     def ask(self, prompt: str) -> str:
@@ -135,10 +136,11 @@ class Answers:
     """Words pairs through an endpoint, and keeps every usable reply in a file, so that a second run asks nothing.
 
     Attributes:
-        endpoint: Where to ask.
-        path: The file of the answers, one JSON object a line. Failures are not kept: a later run tries again.
-        kept: Key of the prompt → the answer, with the date on which it came.
+        endpoint: The endpoint to ask.
+        path: The file of the answers, one JSON object a line. Failures are not kept, so a later run tries again.
+        kept: The answers by the key of their prompt, with the date on which each came.
         used: The keys that this build used.
+        in_a_row: The number of pairs that failed one after the other up to now.
     """
 
     endpoint: Endpoint
@@ -176,7 +178,7 @@ class Answers:
         return found["localization"], found["attribute"]
 
     def described(self) -> dict[str, Any]:
-        """What the build records: the endpoint, the prompt, and the dates of the answers that it used."""
+        """The record of a build: the endpoint, the prompt, and the dates of the answers that it used."""
         dates = sorted({self.kept[key]["date"] for key in self.used})
         return {**self.endpoint.described(), "answers": len(self.used), "dates": dates}
 
@@ -199,7 +201,7 @@ class Answers:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The answers in a file; what a kill left of a last line is cut off."""
+    """The answers in a file; a last line that a kill cut short is removed."""
     if not path.is_file():
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -235,7 +237,7 @@ def _checked(reply: str, pair: Pair) -> dict[str, str]:
 
 
 def _problem(text: Any, question: Question, label: str) -> str | None:
-    """What is wrong with a question that a model worded."""
+    """The fault of a question that a model worded; None where there is none."""
     if not isinstance(text, str) or not text.strip().endswith("?") or unstorable(text):
         return "no question"
     if len(text) > LONGEST:

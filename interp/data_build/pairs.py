@@ -1,4 +1,4 @@
-"""From labelled samples to structures that can be asked about, and to a pair of questions for each."""
+"""From labelled samples to structures that can be asked about, and to a pair of questions for each, by `Settings`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from interp.data.build import (
+    AREA,
     ATTRIBUTE,
     LOCALIZATION,
+    SHARE,
     Question,
     Structure,
     body_region,
@@ -25,13 +27,15 @@ from interp.data.build import (
 )
 from interp.data.build.slices import BoxTuple
 from interp.data.labelled import plain_label
-from interp.data_build.settings import Settings
-from interp.errors import InterpError
+from interp.errors import DataError, InterpError
+from interp.inputs.argument_checks import check_bool, check_number, check_one_of, check_whole
 from interp.inputs.images import LazyImage
 from interp.inputs.masks import union
 from interp.inputs.sample import Sample
+from interp.inputs.text import brief
 
-__all__ = ["Pair", "Target", "asked", "chosen", "targets"]
+__all__ = ["Pair", "Settings", "Target", "asked", "chosen", "targets"]
+
 
 PIECES, SMALL, LARGE = "in several pieces", "box too small", "box too large"
 UNCLEAR, NO_LABEL, SEVERAL = "no attribute has a clear answer", "without a label", "with several images"
@@ -43,10 +47,10 @@ class Target:
     """One structure in one picture that can be asked about.
 
     Attributes:
-        sample: A sample that shows it.
-        box: Its box in pixels of the picture.
-        known: What the questions rest on.
-        picture: The number of its picture.
+        sample: A sample that shows the structure.
+        box: The structure's box in pixels of the picture.
+        known: The facts from which questions and answers follow.
+        picture: The number of the picture.
     """
 
     sample: Sample
@@ -78,7 +82,7 @@ def targets(samples: Iterable[Sample], settings: Settings, dropped: Counter[str]
     Args:
         samples: Samples of one image whose `meta["label"]` names what their masks, or else their boxes, show.
         settings: The rules.
-        dropped: Counts what is left out, by reason.
+        dropped: A counter, by reason, to which structures and samples that are left out are added.
     """
     pictures = _pictures(samples, dropped)
     vocabulary = {label for picture in pictures for label in picture.labels}
@@ -128,7 +132,7 @@ def _key(sample: Sample) -> Hashable:
 def _target(
     number: int, label: str, samples: list[Sample], away: tuple[str, ...], settings: Settings
 ) -> Target | str:
-    """The structure that the samples of one label and picture show, or why there is none."""
+    """The structure that the samples of one label and picture show, or the reason why there is none."""
     first, shape = samples[0], None
     width, height = first.sizes[0]
     masks = [mask for sample in samples for mask in sample.masks]
@@ -196,3 +200,58 @@ def _pair(target: Target, place: int, settings: Settings, used: Counter[str]) ->
         used[question.about] += 1
         made.append(question)
     return Pair(target, *made)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The rules of a build: which structures are asked about, what is asked, and how many pairs are drawn.
+
+    Attributes:
+        n: The largest number of pairs of questions; None takes all.
+        seed: The seed of the draw and of the choice of kinds.
+        share: The least share of a structure's area in its largest piece. Where it is reached, the largest piece
+            stands for the structure; else the structure is dropped.
+        area: The least and the largest share of the picture that a structure's box may cover.
+        localization: Kinds of the first question, "presence" and "identity"; the kind used least so far is taken.
+        attribute: Kinds of the second question, "size", "shape" and "abnormality". Of the kinds with a clear answer the
+            one used least so far is taken; a structure without a clear answer is dropped.
+        complete: Whether the labels of a picture name every structure that is named anywhere in the data. Only then is
+            a structure without a label certainly absent, which "identity" needs. Volumes list every label of a slice in
+            `meta["present"]`; for other samples, set this only if the reader left no label out (small pieces, crowds).
+    """
+
+    n: int | None = None
+    seed: int = 0
+    share: float = SHARE
+    area: tuple[float, float] = AREA
+    localization: tuple[str, ...] = ("presence", "identity")
+    attribute: tuple[str, ...] = ("size", "shape", "abnormality")
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n is not None:
+            check_whole("n", self.n, 1, DataError)
+        check_whole("seed", self.seed, 0, DataError)
+        check_number("share", self.share, low=0.0, high=1.0, open_low=True, error=DataError)
+        pair = self.area if isinstance(self.area, tuple | list) else ()
+        if len(pair) != 2:
+            raise DataError(f"area is (least, largest) as shares of the picture; got {brief(self.area)}.")
+        low = check_number("the least area", pair[0], low=0.0, high=1.0, error=DataError)
+        check_number("the largest area", pair[1], low=low, high=1.0, error=DataError)
+        put = object.__setattr__  # plain numbers, as build.json takes them
+        put(self, "n", None if self.n is None else int(self.n))
+        put(self, "seed", int(self.seed))
+        put(self, "share", float(self.share))
+        put(self, "area", (float(pair[0]), float(pair[1])))
+        check_bool("complete", self.complete, DataError)
+        for name, known in (("localization", LOCALIZATION), ("attribute", ATTRIBUTE)):
+            kinds = getattr(self, name)
+            if not isinstance(kinds, tuple | list) or not kinds:
+                raise DataError(f"{name} is a list of {', '.join(known)}; got {brief(kinds)}.")
+            for kind in kinds:
+                check_one_of(f"a kind of {name}", kind, known, DataError)
+        if not self.complete and "presence" not in self.localization:
+            raise DataError(
+                'the question "identity" names a structure that is certainly absent. Pass complete=True if the labels '
+                'name every structure, or add "presence" to localization.'
+            )

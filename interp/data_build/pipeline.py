@@ -21,8 +21,7 @@ from interp.data.lines import file_bytes
 from interp.data.readers.jsonl import jsonl
 from interp.data.samples import Samples
 from interp.data_build.endpoint import Answers, Endpoint, WordingError
-from interp.data_build.pairs import Pair, asked, chosen, targets
-from interp.data_build.settings import Settings
+from interp.data_build.pairs import Pair, Settings, asked, chosen, targets
 from interp.errors import DataError
 from interp.inputs.files import as_path, canonical, write_atomically
 from interp.inputs.sample import Sample
@@ -41,7 +40,7 @@ __all__ = [
 
 
 KEPT = ("plane", "slice", "pixel_mm", "lesion", "source", "licence", "mask_origin", "split")
-"""What goes from the meta of a sample to its rows."""
+"""The entries of a sample's meta that its rows keep."""
 
 
 COUNTED = ("kind", "about", "answer", "modality", "region", "label")
@@ -52,11 +51,11 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class Built:
-    """What a build made.
+    """The result of a build.
 
     Attributes:
-        folder: Where it is.
-        samples: Its samples, as `interp.data.jsonl` reads them.
+        folder: The folder that was written.
+        samples: The samples, as `interp.data.jsonl` reads them.
         record: The content of `build.json`.
     """
 
@@ -74,26 +73,27 @@ def build(
 ) -> Built:
     """Makes a localization and an attribute question about each structure, as VGMED was made, and writes a folder.
 
-    The samples say where structures are: `meta["label"]` names one, masks or else boxes show it. Readers give such
-    samples (`interp.data.nifti(…, masks=True)`, `sa_med2d`, `coco_instances`, …; `scans` for a folder of volumes).
-    They also align grids, turn slices as radiologists see them, apply windows and make pixels square. Per picture and
-    label this keeps the largest piece (`settings.share`), limits its area, and asks two questions that need the whole
-    box; answers follow from the mask or the box. `build.diverse` draws evenly over modality and body region, label,
-    group and picture.
+    The samples say where structures are: `meta["label"]` names a structure, and masks, or else boxes, show it. Readers
+    give such samples (`interp.data.nifti(…, masks=True)`, `sa_med2d`, `coco_instances`, …; `scans` for a folder of
+    volumes). They also align grids, turn slices as radiologists see them, apply windows and make pixels square. For
+    each picture and label, this function keeps the largest piece (`settings.share`), limits its area, and asks two
+    questions that need the whole box; answers follow from the mask or the box. `build.diverse` draws evenly over
+    modality and body region, label, group and picture.
 
     The folder holds `images/`, `samples.jsonl` (one row a question, `bbox` in pixels, xyxy) and `build.json`
     (settings, counts, what was dropped and why, versions). The same samples, settings and versions give the same
     bytes. With an endpoint it also holds `answers.jsonl`, from which a second build takes the words.
 
     Args:
-        samples: What to ask about.
+        samples: The labelled samples.
         out: A new or empty folder, or one of an earlier build.
         settings: The rules; by default `Settings()`.
-        endpoint: Words the questions; None takes templates. Only words are sent: the label, the modality, the
-            questions and the answers; no picture. Pairs that it cannot word are left out and listed in `build.json`.
+        endpoint: The endpoint that words the questions; None takes templates. Only words are sent (the label, the
+            modality, the questions and the answers), no picture. Pairs that it cannot word are left out and listed in
+            `build.json`.
 
     Raises:
-        DataError: Nothing can be asked, the folder holds other things, or the endpoint refuses or keeps failing.
+        DataError: Nothing can be asked, the folder holds other files, or the endpoint refuses or keeps failing.
     """
     settings = Settings() if settings is None else settings
     _check(samples, settings, endpoint)
@@ -187,7 +187,7 @@ def _record(
     answers: Answers | None,
     failures: list[dict[str, str]],
 ) -> dict[str, Any]:
-    """What `build.json` holds; nothing of the time or the machine."""
+    """The content of `build.json`, which does not depend on the time or the machine."""
     from interp import __version__
 
     counts = {key: dict(sorted(Counter(str(row[key]) for row in rows).items())) for key in COUNTED}
@@ -222,7 +222,7 @@ def check_folder(out: Path) -> None:
 
 
 def picture_name(sample: Sample) -> str:
-    """Returns the file name of a sample's picture: where it comes from, and the beginning of its content's hash."""
+    """Returns the file name of a sample's picture, made of its source and the beginning of its content's hash."""
     raw, meta = sample.images[0], sample.meta
     if isinstance(raw, str | os.PathLike):
         start = Path(raw).stem

@@ -14,8 +14,7 @@ import numpy as np
 
 from interp.data.labelled import VISIBLE, Asked, mask_values
 from interp.data.lines import Row, as_path, file_bytes, parsed_json, shown
-from interp.data.readers.dicom import dicom
-from interp.data.readers.nifti import nifti, stem
+from interp.data.readers.nifti_and_dicom import dicom, nifti, stem
 from interp.data.samples import Samples
 from interp.data.volume_slices import label_names
 from interp.errors import DataError
@@ -60,19 +59,20 @@ def scans(
     the folder `images/NAME`; a label map `NAME.png` to a picture `NAME.png`, `.jpg`, `.bmp` or `.tif` of the same size.
     Names of labels, and the modality, are read from `dataset.json` (nnU-Net's, both versions) or `labels.json`
     (`{"1": "liver"}`) where they are not given. A map with the values 0 and 255 has one label, 255. The group is the
-    volume or the picture. Arguments that are not here are those of `interp.data.nifti`; no piece is too small.
+    volume or the picture. No piece of a label is too small to be kept.
 
     Args:
         root: The folder.
         names: Value → name of the labels; None takes those of the folder's JSON file, else "label 1", …
         name: The name of the samples; by default the folder's.
-        plane: As for `interp.data.nifti`.
-        slices: As for `interp.data.nifti`.
-        grey: As for `interp.data.nifti`; None shows CT in the window "soft tissue", others by percentiles.
-        longest: As for `interp.data.nifti`; pictures are never resized.
-        orientation: As for `interp.data.nifti`.
-        modality: Goes to `meta`; None takes nnU-Net's or the DICOM files'.
-        region: The body region; goes to `meta`.
+        plane: The plane of the slices, "axial", "coronal" or "sagittal".
+        slices: The slices to take, as in `interp.data.nifti`.
+        grey: The grey values that are shown, as in `interp.data.nifti`. None shows CT in the window "soft tissue" and
+            other modalities by percentiles.
+        longest: The longest side of a slice in pixels; pictures are never resized.
+        orientation: The axes of NIfTI files that do not name them, as in `interp.data.nifti`.
+        modality: The modality, for `meta`; None takes nnU-Net's or that of the DICOM files.
+        region: The body region, for `meta`.
 
     Raises:
         DataError: Another layout, a label map without its image, or what the readers of volumes refuse.
@@ -102,7 +102,7 @@ def scans(
 
 @dataclass(frozen=True)
 class _Described:
-    """What a folder's JSON file says."""
+    """The content of a folder's JSON file."""
 
     names: dict[int, str] | None
     modality: str | None
@@ -155,7 +155,7 @@ class _Reading:
 
 
 def _described(folder: Path, *, named: bool) -> _Described:
-    """Names, unless they are `named` by the caller, and modality in `labels.json` or `dataset.json`."""
+    """The modality, and unless the caller `named` labels their names, from `labels.json` or `dataset.json`."""
     for name in ("labels.json", "dataset.json"):
         path = folder / name
         if not os.path.isfile(path):

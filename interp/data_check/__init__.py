@@ -1,4 +1,4 @@
-"""What samples hold, what is wrong with them, and a page with pictures: the command `interp data check`."""
+"""The command `interp data check`: counts of samples, their problems, and a page with pictures."""
 
 from interp.data_check.problems import Findings, Problem, inspect
 

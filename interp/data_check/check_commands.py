@@ -12,19 +12,19 @@ import tyro
 
 from interp.data.benchmarks.catalogue import benchmark_source
 from interp.data.lines import shown
-from interp.data.open import BUNDLED
-from interp.data.reader_choice import guess, read
+from interp.data.open import BUNDLED, guess, read
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
 from interp.data.samples import Samples
 from interp.data_check.problems import Findings, inspect
 from interp.errors import DataError
+from interp.inputs.text import count
 from interp.terminal import in_options, naming_options
 
 __all__ = ["COMMANDS", "check"]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "fraction"]
 LISTED = 3
-"""Problems of one kind that are printed."""
+"""The most problems of one kind that are printed."""
 
 
 def check(
@@ -78,7 +78,7 @@ def check(
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str] | None:
-    """Field → column, from texts FIELD=COLUMN; None without any."""
+    """Field → column, from texts FIELD=COLUMN; None for no text."""
     split = [pair.partition("=") for pair in pairs]
     for pair, (field, _, column) in zip(pairs, split, strict=True):
         if not field or not column:
@@ -109,9 +109,7 @@ def _drawn(samples: Samples, n: int | None, seed: int) -> Samples:
 
 
 def _print(samples: Samples, looked_at: Samples, findings: Findings, reader: str) -> None:
-    from interp.report.tables import count
-
-    print(f"{samples.name}: {len(samples)} samples, read by {reader}")
+    print(f"{samples.name}: {count(len(samples), 'sample')}, read by {reader}")
     if len(looked_at) < len(samples):
         print(f"looked at {len(looked_at)} of them; pass --n None for all")
     width = max(map(len, findings.counts))

@@ -1,4 +1,4 @@
-"""The page of a check: what the samples hold, their problems, and twelve pictures with boxes."""
+"""The page of a check: counts of the samples, their problems, and twelve pictures with boxes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from interp.report.tables import count
 __all__ = ["SHOWN", "write"]
 
 SHOWN = 12
-"""Pictures on a page."""
+"""The most pictures on a page."""
 LISTED = 50
-"""Problems of one kind on a page."""
+"""The most problems of one kind on a page."""
 MOST_IMAGES = 4
-"""Images of one sample on a page."""
+"""The most images of one sample on a page."""
 
 
 def write(
@@ -44,11 +44,11 @@ def write(
 
     Args:
         path: The HTML file.
-        samples: What was checked.
-        findings: What `inspect` found in them.
-        source: Where the samples come from.
+        samples: The samples that were checked.
+        findings: The findings of `inspect` in these samples.
+        source: The path or name that the samples were read from.
         reader: The name of the reader.
-        seed: Of the draw of the pictures.
+        seed: The seed that draws the pictures.
     """
     return save_page(
         path,

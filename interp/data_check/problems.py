@@ -1,4 +1,4 @@
-"""Counts of samples, and their problems. Reads every image file once; decodes none."""
+"""Counts of samples, and their problems. Every image file is read once; none is decoded."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from interp.inputs.sample import Sample
 __all__ = ["KINDS", "Findings", "Problem", "inspect"]
 
 TINY_SIDE, TINY_SHARE = 4.0, 1e-3
-"""A box is tiny under so many pixels a side, or under this share of its image."""
+"""A box is tiny if a side has fewer pixels, or if it covers a smaller share of its image."""
 SIZES = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
-"""Names of columns that are the corner and the size of a box."""
+"""Names of columns that hold the corner and the size of a box."""
 FREQUENT, FEW = 0.8, 20
-"""One answer is too frequent from this share on, among at least so many answers."""
+"""An answer is too frequent from this share of the answers on; with fewer answers none is."""
 
 KINDS: Mapping[str, tuple[bool, str]] = {
     "bad row": (True, "A row that its reader could not read."),
     "missing image": (True, "An image that is missing or cannot be read."),
     "box outside": (True, "A box that does not fit its image."),
-    "same image in two splits": (True, "What is chosen on one split is then no surprise on the other."),
+    "same image in two splits": (
+        True,
+        "A choice made on one split has then already seen images of the other.",
+    ),
     "same group in two splits": (
         False,
         "The group's samples are not independent, so neither are the splits.",
@@ -35,7 +38,7 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     "same id twice": (False, "Tables name samples by their ids."),
     "column not read": (
         False,
-        "It is kept as meta. If it is a slip of the name, rename the column, or say which field it holds.",
+        "It is kept as meta. If its name is a slip, rename the column, or say which field it holds.",
     ),
     "no box": (False, "Maps cannot be compared with boxes: layer sweeps and head rankings need them."),
     "tiny box": (
@@ -45,7 +48,7 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     ),
     "no answer type": (
         False,
-        "Closed are then the questions answered yes or no; other closed ones, such as of a side or an organ, are open.",
+        "Only questions answered yes or no then count as closed; others, such as of a side or an organ, count as open.",
     ),
     "unbalanced answers": (False, "A model that always gives this answer is right as often."),
 }
@@ -54,7 +57,7 @@ KINDS: Mapping[str, tuple[bool, str]] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: its kind, the sample's id (or what it is about), and what is wrong."""
+    """One problem: its kind, the id of the sample (or the column or group) concerned, and what is wrong."""
 
     kind: str
     where: str
@@ -68,7 +71,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """What samples hold, in the order of reading: name → text; and their problems, errors first."""
+    """The counts of samples (name → text), and their problems, errors first."""
 
     counts: Mapping[str, str]
     problems: tuple[Problem, ...]
@@ -79,14 +82,14 @@ class Findings:
         return sum(problem.is_error for problem in self.problems)
 
     def by_kind(self) -> dict[str, list[Problem]]:
-        """The problems of each kind that there is, in the order of `KINDS`."""
+        """Kind → its problems, for the kinds that occur, in the order of `KINDS`."""
         return {
             kind: found for kind in KINDS if (found := [one for one in self.problems if one.kind == kind])
         }
 
 
 def inspect(samples: Samples) -> Findings:
-    """Returns what samples hold and what is wrong with them."""
+    """Returns the counts of samples and their problems."""
     usable = [sample for sample in samples if sample.is_usable]
     problems = [Problem("bad row", sample.id, _reason(sample)) for sample in samples if not sample.is_usable]
     sizes: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -160,7 +163,7 @@ def _unread(samples: Sequence[Sample]) -> Iterator[Problem]:
 
 
 def _size_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """Four columns whose names are those of a box's corner and size, as they are written; none where there are none."""
+    """The four columns named like a box's corner and size, as they are written; empty where the names do not occur."""
     plain = {name.lower(): name for name in names}
     for edges in SIZES:
         if set(edges) <= set(plain):
@@ -174,7 +177,7 @@ def _meta_names(samples: Sequence[Sample]) -> list[str]:
 
 
 def _in_two_splits(samples: Samples) -> Iterator[Problem]:
-    """Images, and groups that the samples name, that are in several splits."""
+    """Images that are in several splits, and named groups that are."""
     if len({sample.meta.get("split") for sample in samples}) < 2:
         return
     pictures: dict[str, dict[str, str]] = defaultdict(dict)
@@ -234,7 +237,7 @@ def _some(names: Sequence[str], n: int = 5) -> str:
 def _counts(
     samples: Samples, usable: Sequence[Sample], sizes: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> dict[str, str]:
-    """Name → text, what is not there left out."""
+    """Name → text; empty counts are left out."""
     boxes = [len(sample.boxes) for sample in usable]
     found = [size for one in sizes.values() for size in one]
     shares = [
@@ -268,7 +271,7 @@ def _counts(
 
 
 def _fields(samples: Sequence[Sample]) -> Iterator[str]:
-    """The fields that samples have, each with the number of samples that have it where not all do."""
+    """The fields that samples have; where not all samples have a field, with the number of those that do."""
     held = {
         "image or video": [True] * len(samples),
         "question": [bool(sample.question) for sample in samples],

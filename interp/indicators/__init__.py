@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from interp.indicators.activation_patching import ActivationPatching
 from interp.indicators.answer_maps import AnswerMaps, answer_maps
-from interp.indicators.attention import Attention
+from interp.indicators.attention import Attention, Rollout, ValueWeightedAttention
 from interp.indicators.attention_gradient import AttentionGradient
-from interp.indicators.attribution_patching import AttributionPatching
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
-from interp.indicators.embedding_replacement import EmbeddingReplacement
 from interp.indicators.feature_map import FeatureMap
-from interp.indicators.input_gradient import InputGradient
-from interp.indicators.integrated_gradients import IntegratedGradients
+from interp.indicators.input_gradients import InputGradient, IntegratedGradients, SmoothGrad
 from interp.indicators.map_masks import map_mask, otsu_threshold, upsampled
 from interp.indicators.maps import Maps, load_maps
 from interp.indicators.names import NAMED, indicator_named
-from interp.indicators.occlusion import Occlusion
-from interp.indicators.random_masks import RandomMasks
+from interp.indicators.occlusion import Occlusion, RandomMasks
+from interp.indicators.patching import ActivationPatching, AttributionPatching
 from interp.indicators.removals import HideTokens, PaintPixels, Removal, Removed, ReplaceEmbeddings
-from interp.indicators.rollout import Rollout
-from interp.indicators.smooth_grad import SmoothGrad
-from interp.indicators.token_knockout import TokenKnockout
-from interp.indicators.value_weighted_attention import ValueWeightedAttention
+from interp.indicators.token_removal import EmbeddingReplacement, TokenKnockout
 from interp.indicators.vision_attention import VisionAttention
 
 __all__ = [

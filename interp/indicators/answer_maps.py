@@ -1,4 +1,4 @@
-"""Where each token of a generated answer looks more than the answer does on average: attend-and-segment's maps."""
+"""Attend-and-segment's maps: where each token of a generated answer looks more than the answer does on average."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AnswerMaps:
         attention: (generated, token) mean over layers and heads of the attention weights to the image tokens, in the
             row that predicts the generated token; their sum over image tokens is at most 1.
         tokens: Where the image tokens are.
-        cost: Of the pass.
+        cost: Time, memory and passes of the run.
     """
 
     text: str
@@ -43,7 +43,7 @@ class AnswerMaps:
 
     @cached_property
     def mean(self) -> Float[np.ndarray, " token"]:
-        """The mean map over all tokens of the answer; zeros without any."""
+        """The mean map over all tokens of the answer; zeros for an empty answer."""
         return self.attention.mean(axis=0) if len(self.attention) else np.zeros(self.tokens.n)
 
     @cached_property
@@ -54,7 +54,7 @@ class AnswerMaps:
     def of_span(self, start: int, end: int) -> tuple[tuple[int, ...], Float[np.ndarray, " token"]]:
         """The tokens that share a character with text[start:end], and the mean of their differences.
 
-        Zeros where there is none.
+        Without such tokens the mean is zeros.
         """
         starts = (0, *self.ends[:-1])
         pairs = zip(starts, self.ends, strict=True)
@@ -68,18 +68,19 @@ def answer_maps(
 ) -> AnswerMaps:
     """The maps of the tokens of a greedy answer; see `AnswerMaps`.
 
-    The row that predicts a token is read, so the first token's is the last row of the prompt, as in the published code.
-    A thought before the answer does not count, nor in the mean. Gated DeltaNet layers have no weights and are left out.
+    A token's map comes from the row that predicts it; for the first token this is the last row of the prompt, as in the
+    published code. Tokens of a thought before the answer are left out, of the mean too, and so are gated DeltaNet
+    layers, which have no weights.
 
     Args:
         mllm: The model.
         sample: One sample.
-        prompt: How the question is put; by default `PAPER_PROMPT`.
-        generate: Tokens to generate at most, a thought included.
-        layers: "all", or decoder layers; of a model with several kinds of layers, those of attention.
+        prompt: The prompt around the question; by default `PAPER_PROMPT`.
+        generate: The most tokens to generate, a thought included.
+        layers: "all" or decoder layers, 0-based; in a hybrid model only layers with a softmax.
 
     Raises:
-        ModelError: Image tokens that stand for no places.
+        ModelError: A model whose image tokens stand for no places in the image.
         SiteError: Layers that the model does not have.
 
     Source: Cao et al. 2024, arXiv 2410.08209, and its code (Shengcao-Cao/groundLMM, aas/infer_attn.py, aas/gcg.py).

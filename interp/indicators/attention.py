@@ -1,23 +1,25 @@
-"""Attention of the last prompt token, or of other text, to the image: absolute or relative to a generic prompt."""
+"""Indicators made of attention weights: attention (absolute or relative), value-weighted attention, and rollout."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import MapError, PromptError, SiteError
-from interp.indicators.indicator_checks import check_bool, check_call, layers_of, layers_to_json, site_layers
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.indicator_checks import check_bool, layers_of, layers_to_json, site_layers
+from interp.indicators.maps import ONE_MAP, BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
 from interp.tracing.cost import Cost, Meter
+from interp.tracing.derived.rollout_rows import rollout
+from interp.tracing.derived.value_norms import projected_norms
 from interp.tracing.layers.labels import relabelled
 from interp.tracing.passes.prefix_pass import given_as, meant_prompt
 from interp.tracing.site import Layers
@@ -27,6 +29,8 @@ __all__ = [
     "QUERY_NAMES",
     "Attention",
     "Queries",
+    "Rollout",
+    "ValueWeightedAttention",
     "check_queries",
     "divisor_queries",
     "mean_over_queries",
@@ -36,12 +40,13 @@ __all__ = [
     "site_queries",
 ]
 
+
 Chosen: TypeAlias = tuple[Sample, ...] | Batch | Prefix
 FLOOR = float(np.finfo(np.float32).tiny)  # the least normal float32: quotients by it stay finite in float32
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(BatchIndicator):
     """Attention of the last prompt token to the image tokens, one map per layer (or head).
 
     Without `relative_to` the map is mean_h A(q), the head-mean attention weights of the prompt q (per head:
@@ -74,11 +79,14 @@ class Attention:
     latents attend to. It is a heuristic product of two attention matrices, not an exact attribution. Its arrays are
     named so, and `attrs["map"]` is "composed". A relative map is the quotient of two composed ones.
 
+    Cost: one forward pass. A relative map takes one pass over the image and two over the text after it where both
+    prompts begin with the image, otherwise two whole passes.
+
     Args:
         relative_to: The generic prompt of the quotient, such as `GENERIC_PROMPT`; None for plain attention.
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
-            gated DeltaNet layers are refused.
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only
+            layers with a softmax; gated DeltaNet layers are refused.
         queries: "last", "question", "label", "answer", "after_image" or `interp.word(…)`.
 
     Raises:
@@ -106,40 +114,6 @@ class Attention:
         check_bool("per_head", self.per_head)
         object.__setattr__(self, "layers", site_layers(self.layers))
         check_queries(self.queries)
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        A relative map costs one pass over the image and two over the text after it, when both prompts begin
-        with the image; otherwise two whole passes.
-
-        Args:
-            mllm: The model.
-            samples: The samples, or a batch or prefix of them. A prefix is used where it is exact, and its cost is not
-                counted again.
-            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            target: Ignored: attention does not depend on the answer. It makes indicators interchangeable.
-            batch_size: Samples in one pass at most.
-            progress: Whether to show a bar where there are several micro-batches.
-
-        Returns:
-            Maps of float32 arrays with the coordinates "layer", "head" (per head), "token", and "position",
-            the unpadded position of each image token; `logits` after the prompt.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash; `queries` only where they are not "last"."""
@@ -247,7 +221,7 @@ Queries: TypeAlias = str | Word
 
 
 def check_queries(queries: Any) -> None:
-    """Raise `SiteError` for anything but one of `QUERY_NAMES` or a word."""
+    """Raises `SiteError` for anything but one of `QUERY_NAMES` or a word."""
     if not isinstance(queries, Word) and not (isinstance(queries, str) and queries in QUERY_NAMES):
         names = ", ".join(map(repr, QUERY_NAMES))
         raise SiteError(f"queries is one of {names}, or interp.word(…); got {queries!r}.")
@@ -266,7 +240,7 @@ def site_queries(queries: Queries) -> Queries:
 
 
 def divisor_queries(queries: Queries) -> Queries:
-    """The rows of the generic prompt in a quotient: its last, or all after the image where the prompt's are those."""
+    """The rows of the generic prompt that a quotient divides by: the last, or for "after_image" all after the image."""
     return queries if queries == "after_image" else "last"
 
 
@@ -291,8 +265,8 @@ def mean_over_queries(trace: SampleTrace, sample: Sample, queries: Queries) -> x
             )
         if trace.reasoning is not None:
             raise SiteError(
-                f"the model begins a thought before its answer to sample {sample.id}, so its first token is no "
-                "answer's. Use interp.Prompt(thinking=False)."
+                f"the model begins a thought before its answer to sample {sample.id}, so its first token is not "
+                "part of the answer. Use interp.Prompt(thinking=False)."
             )
         rows = rows.isel(step=1, drop=True)
     if queries == "label":
@@ -327,3 +301,106 @@ def _label(sample: Sample) -> str:
             f"has the label {found!r}. Give the sample a label, or use queries='question'."
         )
     return found
+
+
+@dataclass(frozen=True)
+class ValueWeightedAttention(BatchIndicator):
+    """mean_h ‖A_j V_j W_O^h‖₂ of the last prompt row: how much each image token sends it, in [0, ∞).
+
+    A_j is the head's attention weight to token j, V_j the value there (shared between the heads of a key-value head),
+    and W_O^h the head's part of the output matrix, without bias. Attention sinks drop out: they have large weights
+    and values of small norm. Units are those of the residual stream, so compare layers only within one model. Where a
+    family normalises the output of o_proj (Gemma 3), the norm is taken before that.
+
+    Norms are computed head by head and then averaged, so opposite contributions of heads do not cancel. The
+    alternative, ‖Σ_h A_j^h V_j^h W_O^h‖₂, is the norm of the sum that arrives; it is not offered. A map shows only
+    the direct path from the image to the last row. A norm has no direction, so it does not say whether a token
+    supports the answer.
+
+    Cost: one forward pass; no S×S matrix.
+
+    Args:
+        per_head: The norm of every head, (layer, head, token), instead of their mean, (layer, token).
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only
+            layers with a softmax; gated DeltaNet layers are refused.
+
+    Raises:
+        MapError: `per_head` is not a bool.
+        SiteError: Layers that are not indices; when called, layers the model does not have.
+        ModelError: When called, attention without an `o_proj`, or one that changes the heads' outputs before `o_proj`.
+
+    Source: Kobayashi et al. (arXiv 2004.10102).
+    """
+
+    per_head: bool = False
+    layers: Layers = "all"
+
+    def __post_init__(self) -> None:
+        check_bool("per_head", self.per_head)
+        object.__setattr__(self, "layers", site_layers(self.layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {
+            "indicator": "value-weighted attention",
+            "per_head": self.per_head,
+            "layers": layers_to_json(self.layers),
+        }
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        layers = layers_of(mllm, self.layers, "ValueWeightedAttention")
+        with Meter(mllm.device) as meter:
+            given = given_as(mllm, samples, prompt)
+            norms, after = projected_norms(mllm, given, layers, meter)
+            tokens = (given.batch if isinstance(given, Prefix) else given).tokens
+            logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        shown = norms if self.per_head else [one.mean(axis=1) for one in norms]
+        name = "value-weighted attention"
+        maps = [label_map(one, own, name, layers) for one, own in zip(shown, tokens, strict=True)]
+        return Maps(tuple(maps), tokens, meter.cost, logits)
+
+
+@dataclass(frozen=True)
+class Rollout(BatchIndicator):
+    """The last row of ∏_ℓ ½(I + mean_h A_ℓ) at the image tokens, in [0, 1]: over all positions it sums to 1.
+
+    Unlike maps of one row it includes paths through the question's rows and through other image tokens. But it treats
+    heads as equal, values as alike, and the residual stream as half of each layer, and it does not depend on the
+    target. Early tokens and sinks get most of it, and after many layers the map says little about places in the image.
+
+    Cost: one forward pass, and every layer's attention a second time, in chunks of rows. No S×S matrix is kept; the
+    queries and keys of all layers are, until the product has used them.
+
+    Raises:
+        MapError: When called, a hybrid model, some of whose layers have no softmax.
+
+    Source: Abnar and Zuidema (arXiv 2005.00928).
+    """
+
+    dims: ClassVar[tuple[str, ...]] = ONE_MAP
+
+    def to_dict(self) -> dict[str, Any]:
+        """The indicator as JSON values, part of a study's hash."""
+        return {"indicator": "rollout"}
+
+    def _together(self, mllm: Mllm, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        linear = list(mllm.linear_heads)
+        if linear:
+            raise MapError(
+                f"rollout multiplies the attention of every layer, rows that sum to 1; layers {linear} of this model "
+                "are linear (gated DeltaNet), with signed rows, or convolutions, with none. Use Attention(), or "
+                "TokenKnockout(), for this model."
+            )
+        with Meter(mllm.device) as meter:
+            given = given_as(mllm, samples, prompt)
+            batch = given.batch if isinstance(given, Prefix) else given
+            shares, after = rollout(mllm, batch, meter)
+            table = shares.cpu().numpy()
+            maps = tuple(
+                label_map(table[i, tokens.image + int(batch.pad[i])], tokens, "attention rollout")
+                for i, tokens in enumerate(batch.tokens)
+            )
+            logits = xr.DataArray(after.cpu().numpy(), dims=["sample", "token_id"], name="logits")
+        return Maps(maps, batch.tokens, meter.cost, logits)

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from interp.indicators.indicator_checks import (
     check_bool,
-    check_call,
     check_one_of,
     layers_of,
     layers_to_json,
     site_layers,
 )
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.maps import BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
@@ -30,7 +29,7 @@ __all__ = ["AttentionGradient"]
 
 
 @dataclass(frozen=True)
-class AttentionGradient:
+class AttentionGradient(BatchIndicator):
     """mean_h A ⊙ ReLU(∂ v/∂A): the last prompt row's attention, weighted by how much it raises the target.
 
     A is a head's attention weight from the last prompt token to an image token and v the target's value in nats.
@@ -46,15 +45,16 @@ class AttentionGradient:
     Together this costs about one forward pass. Models whose prompt rows see the whole prompt are differentiated whole.
 
     Args:
-        signed: Keep the gradient's sign.
+        signed: Whether to keep the gradient's sign.
         per_head: A map for every head, (layer, head, token), instead of one per layer, (layer, token).
-        layers: "all" or decoder layers, 0-based, in the order of the result. Of a hybrid model those with a softmax:
-            gated DeltaNet layers are refused.
+        layers: "all" or decoder layers, 0-based, in the order of the result. In a hybrid model only layers with a
+            softmax; gated DeltaNet layers are refused.
         queries: "last", the row that predicts the answer's first token.
 
     Raises:
         MapError: Arguments of another kind.
         SiteError: Layers that are not indices; when called, layers the model does not have.
+        InterpError: When called, an answer of several tokens for a model whose prompt rows would see it.
 
     Source: grad_att of ViCrop (arXiv 2502.17422) for one layer, after Chefer et al. (arXiv 2103.15679).
     """
@@ -69,25 +69,6 @@ class AttentionGradient:
         check_bool("per_head", self.per_head)
         check_one_of("queries of AttentionGradient", self.queries, ("last",))
         object.__setattr__(self, "layers", site_layers(self.layers))
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, layers the model does not have, or an answer of
-                several tokens for a model whose prompt rows would see it.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from interp.indicators.indicator_checks import check_call, check_number, check_whole
-from interp.indicators.maps import BATCH_SIZE, ONE_MAP, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.indicator_checks import check_number, check_whole
+from interp.indicators.maps import ONE_MAP, BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
@@ -23,7 +23,7 @@ __all__ = ["CentrePrior", "RandomMap", "centre_prior"]
 
 
 @dataclass(frozen=True)
-class RandomMap:
+class RandomMap(BatchIndicator):
     """Independent draws from [0, 1), one per image token.
 
     A sample's map depends on the seed and on the sample (image, question, boxes, answer), not on its batch. The same
@@ -43,27 +43,14 @@ class RandomMap:
     def __post_init__(self) -> None:
         check_whole("seed", self.seed, 0)
 
-    def __call__(
-        self,
-        mllm: Any,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps (token); samples are encoded in micro-batches of `batch_size`, with `progress`.
-
-        The model is only used for that: it gives the places of the image tokens.
-        """
-        check_call(mllm, prompt, target)
+    def _together(self, mllm: Any, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together; the model is used only to find the places of the image tokens."""
 
         def drawn(sample: Sample, tokens: TokenMap) -> np.ndarray:
             own = int(sample.fingerprint[:16], 16)
             return np.random.default_rng([self.seed, own]).random(tokens.n)
 
-        return _maps(mllm, samples, prompt, "random", drawn, batch_size, progress)
+        return _maps(mllm, samples, prompt, "random", drawn)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -71,7 +58,7 @@ class RandomMap:
 
 
 @dataclass(frozen=True)
-class CentrePrior:
+class CentrePrior(BatchIndicator):
     """The centre prior, exp(−½ (dx² + dy²) / σ²) at each footprint's centre: the same for every question.
 
     dx and dy are offsets from the image's centre in units of its sides. In (0, 1]; 0 for a token without footprint.
@@ -91,26 +78,13 @@ class CentrePrior:
     def __post_init__(self) -> None:
         check_number("sigma, a share of the image's side,", self.sigma, low=0, open_low=True)
 
-    def __call__(
-        self,
-        mllm: Any,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps (token); samples are encoded in micro-batches of `batch_size`, with `progress`.
-
-        The model is only used for that: it gives the places of the image tokens.
-        """
-        check_call(mllm, prompt, target)
+    def _together(self, mllm: Any, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together; the model is used only to find the places of the image tokens."""
 
         def middle(sample: Sample, tokens: TokenMap) -> np.ndarray:
             return centre_prior(tokens.footprints, tokens.image_index, tokens.sizes, self.sigma)
 
-        return _maps(mllm, samples, prompt, "centre prior", middle, batch_size, progress)
+        return _maps(mllm, samples, prompt, "centre prior", middle)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values."""
@@ -137,17 +111,11 @@ def _maps(
     prompt: Prompt | None,
     name: str,
     values: Callable[[Sample, TokenMap], np.ndarray],
-    batch_size: int,
-    progress: bool,
 ) -> Maps:
     """The maps of values that do not depend on the model."""
-
-    def together(own: Any, some: Samples, prompt: Prompt | None, _: Target) -> Maps:
-        listed = some.samples if isinstance(some, Batch | Prefix) else as_samples(some)
-        with Meter(own.device) as meter:
-            tokens = own.encode(listed, meant_prompt(some, prompt)).tokens
-            pairs = zip(listed, tokens, strict=True)
-            arrays = tuple(label_map(values(sample, of), of, name) for sample, of in pairs)
-        return Maps(arrays, tokens, meter.cost)
-
-    return maps_in_batches(together, mllm, samples, prompt, Target(), batch_size, progress)
+    listed = samples.samples if isinstance(samples, Batch | Prefix) else as_samples(samples)
+    with Meter(mllm.device) as meter:
+        tokens = mllm.encode(listed, meant_prompt(samples, prompt)).tokens
+        pairs = zip(listed, tokens, strict=True)
+        arrays = tuple(label_map(values(sample, of), of, name) for sample, of in pairs)
+    return Maps(arrays, tokens, meter.cost)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp.errors import MapError
-from interp.indicators.indicator_checks import check_call, check_whole
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.indicator_checks import check_whole
+from interp.indicators.maps import BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Features, Mllm
 
@@ -15,20 +15,21 @@ __all__ = ["FeatureMap"]
 
 
 @dataclass(frozen=True)
-class FeatureMap:
+class FeatureMap(BatchIndicator):
     """Where in the image a feature is active: its activation at each image token, one map (token), ≥ 0.
 
-    It says where the stream has this feature, not where the model looks: no attention and no answer is in it. In
-    layers after the first a token's stream holds what attention brought from elsewhere, so that an active token need
-    not be the place of what it is about. A map of a feature that is active nowhere is 0 everywhere, for which metrics
-    are NaN.
+    It shows where the residual stream holds this feature, not where the model looks: it involves neither attention nor
+    the answer. After the first layer a token's stream also holds what attention brought from other tokens, so a token
+    where the feature is active need not lie on the object that the feature stands for. The map of a feature that is
+    active nowhere is 0 everywhere, and metrics of it are NaN.
 
     Args:
-        features: As `interp.load_features` gives them.
+        features: The features, as `interp.load_features` returns them.
         feature: The feature, 0-based.
 
     Raises:
-        MapError: No features, or a feature that is not there.
+        MapError: `features` is no `Features`, or it has no such feature.
+        InterpError: When called, features of another model.
     """
 
     features: Features
@@ -41,27 +42,6 @@ class FeatureMap:
                 f"{self.features!r:.200}."
             )
         check_whole("feature", self.feature, 0, most=self.features.n_features - 1)
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples; one trace. `target` is ignored: no answer is in the map.
-
-        Args:
-            mllm, samples, prompt, target, batch_size, progress: As in `Attention`.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, or features of another model.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, the features by their hash."""

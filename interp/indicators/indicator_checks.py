@@ -29,11 +29,11 @@ MOST_LAYERS = 10_000
 
 
 def check_call(mllm: Any, prompt: Any = None, target: Any = Target()) -> None:  # noqa: B008 - frozen
-    """Raise for what an indicator or a method is called with, where it is no model, prompt or target.
+    """Checks the model, the prompt and the target that an indicator or a method is called with.
 
     Raises:
-        ModelError: Nothing that encodes samples, as an `Mllm` does.
-        PromptError: Neither a `Prompt` nor None, or not a `Target`.
+        ModelError: `mllm` does not encode samples, as an `Mllm` does.
+        PromptError: `prompt` is neither a `Prompt` nor None, or `target` is not a `Target`.
     """
     if not (hasattr(mllm, "encode") and hasattr(mllm, "family")):
         raise ModelError(
@@ -60,7 +60,7 @@ def site_layers(layers: Any) -> Literal["all"] | LayerKind | tuple[int, ...]:
 
 
 def layers_of(mllm: Mllm, layers: Layers, what: str) -> list[int]:
-    """The layers of this model with a softmax that are named, in the order given; `what` needs them.
+    """The chosen layers of this model, in the order given; `what`, named in errors, needs layers with a softmax.
 
     Raises:
         SiteError: Layers that the model does not have, or that have no softmax.
@@ -69,7 +69,7 @@ def layers_of(mllm: Mllm, layers: Layers, what: str) -> list[int]:
 
 
 def every_layer_of(mllm: Mllm, layers: Layers) -> list[int]:
-    """The layers of this model that are named, of any kind, in the order given; "all" is every layer.
+    """The chosen layers of this model, of any kind, in the order given; "all" is every layer.
 
     Raises:
         SiteError: Layers that the model does not have.
@@ -78,9 +78,9 @@ def every_layer_of(mllm: Mllm, layers: Layers) -> list[int]:
 
 
 def mixing_layers_of(mllm: Mllm, layers: Layers) -> list[int]:
-    """The layers of this model that are named and where tokens can be hidden from one another, in the order given.
+    """The chosen layers of this model in which tokens can be hidden from one another, in the order given.
 
-    "all" is every layer but short convolutions, of which `Decoder.heads` refuses those that are named.
+    "all" is every layer except short convolutions; `Decoder.heads` refuses a short convolution that is named.
 
     Raises:
         SiteError: Layers that the model does not have, or short convolutions.

@@ -32,7 +32,7 @@ _SAME = 1e-6
 
 
 def check_mask_rule(upsample: Any, threshold: Any) -> None:
-    """Raise `MapError` for an upsampling or a threshold that is none."""
+    """Raises `MapError` for an unknown upsampling or threshold."""
     if not isinstance(upsample, str) or upsample not in UPSAMPLINGS:
         raise MapError(f"upsample is one of {', '.join(map(repr, UPSAMPLINGS))}; got {upsample!r:.100}.")
     if isinstance(threshold, str):
@@ -67,8 +67,8 @@ def upsampled(
     `interpolate(…, align_corners=False)`: values are held beyond the outermost centres. Where several views cover a
     pixel their values are averaged. With "nearest", and in views that are no grid, a pixel takes the value of the
     token that holds its centre (`tokens.to_pixels`), NaN where the map is. Cells cut by the image's edge count with
-    their whole size; cells that lie in the padding alone are not known here and take no part. Bicubic values can lie
-    beyond the map's range.
+    their whole size; cells that lie wholly in the padding are unknown and left out. Bicubic values can lie beyond the
+    map's range.
 
     Args:
         values: (token,), larger = more important.
@@ -113,13 +113,13 @@ def map_mask(
 ) -> Bool[np.ndarray, "*pixel"]:
     """Which pixels of a map lie above a threshold; NaN pixels never do.
 
-    - "otsu": above `otsu_threshold`, which parts the values in two classes of the least variance within. It always
-      finds two classes, also in noise: a mask is no sign that there is something.
+    - "otsu": above `otsu_threshold`, which splits the values into the two classes with the least variance within. It
+      always finds two classes, even in noise, so a mask alone is no evidence of an object.
     - "positive": above 0. For a difference from a mean map: what is looked at more than on average.
     - a share q in (0, 1): above the q-quantile of the pixels, so at most 1 − q of the image; less, or nothing, where
       values are tied, as under "nearest".
 
-    A map with one value everywhere gives an empty mask under each rule but "positive", where the sign decides.
+    A constant map gives an empty mask under every rule except "positive", where its sign decides.
 
     Args:
         pixels: One value per pixel, of one image or several together.
@@ -143,10 +143,10 @@ def map_mask(
 
 
 def otsu_threshold(values: Float[np.ndarray, " value"]) -> float:
-    """The value that parts the values in those at most as large and those larger, with most variance between the two.
+    """The value that splits the values into at most as large and larger, with the greatest variance between the two.
 
-    Exact: every distinct value is tried, and of several that are as good the least is taken. The largest value (so that
-    nothing lies above it) where all are equal.
+    Exact: every distinct value is tried, and of equally good ones the smallest is taken. Where all values are equal it
+    is that value, and nothing lies above it.
 
     Raises:
         MapError: No value, or one that is not finite.
@@ -157,7 +157,7 @@ def otsu_threshold(values: Float[np.ndarray, " value"]) -> float:
         >>> otsu_threshold(np.array([0.0, 1.0, 9.0, 10.0]))
         1.0
     """
-    ordered = np.sort(real_numbers(values, "values to part are an array of real numbers", MapError).ravel())
+    ordered = np.sort(real_numbers(values, "values to split are an array of real numbers", MapError).ravel())
     if not len(ordered) or not np.isfinite(ordered).all():
         raise MapError("a threshold needs at least one value, all of them finite numbers; got none, or NaN.")
     last = np.flatnonzero(np.diff(ordered) > 0)  # the last place of each distinct value but the largest
@@ -197,7 +197,7 @@ def _spans(edges: Float[np.ndarray, "token 2"]) -> tuple[Float[np.ndarray, "cell
 
 
 def _whole(spans: Float[np.ndarray, "cell 2"], side: int) -> Float[np.ndarray, "cell 2"]:
-    """The spans with those cut at the image's edge made as large as the largest."""
+    """The spans; those cut at the image's edge are extended to the size of the largest."""
     sizes = spans[:, 1] - spans[:, 0]
     found, full = spans.copy(), sizes.max()
     if len(spans) > 1:
@@ -234,7 +234,7 @@ def _held(spans: Float[np.ndarray, "cell 2"], n: int) -> Bool[np.ndarray, " pixe
 
 
 def _weights(spans: Float[np.ndarray, "cell 2"], n: int, how: str) -> Float[np.ndarray, "pixel cell"]:
-    """What each cell counts for in each pixel along one axis; rows sum to 1."""
+    """The weight of each cell in each pixel along one axis; rows sum to 1."""
     n_cells = len(spans)
     centres = spans.mean(axis=1)
     places = np.interp(np.arange(n) + 0.5, centres, np.arange(n_cells)) if n_cells > 1 else np.zeros(n)

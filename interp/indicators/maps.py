@@ -18,6 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from interp.errors import InterpError, MapError
+from interp.indicators.indicator_checks import check_call
 from interp.inputs import archive
 from interp.inputs.archive import SAVE_ADVICE, token_map, token_record
 from interp.inputs.notebook import block, thumbnails
@@ -38,7 +39,9 @@ __all__ = [
     "BATCH_SIZE",
     "COLUMNS",
     "ONE_MAP",
+    "BatchIndicator",
     "Maps",
+    "SampleIndicator",
     "Samples",
     "label_map",
     "load_maps",
@@ -51,7 +54,7 @@ __all__ = [
 
 
 ONE_MAP = ("token",)
-"""`dims` of an indicator that gives one map and none per layer."""
+"""`dims` of an indicator that gives one map, not one per layer."""
 DIMS = (ONE_MAP, ("layer", "token"), ("layer", "head", "token"))
 
 
@@ -74,7 +77,7 @@ class Maps(Sequence[xr.DataArray]):
         tokens: Where each map's tokens are in its sample's prompt and image.
         cost: Time, memory and passes of the whole call.
         logits: (sample, token_id) after the last prompt token, if the indicator ran the prompt; else None.
-        samples: The samples whose maps they are, to draw them; none where they are not at hand, such as in a file.
+        samples: The samples that the maps belong to, for drawing; empty where they are missing, as in a file.
 
     Raises:
         MapError: The numbers of maps, token maps and samples differ, a map has other dimensions, or it does not have
@@ -293,8 +296,83 @@ def map_each_sample(
     return _shown_on(encoded, _joined(in_batches(mllm, encoded, run, **options)))
 
 
+class BatchIndicator:
+    """The base of indicators that compute the maps of a micro-batch together, in `_together`."""
+
+    def __call__(
+        self,
+        mllm: Any,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """Returns the maps of these samples, in their order, computed in micro-batches as in `Mllm.trace`.
+
+        Args:
+            mllm: The model; for baselines anything that encodes samples.
+            samples: The samples, or a batch or prefix of them. A prefix is used where it is exact, and its cost is not
+                counted again.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            target: The answer whose log-probability is explained. Attention and baselines do not depend on it.
+            batch_size: The most samples in one pass; except for rounding the maps do not depend on it.
+            progress: Whether to show a bar where there are several micro-batches.
+
+        Returns:
+            Maps of float32 arrays ([layer, [head,]] token), with "position", the unpadded position of each image token.
+
+        Raises:
+            InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
+        """
+        check_call(mllm, prompt, target)
+        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
+
+    def _together(self, mllm: Any, samples: Samples, prompt: Prompt | None, target: Target) -> Maps:
+        """The maps of samples that run together."""
+        raise NotImplementedError
+
+
+class SampleIndicator:
+    """The base of indicators that compute the map of each sample alone, in the function that `_one` returns."""
+
+    def __call__(
+        self,
+        mllm: Mllm,
+        samples: Samples,
+        *,
+        prompt: Prompt | None = None,
+        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
+        batch_size: int = BATCH_SIZE,
+        progress: bool = True,
+    ) -> Maps:
+        """Returns the maps of these samples, in their order, computed one by one.
+
+        Args:
+            mllm: The model.
+            samples: The samples, or a batch or prefix of them.
+            prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            target: The answer whose log-probability is explained.
+            batch_size: The most samples that are encoded together; the maps do not depend on it.
+            progress: Whether to show a bar.
+
+        Returns:
+            Maps of float32 arrays ([layer,] token), with "position", the unpadded position of each image token.
+
+        Raises:
+            InterpError: Samples or prompts that cannot be encoded, or layers the model does not have.
+        """
+        check_call(mllm, prompt, target)
+        return map_each_sample(mllm, samples, prompt, self._one(mllm, target), batch_size, progress)
+
+    def _one(self, mllm: Mllm, target: Target) -> One:
+        """From a batch of one sample to its map and the cost of the map."""
+        raise NotImplementedError
+
+
 def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:
-    """The first values of the first maps, and how many maps there are more."""
+    """The first values of the first maps, and how many more maps there are."""
     for i, array in enumerate(arrays[:SHOWN]):
         values = array.values.reshape(-1)
         more = " …" if values.size > VALUES else ""
@@ -304,7 +382,7 @@ def map_lines(arrays: Sequence[xr.DataArray]) -> Iterator[str]:
 
 
 def map_frame(array: xr.DataArray, tokens: TokenMap, sample: int) -> pd.DataFrame:
-    """The values of one map, a row each, with the place of each token."""
+    """The values of one map, one a row, with the place of each token."""
     levels = [str(dim) for dim in array.dims[:-1]]
     places = {
         dim: array[dim].values if dim in array.coords else np.arange(array.sizes[dim]) for dim in levels
@@ -324,7 +402,7 @@ def maps_html(
 ) -> str:
     """The maps of the first samples as HTML: each image with its maps, several layers beside each other.
 
-    Heads are averaged. Without samples the maps lie on light paper.
+    Heads are averaged. Without samples the maps are drawn on a plain light background.
     """
     pictures: list[tuple[str, Image.Image]] = []
     for i, (array, own) in enumerate(zip(arrays[:SHOWN], tokens[:SHOWN], strict=True)):
@@ -353,7 +431,7 @@ def _layers(array: xr.DataArray) -> list[tuple[str, np.ndarray]]:
 
 
 def _over(sample: Sample | None, tokens: TokenMap, values: np.ndarray, image: int) -> Image.Image:
-    """One map over its image, or over paper where the image is not at hand or cannot be read."""
+    """One map over its image, or on a plain background where the image is missing or cannot be read."""
     if sample is not None:
         with suppress(InterpError):
             return overlay(sample, tokens, values, image, SIDE)

@@ -7,19 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from interp.errors import MapError
-from interp.indicators.attention import Attention
+from interp.indicators.attention import Attention, Rollout, ValueWeightedAttention
 from interp.indicators.attention_gradient import AttentionGradient
-from interp.indicators.attribution_patching import AttributionPatching
 from interp.indicators.baseline_maps import CentrePrior, RandomMap
-from interp.indicators.embedding_replacement import EmbeddingReplacement
-from interp.indicators.input_gradient import InputGradient
-from interp.indicators.integrated_gradients import IntegratedGradients
-from interp.indicators.occlusion import Occlusion
-from interp.indicators.random_masks import RandomMasks
-from interp.indicators.rollout import Rollout
-from interp.indicators.smooth_grad import SmoothGrad
-from interp.indicators.token_knockout import TokenKnockout
-from interp.indicators.value_weighted_attention import ValueWeightedAttention
+from interp.indicators.input_gradients import InputGradient, IntegratedGradients, SmoothGrad
+from interp.indicators.occlusion import Occlusion, RandomMasks
+from interp.indicators.patching import AttributionPatching
+from interp.indicators.token_removal import EmbeddingReplacement, TokenKnockout
 from interp.indicators.vision_attention import VisionAttention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.inputs.text import meant
@@ -71,7 +65,7 @@ def labelled(indicator: Any) -> tuple[str, Any]:
     """The label and the indicator, of an indicator or of the name of one.
 
     Raises:
-        MapError: A text that no indicator has as its name.
+        MapError: No indicator has that name.
 
     >>> labelled(Attention(relative_to=GENERIC_PROMPT))[0], labelled("occlusion")[0]
     ('relative attention', 'occlusion')

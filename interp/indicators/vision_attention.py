@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.errors import SiteError
-from interp.indicators.indicator_checks import check_bool, check_call, site_layers
-from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in_batches
+from interp.indicators.indicator_checks import check_bool, site_layers
+from interp.indicators.maps import BatchIndicator, Maps, Samples, label_map
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix, Rows, Site, image_mask
 from interp.tracing.derived.outlying_norms import spaced
@@ -23,13 +23,13 @@ __all__ = ["VisionAttention"]
 
 
 @dataclass(frozen=True)
-class VisionAttention:
+class VisionAttention(BatchIndicator):
     """What the vision tower's own rows attend to, pooled to image tokens: a map per layer (or head) of the tower.
 
     A(p) is the mean over rows (and heads) of the attention weight of patch p. An image token's value is
     Σ_p w(t, p)·A(p), the mean over its patches by `PatchMap.weights`; 0 for tokens without patches, such as newlines.
     Values lie in [0, 1]. The map depends on the image alone, neither on the question nor on the target: it says where
-    the encoder gathers, not what the language model uses. Register patches draw much of it (see `interp.sinks`).
+    the encoder attends, not what the language model uses. Register patches draw much of it (see `interp.sinks`).
 
     Args:
         queries: "cls": the rows of the class tokens, of every view. "patches": at most 64 patches, evenly spaced.
@@ -37,9 +37,10 @@ class VisionAttention:
         layers: "all" or layers of the tower, 0-based, in the order of the result.
 
     Raises:
-        SiteError: Other queries, or layers that are not indices. When called: a tower without a class token, layers
+        SiteError: Other queries, or layers that are not indices; when called, a tower without a class token, or layers
             that it does not have.
         MapError: `per_head` is not a bool.
+        InterpError: When called, a tower that cannot be read.
 
     Source: the maps of class tokens in "Emerging Properties in Self-Supervised Vision Transformers" (arXiv 2104.14294).
     """
@@ -55,26 +56,6 @@ class VisionAttention:
             )
         check_bool("per_head", self.per_head)
         object.__setattr__(self, "layers", site_layers(self.layers))
-
-    def __call__(
-        self,
-        mllm: Mllm,
-        samples: Samples,
-        *,
-        prompt: Prompt | None = None,
-        target: Target = Target("greedy"),  # noqa: B008 – a frozen value
-        batch_size: int = BATCH_SIZE,
-        progress: bool = True,
-    ) -> Maps:
-        """The maps of these samples, in micro-batches of `batch_size`, with `progress`, as in `Mllm.trace`.
-
-        They do not depend on the target.
-
-        Raises:
-            InterpError: Samples or prompts that cannot be encoded, or a tower that cannot be read.
-        """
-        check_call(mllm, prompt, target)
-        return maps_in_batches(self._together, mllm, samples, prompt, target, batch_size, progress)
 
     def to_dict(self) -> dict[str, Any]:
         """The indicator as JSON values, part of a study's hash."""

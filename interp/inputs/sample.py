@@ -19,7 +19,7 @@ from interp.inputs.boxes import Box, BoxLike, as_boxes
 from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise
 from interp.inputs.masks import Mask, MaskLike, as_masks
 from interp.inputs.notebook import sample_html
-from interp.inputs.text import brief, faulty_text, storable
+from interp.inputs.text import brief, count, faulty_text, storable
 from interp.inputs.video import FIELDS, Video, as_video, content
 
 __all__ = ["Box", "BoxLike", "ImageLike", "Sample", "as_boxes", "content"]
@@ -268,7 +268,7 @@ class Sample:
         self._check_usable()
         if not isinstance(i, int | np.integer) or not 0 <= i < len(self.images):
             raise SampleError(
-                f"the sample has {len(self.images)} image(s), 0 … {len(self.images) - 1}; got {brief(i)}."
+                f"the sample has {count(len(self.images), 'image')}, 0 … {len(self.images) - 1}; got {brief(i)}."
             )
         return load_image(self.images[i], i)
 
@@ -385,7 +385,7 @@ class Sample:
     @property
     def _n_images(self) -> str:
         """How many images or frames, for messages."""
-        return f"{len(self.images)} {'image' if self.video is None else 'frame'}(s)"
+        return count(len(self.images), "image" if self.video is None else "frame")
 
     def _fields(self) -> dict[str, Any]:
         return (

@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "brief",
+    "count",
     "faulty_text",
     "meant",
     "spelling",
@@ -42,6 +43,11 @@ _UNSPACED = (
 )
 """Letters of scripts that put no spaces between words."""
 _PLAIN = {**dict.fromkeys(map(ord, _JOINERS)), ord("’"): "'", 0x2010: "-", 0x2011: "-"}
+
+
+def count(n: int, noun: str) -> str:
+    """A number with its noun: “1 group”, “3 groups”."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def unstorable(text: str) -> str | None:

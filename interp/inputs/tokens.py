@@ -16,7 +16,7 @@ from interp.inputs.footprints import covered_area, squash
 from interp.inputs.masks import Mask, covered_by, union
 from interp.inputs.notebook import token_map_html
 from interp.inputs.sample import Box, BoxLike, as_boxes
-from interp.inputs.text import word_spellings
+from interp.inputs.text import count, word_spellings
 
 __all__ = ["TokenMap", "Word", "word"]
 
@@ -141,7 +141,7 @@ class TokenMap:
             )
         if self.n and not (self.image_index.min() >= 0 and self.image_index.max() < len(self.sizes)):
             raise MapError(
-                f"image_index counts the {len(self.sizes)} image(s) of sizes= from 0; got values from "
+                f"image_index counts the {count(len(self.sizes), 'image')} of sizes= from 0; got values from "
                 f"{self.image_index.min()} to {self.image_index.max()}."
             )
         self._check_frames()
@@ -165,11 +165,12 @@ class TokenMap:
         ):
             raise MapError(
                 f"frames are one half-open range for each image token, ({self.n}, 2), from its image_index on; it "
-                f"ends within the {len(self.sizes)} frame(s); got shape {frames.shape}."
+                f"ends within the {count(len(self.sizes), 'frame')}; got shape {frames.shape}."
             )
         if len(self.frame_times) not in (0, len(self.sizes)):
             raise MapError(
-                f"frame_times has one time for each of the {len(self.sizes)} frame(s); got {len(self.frame_times)}."
+                f"frame_times has one time for each of the {count(len(self.sizes), 'frame')}; got "
+                f"{len(self.frame_times)}."
             )
 
     def reworded(
@@ -376,15 +377,17 @@ class TokenMap:
             )
         if not 0 <= image < len(self.sizes):
             what = "frame" if self.is_video else "image"
-            raise MapError(f"the sample has {len(self.sizes)} {what}(s), counted from 0; got {what}={image}.")
+            raise MapError(
+                f"the sample has {count(len(self.sizes), what)}, counted from 0; got {what}={image}."
+            )
         width, height = self.sizes[image]
-        total, count = np.zeros((height, width)), np.zeros((height, width), int)
+        total, hits = np.zeros((height, width)), np.zeros((height, width), int)
         shown = self.shows(image) & ~np.isnan(self.footprints).any(axis=1)
         pixels = np.ceil(self.footprints[shown] - 0.5).astype(int)
         for (x0, y0, x1, y1), value in zip(pixels, values[shown], strict=True):
             total[y0:y1, x0:x1] += value
-            count[y0:y1, x0:x1] += 1
-        return np.divide(total, count, out=np.full((height, width), np.nan), where=count > 0)
+            hits[y0:y1, x0:x1] += 1
+        return np.divide(total, hits, out=np.full((height, width), np.nan), where=hits > 0)
 
     def _place(self, image: Any, frame: Any) -> int:
         """The image or frame that `to_pixels` draws, by its place."""
@@ -430,7 +433,7 @@ class TokenMap:
         for mask in masks:
             if mask.image >= len(self.sizes):
                 raise BoxError(
-                    f"{mask!r} names image {mask.image}, but the sample has {len(self.sizes)} image(s), counted "
+                    f"{mask!r} names image {mask.image}, but the sample has {count(len(self.sizes), 'image')}, counted "
                     "from 0."
                 )
         images = sorted({mask.image for mask in masks})
@@ -482,8 +485,8 @@ class TokenMap:
         for box in boxes:
             if box.image >= len(self.sizes):
                 raise BoxError(
-                    f"box {box.as_tuple()} names {box.place}, but the sample has {len(self.sizes)} "
-                    f"{'frame' if self.is_video else 'image'}(s), counted from 0."
+                    f"box {box.as_tuple()} names {box.place}, but the sample has "
+                    f"{count(len(self.sizes), 'frame' if self.is_video else 'image')}, counted from 0."
                 )
             box.check_inside(self.sizes[box.image])
         return boxes

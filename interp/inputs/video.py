@@ -17,7 +17,7 @@ from PIL import Image
 
 from interp.errors import ImageError, SampleError
 from interp.inputs.images import ImageLike, LazyImage, image_size, load_image, normalise, readable_file
-from interp.inputs.text import brief
+from interp.inputs.text import brief, count
 from interp.inputs.video_file import MOST_FRAMES, decoded, opened
 
 __all__ = ["FIELDS", "Video", "as_video", "content"]
@@ -287,7 +287,7 @@ def _chosen(times: Sequence[float], spec: Mapping[str, Any], what: str) -> tuple
     if "n_frames" in spec:
         if spec["n_frames"] > n:
             raise SampleError(
-                f"{what} has {n} frame(s), fewer than n_frames={spec['n_frames']}. Ask for at most {n}."
+                f"{what} has {count(n, 'frame')}, fewer than n_frames={spec['n_frames']}. Ask for at most {n}."
             )
         return tuple(np.linspace(0, n - 1, spec["n_frames"]).round().astype(int).tolist())
     if "video_fps" in spec:

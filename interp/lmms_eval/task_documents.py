@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from interp.data import Samples
-from interp.data.extra import needs
+from interp.data.lines import needs
 from interp.errors import DataError
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.inputs.sample import Sample

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from interp.methods.ccd import CCD
-from interp.methods.hgai import HGAI
+from interp.methods.contrastive_decoding import CCD, VCD
 from interp.methods.method import Answer, Method, Plain, Samples
 from interp.methods.names import method_named
-from interp.methods.pai import PAI
+from interp.methods.pai_and_hgai import HGAI, PAI
 from interp.methods.published_layers import scaled_layers
 from interp.methods.scalingvis import AdaptVis, ScalingVis
-from interp.methods.vcd import VCD
 from interp.methods.vgrefine import HeadMaps, Triage, VGRefine, above_magnitude, kept_tokens
 from interp.methods.vicrop import Crop, ViCrop
 

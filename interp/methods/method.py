@@ -1,4 +1,4 @@
-"""What every method is: a value that answers samples, and what an answer holds.
+"""The interface of methods, which are values that answer samples, and the answer that they give.
 
 `EditedGeneration` is the base of methods whose answer is one generation under the same edits for every sample. `Plain`
 is the unedited model, for comparison.
@@ -59,13 +59,13 @@ class Method(Protocol):
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> list[Answer]:
-        """The answers to these samples, in their order, in micro-batches. An answer does not depend on the others.
+        """The answers to these samples, in their order, in micro-batches. Answers do not depend on each other.
 
         Args:
             mllm: The model.
             samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            max_new_tokens: How many tokens to generate at most.
+            max_new_tokens: The most tokens to generate, one or more.
             batch_size: Samples in one pass at most.
             progress: Whether to show a bar where there are several micro-batches.
         """
@@ -102,7 +102,7 @@ def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ())
     Args:
         trace: A trace with generate=.
         cost: The cost of the whole call, including the trace.
-        details: One mapping per sample, or nothing for all of them.
+        details: One mapping per sample; empty where no sample has details.
     """
     said = details or [{} for _ in trace.answers]
     return [
@@ -113,7 +113,7 @@ def answers(trace: Trace, cost: Cost, details: Sequence[Mapping[str, Any]] = ())
 
 @runtime_checkable
 class _Billed(Protocol):
-    """Something found for a sample, with the cost of the whole call."""
+    """A result for one sample that holds the cost of the whole call."""
 
     @property
     def cost(self) -> Cost:
@@ -132,7 +132,7 @@ def each_in_batches(
     batch_size: int,
     progress: bool,
 ) -> list[Found]:
-    """What `together` finds for each sample of a micro-batch, for all samples in their order, with the cost of all."""
+    """The results of `together` for all samples, in their order, each with the cost of the whole call."""
     parts = in_batches(mllm, samples, together, batch_size=batch_size, progress=progress)
     if len(parts) == 1:
         return parts[0][1]
@@ -144,11 +144,11 @@ def each_in_batches(
 def shared_prefix(
     mllm: Mllm, samples: Samples, *prompts: Prompt
 ) -> tuple[tuple[Sample, ...] | Batch | Prefix, Cost]:
-    """What to run each of the prompts on, and its cost so far.
+    """The prefix or samples to run each of the prompts on, and its cost so far.
 
-    This is the samples' prefix if one pass over the images serves every prompt: for a single prompt, and for prompts
-    that begin with the same system message and the images. Otherwise it is the samples. The cost of a given prefix is
-    not counted again.
+    It is the samples' prefix if one pass over the images serves every prompt: for a single prompt, and for prompts that
+    begin with the same system message and the images. Otherwise it is the samples. The cost of a prefix that was passed
+    is not counted again.
     """
     if isinstance(samples, Prefix):
         return samples, Cost()
@@ -190,7 +190,7 @@ class EditedGeneration:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """What `Answer.details` of each sample hold."""
+        """The `Answer.details` of each sample."""
         return {}
 
     def answer(
@@ -211,7 +211,7 @@ class EditedGeneration:
             mllm: The model.
             samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            max_new_tokens: How many tokens to generate at most, one or more.
+            max_new_tokens: The most tokens to generate, one or more.
             batch_size: Samples in one pass at most.
             progress: Whether to show a bar where there are several micro-batches.
 

@@ -7,11 +7,10 @@ from types import MappingProxyType
 
 from interp.errors import MethodError
 from interp.inputs.text import brief, meant
-from interp.methods.hgai import HGAI
+from interp.methods.contrastive_decoding import VCD
 from interp.methods.method import Method, Plain
-from interp.methods.pai import PAI
+from interp.methods.pai_and_hgai import HGAI, PAI
 from interp.methods.scalingvis import AdaptVis
-from interp.methods.vcd import VCD
 from interp.methods.vicrop import ViCrop
 
 __all__ = ["NAMED_METHODS", "REFINES", "is_refine", "method_named"]
@@ -21,7 +20,7 @@ NAMED_METHODS: Mapping[str, Callable[[], Method]] = MappingProxyType(
 )
 """Name → makes the method with its published constants."""
 REFINES = "VGRefine"
-"""The method whose heads belong to a model, so that its name alone says it only with one."""
+"""The method that needs heads of its model, so that its name is enough only beside a model with published heads."""
 LACKING = {
     REFINES: "heads of the model, such as VGRefine(heads=interp.HeadRanking(data=…).top(20))",
     "ScalingVis": "a weight, such as ScalingVis(1.2)",
@@ -31,10 +30,10 @@ LACKING = {
 
 
 def method_named(name: str) -> Method:
-    """Returns the method of a name, with its published constants. Case, hyphens and spaces count for nothing.
+    """Returns the method of a name, with its published constants. Case, hyphens and spaces are ignored.
 
     Raises:
-        MethodError: No method has that name, or a name does not say all that the method needs.
+        MethodError: No method has that name, or the method needs more than its name.
 
     >>> method_named("pai")
     PAI(variant='code', alpha=None, gamma=1.1, cutoff=0.1, layers=None)

@@ -1,4 +1,4 @@
-"""Published layers in models of another depth."""
+"""Layers that a method's source publishes, carried over to models of another depth."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ def chosen_layers(
 
 
 def editable_layers(mllm: Mllm, layers: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...]:
-    """The layers that a method edits in this model: of published ones those with a softmax.
+    """The layers that a method edits in this model: of the published layers, those with a softmax.
 
-    In a hybrid model some layers are gated DeltaNets, which a method that edits attention passes over. Where none
-    of the published ones has a softmax, it is the nearest layer that has one, the later of two as near. Layers that the
-    caller gave stay as they are: they are refused where they have none.
+    In a hybrid model some layers are gated DeltaNets, which a method that edits attention skips. Where no published
+    layer has a softmax, the nearest layer that has one is used, the later of two equally near ones. Layers that the
+    caller gave stay as they are; those without a softmax are refused later.
 
     Args:
         mllm: The model.
         layers: The layers, from `chosen_layers`.
-        given: Those the caller gave; None for the published ones.
+        given: The layers that the caller gave; None for the published ones.
     """
     able = mllm.attention_layers
     if given is not None or set(layers) <= set(able):

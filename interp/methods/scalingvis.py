@@ -60,7 +60,7 @@ class ScalingVis(EditedGeneration):
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """ "weight": w."""
+        """The weight w, as "weight"."""
         return {"weight": float(self.weight)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class AdaptVis:
             mllm: The model.
             samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            max_new_tokens: How many tokens to generate at most.
+            max_new_tokens: The most tokens to generate, one or more.
             batch_size: Samples in one pass at most.
             progress: Whether to show a bar where there are several micro-batches.
 

@@ -98,7 +98,7 @@ def above_magnitude(values: Float[np.ndarray, " token"], threshold: float) -> Bo
     does every threshold on a map with equal values everywhere, which cannot be scaled.
 
     Raises:
-        MapError: As `kept_tokens`.
+        MapError: A map that is not (token,) with at least one token, or has a value that is not finite.
         MethodError: A threshold outside [0, 1].
 
     Source: the official code of arXiv 2603.14323 (`magnitude_threshold`).
@@ -136,9 +136,9 @@ def measure_heads(
 ) -> HeadMaps:
     """Each chosen head's attention to the image, divided by that of the generic prompt plus epsilon.
 
-    Both are of the prompt's last row, or means over all rows after the image. The generic prompt's attention is the
-    mean over all heads of the layer ("layer-mean") or the head's own ("per-head"). With "none" there is neither a
-    division nor a pass of the generic prompt.
+    Both attentions are of the prompt's last row, or means over all rows after the image. The generic prompt's attention
+    is the mean over all heads of the layer ("layer-mean") or the head's own ("per-head"). With "none" nothing is
+    divided, and the generic prompt does not run.
     """
     mllm.decoder.softmax(Site(heads=list(pairs)), "VGRefine")
     heads = Rows(Site(heads=list(pairs), queries=queries, keys="image"))
@@ -165,7 +165,7 @@ class Settings:
     """The settings in which the paper and its code differ, or that one of them leaves open.
 
     Attributes:
-        percentile: Tokens strictly below this percentile of the map are hidden. In [0, 100]; None where a magnitude
+        percentile: The percentile of the map, in [0, 100], below which tokens are hidden; None where a magnitude
             decides.
         mode: How tokens are hidden: "renormalise" (−∞ before the softmax) or "zero" (after it).
         reference: The divisor of a head's attention, from the generic prompt: the mean over the heads of its layer
@@ -246,8 +246,9 @@ class VGRefine:
         steps: The passes in which tokens are hidden, "prefill", "decode" or "all".
         generic: The generic prompt; the code's is GENERIC_PROMPT.
         epsilon: ε > 0; 1e-10 in the code.
-        magnitude_threshold: In the place of a percentile: tokens are dropped where the map, scaled to [0, 1] by its
-            minimum and maximum, is strictly below it; see `above_magnitude`. In [0, 1]; None for the percentile.
+        magnitude_threshold: A threshold in [0, 1] that replaces the percentile: tokens are dropped where the map,
+            scaled to [0, 1] by its minimum and maximum, is strictly below it; see `above_magnitude`. None for the
+            percentile.
         triage_queries: The rows that the triage reads, under both prompts: "last", or the mean over all rows
             "after_image".
 
@@ -293,7 +294,7 @@ class VGRefine:
         self._knockout((0,), "image")
 
     def _check_threshold(self, found: Settings) -> None:
-        """Refuse a percentile or a magnitude out of range, and both at once."""
+        """Raises for a percentile or a magnitude out of range, and for both at once."""
         if self.magnitude_threshold is None:
             check_number("percentile", found.percentile, low=0.0, high=100.0, error=MethodError)
             return
@@ -377,7 +378,9 @@ class VGRefine:
         """Each sample's map and the kept tokens, without an answer, in micro-batches of `batch_size`.
 
         Raises:
-            As `head_maps`.
+            SiteError: Heads the model does not have.
+            MethodError: Heads that are a reference.
+            InterpError: Samples or prompts that cannot be encoded.
         """
         check_call(mllm, prompt)
         found = self.head_maps(mllm, samples, prompt=prompt, batch_size=batch_size, progress=progress)
@@ -403,7 +406,7 @@ class VGRefine:
             samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question, in both steps; by default `PAPER_PROMPT`, or that of the batch or
                 prefix.
-            max_new_tokens: How many tokens to generate at most.
+            max_new_tokens: The most tokens to generate, one or more.
             maps: Maps to use instead of a new triage, one per sample; their cost is not counted again. For a table
                 over percentiles one triage is enough; for one over the first k heads use the means of the first k rows
                 of `head_maps`.
@@ -422,7 +425,7 @@ class VGRefine:
         given = None if maps is None else self._given(maps)
 
         def together(own: Mllm, some: MicroBatch) -> list[Answer]:
-            """Answers a micro-batch with the keys knocked out that its maps, given or measured, leave out."""
+            """Answers a micro-batch; the keys that its maps, given or measured, leave out are knocked out."""
             if given is not None and len(given) != some.n_all:
                 raise MethodError(
                     f"maps= holds one map per sample; got {len(given)} for {some.n_all} samples."
@@ -475,7 +478,7 @@ class VGRefine:
         }
 
     def _named_heads(self) -> Sequence[tuple[int, int]]:
-        """The pairs; an error for a reference."""
+        """The (layer, head) pairs; raises for a reference."""
         if isinstance(self.heads, HeadReference):
             raise MethodError(
                 "VGRefine needs (layer, head) pairs, but its heads are a reference that has not been resolved. "
@@ -488,7 +491,7 @@ class VGRefine:
         return [prompt] if self.settings.reference == "none" else [prompt, self.generic]
 
     def _given(self, maps: Any) -> list[Triage]:
-        """What given maps say of each sample."""
+        """The triage of each sample by given maps."""
         if not isinstance(maps, Sequence | np.ndarray):
             raise MethodError(f"maps= holds one map per sample, as a list; got {maps!r}.")
         return [self._judged(real_numbers(one, "a map is numbers (token,)", MapError)) for one in maps]

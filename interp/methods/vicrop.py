@@ -38,7 +38,7 @@ class Selected:
     """A crop of an image.
 
     Attributes:
-        box: half-open xyxy in whole pixels of the original image, inside it.
+        box: Half-open xyxy in whole pixels of the original image, inside it.
         ratio: Side of the window as a multiple of the base; None for the whole image.
         score: The window's sum minus the mean of its neighbours', per cell; NaN for the whole image.
     """
@@ -53,9 +53,9 @@ class Cells:
     """A map as a grid over the part of the image that its tokens cover.
 
     Attributes:
-        values: (row, col).
-        rows: (row, 2) upper and lower edge of each row, in pixels of the original image.
-        cols: (col, 2) left and right edge of each column.
+        values: (row, col), the map's values.
+        rows: (row, 2), upper and lower edge of each row, in pixels of the original image.
+        cols: (col, 2), left and right edge of each column, in pixels of the original image.
     """
 
     values: Float[np.ndarray, "row col"]
@@ -136,10 +136,10 @@ def best_window(
 
 
 def cell_grid(values: Float[np.ndarray, " token"], footprints: Float[np.ndarray, "token 4"]) -> Cells:
-    """The tokens with area as a grid, in any order in the prompt.
+    """The tokens with area as a grid, whatever their order in the prompt.
 
     Raises:
-        MapError: As in `select`.
+        MapError: Values that are not finite, one per token; footprints that are not one grid.
     """
     values, footprints = np.asarray(values, float), np.asarray(footprints, float)
     if values.shape != footprints.shape[:1] or not np.isfinite(values).all():
@@ -203,7 +203,7 @@ class Crop:
     cost: Cost
 
     def details(self) -> dict[str, Any]:
-        """What an answer from the crop says of it."""
+        """The part of `Answer.details` that describes the crop."""
         return {
             "map": self.map,
             "crop": self.box,
@@ -287,16 +287,17 @@ class ViCrop:
 
         Args:
             mllm: The model.
-            samples: Samples with one image each. Of an encoded batch or a prefix the samples are used.
+            samples: Samples with one image each, or a batch or prefix of them.
             prompt: The prompt around the question, for the map and for the answer; by default `PAPER_PROMPT`, or
                 that of the batch or prefix.
-            max_new_tokens: How many tokens to generate at most, one or more.
+            max_new_tokens: The most tokens to generate, one or more.
             batch_size: Samples in one pass at most; with "both" it holds twice as many images.
             progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
             MethodError: `max_new_tokens` below 1; a model that does not accept two images or gives no gradients of
-                pixels; a layer the model does not have.
+                pixels; a sample that shows a video.
+            SiteError: A layer the model does not have.
             SampleError: A sample with several images.
             InterpError: Samples or prompts that cannot be encoded.
         """
@@ -328,13 +329,16 @@ class ViCrop:
 
         Args:
             mllm: The model.
-            samples: As in `answer`.
+            samples: Samples with one image each, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             batch_size: Samples in one pass at most.
             progress: Whether to show a bar where there are several micro-batches.
 
         Raises:
-            MethodError, SampleError, InterpError: As in `answer`.
+            MethodError: A model that gives no gradients of pixels, or a sample that shows a video.
+            SiteError: A layer the model does not have.
+            SampleError: A sample with several images.
+            InterpError: Samples or prompts that cannot be encoded.
         """
         check_call(mllm, prompt)
         prompt, chosen = meant_prompt(samples, prompt), _samples(samples)

@@ -1,4 +1,4 @@
-"""The three maps ViCrop chooses its crop by: relative attention, attention × gradient, pixel gradients."""
+"""The three maps from which ViCrop chooses a crop: relative attention, attention × gradient, pixel gradients."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def whole_view(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
     """The tokens of the one view that shows the whole image: the only one, or "base", "global", "thumbnail".
 
     Raises:
-        MethodError: Several views and none of these names.
+        MethodError: Several views, of which not exactly one has such a name.
     """
     return np.asarray(tokens.views == _whole_name(tokens))
 

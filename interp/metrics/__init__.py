@@ -1,12 +1,11 @@
 """How well a map agrees with boxes, and with what the model relies on.
 
-Agreement with boxes: functions of (map (..., token), mask (token,)) → float64 (...).
+Metrics of agreement with boxes are functions (map (..., token), mask (token,)) → float64 (...).
 """
 
 from __future__ import annotations
 
 from interp.metrics import scorers as scorers
-from interp.metrics.divergence import js_divergence, kl_divergence, kl_gain
 from interp.metrics.faithfulness import (
     comprehensiveness,
     curve_area,
@@ -17,11 +16,20 @@ from interp.metrics.faithfulness import (
     sufficiency,
     tokens_first,
 )
-from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
+from interp.metrics.localisation import (
+    attention_ratio,
+    attention_ratio_sliding,
+    auroc,
+    average_precision,
+    box_iou,
+    js_divergence,
+    kl_divergence,
+    kl_gain,
+    pointing_game,
+)
 from interp.metrics.map_and_mask import positive_part
 from interp.metrics.mask_overlap import boxes_iou, mask_recall, pixel_iou
 from interp.metrics.metric import METRICS, Metric, named
-from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
 
 __all__ = [
     "METRICS",

@@ -71,7 +71,7 @@ def most_important(
     and give an insertion curve.
 
     Raises:
-        MapError: As `tokens_first`; fractions outside [0, 1].
+        MapError: Not one finite number per token; a seed that is no whole number ≥ 0; fractions outside [0, 1].
 
     Example:
         >>> most_important([0.1, 0.7, 0.2], [0.0, 0.3, 1.0]).astype(int).tolist()
@@ -137,7 +137,8 @@ def curve_area(fractions: Fractions, values: ArrayLike) -> Float[np.ndarray, "*l
     important tokens are removed). Compare with the area of a random order, which is not ½ in general.
 
     Args:
-        fractions: (fraction,), increasing from 0 to 1: the share of removed tokens, or of kept tokens for an insertion.
+        fractions: (fraction,), increasing from 0 to 1: the share of tokens that are removed (deletion) or kept
+            (insertion).
         values: (..., fraction), the target's values.
 
     Returns:
@@ -211,7 +212,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     same value everywhere or a value that is not finite, and so no order.
 
     Raises:
-        MapError: Not two maps of as many tokens.
+        MapError: Not two maps (token,) with the same number of tokens.
 
     Example:
         >>> round(spearman([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]), 2)
@@ -230,7 +231,10 @@ def kendall(a: ArrayLike, b: ArrayLike) -> float:
     """Kendall's τ_b of two maps of the same tokens, in [−1, 1]: concordant minus discordant pairs of tokens.
 
     Pairs tied in one map count for neither and τ_b's denominator leaves them out: (C − D) / √((C+D+T_a)(C+D+T_b)).
-    NaN and errors as `spearman`.
+    NaN where a map has the same value everywhere or a value that is not finite.
+
+    Raises:
+        MapError: Not two maps of as many tokens.
 
     Example:
         >>> round(kendall([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]), 4)  # 5 of 6 pairs agree

@@ -1,7 +1,4 @@
-"""The map and the mask that metrics of agreement with boxes take, checked in one place.
-
-`positive_part` takes the positive part of signed weights, where a metric needs a distribution.
-"""
+"""The checked map and mask that metrics of agreement with boxes compare, and the positive part of signed weights."""
 
 from __future__ import annotations
 
@@ -29,10 +26,9 @@ Map = TypeVar("Map", xr.DataArray, np.ndarray)
 class Pair:
     """A map and a mask whose leading axes broadcast; `defined` is False where no metric is defined.
 
-    A mask of fractions says how much of each token lies inside (`tokens.coverage`).
-
-    A metric takes it in the place of a map, so that several metrics check the same map once. `signed` is the name of a
-    map whose labels say that its weights are signed, and that has negative ones; None for others.
+    A mask of fractions says how much of each token lies inside (`tokens.coverage`). A metric accepts a pair in the
+    place of a map, so that several metrics check the same map once. `signed` is the name of the map where its labels
+    say that its weights are signed and some are negative; else None.
     """
 
     map: Float[np.ndarray, "*map_lead token"]
@@ -61,7 +57,7 @@ class Pair:
 
     @cached_property
     def wanted(self) -> Float[np.ndarray, "*mask_lead token"]:
-        """G, the distribution that is even over the pixels inside: each token's part of them."""
+        """G, the distribution that is uniform over the pixels inside: each token's share of them."""
         return self.mask / self.n_inside[..., None]
 
     @cached_property
@@ -103,7 +99,7 @@ class Pair:
 
 
 def check(map: ArrayLike, mask: ArrayLike) -> Pair:
-    """The map as finite float64 and the mask as bool or fractions, with their shapes verified; a `Pair` as it is.
+    """The map as finite float64 and the mask as bool or fractions, with shapes verified; a `Pair` is returned as it is.
 
     Both are read by position, tokens on the last axis. An axis that is named "token" is moved there.
 
@@ -174,7 +170,7 @@ def _tokens_last(given: Any) -> Any:
 
 
 def _check_labels(map: Any, mask: Any) -> None:
-    """Raise `MapError` where labels say that entries at the same place do not belong together."""
+    """Raises `MapError` where labels say that entries at the same position do not belong together."""
     if isinstance(map, pd.Series) and isinstance(mask, pd.Series) and not map.index.equals(mask.index):
         raise MapError(
             "the map's and the mask's index differ, and they are read by position. Align them, or pass "
@@ -198,10 +194,10 @@ def _check_labels(map: Any, mask: Any) -> None:
 
 
 def positive_part(map: Map) -> Map:
-    """Returns max(w, 0) of each weight w: what a token adds, without what others take away. NaN stays NaN.
+    """Returns max(w, 0) of each weight w, so that negative weights count as 0. NaN stays NaN.
 
     Rows of gated DeltaNet layers are signed. `attention_ratio`, `kl_divergence` and the other metrics that need a
-    distribution refuse them as they are; this says that the negative weights are left out.
+    distribution refuse signed rows; calling this function states that negative weights are left out.
 
     Args:
         map: Weights, (..., token). A labelled array keeps its labels; its name becomes "positive part of …".

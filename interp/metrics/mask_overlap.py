@@ -22,17 +22,17 @@ def pixel_iou(mask: Any, truth: Any) -> float:
     """Intersection over union of two masks of one image, in pixels: |A ∩ B| / |A ∪ B|.
 
     Range [0, 1], higher is better; 0 where they share no pixel, so an empty mask scores 0 against any truth. A mask of
-    the whole image scores the truth's share of it, which is what chance looks like.
+    the whole image scores the truth's share of the image, which is the chance level.
 
     Args:
-        mask: `interp.Mask`, or bool (row, col).
-        truth: The same, of the same size.
+        mask: An `interp.Mask`, or bool (row, col).
+        truth: The true mask, an `interp.Mask` or bool (row, col) of the same size.
 
     Returns:
         The value; NaN where both are empty.
 
     Raises:
-        MapError: Something that is no mask, or two sizes.
+        MapError: An argument that is no mask, or masks of different sizes.
         ImageError: A mask's file cannot be read.
 
     Example:
@@ -54,20 +54,21 @@ def mask_recall(masks: Iterable[Any], truths: Iterable[Any], threshold: float = 
 
     Pairs are taken greedily, the largest IoU first, as in GLaMM's evaluation of grounded conversations. There a pair
     must have similar texts too (cosine of BERT embeddings ≥ 0.5): **that half is left out here**, so a mask counts
-    whatever its words are, and values are not comparable to published ones. Masks that match nothing cost nothing.
+    whatever its words are, and values are not comparable to published ones. Unmatched masks do not lower the score.
 
     Range [0, 1], higher is better.
 
     Args:
-        masks: `interp.Mask`s, or bool (row, col) each.
-        truths: The same, one for each thing to find.
+        masks: The masks, each an `interp.Mask` or bool (row, col).
+        truths: The true masks, one for each thing to find, each an `interp.Mask` or bool (row, col).
         threshold: The least IoU of a pair, in (0, 1].
 
     Returns:
         The share; NaN without a true mask.
 
     Raises:
-        MapError: As `pixel_iou`, or a threshold outside (0, 1].
+        MapError: An argument that is no list of masks, masks of different sizes, or a threshold outside (0, 1].
+        ImageError: A mask's file cannot be read.
 
     Source: Rasheed et al. 2024 (GLaMM, arXiv 2311.03356); Cao et al. 2024 (arXiv 2410.08209), without the texts.
 
@@ -96,14 +97,14 @@ def boxes_iou(boxes: Sequence[BoxLike], others: Sequence[BoxLike]) -> float:
     Range [0, 1], higher is better; 0 where they share no area.
 
     Args:
-        boxes: Boxes in pixels of the original image; `image` is not looked at.
-        others: The same.
+        boxes: Boxes in pixels of the original image; their `image` is ignored.
+        others: The other set of boxes, in pixels of the original image.
 
     Returns:
         The value; NaN where a set is empty.
 
     Raises:
-        BoxError: Something that is no box.
+        BoxError: An entry that is no box.
 
     Example:
         >>> boxes_iou([(0, 0, 2, 2)], [(1, 0, 3, 2)])  # 2 of 6

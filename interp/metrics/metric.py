@@ -11,9 +11,17 @@ from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
 from interp.inputs.text import meant
-from interp.metrics.divergence import js_divergence, kl_divergence, kl_gain
-from interp.metrics.localisation import attention_ratio, attention_ratio_sliding
-from interp.metrics.ranking import auroc, average_precision, box_iou, pointing_game
+from interp.metrics.localisation import (
+    attention_ratio,
+    attention_ratio_sliding,
+    auroc,
+    average_precision,
+    box_iou,
+    js_divergence,
+    kl_divergence,
+    kl_gain,
+    pointing_game,
+)
 
 __all__ = ["METRICS", "Metric", "named"]
 

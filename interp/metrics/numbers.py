@@ -1,4 +1,4 @@
-"""Whatever holds numbers as a float64 array: the one way into metrics and statistics."""
+"""Converts anything that holds numbers to a float64 array; metrics and statistics read their arguments with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["plain_array", "real_numbers"]
 def real_numbers(
     given: Any, what: str, error: type[InterpError], *, missing: bool = False
 ) -> Float[np.ndarray, ...]:
-    """The numbers as float64: of lists, arrays, pandas, xarray, and tensors of any dtype, device and gradient.
+    """The numbers as float64, from lists, arrays, pandas, xarray, and tensors of any dtype and device.
 
     Args:
         given: What the caller passed.
@@ -44,7 +44,7 @@ def real_numbers(
 
 
 def plain_array(given: Any, what: str, error: type[InterpError]) -> np.ndarray:
-    """The values as a numpy array of whatever dtype; `what` and `error` as in `real_numbers`.
+    """The values as a numpy array of any dtype; `what` and `error` are those of `real_numbers`.
 
     Raises:
         InterpError: `error`, for masked entries, and for what numpy cannot read.

@@ -23,6 +23,7 @@ from interp.inputs.footprints import (
     pulled_back,
     shortest_edge,
 )
+from interp.inputs.text import count
 
 __all__ = [
     "agree",
@@ -135,7 +136,7 @@ def _listed(sizes: Sequence[Size]) -> str:
 
 
 def _counted(views: Sequence[Size]) -> str:
-    return f"{len(views)} view(s) of {_listed(list(dict.fromkeys(views)))}"
+    return f"{count(len(views), 'view')} of {_listed(list(dict.fromkeys(views)))}"
 
 
 Resize = Callable[[int, int, int, int, int], tuple[int, int]]

@@ -1,4 +1,4 @@
-"""A blinded reader study: clinicians choose between two maps of the same case; who preferred what, and how surely."""
+"""A blinded reader study, in which clinicians choose between two maps of a case: its page, its key and its result."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ class KeyItem:
     """What one item of the page shows.
 
     Attributes:
-        item: Its key on the page.
-        case: The place of the sample among those that were passed.
+        item: The item's key on the page.
+        case: The index of the sample among those that were passed.
         sample: The sample's id.
-        group: The sample's group: what cases are resampled by.
+        group: The sample's group, by which cases are resampled.
         a: The condition of map A.
         b: The condition of map B.
         duplicate_of: The item that showed the same maps before, with the sides exchanged; None for a first showing.
@@ -51,12 +51,12 @@ class Key:
     """The key of a pack, as `write_pack` writes it and `read_key` reads it.
 
     Attributes:
-        form: What the page and its answers are known by.
+        form: The identity of the form, shared by the page and its answers.
         page: SHA-256 of the page's bytes.
-        seed: Drew cases, order and sides.
-        conditions: The two conditions.
-        ties: Whether readers could say that neither is better.
-        items: What each item shows, in the page's order.
+        seed: The seed that drew cases, order and sides.
+        conditions: The names of the two conditions.
+        ties: Whether readers could say that neither map is better.
+        items: The content of each item, in the page's order.
     """
 
     form: str
@@ -85,7 +85,7 @@ class Key:
 
 
 def choice_scale(ties: bool) -> FormScale:
-    """The question about each item: A, B, or with `ties` neither."""
+    """The question about each item, with the answers A and B, and with `ties` neither."""
     options = [ScaleOption("A", "Map A", "a"), ScaleOption("B", "Map B", "b")]
     if ties:
         options.append(ScaleOption("tie", "Neither is better", "t"))
@@ -102,7 +102,7 @@ def read_key(path: str | os.PathLike[str], *, page: str | os.PathLike[str] | Non
 
     Args:
         path: The file.
-        page: The page to which the key must belong; not compared when left out.
+        page: The page that the key must belong to; None skips this check.
 
     Raises:
         DataError: The file is damaged or is no key, or it is not the page's.
@@ -120,8 +120,8 @@ def read_key(path: str | os.PathLike[str], *, page: str | os.PathLike[str] | Non
         content = file_bytes(as_path(page, "the page"))
         if checksum(content) != record["page"]:
             raise DataError(
-                f"{shown(path)} is not the key of {shown(page)}: it was written for a page of other bytes. Pass the "
-                "two files that one write_pack wrote."
+                f"{shown(path)} is not the key of {shown(page)}: it was written for another page, or the page was "
+                "changed. Pass the two files that one write_pack wrote."
             )
     conditions = _pair(path, record["conditions"])
     items = tuple(_item(path, place, one) for place, one in enumerate(record["items"]))

@@ -1,4 +1,4 @@
-"""The page of a reader study, and its key: two maps a case, in random order on random sides, and nothing that tells.
+"""The page of a reader study, which shows two maps a case in random order on random sides, and its key.
 
 `stored_maps` gives the maps that two runs stored, for the samples that both measured.
 """
@@ -39,19 +39,19 @@ INTRO = (
     "Each case shows an image, the question that a model was asked about it, and two maps, A and B, of where the model "
     "may have looked: bright is strong, and each map has its own scale. Choose the map that is more clinically "
     "reasonable and trustworthy for this question.",
-    "You are not told which method made which map, and the sides vary. Some cases may come again; judge them as they "
-    "are.",
+    "You are not told which method made which map, and the sides vary. Some cases may appear again; judge each as you "
+    "see it.",
 )
 
 
 @dataclass(frozen=True)
 class Pack:
-    """What `write_pack` wrote.
+    """The files that `write_pack` wrote.
 
     Attributes:
         page: The page for the readers.
         key: The key, which readers must not have.
-        n_items: Items on the page, duplicates included.
+        n_items: The number of items on the page, duplicates included.
     """
 
     page: Path
@@ -76,26 +76,27 @@ def write_pack(
 
     Cases are drawn and ordered at random. Each condition is A on half of the cases. A duplicate shows a case of the
     first third again in the second half, with the sides exchanged. Both maps of a case are rendered by
-    `interp.report.gallery.overlay`, each on its own scale, and lie with the image in one PNG without metadata, so that
-    names, sizes, order, colours and files tell nothing about the condition: only the maps themselves can.
+    `interp.report.gallery.overlay`, each on its own scale, and are put beside the image in one PNG without metadata, so
+    that names, sizes, order, colours and files do not reveal the condition; only the maps themselves could.
 
     Args:
         samples: The cases, of one image each.
-        maps: Two conditions, name → maps of these samples, one (token,) array each, over the same footprints.
-        page: The HTML file to write, for the readers.
-        key: The JSON file to write; keep it from them.
-        n_cases: Cases drawn from the samples; all when left out.
-        n_duplicates: Cases shown twice, at most a third of the cases.
-        ties: Whether readers may say that neither is better.
+        maps: The two conditions: name → maps of these samples, one (token,) array each, over the same footprints.
+        page: The HTML file to write for the readers.
+        key: The JSON file to write for the key; keep it from the readers.
+        n_cases: The number of cases drawn from the samples; None takes all.
+        n_duplicates: The number of cases shown twice, at most a third of the cases.
+        ties: Whether readers may say that neither map is better.
         boxes: Whether the samples' boxes or masks are drawn. They show the expected place, so readers judge overlap.
-        side: Pixels of the longer side of each picture.
-        seed: Draws cases, order and sides; the same seed gives the same bytes. It stands in the key alone. When left
-            out it is random; do so for real readers, because anyone who knows the seed can work out the sides.
+        side: The longer side of each picture in pixels.
+        seed: The seed that draws cases, order and sides; the same seed gives the same bytes. Only the key holds it.
+            None draws a random seed; use that for real readers, because anyone who knows the seed can work out the
+            sides.
 
     Raises:
         DataError: Not two conditions, too few samples or cases, a sample with several images, or the key of another
             page at `key`.
-        MapError: Maps that are not one for each sample, have layers, or lie on different footprints.
+        MapError: Maps that are not one for each sample, that have layers, or that have different footprints.
         RunError: A file cannot be written.
     """
     names = _checked(samples, maps)
@@ -123,7 +124,7 @@ def write_pack(
 
 
 def _check_no_other(path: Path, key: Key) -> None:
-    """Raises `DataError` if another key lies there: without it the answers of its readers could not be read."""
+    """Raises `DataError` if the file is another page's key, without which its readers' answers could not be read."""
     if os.path.exists(path) and replace(read_key(path), page="") != key:
         raise DataError(
             f"{os.fspath(path)} is the key of another page, whose answers need it. Write this study elsewhere, or "
@@ -132,7 +133,7 @@ def _check_no_other(path: Path, key: Key) -> None:
 
 
 def _checked(samples: Any, maps: Any) -> tuple[str, str]:
-    """The names of the conditions in alphabetical order, so that the order in which they were passed says nothing."""
+    """The names of the conditions in alphabetical order, so that the order of the arguments reveals nothing."""
     if not isinstance(samples, Samples) or len(samples) < 2:
         raise DataError(
             f"a reader study needs Samples, at least two; got {samples!r}. Wrap a list: Samples([…])."
@@ -217,12 +218,12 @@ def stored_maps(runs: Mapping[str, tuple[GridResult, int | str]]) -> tuple[Sampl
     """Returns the samples that every run measured, and each run's maps of them, as `write_pack` takes them.
 
     Args:
-        runs: Condition → (result, which): of a `LayerSweep` the maps of layer `which`; of a `Refinement` its maps
-            "before", "after" or "method". One result may serve twice. Each has one run, on the same samples.
+        runs: Condition → (result, which). `which` is a layer of a `LayerSweep`, or "before", "after" or "method" of a
+            `Refinement`. One result may be used twice. Each result has one run, all on the same samples.
 
     Raises:
         DataError: The runs are of different samples, or no sample has a map in all of them.
-        StudyError: Something else than such a result, one with several runs, or a layer that was not measured.
+        StudyError: A value that is no such result, a result with several runs, or a layer that was not measured.
 
     Example:
         samples, maps = stored_maps({"layer 2": (result, 2), "layer 6": (result, 6)})

@@ -1,28 +1,35 @@
-"""What readers preferred: with readers and cases crossed, by reader, on duplicates, and how far they agree."""
+"""The result of a reader study and its report: preference, agreement, and consistency on duplicates."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from jaxtyping import Float
+from markupsafe import Markup
 
 from interp.errors import DataError
 from interp.inputs.files import as_path
-from interp.reader_study.key import FORMAT, Key, choice_scale, read_key
-from interp.reader_study.page import write_page
+from interp.reader_study.key import FORMAT, QUESTION, Key, choice_scale, read_key
 from interp.report.form_answers import FormAnswers, read_answers
+from interp.report.html import card, figure_card, grid, headline, join, paragraph, save_page, section, table
+from interp.report.tables import count, number, rows
+from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import MIN_GROUPS, Interval, bootstrap, krippendorff_alpha, population_note, two_way_share
 from interp.study.dataframes import records, where
 from interp.study.fields import is_level
 
-__all__ = ["ReaderResult", "read_study"]
+__all__ = ["ReaderResult", "read_study", "readers_figure", "write_page"]
+
 
 BOTH, CASES = "readers and cases", "cases, for these readers"
 
@@ -35,8 +42,8 @@ class ReaderResult:
     counts half for each condition.
 
     Attributes:
-        key: What each item showed.
-        answers: What each reader answered.
+        key: The key, which says what each item showed.
+        answers: The answers of each reader.
     """
 
     key: Key
@@ -74,9 +81,9 @@ class ReaderResult:
         """The share of answers for each condition, with its intervals, two rows per condition.
 
         Columns `condition`, `over`, `share`, `low`, `high`, `n` (answers), `n_readers`, `n_groups` (of cases), `note`.
-        `over` says to what the interval speaks: "readers and cases" to other readers and other cases, by
-        `interp.stats.two_way_share` (answers of one reader are alike, and so are answers about one case); "cases, for
-        these readers" to other cases judged by the same readers, by `interp.stats.bootstrap` over groups of cases.
+        `over` says what the interval generalises to. "readers and cases": other readers and other cases, by
+        `interp.stats.two_way_share`, since answers of one reader are alike, and so are answers about one case. "cases,
+        for these readers": other cases judged by the same readers, by `interp.stats.bootstrap` over groups of cases.
 
         Args:
             level: The nominal coverage of the intervals, in (0, 1).
@@ -103,12 +110,12 @@ class ReaderResult:
         return pd.DataFrame(rows)
 
     def per_reader(self, *, level: float = 0.95) -> pd.DataFrame:
-        """What each reader preferred, one row per reader.
+        """The preference of each reader, one row per reader.
 
-        Columns `reader`; `n`, cases answered; one column per condition, answers for it; `ties`; `share`, `low`, `high`:
-        the share for the first condition of the key with its interval over groups of cases; `side_a`, the share of A
-        among all answers that are no tie (0.5 without a liking for a side); `n_duplicates` and `same`, the share of
-        duplicates answered as at first.
+        Columns: `reader`; `n`, cases answered; one column per condition with the answers for it; `ties`; `share`,
+        `low` and `high`, the share for the first condition of the key with its interval over groups of cases; `side_a`,
+        the share of A among answers that are no tie (0.5 without a preference for a side); `n_duplicates`; and `same`,
+        the share of duplicates answered as at first.
 
         Args:
             level: The nominal coverage of the intervals, in (0, 1).
@@ -135,7 +142,7 @@ class ReaderResult:
 
     @cached_property
     def duplicates(self) -> pd.DataFrame:
-        """One row per duplicate that was answered twice: reader, sample, `first`, `again`; `same`: whether alike."""
+        """One row per case answered twice: reader, sample, `first`, `again`, and `same`, whether both answers agree."""
         first = self.first.set_index(["reader", "item"]).choice
         rows = []
         for row in records(where(self.frame, self.frame.duplicate_of.notna())):
@@ -224,7 +231,7 @@ def _mean(values: pd.Series) -> float:
 
 
 def _crossed_note(n_readers: int, n_groups: int) -> str:
-    """What limits a claim about other readers and other cases."""
+    """The note that limits claims about other readers and other cases."""
     if n_readers == 1:
         return "One reader: nothing can be said about other readers."
     few = (
@@ -234,3 +241,123 @@ def _crossed_note(n_readers: int, n_groups: int) -> str:
     return " ".join(
         part for part in (few if n_readers < MIN_GROUPS else "", population_note(n_groups)) if part
     )
+
+
+PREFERRED = """Share of answers at the first showing of a case; a tie counts half for each. 95 % intervals. Over readers
+and cases: clustered by both (Cameron, Gelbach and Miller 2011) on log odds, so that it covers other readers as well.
+For these readers: bootstrap over groups of cases."""
+READERS = """Share for “{first}” of each reader, with a 95 % interval over groups of cases. Same: share of duplicates,
+whose sides were exchanged, that were answered as at first. A: share of side A among answers that are no tie; far from
+50 % means a preference for a side."""
+AGREE = """Same: share of pairs of answers about one case that are equal. α: Krippendorff's; 1 is perfect agreement, 0
+is chance. A low α with a clear preference means that readers agree on the method more than on single cases."""
+
+
+def write_page(
+    path: Path,
+    *,
+    key: Key,
+    preference: pd.DataFrame,
+    readers: pd.DataFrame,
+    agreement: Mapping[str, float] | None,
+    note: str,
+) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        path: The HTML file.
+        key: The key of the study.
+        preference: The frame of `ReaderResult.preference()`.
+        readers: The frame of `ReaderResult.per_reader()`.
+        agreement: The values of `ReaderResult.agreement()`; None for a single reader.
+        note: A sentence to put first; "" for none.
+    """
+    n_cases = sum(one.duplicate_of is None for one in key.items)
+    compared = " and ".join(f"“{one}”" for one in key.conditions)
+    asked = f"They were asked: {QUESTION} {'Ties were allowed.' if key.ties else 'They had to choose.'}"
+    words = (
+        f"{count(len(readers), 'reader')} compared {compared} on {count(n_cases, 'case')}, {len(key.items) - n_cases} "
+        f"of them shown twice. {asked}"
+    )
+    first = key.conditions[0]
+    lead = join(paragraph(words, kind="lead"), paragraph(note, kind="note wide") if note else "")
+    shares = grid([figure_card("readers"), card(_readers(readers, key.conditions))], "stacked")
+    body = [
+        section("Preference", _headlines(preference), card(_preference(preference)), intro=PREFERRED),
+        section("Readers", shares, intro=READERS.format(first=first)),
+        section("Agreement", _agreement(agreement), intro=AGREE),
+    ]
+    drawn = {"readers": readers_figure(readers, preference, first)}
+    return save_page(path, title="Reader study", question=QUESTION, lead=lead, body=body, figures=drawn)
+
+
+def readers_figure(readers: pd.DataFrame, preference: pd.DataFrame, condition: str) -> go.Figure:
+    """The share for the first condition, of each reader and of all, with intervals."""
+    names = [plain(name) for name in (*readers.reader, "all readers")]
+    each = [*records(readers), *records(preference.head(1))]
+    ends = {
+        "array": [_arm(row["high"], row["share"]) for row in each],
+        "arrayminus": [_arm(row["share"], row["low"]) for row in each],
+    }
+    points = go.Scatter(
+        x=[100 * row["share"] for row in each],
+        y=names,
+        mode="markers",
+        marker={"size": 11, "color": [SERIES[0]] * len(readers) + [SERIES[1]]},
+        error_x={"type": "data", "symmetric": False, "color": GREY, **ends},
+    )
+    figure = go.Figure(points).add_vline(50, line={"color": GREY, "dash": "dot"})
+    title = plain(f"answers for “{condition}”, %")
+    axes = {"xaxis": {"range": [-2, 102], "title": {"text": title}}, "yaxis": {"autorange": "reversed"}}
+    return laid_out(figure, 120 + 34 * len(names), **axes)
+
+
+def _arm(end: float, start: float) -> float:
+    """100 (end − start), and 0 where there is no interval."""
+    return 0.0 if math.isnan(end - start) else 100 * (end - start)
+
+
+def _headlines(preference: pd.DataFrame) -> Markup:
+    both = records(where(preference, preference.over == preference.over.iloc[0]))
+    return grid(
+        card(headline(f"{100 * row['share']:.0f} %", f"for “{row['condition']}” {_interval(row)}"))
+        for row in both
+    )
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "" if math.isnan(row["low"]) else f"[{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+
+
+def _preference(preference: pd.DataFrame) -> Markup:
+    columns: dict[str, Any] = {
+        "condition": "condition",
+        "interval over": "over",
+        "share, %": lambda row: number(100 * row["share"], 1),
+        "interval": _interval,
+        "answers": "n",
+        "readers": "n_readers",
+        "groups of cases": "n_groups",
+        "note": "note",
+    }
+    return table(list(columns), rows(preference, columns), kind="text")
+
+
+def _readers(readers: pd.DataFrame, conditions: tuple[str, str]) -> Markup:
+    lines = [
+        [
+            row["reader"], row["n"], *(row[name] for name in conditions), row["ties"], number(100 * row["share"], 1),
+            _interval(row), number(100 * row["side_a"], 0), row["n_duplicates"], number(100 * row["same"], 0),
+        ]
+        for row in records(readers)
+    ]  # fmt: skip
+    heads = ["reader", "cases", *conditions, "ties", "share, %", "interval", "A, %", "duplicates", "same, %"]
+    return table(heads, lines)
+
+
+def _agreement(agreement: Mapping[str, float] | None) -> Markup:
+    if agreement is None:
+        return paragraph("One reader: there is nothing to compare.", kind="soft")
+    same = f"{number(100 * agreement['same'], 0)} %"
+    parts = [(number(agreement["alpha"]), f"α, on {agreement['n']:.0f} cases"), (same, "same")]
+    return grid(card(headline(value, words)) for value, words in parts)

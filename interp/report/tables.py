@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from interp.inputs.files import as_path, write_atomically
+from interp.inputs.text import count
 from interp.stats import MIN_GROUPS, per_group
 
 __all__ = [
@@ -168,11 +169,6 @@ def p_value(p: float | None) -> str:
     if p is None or math.isnan(p):
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def count(n: int, noun: str) -> str:
-    """“1 group”, “3 groups”."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def times(counts: pd.Series) -> str:

@@ -1,12 +1,11 @@
-"""The paper's figures and tables by their scripts: what is at hand is run, and one page says what is and what is not.
+"""The command `interp reproduce`: runs the scripts of the paper's figures and tables, and writes an index of the pages.
 
-The command `interp reproduce`.
+Scripts run where their models and data were given; the index says what was made and what is missing.
 """
 
-from interp.reproduce.arguments import Request
 from interp.reproduce.index_page import write_index
 from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named, scripts_folder
-from interp.reproduce.session import Session, State
+from interp.reproduce.session import Request, Session, State
 
 __all__ = [
     "DATA",

@@ -1,4 +1,4 @@
-"""The index of a reproduction: for each figure ours, the paper's, and what is missing."""
+"""The index of a reproduction: for each figure the page made here, the paper's numbers, and what is missing."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from markupsafe import Markup
 
 from interp.report.html import bold, card, code, details, heading, join, paragraph, save_page, section, table
 from interp.report.tables import count
-from interp.reproduce.arguments import Request
 from interp.reproduce.registry import DATA, Figure
-from interp.reproduce.session import Session, State
+from interp.reproduce.session import Request, Session, State
 from interp.study.benchmark.paper_tables import paper_table
 
 __all__ = ["INDEX", "write_index"]
 
 INDEX = "index.html"
 LEAD = """Each row is a figure, table or appendix of “How Do Medical MLLMs Fail? A Study on Visual Grounding in Medical
-Images” (ICLR 2026, arXiv 2603.14323): the page made here, what it was made on, and what is missing of the paper's own
-setting."""
+Images” (ICLR 2026, arXiv 2603.14323): the page made here, the models and data behind it, and what is missing from the
+paper's own setting."""
 ORGANISM = """These are not the paper's numbers. The model is a bundled model organism, a small network trained for this
 toolkit: it shows that every script runs, and says nothing about a medical model. Name models and data to reproduce the
 paper: interp reproduce --model … --vgmed … --coco …."""
 OTHER_DATA = "bundled samples, not the paper's data"
-MODELS = """Nothing is downloaded here but a model that you name by its hub id. How each of the paper's models loads,
-and how large it is: docs/models.md. Which licences hold for the data is for you to read."""
-PAPERS = """Quoted from the paper, on its models and data. Nothing of it was measured here."""
+MODELS = """Only a model that you name by its hub id is downloaded. docs/models.md says how each of the paper's models
+loads and how large it is. Please read the licences of the data yourself."""
+PAPERS = (
+    """Quoted from the paper, measured on its models and data. None of these numbers was measured here."""
+)
 
 
 def write_index(session: Session, figures: Sequence[Figure]) -> Path:
@@ -56,7 +57,7 @@ def write_index(session: Session, figures: Sequence[Figure]) -> Path:
 
 
 def _missing(request: Request, figures: Sequence[Figure]) -> Markup | str:
-    """How to get the data that were not given, once each."""
+    """How to get the data that were not given, each listed once."""
     wanted = dict.fromkeys(name for figure in figures for name in figure.data if name not in request.folders)
     if not wanted:
         return ""
@@ -103,9 +104,9 @@ def _here(session: Session, figure: Figure, state: State) -> Markup:
 
 
 def _to_know(request: Request, figure: Figure, state: State) -> Markup:
-    """Why it is not there, what differs, and how to get what was not given."""
+    """The reason why a page is missing, notes on differences, and the data that were not given."""
     of_several = (
-        f"Only of {request.models[0]}: the script takes one model."
+        f"Only for {request.models[0]}: the script takes one model."
         if figure.models == "one" and len(request.models) > 1
         else ""
     )

@@ -1,4 +1,4 @@
-"""Which script makes which figure, table or appendix of the paper, what it needs, and where it is.
+"""The scripts of the paper's figures, tables and appendices: what each makes, what it needs, and where it is.
 
 The scripts are in the repository, not in the installed package.
 """
@@ -29,11 +29,11 @@ class DataSource:
     """Data that the paper measured on, and how to get them.
 
     Attributes:
-        label: What they are called.
-        how: Where they are from, and what has to lie in the folder.
+        label: The name of the data.
+        how: The source of the data, and the files that the folder must hold.
         option: The option of `interp reproduce` that names the folder.
         name: A benchmark's name for `--data`, with its settings, such as "vqa_rad,closed=answer_type".
-        split: Which of a benchmark's splits the paper's numbers are of, as their sizes say.
+        split: The split of a benchmark behind the paper's numbers, inferred from their sizes.
     """
 
     label: str
@@ -76,23 +76,24 @@ class Figure:
     """A figure, table or appendix, and the script that makes it.
 
     Attributes:
-        name: What `--only` takes.
-        paper: Its number in the paper.
-        shows: What it shows.
-        script: The file in `studies/`, without ".py".
-        page: The page it leaves under `--out`.
-        models: How many models the script takes.
-        data: The data that the paper shows there, names of `DATA`.
-        benchmark: Whether `data` are benchmarks, which go to the script as `--data NAME:FOLDER …` with their splits.
-        open_questions: Whether it asks their open questions; then of the test split, as the paper names none.
+        name: The name that `--only` takes.
+        paper: The figure's number in the paper.
+        shows: A short description of the content.
+        script: The script's file in `studies/`, without ".py".
+        page: The page that the script writes under `--out`.
+        models: The number of models that the script takes: "none", "one" or "many".
+        data: The data that the paper uses there, as names of `DATA`.
+        benchmark: Whether `data` are benchmarks, which the script takes as `--data NAME:FOLDER …` with their splits.
+        open_questions: Whether the script asks the benchmarks' open questions, of the test split since the paper names
+            none.
         paper_mode: Whether the script takes `--paper`.
-        chooses: Whether it chooses heads or a layer for VGRefine, and so takes `--choose-on` and `--published-heads`.
+        chooses: Whether the script chooses heads or a layer for VGRefine, with `--choose-on` and `--published-heads`.
         one_set: Whether the script takes one data set.
-        one_token: Whether the official code generates a single token for it.
-        n: The script's options for the number of samples: of a data set, and to choose on.
-        shows_all: Whether every sample that it runs is a picture on the page, so that it never runs all there are.
-        published: Which of the paper's tables stand beside it on the index.
-        note: What to know before reading it beside the paper.
+        one_token: Whether the official code generates a single token for this figure.
+        n: The script's options for numbers of samples: those of a data set, and those to choose on.
+        shows_all: Whether the page shows every sample that is run, so that the script never runs all samples.
+        published: The paper's tables that the index shows for this figure.
+        note: A remark for readers who compare the page with the paper.
     """
 
     name: str
@@ -115,7 +116,7 @@ class Figure:
 
 
 def _table(name: str, paper: str, shows: str, script: str, data: tuple[str, ...], **more: Any) -> Figure:
-    """A table of benchmarks: its script leaves a page of its own name."""
+    """A table of benchmarks, whose page has the script's name."""
     return Figure(name, paper, shows, script, f"{script}.html", data=data, benchmark=True, **_CHOICE, **more)
 
 
@@ -196,14 +197,14 @@ FIGURES: tuple[Figure, ...] = (
         data=("vgmed",), **_CHOICE,
     ),
 )  # fmt: skip
-"""In the paper's order."""
+"""The figures, in the paper's order."""
 
 
 def figures_named(names: Sequence[str]) -> tuple[Figure, ...]:
     """The figures of these names, in the order of `FIGURES`; all without a name.
 
     Raises:
-        RunError: A name that is not one.
+        RunError: An unknown name.
     """
     known = {figure.name for figure in FIGURES}
     if unknown := [name for name in names if name not in known]:
@@ -218,7 +219,7 @@ def scripts_folder(given: Path | None = None) -> Path:
     """The folder of the scripts: the given one, else that of the checkout of this package, else ./studies.
 
     Raises:
-        RunError: There is none.
+        RunError: No folder holds the scripts.
     """
     if given is not None:
         if not any(given.glob("*.py")):

@@ -1,4 +1,4 @@
-"""Runs the scripts one after another, and keeps what became of each, so that the same command goes on."""
+"""Runs the scripts of a request one after another and records each outcome, so that a repeated command continues."""
 
 from __future__ import annotations
 
@@ -14,28 +14,147 @@ from typing import IO, Any, Literal
 import interp
 from interp.errors import RunError
 from interp.inputs.files import canonical, digest, file_checksum, read_json, write_atomically
-from interp.reproduce.arguments import Request
-from interp.reproduce.registry import Figure
+from interp.inputs.text import meant
+from interp.reproduce.registry import DATA, Figure
+from interp.study.head_ranking.published_heads import published_checkpoint
+from interp.study.model_spec import ModelSpec, is_organism
 
-__all__ = ["RECORD", "Session", "State"]
+__all__ = ["RECORD", "Request", "Session", "State"]
+
 
 RECORD = "reproduce.json"
-"""In the folder of a reproduction: what became of each figure."""
+"""The file in the folder of a reproduction that records the state of each figure."""
 LAST_LINES = 6
 
 Outcome = Literal["done", "failed", "missing", "not run"]
 
 
+ALL = 10**9
+"""More samples than any data set has."""
+
+
 @dataclass(frozen=True)
-class State:
-    """What became of a figure.
+class Request:
+    """The models, data and settings of a reproduction.
 
     Attributes:
-        outcome: "done", its page is there; "failed"; "missing", its script or data are not there; "not run" yet, or not
-            with these arguments.
-        reason: Why, where it is not done.
-        seconds: How long the script ran.
-        command: What was run, as text.
+        out: Folder for runs, pages and the index.
+        models: Hub ids or folders of models; "organism" is the bundled model organism.
+        folders: A mapping from names of `DATA` to folders.
+        paper: Whether the scripts follow the paper where the paper and this toolkit differ.
+        n: The number of samples of a data set. None takes each script's default; 0 takes all samples, where data were
+            given and the page does not show every sample.
+        published_heads: The name of a published set of heads, for a model that is a copy of its checkpoint.
+        options: Options that every script with a model takes, such as "device".
+
+    Raises:
+        RunError: No model, a folder that does not exist, or data of an unknown name.
+    """
+
+    out: Path
+    models: tuple[str, ...] = ("organism",)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    paper: bool = True
+    n: int | None = None
+    published_heads: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise RunError('expected at least one model, such as "organism" or a folder; got none.')
+        for name, folder in self.folders.items():
+            if name not in DATA:
+                raise RunError(f"expected data named {', '.join(DATA)}; got {name!r}.{meant(name, DATA)}")
+            if not folder.exists():
+                raise RunError(
+                    f"no {DATA[name].label} at {folder}: the folder does not exist. How to get it: {DATA[name].how}."
+                )
+        if self.n is not None and self.n < 0:
+            raise RunError(f"n is a number of samples, or 0 for all; got {self.n}.")
+
+    @property
+    def on_organism(self) -> bool:
+        """Whether one of the models is a bundled organism, whose numbers are not the paper's."""
+        return any(is_organism(ModelSpec(one)) for one in self.models)
+
+    def models_of(self, figure: Figure) -> tuple[str, ...]:
+        """The models that the script of a figure gets: only the first where it takes one."""
+        return {"none": (), "one": self.models[:1], "many": self.models}[figure.models]
+
+    def data_of(self, figure: Figure) -> tuple[str, ...]:
+        """The figure's data that were given."""
+        return tuple(name for name in figure.data if name in self.folders)
+
+    def missing(self, figure: Figure) -> str:
+        """The reason why a figure cannot be run, as a sentence; empty where it can.
+
+        On the organism every script has data of its own. With another model, a benchmark's script needs at least one of
+        its benchmarks, and choosing heads as the paper does needs COCO, unless heads are published for the model.
+        """
+        real = [one for one in self.models_of(figure) if not is_organism(ModelSpec(one))]
+        if not real:
+            return ""
+        if figure.benchmark and figure.data and not self.data_of(figure):
+            options = ", ".join(DATA[name].option for name in figure.data)
+            return f"None of its data was given: {options}."
+        known = all(published_checkpoint(ModelSpec(one)) for one in real) or self.published_heads
+        if figure.chooses and self.paper and not known and "coco" not in self.folders:
+            return (
+                f"The paper chooses heads and layer on COCO, which was not given: {DATA['coco'].option}. Or choose on "
+                "the data themselves: --no-paper."
+            )
+        return ""
+
+    def arguments(self, figure: Figure) -> list[str]:
+        """The arguments of the figure's script."""
+        models, data = self.models_of(figure), self.data_of(figure)
+        found = ["--out", str(self.out)]
+        found += ["--model", *models] if models and models != ("organism",) else []
+        if data:
+            found += self._data(figure, data)
+        found += ["--paper"] if figure.paper_mode and self.paper else []
+        found += ["--tokens", "1"] if figure.one_token and self.paper else []
+        if figure.chooses and self.paper and "coco" in self.folders and not self._published(models):
+            found += ["--choose-on", str(self.folders["coco"])]
+        found += (
+            ["--published-heads", self.published_heads] if figure.chooses and self.published_heads else []
+        )
+        if self.n or (self.n == 0 and data and not figure.shows_all):
+            found += [part for option in figure.n for part in (f"--{option}", str(self.n or ALL))]
+        if models:
+            found += [part for name, value in self.options.items() for part in (f"--{name}", value)]
+        return found
+
+    def _data(self, figure: Figure, names: tuple[str, ...]) -> list[str]:
+        """The arguments that name these data."""
+        if not figure.benchmark:
+            return ["--data", *(str(self.folders[name]) for name in (names[:1] if figure.one_set else names))]
+        asked = [f"{name},questions=open" if figure.open_questions else DATA[name].name for name in names]
+        splits = ["test" if figure.open_questions else DATA[name].split for name in names]
+        folders = (self.folders[name] for name in names)
+        return [
+            "--data",
+            *(f"{one}:{folder}" for one, folder in zip(asked, folders, strict=True)),
+            "--split",
+            *splits,
+        ]
+
+    def _published(self, models: tuple[str, ...]) -> bool:
+        """Whether the heads of these models are published, so that nothing is chosen."""
+        known = all(published_checkpoint(ModelSpec(one)) is not None for one in models)
+        return bool(self.published_heads) or known
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a figure.
+
+    Attributes:
+        outcome: "done": its page exists. "failed": its script failed. "missing": its script or data do not exist.
+            "not run": its script has not run with these arguments.
+        reason: The reason, where the figure is not done.
+        seconds: How long the script ran, in seconds.
+        command: The command that ran, as text.
         key: A hash of the command, the script and the version of interp.
     """
 
@@ -51,7 +170,7 @@ class Session:
     """A reproduction in a folder.
 
     Attributes:
-        request: What is asked.
+        request: The models, data and settings.
         scripts: The folder of the scripts.
     """
 
@@ -67,7 +186,7 @@ class Session:
                 self._kept[name] = State(**values)
 
     def state(self, figure: Figure) -> State:
-        """What is known of a figure under this request; nothing is run."""
+        """The state of a figure under this request; nothing is run."""
         if not self.script(figure).is_file():
             return State("missing", f"The script {figure.script}.py is not in {self.scripts}.")
         if missing := self.request.missing(figure):
@@ -80,10 +199,10 @@ class Session:
         return kept
 
     def run(self, figure: Figure) -> State:
-        """What became of a figure: its script is run unless it is done, or cannot be.
+        """Runs a figure's script, unless it is done or cannot run, and returns the figure's state.
 
-        Whatever ends the script badly is a state, not an error, so that others run. An interrupt ends the script and is
-        passed on.
+        A failing script gives a state, not an error, so that the other scripts still run. An interrupt ends the script
+        and is passed on.
         """
         before = self.state(figure)
         if before.outcome in ("done", "missing"):
@@ -105,15 +224,15 @@ class Session:
         return self.scripts / f"{figure.script}.py"
 
     def page(self, figure: Figure) -> Path:
-        """The page that the script leaves."""
+        """The page that the script writes."""
         return self.request.out / figure.page
 
     def log(self, figure: Figure) -> Path:
-        """What the script printed."""
+        """The file that holds what the script printed."""
         return self.request.out / "logs" / f"{figure.name}.txt"
 
     def key(self, figure: Figure) -> str:
-        """A hash of all that decides whether a page is that of this request."""
+        """A hash of everything that decides whether a page belongs to this request."""
         return digest(
             {
                 "arguments": self.request.arguments(figure),
@@ -143,7 +262,7 @@ class Session:
         if said:
             return said[-1].removeprefix("error: ")
         if code == 0:
-            return f"The script ended well and left no {figure.page}."
+            return f"The script ended without an error but wrote no {figure.page}."
         last = " / ".join(line.strip() for line in lines[-LAST_LINES:])
         return f"The script ended with code {code}: {last or 'it printed nothing'}"
 

@@ -27,7 +27,7 @@ from interp.study.dataframes import rows_of, where
 from interp.study.layer_choice import LayerChoice, check_metric, layers_of, metrics_of
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
-from interp.study.size_matching import area_frame, matched
+from interp.study.size_matching import area_frame, matched, shown_groups
 
 __all__ = ["compare", "compare_groups"]
 
@@ -135,7 +135,7 @@ def compare_groups(
             both.insert(place, name, value)
         parts.append(both)
     joined = pd.concat(parts, ignore_index=True)
-    names = {group: name for cell in result.cells for group, name in cell.study.data.group_names.items()}
+    names = shown_groups(result)
     joined["group"] = [names.get(group, group) for group in joined.group]
     return joined.fillna({"n_a": 0, "n_b": 0}).astype({"n_a": int, "n_b": int})
 

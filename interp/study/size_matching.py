@@ -7,7 +7,7 @@ same share of the tokens; `interp.study.size_matching` compares within strata of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "area_frame",
     "matched",
     "raw_difference",
+    "shown_groups",
     "span",
     "stratified",
     "two_domains",
@@ -45,7 +46,7 @@ class Matched:
         raw: The difference before matching, with its interval over groups.
         difference: The mean difference of the pairs, with an interval over the groups of both sides.
         pairs: One row per pair: `sample_a`, `sample_b`, `group_a`, `group_b`, `size_a`, `size_b`, `value_a`,
-            `value_b`.
+            `value_b`. Groups of a result are named as `Samples.group_names` shows them; those of a frame stay.
         dropped: How many samples of each domain found no partner within the caliper.
         undefined: How many samples of each domain had no value or no size, and were left out before.
         imbalance_before: Mean of the log sizes, first minus second, before matching: the uniform map's own
@@ -155,7 +156,7 @@ def matched(
         chosen,
         raw_difference(sides, level, seed),
         two_way(a.value - b.value, a.group, b.group, level=level),
-        _pairs(a, b),
+        _pairs(a, b, {} if isinstance(found, pd.DataFrame) else shown_groups(found)),
         (len(first) - len(ours), len(second) - len(theirs)),
         undefined,
         float(first.size_log.mean() - second.size_log.mean()),
@@ -270,11 +271,16 @@ def _nearest(
     return (found[:, 1], found[:, 0]) if swapped else (found[:, 0], found[:, 1])
 
 
-def _pairs(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+def shown_groups(result: GridResult) -> dict[str, str]:
+    """Group → how frames show it, for the groups of all samples of a result; see `Samples.group_names`."""
+    return {group: name for cell in result.cells for group, name in cell.study.data.group_names.items()}
+
+
+def _pairs(a: pd.DataFrame, b: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    sides = [("a", a), ("b", b)]
+    sides = [(side, part.assign(group=[names.get(one, one) for one in part.group])) for side, part in sides]
     columns = ("sample", "group", "size", "value")
-    return pd.DataFrame(
-        {f"{name}_{side}": part[name] for name in columns for side, part in (("a", a), ("b", b))}
-    )
+    return pd.DataFrame({f"{name}_{side}": part[name] for name in columns for side, part in sides})
 
 
 N_STRATA = 5

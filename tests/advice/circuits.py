@@ -63,7 +63,7 @@ ELSEWHERE: dict[str, str] = {
     "reads of MLPs run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
     "edits through transcoders run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
     "the page shows maps over image tokens": "tests/tracing/sparse_coding/test_features.py::test_reads_maps_and_reports_are_plain_torchs",
-    "presence questions need samples of one image": "tests/data/test_presence.py",
+    "presence questions need samples of one image": "tests/data/test_questions.py",
 }  # the beginning of a message: the test that makes it appear
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import interp
 from interp.cli import main
-from interp.data.reader_choice import read
+from interp.data.open import read
 from interp.errors import InterpError
 from interp.explore import exploration
 from interp.paper_options import PaperChoice

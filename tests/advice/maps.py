@@ -35,7 +35,7 @@ ROWS: list[tuple[str, str, str]] = [
 
 ELSEWHERE: dict[str, str] = {
     "ViCrop shows an image and its crop, but": "tests/methods/test_vicrop.py::test_a_model_of_one_image_is_pointed_to_the_crop_alone",
-    "IntegratedGradients needs captum": "needs a missing package; tests/indicators/test_input_gradient.py::test_captum_missing_names_the_extra",
+    "IntegratedGradients needs captum": "needs a missing package; tests/indicators/test_input_gradients.py::test_captum_missing_names_the_extra",
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from interp.data.reader_choice import guess, read
+from interp.data.open import guess, read
 from tests.data import source_files as files
 
 ROWS: list[tuple[str, str, str]] = [

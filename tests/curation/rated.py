@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.curation.rating_page import form_id
+from interp.curation.ratings import form_id
 from interp.data import Samples
 from interp.inputs.sample import Sample
 

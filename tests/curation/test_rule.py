@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from interp.curation import Curation, curate, read_ratings
-from interp.curation.rating_page import PAPER_SHARES
+from interp.curation.ratings import PAPER_SHARES
 from interp.data import Samples, jsonl
 from interp.errors import DataError, RunError
 from interp.stats import krippendorff_alpha, weighted_kappa

@@ -12,7 +12,7 @@ import torch
 from interp.conformance.tiny import tiny
 from interp.errors import MapError, SiteError
 from interp.indicators import AttentionGradient, AttributionPatching
-from interp.indicators.attribution_patching import knockout_effect
+from interp.indicators.patching import knockout_effect
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Site, positions, wrap
 from tests.tiny import uneven_samples as samples

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pytest
 
 import tests.tiny as small
 from interp.errors import MapError
-from interp.indicators import Occlusion, PaintPixels
+from interp.indicators import HideTokens, Occlusion, PaintPixels, RandomMasks, Removed
+from interp.indicators.occlusion import kept_average, random_masks
 from interp.inputs.prompt import Target
-from interp.tracing import Mllm, wrap
+from interp.tracing import Cost, Mllm, wrap
 
 TARGET = Target("yes")
 SAMPLE = small.Sample(small.picture(64, 64, seed=5), "is it red?")
@@ -70,3 +75,101 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     ):
         with pytest.raises(MapError, match=message):
             Occlusion(**wrong)
+
+
+ALL = np.array(list(product([False, True], repeat=4)))
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A removal whose score is known: each token its share, and two of them together some more."""
+
+    shares: tuple[float, ...] = (0.5, -1.0, 2.0, 0.0)
+    name: str = "planted"
+
+    def scores(self, mllm: Any, sample: Any, masks: np.ndarray, **_: Any) -> Removed:
+        kept = ~masks
+        return Removed(
+            kept @ np.array(self.shares) + 3.0 * (kept[:, 0] & kept[:, 2]) - 7, -2.5, Cost(forwards=1)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"removal": "planted"}
+
+
+def by_brute_force() -> np.ndarray:
+    """E[s·k] / E[k] over every mask of four tokens, each left with probability one half."""
+    scores = {kept: sum(s * k for s, k in zip(Planted().shares, kept, strict=True)) + 3 * (kept[0] and kept[2]) - 7
+              for kept in product([0, 1], repeat=4)}  # fmt: skip
+    return np.array([np.mean([s for kept, s in scores.items() if kept[j]]) for j in range(4)])
+
+
+@pytest.fixture(scope="module")
+def masked_mllm() -> Mllm:
+    return wrap(small.llava(side=28), small.processor(28))
+
+
+def test_over_all_masks_it_is_the_conditional_mean() -> None:
+    average, error = kept_average(Planted().scores(None, None, ~ALL).values, ALL)
+    np.testing.assert_allclose(average, by_brute_force())
+    own = Planted().scores(None, None, ~ALL).values[ALL[:, 1]]
+    assert error[1] == pytest.approx(own.std(ddof=1) / np.sqrt(8))
+
+
+def test_random_masks_come_near_it_by_their_standard_error(masked_mllm: Mllm) -> None:
+    found = RandomMasks(Planted(), n=4000, cell=1)(masked_mllm, small.sample())[0]
+    error = found.attrs["standard_error"]
+    away = (found.values + found.attrs["mean"] - by_brute_force()) / error
+    assert (np.abs(away) < 4).all()
+    values = Planted().scores(None, None, ~ALL).values
+    expected = [values[ALL[:, j]].std() / np.sqrt(2000) for j in range(4)]
+    np.testing.assert_allclose(error, expected, rtol=0.1)
+    assert found.attrs["plain"] == -2.5
+    assert int(found.values.argmax()) == 2
+
+
+def test_samples_and_seeds_draw_different_masks(masked_mllm: Mllm) -> None:
+    indicator = RandomMasks(HideTokens(queries="last"), n=40, cell=1, keep=0.7)
+    samples = small.samples()[:2]
+    maps = indicator(masked_mllm, samples)
+    np.testing.assert_array_equal(maps[1], indicator(masked_mllm, samples[1])[0])
+    assert maps.cost.forwards == 4
+    again = small.samples()[0].replace(id="another")
+    assert not np.allclose(maps[0], indicator(masked_mllm, again)[0])
+    assert not np.allclose(
+        maps[0], RandomMasks(indicator.removal, 40, 1, 0.7, seed=1)(masked_mllm, samples[0])[0]
+    )
+
+
+def test_masks_take_whole_cells_at_any_offset() -> None:
+    wide = wrap(small.llava(side=84), small.processor(84, pad=True))
+    tokens = wide.encode([small.Sample(small.picture(84, 56), "is it red?")]).tokens[0]
+    found = random_masks(tokens, 300, 2, 0.4, np.random.default_rng(0))
+    assert not found[:, np.isnan(tokens.footprints).any(axis=1)].any()
+    inner = found.reshape(300, 6, 6)[:, 1:5]
+    assert inner.mean() == pytest.approx(0.6, abs=0.03)
+    pairs = [
+        (inner[:, 0, x] == inner[:, 0, x + 1]).mean() for x in range(5)
+    ]  # one cell in half of the offsets
+    np.testing.assert_allclose(pairs, 0.5 + 0.5 * (0.6**2 + 0.4**2), atol=0.1)
+    far = [(inner[:, 0, x] == inner[:, 0, x + 2]).mean() for x in range(4)]
+    np.testing.assert_allclose(far, 0.6**2 + 0.4**2, atol=0.1)
+
+
+def test_random_masks_describe_themselves_and_refuse_nonsense(masked_mllm: Mllm, unchecked: None) -> None:
+    assert RandomMasks(n=9, seed=4).to_dict() == {
+        "indicator": "random masks", "removal": HideTokens().to_dict(), "n": 9, "cell": 3, "keep": 0.5, "seed": 4,
+    }  # fmt: skip
+    assert hash(RandomMasks(batch=3)) == hash(RandomMasks())
+    with pytest.raises(
+        MapError, match=r"is kept by \d of 3 masks; its mean needs two or more. Raise n= or keep="
+    ):
+        RandomMasks(Planted(), n=3, cell=1, keep=0.1)(masked_mllm, small.sample())
+    for wrong, message in (
+        ({"removal": "blur"}, r"removal is a way to remove tokens, such as HideTokens\(\)"),
+        ({"n": 1}, "n of RandomMasks is a whole number of at least 2; got 1"),
+        ({"cell": 0}, "cell of RandomMasks is a whole number of at least 1; got 0"),
+        ({"keep": 1.0}, "keep, a probability, is a finite number above 0 and below 1; got 1"),
+    ):
+        with pytest.raises(MapError, match=message):
+            RandomMasks(**wrong)

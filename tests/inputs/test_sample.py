@@ -223,7 +223,7 @@ class TestSample:
         assert sample.sizes == ((8, 6), (4, 10))
         assert sample.load(1).size == (4, 10)
         sample.check()
-        with pytest.raises(SampleError, match=r"has 2 image\(s\), 0 … 1; got 2"):
+        with pytest.raises(SampleError, match=r"has 2 images, 0 … 1; got 2"):
             sample.load(2)
 
     @pytest.mark.parametrize("box", [(0, 0, 8, 6), (-0.4, 0, 8.5, 6.5)])

@@ -113,7 +113,7 @@ def test_boxes_name_their_frame():
         BoxError, match=r"is of a video and names no frame. Write Box\(x0, y0, x1, y1, frame=3\)"
     ):
         sample(boxes=[(1, 1, 4, 4)])
-    with pytest.raises(BoxError, match=r"names frame 4, but the sample has 4 frame\(s\)"):
+    with pytest.raises(BoxError, match=r"names frame 4, but the sample has 4 frames"):
         sample(boxes=[(1, 1, 4, 4, 4)]).check()
     with pytest.raises(BoxError, match=r"reaches outside frame 1, which is 8×6"):
         sample(boxes=[(1, 1, 40, 4, 1)]).check()
@@ -142,7 +142,7 @@ def test_boxes_come_from_masks_of_frames():
         ({"fps": None, "times": [0, 1, float("nan"), 3]}, r"finite numbers of seconds"),
         ({"fps": 0}, r"fps is a number of frames per second above 0; got 0"),
         ({"n_frames": 2, "video_fps": 1}, r"pass n_frames= or video_fps=, not both"),
-        ({"n_frames": 5}, r"has 4 frame\(s\), fewer than n_frames=5. Ask for at most 4"),
+        ({"n_frames": 5}, r"has 4 frames, fewer than n_frames=5. Ask for at most 4"),
         ({"n_frames": 0}, r"n_frames is a whole number of frames, 1 or more"),
         ({"video": []}, r"at least one frame; got none"),
         ({"video": frames(2)[0, 0]}, r"\(frame, H, W, C\) of uint8; got uint8 of shape \(8, 3\)"),
@@ -269,7 +269,7 @@ def test_a_frame_must_be_named():
     tokens = token_map()
     with pytest.raises(interp.errors.MapError, match=r"has 3 frames; name one: to_pixels\(values, frame=0\)"):
         tokens.to_pixels(np.ones(4))
-    with pytest.raises(interp.errors.MapError, match=r"3 frame\(s\), counted from 0; got frame=3"):
+    with pytest.raises(interp.errors.MapError, match=r"3 frames, counted from 0; got frame=3"):
         tokens.to_pixels(np.ones(4), frame=3)
     with pytest.raises(BoxError, match=r"names no frame"):
         tokens.mask([(1, 1, 3, 3)])

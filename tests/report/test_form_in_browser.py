@@ -79,7 +79,7 @@ def test_a_sample_is_rated_edited_and_saved_by_keys_alone(tab: Tab, samples: Sam
     tab.press("u")
     assert place(tab) == "Sample 3 of 4"
     page.reload()
-    assert tab.status() == "2 sample(s) with answers were found in this browser."
+    assert tab.status() == "2 samples with answers were found in this browser."
     assert place(tab) == "Sample 3 of 4"
     assert page.get_by_role("textbox", name="Question").input_value() == ATTACK
     tab.press("p")
@@ -89,7 +89,7 @@ def test_a_sample_is_rated_edited_and_saved_by_keys_alone(tab: Tab, samples: Sam
         "5 basic recognition",
     ]
     tab.save(tmp_path / "ana.json")
-    assert tab.status() == "Saved. 2 sample(s) are not finished."
+    assert tab.status() == "Saved. 2 samples are not finished."
     found = read_ratings([tmp_path / "ana.json"], samples)
     assert found.raters == ("Dr. Ana",)
     assert found.scores(0) == {"Dr. Ana": {"relevance": 4, "grounding": 5, "semantics": 3}}
@@ -109,7 +109,7 @@ def test_a_saved_file_is_loaded_elsewhere_and_goes_on(
     other = Tab(browser, rating_url, width=390, height=844)
     assert other.page.get_by_text("0 of 4 finished").is_visible()
     other.page.get_by_label("File of answers").set_input_files(tmp_path / "ben.json")
-    other.page.get_by_text("Loaded the answers of Ben: 1 sample(s).").wait_for()
+    other.page.get_by_text("Loaded the answers of Ben: 1 sample.").wait_for()
     assert chosen(other) == ["3", "4", "2 a named disease"]
     assert other.page.get_by_label("Comment").input_value() == "“blurred”\n<b>"
     other.press("n111")

@@ -67,7 +67,7 @@ def test_one_failure_does_not_stop_the_others(
     assert '<a href="fig1.html">' in page
     assert "no such model, or so." in page
     assert "ZeroDivisionError: a bug" in page
-    assert "The script ended well and left no figJ2.html." in page
+    assert "The script ended without an error but wrote no figJ2.html." in page
     assert f"The script table2_mmmu.py is not in {stand_ins}." in page
     assert "These are not the paper's numbers." in page
     assert "3 of 18 pages made" in page

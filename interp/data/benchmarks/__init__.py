@@ -1,1 +1,1 @@
-"""Readers of question-answering benchmarks, one file a source. They are public as `interp.data.NAME`."""
+"""Readers of question-answering benchmarks, one file per source. They are public as `interp.data.NAME`."""

@@ -1,4 +1,4 @@
-"""Rows of benchmarks that are published as one table a split, and the options and answers of multiple-choice rows."""
+"""Rows of benchmarks published as one table per split, and the options and answers of multiple-choice rows."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ __all__ = [
 
 COLUMNS = ("image", "question", "answer")
 HUB = "hub"
-"""What stands for the hub in the place of a folder."""
+"""The word that stands for the hub in the place of a folder."""
 
 
 @dataclass(frozen=True)
 class SplitRow(Row):
-    """A row with its split, and its place among the split's rows, which names its sample.
+    """A row with its split and its number in the split, which together name its sample.
 
     Attributes:
         split: The split.
-        place: The row's number in the split, from 0, over all of its files.
+        place: The row's number in the split, from 0, over all of the split's files.
     """
 
     split: str = ""
@@ -65,13 +65,13 @@ class SplitRow(Row):
 
 @dataclass(frozen=True)
 class Published:
-    """Where a benchmark's tables are.
+    """The place of a benchmark's tables.
 
     Attributes:
-        source: The benchmark, for messages.
-        repository: Its id on the hub.
-        folder: A folder; None for the hub.
-        download: Whether the hub may be asked; else only the cache of `datasets` is read.
+        source: The benchmark's name, for messages.
+        repository: The benchmark's id on the hub.
+        folder: The folder to read; None for the hub.
+        download: Whether `datasets` may download from the hub; else only its cache is read.
         revision: A commit or tag of the hub's data set.
     """
 
@@ -82,7 +82,7 @@ class Published:
     revision: str | None = None
 
     def rows(self, splits: Sequence[str], config: str | None = None) -> Iterator[SplitRow]:
-        """Yields the rows of some splits, in order; `config` is a configuration: a folder inside the folder.
+        """Yields the rows of some splits, in order; `config` is a configuration, which is a folder inside the folder.
 
         Raises:
             DataError: A split has no table, or a table cannot be read.
@@ -118,14 +118,14 @@ def folder_of(
     """Returns the folder to read, None for the hub.
 
     Args:
-        folder: What the caller gave; "hub" is the hub.
-        source: The benchmark, for messages.
-        repository: Its id on the hub.
+        folder: The folder that the caller gave; "hub" stands for the hub.
+        source: The benchmark's name, for messages.
+        repository: The benchmark's id on the hub.
         hub: Whether the hub is to be read.
-        download: Whether something may be downloaded, which only the hub can mean.
+        download: Whether `datasets` may download, which implies the hub.
 
     Raises:
-        DataError: Neither a folder nor the hub was asked for, or both, or there is no such folder.
+        DataError: Neither a folder nor the hub was given, or both, or the folder does not exist.
     """
     check_bool("hub", hub, DataError)
     check_bool("download", download, DataError)
@@ -146,7 +146,7 @@ def existing_folder(folder: str | os.PathLike[str], source: str) -> Path:
     """Returns the path of a folder.
 
     Raises:
-        DataError: No path, or there is no such folder; the message names the benchmark.
+        DataError: The argument is no path, or no folder exists there; the message names the benchmark.
     """
     given = as_path(folder, "the folder")
     if not os.path.isdir(given):  # also of a name that no file can have
@@ -155,7 +155,7 @@ def existing_folder(folder: str | os.PathLike[str], source: str) -> Path:
 
 
 def numbered(rows: Iterator[Row], split: str) -> Iterator[SplitRow]:
-    """Yields the rows with their split and their place in it."""
+    """Yields the rows with their split and their number in it."""
     for place, row in enumerate(rows):
         yield SplitRow(row.path, row.number, row.values, row.unit, split, place)
 
@@ -186,7 +186,7 @@ def check_columns(row: Row, needed: Sequence[str], source: str) -> None:
     """Checks that a row has the columns of its benchmark.
 
     Raises:
-        DataError: One is missing.
+        DataError: A column is missing.
     """
     missing = [name for name in needed if name not in row.values]
     if missing:
@@ -197,7 +197,7 @@ def check_columns(row: Row, needed: Sequence[str], source: str) -> None:
 
 
 def question_row(row: SplitRow, benchmark: str, wanted: Wanted) -> list[Sample]:
-    """Returns the sample of a row of image, question and answer; closed questions are those of yes or no."""
+    """Returns the sample of a row of image, question and answer; questions answered yes or no are closed."""
     check_columns(row, COLUMNS, benchmark)
     question, answer = text_of(row, "question"), text_of(row, "answer")
     kind = "closed" if is_yes_or_no(answer) else "open"
@@ -209,9 +209,9 @@ def question_row(row: SplitRow, benchmark: str, wanted: Wanted) -> list[Sample]:
 
 
 def unlettered(options: Sequence[str]) -> list[str]:
-    """Returns options without the letters before them: "A: CT", "B: MRI" are "CT", "MRI".
+    """Returns options without the letters before them: "A: CT", "B: MRI" become "CT", "MRI".
 
-    Letters are taken off only where every option has its own, so that "B: cells" among others stays as it is.
+    Letters are removed only where every option has its own, so that "B: cells" among others stays as it is.
 
     >>> unlettered([" A:Diffuse ", "B: Focal"]), unlettered(["B: cells", "T: cells"])
     (['Diffuse', 'Focal'], ['B: cells', 'T: cells'])
@@ -226,10 +226,10 @@ def unlettered(options: Sequence[str]) -> list[str]:
 
 
 def letter_place(row: Row, name: str, n: int) -> int:
-    """Returns the place of the option that a cell letters.
+    """Returns the index of the option whose letter a cell holds.
 
     Raises:
-        DataError: It is no letter of the row's `n` options; the message names the row and the field.
+        DataError: The cell holds no letter of the row's `n` options; the message names the row and the field.
     """
     value = row.values.get(name)
     letter = value.strip().upper() if isinstance(value, str) else ""
@@ -243,7 +243,7 @@ def answer_among(row: Row, name: str, answer: Any, options: Sequence[str]) -> st
     """Returns the option that an answer's text names.
 
     Raises:
-        DataError: It is none of the options, or fits several alike; the message names the row and the field.
+        DataError: The text is none of the options, or fits several equally; the message names the row and the field.
     """
     place = None if is_missing(answer) else named_option(str(answer).strip(), options)
     if place is None:

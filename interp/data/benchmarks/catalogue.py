@@ -24,9 +24,9 @@ __all__ = ["BENCHMARKS", "BenchmarkSource", "benchmark_source"]
 EVERY = "all"
 OPTIONS = ("access", "closed", "language", "questions", "regions", "revision", "version")
 LISTS = ("datasets", "modalities", "subjects")
-WORDS = {"questions": "{value} questions", "closed": "closed by {value}", "access": "{value} access"}
-"""Option → how a label says it."""
 """Options that may hold several values, with + between them."""
+WORDS = {"questions": "{value} questions", "closed": "closed by {value}", "access": "{value} access"}
+"""Option → its words in a label."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class Entry:
     """A benchmark.
 
     Attributes:
-        read: Its reader.
-        splits: Its splits for evaluation, which "all" stands for. MMMU's "dev" holds examples for prompts only.
-        hub: Whether `datasets` can read it from the hub.
+        read: The reader.
+        splits: The splits for evaluation, for which "all" stands. MMMU's "dev" is left out: it holds examples for
+            prompts.
+        hub: Whether `datasets` can read the benchmark from the hub.
     """
 
     read: Callable[..., Samples]
@@ -60,13 +61,13 @@ BENCHMARKS: Mapping[str, Entry] = MappingProxyType(
 
 @dataclass(frozen=True)
 class BenchmarkSource:
-    """A benchmark that a name such as `vqa_rad,questions=open:FOLDER` names.
+    """A benchmark as a name such as `vqa_rad,questions=open:FOLDER` gives it.
 
     Attributes:
-        benchmark: The name of its reader, a key of `BENCHMARKS`.
-        options: Options of the reader.
-        place: A folder, or "hub".
-        label: The name in figures and tables: the benchmark, and the options that were given, in words.
+        benchmark: The name of the reader, a key of `BENCHMARKS`.
+        options: The options of the reader.
+        place: The folder, or "hub".
+        label: The name in figures and tables: the benchmark and the given options, in words.
     """
 
     benchmark: str
@@ -75,12 +76,12 @@ class BenchmarkSource:
     label: str
 
     def samples(self, split: str) -> Samples:
-        """Returns the samples of a split, none where the benchmark has no such split; "all" for every split.
+        """Returns the samples of a split, or of every split for "all"; none where the benchmark has no such split.
 
-        Bad rows are stand-ins, which a study records as failures.
+        Bad rows become stand-ins, which a study records as failures.
 
         Raises:
-            DataError: What the reader refuses.
+            DataError: The reader refuses the folder, an option or the split.
         """
         entry = BENCHMARKS[self.benchmark]
         known = ("test",) if self.options.get("version") == "clean" else entry.splits
@@ -96,10 +97,10 @@ class BenchmarkSource:
 
 
 def _of_split(samples: Samples, others: Collection[str]) -> Samples:
-    """The samples without what was left out because it is of another split, which is read too.
+    """The samples, whose counts of what was left out no longer include the other splits, which are read too.
 
     Args:
-        samples: Those of one split of a file that holds several.
+        samples: The samples of one split of a file that holds several.
         others: The other splits.
     """
     kept = {why: n for why, n in samples.skipped.items() if why.rpartition(" of ")[2] not in others}
@@ -107,14 +108,14 @@ def _of_split(samples: Samples, others: Collection[str]) -> Samples:
 
 
 def benchmark_source(name: Any) -> BenchmarkSource | None:
-    """Returns the benchmark that a name names; None for any other name, such as a path.
+    """Returns the benchmark that a name stands for; None for any other name, such as a path.
 
     A name is `BENCHMARK:FOLDER`, or `BENCHMARK,OPTION=VALUE,…:FOLDER` with options of the reader: `questions=open`,
     `closed=answer_type`, `version=2`, or lists such as `subjects=Pharmacy+Public_Health`. In the place of the folder
     `hub` reads the cache of `datasets`. Without `questions=`, closed and multiple-choice questions are read.
 
     Raises:
-        DataError: An option that the reader does not have, or no folder.
+        DataError: An option that the reader does not have, or a name without a folder.
 
     >>> benchmark_source("slake,questions=open:Slake1.0").options
     {'questions': 'open'}

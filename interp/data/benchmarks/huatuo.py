@@ -43,21 +43,22 @@ def huatuo(
     Reads `medical_multimodel_evaluation_data.json` (spelled so), a list of rows with `question`, `options` (texts),
     `answer` (the text of one), `image` (paths such as `images/….jpg`), `dataset`, `subset` and `test_id`, beside the
     unpacked folder `images`. Closed questions of VQA-RAD, SLAKE and PathVQA are here multiple choice too ("yes", "no").
-    As in HuatuoGPT-Vision's own scoring, rows without options, open ones, and rows whose `test_id` came before are left
-    out; they are counted. An answer of "?" is none. `meta` has `benchmark` (the row's `dataset`), `subset`, `split`,
-    `kind` ("choice") and the other fields. The group is the first image's path.
+    As in HuatuoGPT-Vision's own scoring, rows without options, open questions, and rows whose `test_id` came before are
+    left out and counted. An answer of "?" is no answer. `meta` has `benchmark` (the row's `dataset`), `subset`,
+    `split`, `kind` ("choice") and the other fields. The group is the first image's path.
 
     Args:
         folder: The folder of the data set, with `images.zip` unpacked.
         split: "test" or "all", which are the same: the file mixes the test and validation parts that Huatuo reports.
         questions: "closed" or "all", which are the same here.
-        datasets: Some values of `dataset`, such as ["VQA-RAD"]; None for all. Others are left out and counted.
+        datasets: The values of `dataset` to keep, such as ["VQA-RAD"]; None for all. Others are left out and counted.
         name: The name of the samples.
-        bad_rows: As for `interp.data.vqa_rad`. Rows with an option that is there twice are bad.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure. Rows that give an option twice are bad.
 
     Raises:
-        DataError: The file or an image is missing, no row of a data set that was asked for, or an invalid row; the
-            message names the file and the item.
+        DataError: The file or an image is missing, a value of `datasets` has no row, or a row is invalid; the message
+            names the file and the item.
 
     Source: Chen et al., 2024 (arXiv 2406.19280), Apache-2.0; fields as in HuatuoGPT-Vision's evaluation code.
     Numbers of questions: VQA-RAD 251, SLAKE 416, PathVQA 3,362, PMC-VQA 2,000, OmniMedVQA 11,124, MMMU validation 145.
@@ -115,7 +116,7 @@ class _Reading:
         ]
 
     def _left_out(self, row: SplitRow, dataset: str, own: str, options: list[str]) -> str | None:
-        """Why a row is left out; None where it is kept."""
+        """The reason why a row is left out; None where it is kept."""
         if self.datasets is not None and dataset not in self.datasets:
             return f"questions of {dataset}"
         if row.values.get("question_type") == "open" or not options:

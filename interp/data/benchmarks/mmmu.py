@@ -1,4 +1,4 @@
-"""MMMU: exam questions with several images; here its Health & Medicine subjects unless others are named."""
+"""MMMU: exam questions with several images; by default those of its Health & Medicine subjects."""
 
 from __future__ import annotations
 
@@ -69,20 +69,23 @@ def mmmu(
     Args:
         folder: The folder of the hub's data set, with `Pharmacy/test-00000-of-00001.parquet` and so on; "hub" is
             `hub=True`.
-        split: "dev" (5 questions a subject, for examples in prompts), "validation" (30 a subject), "test", or "all".
-        questions: "closed" (multiple choice), "open" or "all".
-        subjects: Configurations of the hub's data set.
-        answers: A JSON file of `id` → {"ground_truth": …} or of `id` → answer, which wins over the files' own answers.
+        split: The split, "dev" (5 questions a subject, for examples in prompts), "validation" (30 a subject) or "test";
+            "all" for every one.
+        questions: The kind of questions, "closed" (multiple choice), "open" or "all".
+        subjects: The subjects, configurations of the hub's data set.
+        answers: A JSON file of `id` → {"ground_truth": …} or of `id` → answer, which replaces the files' own answers.
             The answers of the test split are hidden ("?") in files from before 2026-02; samples then have no answer,
             and scorers give None.
-        hub: Read the hub's data set from the cache of `datasets`.
-        download: Let `datasets` download it.
+        hub: Whether to read the hub's data set from the cache of `datasets`.
+        download: Whether `datasets` may download it.
         revision: A commit or tag of the hub's data set; only with `download`.
         name: The name of the samples.
-        bad_rows: As for `interp.data.vqa_rad`.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
 
     Raises:
-        DataError: No layout of MMMU, an unknown split, or an invalid row; the message names the file and the row.
+        DataError: A folder in another layout, an unknown split, or an invalid row; the message names the file and the
+            row.
 
     Source: Yue et al., 2024 (arXiv 2311.16502), Apache-2.0. Columns and splits are from the data's card, the form of
     `options` and of open answers from its own evaluation code.
@@ -105,7 +108,7 @@ def _rows(published: Published, splits: Sequence[str], subjects: Sequence[str]) 
 
 
 def _answers(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """`id` → answer of a file of answers."""
+    """The answers of a file, by `id`."""
     place = as_path(path, "answers")
     content = read_json(place, dict)
     found = {key: one.get("ground_truth") if isinstance(one, dict) else one for key, one in content.items()}
@@ -164,7 +167,7 @@ def _options(row: SplitRow) -> list[str]:
 
 
 def _answer(row: SplitRow, options: list[str]) -> tuple[str | None, list[str]]:
-    """The option that the answer letters; None where the answer is hidden."""
+    """The option whose letter the answer is; None where the answer is hidden."""
     if not options:
         raise row.bad("options", "expected the options of a multiple-choice question, got none")
     if is_missing(row.values.get("answer")) or row.values["answer"] == HIDDEN:

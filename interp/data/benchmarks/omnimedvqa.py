@@ -44,7 +44,7 @@ MODALITIES: Mapping[str, str] = MappingProxyType(
         "ultrasound": "ultrasound",
     }
 )
-"""How the field `modality_type` begins, in lower case → `meta["modality"]`; others keep their own words."""
+"""The beginning of the field `modality_type`, in lower case → `meta["modality"]`; others keep their own words."""
 OPTIONS = tuple(f"option_{letter}" for letter in "ABCD")
 READ = ("image_path", "question", "gt_answer", *OPTIONS)
 
@@ -73,16 +73,17 @@ def omnimedvqa(
         folder: The folder `OmniMedVQA`, which holds `QA_information` and `Images`.
         split: "test" or "all", which are the same.
         questions: "closed" or "all", which are the same here.
-        access: "open" reads `Open-access`, "restricted" `Restricted-access`, whose images come from their owners, and
-            "all" both.
-        modalities: Some values of `meta["modality"]`; None for all. Others are left out and counted.
-        datasets: Some values of `dataset`, such as ["ACRIMA"]; None for all. Others are left out and counted.
+        access: The part to read: "open" for `Open-access`, "restricted" for `Restricted-access`, whose images come from
+            their owners, or "all" for both.
+        modalities: The values of `meta["modality"]` to keep; None for all. Others are left out and counted.
+        datasets: The values of `dataset` to keep, such as ["ACRIMA"]; None for all. Others are left out and counted.
         name: The name of the samples.
-        bad_rows: As for `interp.data.vqa_rad`. Rows with an option that is there twice are bad.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure. Rows that give an option twice are bad.
 
     Raises:
-        DataError: No such layout, an unknown split, no row of a data set or modality that was asked for, or an
-            invalid row; the message names the file and the item.
+        DataError: A folder in another layout, an unknown split, a data set or modality without a row, or an invalid
+            row; the message names the file and the item.
 
     Source: Hu et al., 2024 (arXiv 2402.09181) and the data's card. The field names are from public loaders; the words
     that `modality_type` begins with are from memory.
@@ -150,7 +151,7 @@ class _Reading:
         ]
 
     def check_met(self) -> None:
-        """Raises `DataError` for a modality or data set that was asked for and is not there."""
+        """Raises `DataError` for a requested modality or data set that has no row."""
         for what, asked, met in (
             ("modalities", self.modalities, self.met_modalities),
             ("datasets", self.datasets, self.met_datasets),

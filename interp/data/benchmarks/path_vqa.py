@@ -36,16 +36,18 @@ def path_vqa(
     Args:
         folder: The folder of the hub's data set, with `data/test-00000-of-00003.parquet` and so on; "hub" is
             `hub=True`. The authors' own layout holds pickles, which can run code when they are read: it is refused.
-        split: "train", "validation", "test", or "all".
-        questions: "closed", "open" or "all".
-        hub: Read the hub's data set from the cache of `datasets`.
-        download: Let `datasets` download it.
+        split: The split, "train", "validation" or "test"; "all" for every one.
+        questions: The kind of questions, "closed", "open" or "all".
+        hub: Whether to read the hub's data set from the cache of `datasets`.
+        download: Whether `datasets` may download it.
         revision: A commit or tag of the hub's data set; only with `download`.
         name: The name of the samples.
-        bad_rows: As for `interp.data.vqa_rad`.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
 
     Raises:
-        DataError: No layout that is read, an unknown split, or an invalid row; the message names the file and the row.
+        DataError: A folder in another layout, an unknown split, or an invalid row; the message names the file and the
+            row.
 
     Source: He et al., 2020 (arXiv 2003.10286), MIT. The columns are those of the hub's card.
     """

@@ -64,14 +64,15 @@ def pmc_vqa(
 
     Args:
         folder: The folder with the CSV files.
-        split: "train", "test", or "all".
+        split: The split, "train" or "test"; "all" for both.
         questions: "closed" or "all", which are the same here.
-        version: "clean" is `test_clean.csv`, the 2,000 test questions that were checked by hand and that papers report;
-            "1" and "2" are the versions in full, with 226,946 and 186,033 questions.
-        images: The folder of the images; by default `images`, `figures` or `images_2` inside `folder`, whichever has
-            the file.
+        version: The version. "clean" is `test_clean.csv`, the 2,000 test questions that were checked by hand and that
+            papers report; "1" and "2" are the versions in full, with 226,946 and 186,033 questions.
+        images: The folder of the images; None takes the one of `images`, `figures` and `images_2` inside `folder` that
+            has the file.
         name: The name of the samples.
-        bad_rows: As for `interp.data.vqa_rad`. Rows with an option that is there twice are bad.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure. Rows that give an option twice are bad.
 
     Raises:
         DataError: A file, a column or an image is missing, an unknown split or version, or an answer that is none of
@@ -94,7 +95,7 @@ def pmc_vqa(
 
 
 def _rows(path: Path, split: str) -> Iterator[SplitRow]:
-    """The rows of a file, after a look at its columns."""
+    """The rows of a file, after a check of its columns."""
     if problem := unreadable(path):
         raise DataError(
             f"PMC-VQA: {shown(path)} cannot be read: it {problem} Versions are 'clean' (test_clean.csv), '1' "
@@ -141,7 +142,7 @@ class _Reading:
         ]
 
     def _answer(self, row: SplitRow, options: list[str]) -> str:
-        """The option that is right: the letter's where there is one, else the text's."""
+        """The right option, by its letter where the row gives one, else by its text."""
         if row.values.get("Answer_label"):
             return options[letter_place(row, "Answer_label", len(options))]
         name = next((one for one in ANSWERS if one in row.values), ANSWERS[0])

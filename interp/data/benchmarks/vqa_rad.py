@@ -51,21 +51,22 @@ def vqa_rad(
 
     Args:
         folder: The folder of one of the layouts; "hub" is `hub=True`.
-        split: "train", "test", or "all".
-        questions: "closed", "open" or "all".
-        closed: Which questions are closed. "yes_no": the answer is yes or no (251 of the 451 test questions).
-            "answer_type": what the authors' field of that name says, which counts a choice such as "left or right"
-            too; 272 of test, 1,299 of all splits, the number of the reference paper's Table 1. The hub's layout lacks
-            the field.
-        hub: Read the hub's data set from the cache of `datasets`.
-        download: Let `datasets` download it.
+        split: The split, "train" or "test"; "all" for both.
+        questions: The kind of questions, "closed", "open" or "all".
+        closed: The rule for closed questions. "yes_no": the answer is yes or no (251 of the 451 test questions).
+            "answer_type": the authors' field of that name says so, which also counts a choice such as "left or right";
+            272 of test, 1,299 of all splits, the number of the reference paper's Table 1. The hub's layout lacks the
+            field.
+        hub: Whether to read the hub's data set from the cache of `datasets`.
+        download: Whether `datasets` may download it.
         revision: A commit or tag of the hub's data set; only with `download`.
         name: The name of the samples.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
     Raises:
-        DataError: No layout of VQA-RAD, an unknown split, or an invalid row; the message names the file and the row.
+        DataError: A folder in another layout, an unknown split, or an invalid row; the message names the file and the
+            row.
 
     Source: Lau et al., 2018 (doi 10.1038/sdata.2018.251), CC0. The authors' field names and phrase types are from
     public loaders and memory, the numbers from LLaVA-Med's table (arXiv 2306.00890) and memory.

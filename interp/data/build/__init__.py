@@ -1,9 +1,8 @@
-"""From masks to boxes to closed questions: the rules, as pure functions. `interp.data_build` runs them on data.
+"""The rules from masks to boxes to closed questions, as pure functions. `interp.data_build` applies them to data.
 
 Every bundled medical sample was made by these rules (`studies/medical_data`).
 """
 
-from interp.data.build.sampling import diverse
 from interp.data.build.slices import (
     AREA,
     LUNG,
@@ -36,6 +35,7 @@ from interp.data.build.templates import (
     Question,
     Structure,
     absent,
+    diverse,
     is_abnormal,
     lottery,
     outline,

@@ -1,4 +1,4 @@
-"""Slices, masks and their boxes: windows, square pixels, components, limits of area. All functions are pure."""
+"""Slices, masks and their boxes: windows, square pixels, connected pieces, limits of area. All functions are pure."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ def box_of(mask: Bool[np.ndarray, "row col"]) -> BoxTuple:
 
 
 def piece_boxes(mask: Bool[np.ndarray, "row col"], least: int = 1) -> tuple[list[BoxTuple], int]:
-    """Returns the half-open xyxy box of each 4-connected piece of a mask, and how many were too small.
+    """Returns the half-open xyxy box of each 4-connected piece of a mask, and how many pieces were too small.
 
     Args:
         mask: The mask.
-        least: Pieces of fewer pixels are counted, not returned.
+        least: The least number of pixels of a piece; smaller pieces are only counted.
     """
     from scipy import ndimage
 

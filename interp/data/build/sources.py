@@ -69,7 +69,7 @@ WORDS = {
     ),
     "Skin": "skin melanoma nevus dermal mole",
 }
-"""Region → words of labels that lie in it. Words that lie in several regions, such as vertebra, are not here."""
+"""Region → words of its labels. Words that belong to several regions, such as vertebra, are left out."""
 OF_WORD = {word: region for region, words in WORDS.items() for word in words.split()}
 PAPER = "VGMED's 44 source sets"
 
@@ -79,9 +79,9 @@ class SourceSet:
     """One source of VGMED.
 
     Attributes:
-        name: As table C.2 writes it, without the citation ("AbdomenCT-1K" is misspelt there).
-        modalities: Such as "CT" and "MR".
-        regions: Body regions, of `regions.REGIONS`.
+        name: The name as table C.2 writes it, without the citation ("AbdomenCT-1K" is misspelt there).
+        modalities: The modalities, such as "CT" and "MR".
+        regions: The body regions, each one of `REGIONS`.
     """
 
     name: str
@@ -91,7 +91,7 @@ class SourceSet:
 
 @dataclass(frozen=True)
 class RelatedWork:
-    """A study of visual grounding: how many samples it looked at, and where they come from."""
+    """A study of visual grounding, with the number and the source of its samples."""
 
     name: str
     n_samples: int
@@ -122,9 +122,9 @@ def modality(sample: Sample) -> str:
 def body_region(sample: Sample) -> str:
     """Returns the body region of a sample.
 
-    It is `meta["region"]` or `meta["body_region"]` where there is one. Else the words of `meta["label"]` decide: the
-    first that belongs to one region of `WORDS`. Dermoscopy is "Skin", fundus "Head & neck", endoscopy and microscopy
-    "Others". All else is "not stated".
+    It is `meta["region"]` or `meta["body_region"]` where one is given. Dermoscopy is "Skin", fundus "Head & neck",
+    endoscopy and microscopy "Others". For other modalities the first word of `meta["label"]` that is in `WORDS`
+    decides. Without such a word the region is "not stated".
 
     >>> body_region(Sample("a.png", "?", meta={"label": "left kidney"}))
     'Abdomen'
@@ -139,15 +139,15 @@ def body_region(sample: Sample) -> str:
 
 
 OF = {"modality": modality, "region": body_region}
-"""What is counted, and how it is read from a sample."""
+"""The properties that are counted, and the function that reads each from a sample."""
 
 
 def shares_of(samples: Samples, name: str) -> pd.DataFrame:
-    """Returns one row a value of modality or region, the most frequent first.
+    """Returns one row per value of modality or region, the most frequent first.
 
     Args:
-        samples: At least one sample.
-        name: What the column `data` says.
+        samples: The samples, at least one.
+        name: The content of the column `data`.
 
     Returns:
         Columns data, of ("modality" or "region"), value, n (samples) and share in (0, 1], which add up to 1 in each.
@@ -160,7 +160,7 @@ def shares_of(samples: Samples, name: str) -> pd.DataFrame:
 
 
 def shares_of_sources() -> pd.DataFrame:
-    """Returns the same of the 44 source sets: n is the number of sets; a set of k modalities counts 1/k for each."""
+    """Returns the frame of `shares_of` for the 44 source sets: n counts sets; a set of k values counts 1/k for each."""
     rows = []
     for kind, field in (("modality", "modalities"), ("region", "regions")):
         sets: Counter[str] = Counter()

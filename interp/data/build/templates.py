@@ -1,12 +1,14 @@
 """Closed questions about a structure in a picture, whose answers follow from its mask or box.
 
 "Left" and "right" in a question "Which side …?" and in its answer are sides of the picture, not of the patient.
+`diverse` draws from many candidates as evenly as possible over modalities, body regions, labels and volumes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ __all__ = [
     "Question",
     "Structure",
     "absent",
+    "diverse",
     "is_abnormal",
     "lottery",
     "outline",
@@ -29,10 +32,11 @@ __all__ = [
     "size",
 ]
 
+
 MIDLINE = 0.08
 SMALL, LARGE = 0.04, 0.08
 ROUND, LONG = 1.3, 2.0
-"""Ratio of the principal axes up to which a mask is round, and from which on it is elongated."""
+"""The largest ratio of the principal axes of a round mask, and the smallest of an elongated one."""
 FILLED = 0.85
 """The least share of an ellipse with the mask's own second moments that the mask must fill."""
 ABNORMAL = (
@@ -88,13 +92,13 @@ def absent(label: str) -> Question:
 
 @dataclass(frozen=True)
 class Structure:
-    """What is known of one label in one picture.
+    """The known facts about one label in one picture.
 
     Attributes:
-        label: Its name.
-        fraction: The share of the picture that its box covers.
-        outline: "round", "elongated", or None in between or where there is no mask.
-        away: Labels that are certainly not in the picture; empty where nobody knows.
+        label: The label.
+        fraction: The share of the picture that the label's box covers.
+        outline: The shape of the mask, "round" or "elongated"; None in between, or without a mask.
+        away: Labels that are certainly not in the picture; empty where this is unknown.
     """
 
     label: str
@@ -126,8 +130,8 @@ def outline(mask: Bool[np.ndarray, "row col"]) -> str | None:
     """Returns "round" or "elongated" from the principal axes of a mask with square pixels.
 
     The ratio of the axes is that of the square roots of the eigenvalues of the pixels' covariance (1 for a disc and a
-    square). Up to 1.3 the mask is round, from 2.0 on elongated. None in between, and for masks with large holes or
-    dents: those that fill less than 85 % of the ellipse with the same second moments.
+    square). Up to 1.3 the mask is round, from 2.0 on elongated. The result is None in between, and for masks with large
+    holes or dents, which fill less than 85 % of the ellipse with the same second moments.
     """
     rows, columns = np.nonzero(mask)
     if rows.size == 0:
@@ -185,3 +189,53 @@ ATTRIBUTE: Mapping[str, Callable[[Structure], Question | None]] = {
     "abnormality": _abnormality,
 }
 """Kind → the attribute question about a structure, None where its mask gives no clear answer."""
+
+
+def diverse(levels: Sequence[Sequence[Hashable]], n: int | None = None, seed: int = 0) -> list[int]:
+    """Returns the indices of `n` candidates, in the order in which they are drawn.
+
+    Each draw takes, among the candidates that are left, the value of the first level (such as modality and body region)
+    that was drawn least often so far; within it, the value of the second level (such as the label) drawn least often
+    within it; and so on. Ties, and the choice among candidates with equal values, are decided by a hash of the seed,
+    the value and the candidate's index. So no stratum gives a second candidate before every other that has candidates
+    left gave its first.
+
+    Args:
+        levels: The values of each candidate, coarse to fine; all of the same length.
+        n: The number of candidates to draw; None, or more than there are, draws all.
+        seed: The seed that decides ties.
+    """
+    tree = _Node()
+    for place, values in enumerate(levels):
+        tree.add(tuple(values), place, seed)
+    wanted = len(levels) if n is None else min(n, len(levels))
+    return [tree.draw(seed) for _ in range(wanted)]
+
+
+class _Node:
+    """The candidates that share their coarser values."""
+
+    def __init__(self) -> None:
+        self.parts: dict[Hashable, _Node] = {}
+        self.places: list[tuple[int, int]] = []
+        self.drawn: Counter[Hashable] = Counter()
+        self.left = 0
+
+    def add(self, values: tuple[Hashable, ...], place: int, seed: int) -> None:
+        """Adds a candidate below the parts that its values name."""
+        self.left += 1
+        if values:
+            self.parts.setdefault(values[0], _Node()).add(values[1:], place, seed)
+        else:
+            self.places.append((lottery(str(seed), str(place)), place))
+
+    def draw(self, seed: int) -> int:
+        """Removes a candidate of the part that was drawn from least, and returns its index."""
+        self.left -= 1
+        if not self.parts:
+            self.places.sort(reverse=True)
+            return self.places.pop()[1]
+        open_ = (value for value, part in self.parts.items() if part.left)
+        chosen = min(open_, key=lambda value: (self.drawn[value], lottery(str(seed), str(value))))
+        self.drawn[chosen] += 1
+        return self.parts[chosen].draw(seed)

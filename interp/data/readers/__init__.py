@@ -1,1 +1,1 @@
-"""One reader for each kind of source; each returns `Samples`."""
+"""Readers, one for each kind of source; each returns `Samples`."""

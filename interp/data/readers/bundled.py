@@ -1,4 +1,4 @@
-"""Data that comes with the package: real medical slices, and natural scenes that are rendered when they are read."""
+"""Data that comes with the package: real medical slices, and natural scenes that are rendered when they are used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEDICAL = Path(__file__).parents[1] / "bundled_medical"
 FILES = {"medical": "samples.jsonl", "balanced": "balanced.jsonl"}
 SPLITS = ("train", "validation", "test")
 MOST = 1_000_000
-"""The most samples that are drawn at once."""
+"""The most samples of one draw."""
 
 
 def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0) -> Samples:
@@ -38,7 +38,7 @@ def bundled(name: str, split: str = "test", n: int | None = None, seed: int = 0)
     Rows about absent structures have no box, so indicators cannot be scored on them. The train split holds only
     questions about absent structures, which `"medical"` lacks there.
 
-    `"natural"`: `n` rendered scenes (200 when None) with exact boxes; `seed` chooses the scenes.
+    `"natural"`: `n` rendered scenes (200 for None) with exact boxes; `seed` chooses the scenes.
 
     `"marked"`: rendered scenes with a coloured marker in a corner, and colour questions only. The shortcut organism
     answers from the marker. The box is the object's; `meta["marker"]` and `meta["marker_answer"]` belong to the

@@ -1,4 +1,4 @@
-"""COCO's instance files: boxes, polygons and run-length masks of things, one sample an image and category."""
+"""COCO's instance files: boxes, polygons and run-length masks of things, one sample per image and category."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.data.extra import needs
 from interp.data.labelled import PRESENT, Asked, with_area
-from interp.data.lines import Row, as_path, collect, read_json, shown
+from interp.data.lines import Row, as_path, collect, needs, read_json, shown
 from interp.data.row_fields import as_path_in
 from interp.data.samples import Samples
 from interp.errors import DataError
@@ -51,11 +50,12 @@ def coco_instances(
         images: The folder of the images.
         name: The name of the samples; by default the file's, without its ending.
         question: The question about a category; {label} is its name, {a} "a" or "an".
-        answer: The answer of every sample; None for none.
-        boxes: "bbox" takes the annotation's box; "segmentation" the smallest box around its mask: polygons, or
-            run-length masks, compressed or not, which need the extra `data` (pycocotools).
-        crowd: "skip" leaves out regions of many things (`iscrowd` 1); "keep" reads them like others.
-        box_format: How `bbox` is written; COCO's own is (x, y, width, height).
+        answer: The answer of every sample; None for no answer.
+        boxes: The source of the boxes. "bbox" takes the annotation's box; "segmentation" the smallest box around its
+            mask: polygons, or run-length masks, compressed or not, which need the extra `data` (pycocotools).
+        crowd: The treatment of regions of many things (`iscrowd` 1): "skip" leaves them out, "keep" reads them like
+            others.
+        box_format: The format of `bbox`, as for `interp.Sample`; COCO's own is (x, y, width, height).
         bad_rows: "raise" raises an error at the first bad image or annotation; "record" keeps a stand-in for each bad
             image, which a study records as a failure.
 
@@ -85,7 +85,7 @@ def coco_instances(
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a file is read, and what was left out so far."""
+    """The options of a call, and counts of what was left out so far."""
 
     path: Path
     folder: Path
@@ -126,7 +126,7 @@ class _Reading:
             )
 
     def samples(self, row: Row) -> list[Any]:
-        """The samples of an image, one a category."""
+        """The samples of an image, one per category."""
         if "image" not in row.values:
             raise DataError(f"{row.at}: expected an object with an id, got {brief(row.values)}")
         image, categories = row.values["image"], row.values["categories"]
@@ -161,7 +161,7 @@ class _Reading:
         return made
 
     def _boxes(self, row: Row, one: Mapping[str, Any], size: tuple[int, int]) -> list[Any]:
-        """The box of an annotation, or none; what is left out is counted."""
+        """The box of an annotation in a list, which is empty where it is left out and counted."""
         if one.get("iscrowd") and not self.crowds:
             self.dropped[CROWD] += 1
             return []
@@ -175,16 +175,16 @@ class _Reading:
 
 
 def box_of_segmentation(row: Row, field: str, segmentation: Any, size: tuple[int, int]) -> tuple[float, ...]:
-    """Returns the box (x0, y0, x1, y1) around polygons or a run-length mask; one without an area where it is empty.
+    """Returns the box (x0, y0, x1, y1) around polygons or a run-length mask; an empty mask gives a box without an area.
 
     Args:
-        row: For messages.
-        field: For messages.
+        row: The row, for messages.
+        field: The name of the field, for messages.
         segmentation: A list of polygons [x, y, x, y, …], or a run-length mask with `counts` and `size` (rows, columns).
         size: (width, height) of the image.
 
     Raises:
-        DataError: Anything else.
+        DataError: A segmentation of another kind or size.
     """
     if isinstance(segmentation, list):
         flat = segmentation and all(isinstance(part, list) and len(part) >= 6 for part in segmentation)

@@ -1,4 +1,4 @@
-"""Reads tables of one sample a row: CSV and TSV files."""
+"""Reads CSV and TSV files of one sample a row."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def csv(
 
     Recognised by name (`interp.data.row_fields.COLUMNS`): `image` (or `file`, `path`, …), `question`, `answer`,
     `options` (a JSON list, or `yes|no`), `group`, `id`, and either `boxes` (or `bbox`: JSON, one box or a list of
-    boxes) or the four columns `x0`, `y0`, `x1`, `y1` (or `xmin`, …). All others go to `meta`. A cell that is empty is
-    a missing value. Several images are a JSON list of paths. Tables are read whole; images are opened when they are
+    boxes) or the four columns `x0`, `y0`, `x1`, `y1` (or `xmin`, …). All other columns go to `meta`. An empty cell is a
+    missing value. Several images are a JSON list of paths. Tables are read whole; images are opened when they are
     used.
 
     Args:
         path: The file, in UTF-8.
         name: The name of the samples; by default the file's, without its ending.
-        columns: Field → column, such as {"image": "scan"}; it wins over what is recognised.
+        columns: Field → column, such as {"image": "scan"}; it takes precedence over recognised columns.
         images: The folder that the images' paths are relative to; by default the table's.
         question: The question of every row, for tables without that column; {column} is the text of a column.
-        box_format: How the boxes are written, as for `interp.Sample`: "xyxy", "xywh", "cxcywh" or "fraction". None
+        box_format: The format of the boxes, as for `interp.Sample`: "xyxy", "xywh", "cxcywh" or "fraction". None
             stands for "xyxy", but refuses boxes that look like fractions of the image.
-        separator: What separates cells; by default a tab in files named .tsv or .tab, else the one of , ; and tab
-            that the header holds most of.
+        separator: The character between cells. None takes a tab in files named .tsv or .tab; in others the one of
+            comma, semicolon and tab that is most frequent in the header.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -120,7 +120,7 @@ def checked_cells(row: Row) -> Row:
     """Returns the row, if it has as many cells as the header.
 
     Raises:
-        DataError: It has not; the message names the line.
+        DataError: The numbers differ; the message names the line.
     """
     if isinstance(row.values.get(""), tuple):
         cells, columns = row.values[""]

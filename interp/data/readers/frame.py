@@ -27,7 +27,7 @@ def frame(
     box_format: str | None = None,
     bad_rows: str = "raise",
 ) -> Samples:
-    """Returns the samples of a DataFrame; columns as for `interp.data.csv`.
+    """Returns the samples of a DataFrame, whose columns are recognised as by `interp.data.csv`.
 
     Cells may hold paths or images in memory (PIL images, uint8 arrays), lists or their JSON texts. None, NaN and NA are
     missing values. Errors name a row by its position, from 0.
@@ -35,14 +35,17 @@ def frame(
     Args:
         table: The DataFrame.
         name: The name of the samples.
-        columns: Field → column, such as {"image": "scan"}; it wins over what is recognised.
+        columns: Field → column, such as {"image": "scan"}; it takes precedence over recognised columns.
         images: The folder that the images' paths are relative to.
         question: The question of every row, for tables without that column; {column} is the text of a column.
-        box_format: As for `interp.data.csv`.
-        bad_rows: As for `interp.data.csv`.
+        box_format: The format of the boxes, as for `interp.Sample`. None stands for "xyxy", but refuses boxes that look
+            like fractions of the image.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
 
     Raises:
-        DataError: No DataFrame, or no rows; a column is missing; a row is invalid. The message names row and column.
+        DataError: `table` is no DataFrame, or has no rows; a column is missing; a row is invalid. The message names row
+            and column.
         BoxError: The format of boxes is unknown.
 
     Warns:

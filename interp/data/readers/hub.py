@@ -17,7 +17,7 @@ from interp.inputs.boxes import check_format
 __all__ = ["checked", "hub"]
 
 CHECKED = 100
-"""Of so many samples the headers of images with boxes are read, to warn of boxes that end beyond them."""
+"""The number of first samples whose image headers are read, to warn of boxes that end beyond their image."""
 
 
 def hub(
@@ -34,25 +34,27 @@ def hub(
     box_format: str | None = None,
     bad_rows: str = "raise",
 ) -> Samples:
-    """Returns the samples of a data set of the library `datasets`; columns as for `interp.data.csv`.
+    """Returns the samples of a data set of the library `datasets`; columns are recognised as by `interp.data.csv`.
 
     Columns of the type `Image` are read when they are used; the first one is the image unless `columns` names another.
-    Class labels are given by name. **Nothing is downloaded unless you ask**, and no code of a data set is run. `meta`
+    Class labels become names. **Nothing is downloaded unless you ask for it**, and no code of a data set is run. `meta`
     has the other columns, and `split`.
 
     Args:
         source: A `datasets.Dataset` or `DatasetDict`, a folder that `save_to_disk` wrote, a .parquet, .json or .jsonl
             file, a list of dicts, or the id of a data set on the hub.
-        split: Which part of a `DatasetDict`, folder or id.
+        split: The part of a `DatasetDict`, folder or id to read.
         name: The name of the samples; by default the source's.
-        config: Which configuration of an id.
-        revision: Which commit or tag of an id; only with `download`.
+        config: The configuration of an id.
+        revision: The commit or tag of an id; only with `download`.
         download: Whether an id may be downloaded; otherwise it is read from the cache of `datasets`.
-        columns: Field → column, such as {"image": "scan"}; it wins over what is recognised.
+        columns: Field → column, such as {"image": "scan"}; it takes precedence over recognised columns.
         images: The folder that paths of images are relative to; by default the file's.
         question: The question of every row, for data without that column; {column} is the text of a column.
-        box_format: As for `interp.data.csv`.
-        bad_rows: As for `interp.data.csv`.
+        box_format: The format of the boxes, as for `interp.Sample`. None stands for "xyxy", but refuses boxes that look
+            like fractions of the image.
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
 
     Raises:
         DataError: No such data set, split or column, or a row is invalid; the message names the row and the column.
@@ -85,7 +87,7 @@ def checked(samples: Samples) -> Samples:
     """Returns the samples, after a warning if most boxes of the first ones end beyond their image.
 
     Raises:
-        DataError: There are none.
+        DataError: There are no samples.
     """
     if not len(samples):
         raise DataError(

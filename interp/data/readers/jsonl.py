@@ -37,7 +37,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bbox": (list,),
 }
 IDS = ("id", "question_id", "qid")
-"""Fields that name a row, the first that it has."""
+"""Fields that name a row; the first that a row has is its id."""
 _KNOWN = {*FIELDS, "image", "images", "boxes", "bbox", "question", "answer", "options", "group", "id", "meta"}
 
 
@@ -60,8 +60,8 @@ def jsonl(
     Args:
         path: The file.
         name: The name of the samples; by default the file's, without its ending.
-        box_format: How the boxes are written: "xyxy", "xywh", "cxcywh" or "fraction", as for `interp.Sample`. None
-            stands for "xyxy", but refuses boxes that look like fractions of the image.
+        box_format: The format of the boxes, "xyxy", "xywh", "cxcywh" or "fraction", as for `interp.Sample`. None stands
+            for "xyxy", but refuses boxes that look like fractions of the image.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 

@@ -32,7 +32,7 @@ __all__ = ["medsam"]
 MOST_BYTES = 8 << 30
 """The largest array that is unpacked."""
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise on files that are damaged, encrypted or packed in another way."""
+"""Errors that numpy and zipfile raise on files that are damaged, encrypted or packed in another way."""
 MODALITIES = {"ct": "CT", "mr": "MR", "us": "ultrasound", "xray": "X-ray", "pet": "PET"}
 
 
@@ -57,17 +57,19 @@ def medsam(
 
     Args:
         path: A .npz file, or a folder of them.
-        names: Value → name of the labels; other labels are left out and counted. None names them "label 1", …
+        names: The names of the labels, value → name; other labels are left out and counted. None names them "label 1",
+            …
         name: The name of the samples; by default the path's, without its ending.
         question: The question about a label; {label} is its name, {a} "a" or "an".
-        answer: The answer of every sample; None for none.
-        least: Pieces of fewer pixels are left out and counted.
-        modality: The modality of all files.
+        answer: The answer of every sample; None for no answer.
+        least: The least number of pixels of a piece; smaller pieces are left out and counted.
+        modality: The modality of all files; None takes it from each file's name.
         bad_rows: "raise" raises an error at the first bad file; "record" keeps a stand-in for each, which a study
             records as a failure.
 
     Raises:
-        DataError: No .npz file, or one without both arrays or with arrays that do not fit; the message names the file.
+        DataError: There is no .npz file, or a file lacks an array or holds arrays that do not fit; the message names
+            the file.
 
     Source: `pre_CT_MR.py` of github.com/bowang-lab/MedSAM (arXiv 2304.12306). The rule for the modality is inferred.
     """
@@ -141,7 +143,7 @@ def _picture(path: str, index: int | None) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _kept(path: str) -> np.ndarray:
-    """The pictures of a file; those of the last two files are kept."""
+    """The pictures of a file; those of the last two files are cached."""
     return array_in(Path(path), "imgs")
 
 
@@ -149,7 +151,7 @@ def array_in(path: Path, key: str) -> np.ndarray:
     """Returns an array of a .npz file.
 
     Raises:
-        DataError: As for `_shape`, or the array is damaged.
+        DataError: The file is no .npz file, or the array is missing, damaged, too large, or of Python objects.
     """
     _shape(path, key)
     try:

@@ -39,18 +39,19 @@ def medsg(
     A row has `task`, `images` (a list of paths), `question` and `answer`, a box (x0, y0, x1, y1) in pixels. **Rows
     do not say which image the box is in**; as in the questions' words it is the source image where the question asks
     in "the source image", the n-th where it asks in "the n-th image", and otherwise the last image (`target_image`).
-    A box in the question, `<|box_start|>(155,120),(204,173)<|box_end|>`, marks a region of the first image: it
-    becomes plain text, since those tokens are one model's, and stands in `meta["reference"]`. The answer is the box
+    A box in the question, `<|box_start|>(155,120),(204,173)<|box_end|>`, marks a region of the first image. It becomes
+    plain text, because those tokens belong to one model, and is kept in `meta["reference"]`. The answer is the box
     as text, `(x0,y0),(x1,y1)`. `meta` has `task`, `target` (the index of the image), and the row's other fields. The
     group is the first image.
 
     Args:
         path: The JSON file.
-        images: The folder of the images; by default the file's. A path of a row is looked up below it whole, and then
-            by its last two parts and its last part, as the rows begin with folders of the publishers' machine.
+        images: The folder of the images; by default the file's. A row's path is looked up in it as a whole, then by its
+            last two parts and its last part, because paths begin with folders of the publishers' machine.
         name: The name of the samples; by default the file's, without its ending.
         reference: Whether the marked region of the first image is a box of the sample too.
-        box_format: As for `interp.data.csv`.
+        box_format: The format of the boxes, as for `interp.Sample`. None stands for "xyxy", but refuses boxes that look
+            like fractions of the image.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -114,7 +115,7 @@ class _Reading:
         ]
 
     def _find(self, row: Row, written: Any) -> str:
-        """The path of an image: below the folder whole, by its last two parts, or by its last."""
+        """The path of an image in the folder, by the whole written path, its last two parts, or its last."""
         if isinstance(written, str):
             parts = Path(written).parts
             tails = (Path(*parts[-n:]) for n in (len(parts), 2, 1) if parts)
@@ -123,7 +124,7 @@ class _Reading:
 
 
 def target_image(question: str, n: int) -> int:
-    """Returns the index of the image that a question asks for a box in; see `medsg`.
+    """Returns the index of the image in which a question asks for a box; see `medsg`.
 
     >>> target_image("The object is marked in the first image. Locate it in the third image.", 3)
     2

@@ -1,4 +1,4 @@
-"""MedTrinity-25M: medical images with descriptions of regions, and the regions' boxes where they are at hand."""
+"""MedTrinity-25M: medical images with descriptions of regions, and the regions' boxes where they are available."""
 
 from __future__ import annotations
 
@@ -49,17 +49,19 @@ def medtrinity(
     The group is the image.
 
     Args:
-        source: What `interp.data.hub` reads: a `datasets` object, a folder, an id (`UCSC-VLAA/MedTrinity-25M`), a list
-            of dicts.
-        split: Which part of a `DatasetDict`, folder or id.
+        source: A source that `interp.data.hub` reads: a `datasets` object, a folder, an id
+            (`UCSC-VLAA/MedTrinity-25M`), or a list of dicts.
+        split: The part of a `DatasetDict`, folder or id to read.
         name: The name of the samples.
-        boxes: A .jsonl file, or a .json list, of objects with `id` and `bbox`: a box or a list of boxes.
-        without: "keep" rows without a box as samples without one, or "skip" and count them.
+        boxes: A .jsonl file, or a .json list, of objects with `id` and `bbox` (a box or a list of boxes).
+        without: The treatment of rows without a box: "keep" makes samples without one, "skip" leaves them out and
+            counts them.
         question: The question of every sample.
         images: The folder of the images, where `image` is a path.
-        config: "25M_demo" or "25M_full" of the id.
-        download: As for `interp.data.hub`.
-        box_format: As for `interp.data.csv`.
+        config: The configuration of the id, "25M_demo" or "25M_full".
+        download: Whether an id may be downloaded; otherwise it is read from the cache of `datasets`.
+        box_format: The format of the boxes, as for `interp.Sample`. None stands for "xyxy", but refuses boxes that look
+            like fractions of the image.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 

@@ -43,32 +43,34 @@ def refcoco(
     box_format: str = "xywh",
     bad_rows: str = "raise",
 ) -> Samples:
-    """Returns one sample for each expression (or for the first one of each thing) of RefCOCO, + or g.
+    """Returns one sample for each expression (or the first of each thing) of RefCOCO, RefCOCO+ or RefCOCOg.
 
     Three layouts are read:
 
     - The original one, `refs(unc).p` and `instances.json`. The first is a pickle, which can run code, so it is refused;
       write it as JSON once and pass that file and `instances`. A row has `ann_id`, `image_id`, `split` and
       `sentences` (a list of objects with `sent`); box and file name come from `instances`.
-    - `jxu124/refcoco` and its like on the hub: `sentences`, `image_path` or `file_name`, and the annotation as JSON in
-      `raw_anns`, whose `bbox` is taken.
-    - `lmms-lab/RefCOCO` and its like: `image`, `answer` (a list of expressions), `bbox`.
+    - `jxu124/refcoco` and similar sets on the hub: `sentences`, `image_path` or `file_name`, and the annotation as JSON
+      in `raw_anns`, whose `bbox` is taken.
+    - `lmms-lab/RefCOCO` and similar sets: `image`, `answer` (a list of expressions), `bbox`.
 
     The box is the thing's, (x, y, width, height) in pixels as in COCO. Things whose box has no area are left out and
     counted. `meta` has `expression`, `split` ("val" becomes "validation"), `ref_id`, `ann_id` and `image_id` where the
     source has them. The group is the image.
 
     Args:
-        source: A JSON file, or what `interp.data.hub` reads: a `datasets` object, a folder, an id, a list of dicts.
+        source: A JSON file, or a source that `interp.data.hub` reads: a `datasets` object, a folder, an id, or a list
+            of dicts.
         images: The folder of COCO's `train2014` images, where the source names files.
-        split: "train", "val", "testA", …: the rows of that split of a file, or that part of a `DatasetDict`.
+        split: The split, "train", "val", "testA", …: its rows of a file, or that part of a `DatasetDict`. None reads
+            all.
         name: The name of the samples.
-        instances: The original `instances.json`, where the source has no boxes of its own.
-        expressions: "all", or "first" of each thing.
-        question: A template with {expression}.
-        config: As for `interp.data.hub`.
-        download: As for `interp.data.hub`.
-        box_format: How boxes are written.
+        instances: The original `instances.json`, for a source without boxes of its own.
+        expressions: The expressions of a thing to take, "all" or the "first".
+        question: A template with {expression} for the expression.
+        config: The configuration of an id.
+        download: Whether an id may be downloaded; otherwise it is read from the cache of `datasets`.
+        box_format: The format of the boxes, as for `interp.Sample`.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -117,7 +119,7 @@ def _check_no_pickle(path: Path) -> None:
 def _rows(
     source: Any, split: str | None, config: str | None, download: bool
 ) -> tuple[Iterator[Row], str | None]:
-    """The rows of a split, and the split where the rows do not name it."""
+    """The rows of a split, and the name of the split where the rows do not hold it."""
     if isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(".json"):
         path = as_path(source)
         rows = list(json_rows(path, read_json(path, list)))
@@ -143,7 +145,7 @@ class _Instances:
 
     @classmethod
     def read(cls, path: Path) -> _Instances:
-        """The boxes and files of an instances.json; raises `DataError` where it is none."""
+        """The boxes and files of an instances.json; raises `DataError` for any other file."""
         content = read_json(path, dict)
         parts = [content.get(part) for part in ("annotations", "images")]
         if not all(isinstance(part, list) and all(isinstance(one, dict) for one in part) for part in parts):
@@ -170,7 +172,7 @@ class _Reading:
     dropped: Counter[str]
 
     def samples(self, row: Row) -> list[Sample]:
-        """The samples of a row, one an expression."""
+        """The samples of a row, one per expression."""
         field, box = self._box(row)
         if isinstance(box, list) and len(box) == 4 and self.box_format == "xywh" and not (box[2] and box[3]):
             self.dropped[NO_AREA] += 1

@@ -1,4 +1,4 @@
-"""S-Chain: brain MR slices with four questions each that build on one another, and the boxes that they rest on."""
+"""S-Chain: brain MR slices with four questions each that build on one another, and the boxes behind the answers."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def s_chain(
     questions and answers of the steps before), and the row's other columns. The group is the patient.
 
     Args:
-        source: What `interp.data.hub` reads: a `datasets` object, a folder, an id (`leduckhai/S-Chain`), a list of
-            dicts.
-        split: "train" or "test" of a `DatasetDict`, folder or id.
+        source: A source that `interp.data.hub` reads: a `datasets` object, a folder, an id (`leduckhai/S-Chain`), or a
+            list of dicts.
+        split: The part of a `DatasetDict`, folder or id to read, "train" or "test".
         name: The name of the samples.
-        steps: Which of the four questions to take.
+        steps: The questions to take, some of 1, 2, 3 and 4.
         images: The folder of the images, where `image` is a path.
         config: The language of an id: "English", "French", …
-        download: As for `interp.data.hub`.
-        box_format: None reads a box as (left, top, width, height) in fractions of the image, as the column's name says,
-            and refuses one that ends outside. **Public rows hold boxes that fit both readings**: draw some, and pass
-            "fraction" if they are (x0, y0, x1, y1).
+        download: Whether an id may be downloaded; otherwise it is read from the cache of `datasets`.
+        box_format: The format of the boxes, as for `interp.Sample`. None reads a box as (left, top, width, height) in
+            fractions of the image, as the column's name says, and refuses one that ends outside. **Public rows hold
+            boxes that fit both readings**: draw some, and pass "fraction" if they are (x0, y0, x1, y1).
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -91,7 +91,7 @@ class _Reading:
     split: str | None
 
     def samples(self, row: Row) -> list[Sample]:
-        """The samples of a row, one a step."""
+        """The samples of a row, one per step."""
         image = self.image(row, "image", row.values.get("image"))
         boxes = self._boxes(row, image)
         patient = plain(row.values.get("Patient ID"))
@@ -143,7 +143,7 @@ class _Reading:
 
 
 def _pixels(row: Row, field: str, box: list[float], size: tuple[int, int]) -> tuple[float, ...]:
-    """A box of left, top, width and height in fractions, in pixels."""
+    """The box in pixels, from left, top, width and height in fractions."""
     x, y, width, height = box
     if min(box) < -SLACK or x + width > 1 + SLACK or y + height > 1 + SLACK:
         raise row.bad(

@@ -65,12 +65,12 @@ def sa_med2d(
         sources: Names of sources to read, such as ["AbdomenCT1K"]; None for all.
         n: The largest number of images, drawn with `seed` and kept in order; None for all.
         seed: The seed of the draw.
-        unions: Whether classes that join others (`union_…`) are read; otherwise they are left out and counted.
+        unions: Whether classes that unite others (`union_…`) are read; otherwise they are left out and counted.
         masks: Whether samples hold the masks beside the boxes, so that metrics can count their pixels
             (`rule="masks"` in studies). A mask then counts whole, small pieces too.
         question: The question about a class; {label} is its name, {a} "a" or "an".
-        answer: The answer of every sample; None for none.
-        least: Pieces of fewer pixels are left out and counted.
+        answer: The answer of every sample; None for no answer.
+        least: The least number of pixels of a piece; smaller pieces are left out and counted.
         bad_rows: "raise" raises an error at the first bad image; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -134,7 +134,7 @@ class _Reading:
     dropped: Counter[str]
 
     def samples(self, row: Row) -> list[Sample]:
-        """The samples of an image, one a class."""
+        """The samples of an image, one per class."""
         image, masks = row.values["image"], row.values["masks"]
         file = as_path_in(self.folder, row, "image", image)
         if not isinstance(masks, list) or not masks:

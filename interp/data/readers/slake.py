@@ -60,17 +60,20 @@ def slake(
     out, and questions by kind and split.
 
     Args:
-        root: The folder `Slake1.0`, or the one of `BoKelvin/SLAKE` with its images unpacked.
-        split: "train", "validation", "test", or "all".
+        root: The folder `Slake1.0`, or that of `BoKelvin/SLAKE` with its images unpacked.
+        split: The split, "train", "validation" or "test"; "all" for every one.
         name: The name of the samples.
-        language: "en", "zh", or None for both. Labels are English: regions="named" finds few in Chinese questions.
-        questions: "closed", "open" or "all". Closed are those whose `answer_type` is "CLOSED" (416 English ones of
-            test, 2,781 of all splits); of rows without that field, those answered yes or no.
-        regions: "named", "all" labels of the image, or "none".
+        language: The language of the questions, "en" or "zh"; None for both. Labels are English, so regions="named"
+            finds few in Chinese questions.
+        questions: The kind of questions, "closed", "open" or "all". Questions are closed if their `answer_type` is
+            "CLOSED" (416 English ones of test, 2,781 of all splits); rows without that field, if the answer is yes or
+            no.
+        regions: The labels of the image whose boxes a sample has: those "named" in the question or answer, "all", or
+            "none".
         masks: Grey value → label, to take boxes from the pieces of `mask.png` in place of `detection.json`. Samples
             then hold the masks of these labels too (`rule="masks"` in studies).
-        box_format: How `detection.json` writes boxes.
-        least: Pieces of a mask of fewer pixels are left out and counted.
+        box_format: The format of the boxes in `detection.json`, as for `interp.Sample`.
+        least: The least number of pixels of a piece of a mask; smaller pieces are left out and counted.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -100,7 +103,7 @@ def _files(folder: Path, splits: Sequence[str]) -> dict[str, Path]:
     """The file of each split.
 
     Raises:
-        DataError: Some of several are there and others are not.
+        DataError: Some files exist and others do not.
     """
     found = {split: _file(folder, split) for split in splits}
     there = [split for split, path in found.items() if unreadable(path) is None]
@@ -114,7 +117,7 @@ def _files(folder: Path, splits: Sequence[str]) -> dict[str, Path]:
 
 
 def _file(folder: Path, split: str) -> Path:
-    """The file of a split, under the first of its names that is there."""
+    """The file of a split, under the first of its names that exists."""
     names = [folder / one for one in FILES[split]]
     return next((one for one in names if unreadable(one) is None), names[0])
 
@@ -235,7 +238,7 @@ def _check_inside(row: Row, label: str, box: Any, size: tuple[int, int]) -> None
 
 
 def is_named(label: str, text: str) -> bool:
-    """Whether a text names a label: its words, in order, in any case, in singular or plural.
+    """Whether a text holds the words of a label, in order, in any case, in the singular or plural.
 
     >>> is_named("Left Lung", "Is the left lung healthy?"), is_named("Liver", "Where are the kidneys?")
     (True, False)

@@ -1,4 +1,7 @@
-"""VGMED: questions on medical images, with the boxes that the answers rest on. `coco` reads the same kind of rows."""
+"""VGMED: questions on medical images, with the boxes that the answers rest on.
+
+`coco` reads rows of the same format: the natural images that VGMED is compared with, and two kinds of questions.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from interp.inputs.images import image_size
 from interp.inputs.sample import Box, Sample, as_boxes
 from interp.inputs.text import brief, storable
 
-__all__ = ["KINDS", "RowFormat", "check_kind", "described", "read_rows", "vgmed"]
+__all__ = ["KINDS", "RowFormat", "check_kind", "coco", "described", "read_rows", "vgmed"]
+
 
 KINDS = ("localization", "attribute")
 BOX_FIELDS = ("bbox", "original_bboxes")
@@ -30,12 +34,13 @@ _READ = {"image", "question", "answer", *BOX_FIELDS}
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How the rows of one source are written.
+    """The format of the rows of one source.
 
     Attributes:
-        find: Returns the image's file from the folder of images and the row's `image`.
-        box_format: How the boxes of the row's `image` are written, as for `interp.Sample`; None stands for "xyxy".
-        describe: Returns `group` and `meta` of the row's `image`.
+        find: A function that returns the image's file, from the folder of images and the row's `image`.
+        box_format: A function that returns the format of the boxes of the row's `image`, as for `interp.Sample`; None
+            stands for "xyxy".
+        describe: A function that returns `group` and `meta` of the row's `image`.
         box_field: The field to read, `bbox` or `original_bboxes`, for rows that have both and whose values differ.
     """
 
@@ -200,9 +205,9 @@ def vgmed(
 
     Args:
         root: The folder of `VGMED_*.jsonl`, as in the Hugging Face data set `guimeng-liu/VGMED`.
-        kind: "localization" or "attribute".
+        kind: The kind of questions, "localization" or "attribute".
         box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
-        box_format: How all boxes are written, as for `interp.Sample`; None reads them as above.
+        box_format: The format of all boxes, as for `interp.Sample`; None reads them as above.
         bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -231,7 +236,7 @@ def _slake(image: str) -> bool:
 
 
 def described(image: str) -> tuple[str, Mapping[str, Any]]:
-    """Returns group and meta, as far as the image's name gives them."""
+    """Returns the group and the meta that an image's name gives."""
     parts = PurePosixPath(image).stem.split("--")
     if _slake(image):
         return posixpath.normpath(image), {"modality": None, "source": "SLAKE"}
@@ -245,3 +250,57 @@ def _modality(written: str) -> str:
     """Returns a modality in plain words: the part before the first underscore, where that is well known."""
     head = written.split("_")[0].lower()
     return _PLAIN.get(head) or _NUMBER.sub("", written).replace("_", " ")
+
+
+def coco(
+    root: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    kind: str = "localization",
+    *,
+    box_field: str | None = None,
+    box_format: str | None = None,
+    bad_rows: str = "raise",
+) -> Samples:
+    """Returns the questions of one kind on COCO's val2014, from the file that comes with VGMED.
+
+    Reads `COCO_{kind}.jsonl` in `annotations`. An image lies in `root` under the path that its row gives, or else
+    under the last part of that path (so `val2014/COCO_val2014_….jpg` is found when `root` is `val2014`). Rows are as
+    in `vgmed`, except that **every box is (x, y, width, height)**. `meta` has `kind`, `modality` "photograph" and
+    `source` "COCO val2014", unless the row gives other values. `group` is the image.
+
+    The file names, the fields and the box format come from a description of the official code. **They were not
+    checked against a real file.** Draw a few samples with their boxes before you trust any number.
+
+    Args:
+        root: The folder of the images.
+        annotations: The folder of `COCO_*.jsonl`.
+        kind: The kind of questions, "localization" or "attribute".
+        box_field: The field to read, "bbox" or "original_bboxes", for rows that have both and whose values differ.
+        box_format: The format of all boxes, as for `interp.Sample`; None reads them as (x, y, width, height).
+        bad_rows: "raise" raises an error at the first bad row; "record" keeps a stand-in for each, which a study
+            records as a failure.
+
+    Raises:
+        DataError: The kind is unknown, the file is missing or empty, or a row is invalid; the message names file
+            and line.
+        BoxError: The format of boxes is unknown.
+
+    Source: arXiv 2603.14323 and its code; images of Lin et al., 2014.
+    """
+    check_kind(kind)
+    check_format(box_format)
+    row_format = RowFormat(
+        find=_find, box_format=lambda image: box_format or "xywh", describe=_described, box_field=box_field
+    )
+    path = as_path(annotations, "the folder of annotations") / f"COCO_{kind}.jsonl"
+    images = as_path(root, "the folder of images")
+    return read_rows(path, images, kind, row_format, f"COCO {kind}", bad_rows)
+
+
+def _find(folder: Path, image: str) -> Path:
+    written = folder / image
+    return written if unreadable(written) is None else folder / PurePosixPath(image).name
+
+
+def _described(image: str) -> tuple[str, Mapping[str, Any]]:
+    return PurePosixPath(image).name, {"modality": "photograph", "source": "COCO val2014"}

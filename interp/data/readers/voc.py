@@ -1,4 +1,4 @@
-"""Pascal VOC: a folder of XML files, one an image, with the boxes of its objects."""
+"""Pascal VOC: a folder of XML files, one per image, with the boxes of its objects."""
 
 from __future__ import annotations
 
@@ -50,12 +50,13 @@ def voc(
     Args:
         root: The folder, such as `VOCdevkit/VOC2012`.
         name: The name of the samples; by default the folder's.
-        images: The folder of the images, where it is another.
+        images: The folder of the images, where it is not the layout's own.
         question: The question about a class; {label} is its name, {a} "a" or "an".
-        answer: The answer of every sample; None for none.
-        difficult: "keep", or "skip" to leave out objects marked as difficult.
-        box_format: None for VOC's own counting. Tools that write VOC files often count from 0: then "xyxy" reads
-            `xmin, ymin, xmax, ymax` as a half-open box in pixels, "fraction" as fractions of the image.
+        answer: The answer of every sample; None for no answer.
+        difficult: The treatment of objects marked as difficult: "keep", or "skip" to leave them out and count them.
+        box_format: The format of the boxes; None for VOC's own counting. Tools that write VOC files often count from 0:
+            then "xyxy" reads `xmin, ymin, xmax, ymax` as a half-open box in pixels, "fraction" as fractions of the
+            image.
         bad_rows: "raise" raises an error at the first bad file; "record" keeps a stand-in for each, which a study
             records as a failure.
 
@@ -105,7 +106,7 @@ class _Element:
         return found
 
     def text_of(self, tag: str) -> str:
-        """The text of an element inside, empty where there is none."""
+        """The text of an element inside this one, empty where there is none."""
         found = self.find(tag)
         return found.text.strip() if found else ""
 
@@ -119,7 +120,7 @@ class _Reading:
     dropped: Counter[str]
 
     def samples(self, row: Row) -> list[Sample]:
-        """The samples of an XML file, one a class."""
+        """The samples of an XML file, one per class."""
         tree = _tree(row.path)
         if tree.tag != "annotation":
             raise DataError(f"{row.at}: expected <annotation>, got <{tree.tag}>. Leave out other XML files.")
@@ -174,7 +175,7 @@ class _Reading:
 
 
 def _tree(path: Path) -> _Element:
-    """The root of an XML file without a document type, and so without entities of its own."""
+    """The root of an XML file; a file with a document type, and so with entities of its own, is refused."""
     parser, top = expat.ParserCreate(), _Element("", 0)
     open_ones = [top]
 
@@ -210,7 +211,7 @@ def _tree(path: Path) -> _Element:
 
 
 def _size(path: Path, size: _Element | None) -> tuple[int, int] | None:
-    """(width, height), None where the file gives none; tools write 0 for an unknown size."""
+    """The size (width, height), None where the file gives none; tools write 0 for an unknown size."""
     if size is None:
         return None
     sides = as_number(size.text_of("width")), as_number(size.text_of("height"))

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.data.extra import needs
 from interp.data.labelled import PRESENT, Asked, with_area
-from interp.data.lines import Row, as_path, collect, file_bytes, shown, text_in
+from interp.data.lines import Row, as_path, collect, file_bytes, needs, shown, text_in
 from interp.data.row_fields import as_number
 from interp.data.samples import Samples
 from interp.errors import DataError, InterpError
@@ -54,17 +53,17 @@ def yolo(
     Args:
         root: The file or the folder.
         name: The name of the samples; by default the folder's.
-        split: "train", "val" or "test" of a `data.yaml`; None for all that it names.
-        classes: The names of the classes, where no file gives them.
+        split: The split of a `data.yaml`, "train", "val" or "test"; None for all that it names.
+        classes: The names of the classes, for data without a file that gives them.
         question: The question about a class; {label} is its name, {a} "a" or "an".
-        answer: The answer of every sample; None for none.
-        box_format: None for YOLO's fractions. "cxcywh", "xywh" or "xyxy" read the four numbers as pixels, "fraction"
-            as corners in fractions.
+        answer: The answer of every sample; None for no answer.
+        box_format: The format of the boxes; None for YOLO's fractions. "cxcywh", "xywh" or "xyxy" read the four numbers
+            as pixels, "fraction" as corners in fractions.
         bad_rows: "raise" raises an error at the first bad file; "record" keeps a stand-in for each, which a study
             records as a failure.
 
     Raises:
-        DataError: No images, no classes, or an invalid line; the message names file and line.
+        DataError: Data without images or classes, or an invalid line; the message names file and line.
 
     Source: https://docs.ultralytics.com/datasets/detect/ and …/segment/.
     """
@@ -91,7 +90,7 @@ class _Layout:
 
 
 def _layout(path: Path, split: str | None, classes: Sequence[str] | None) -> _Layout:
-    """Where the images and the classes' names are."""
+    """The images of each split, and the classes' names."""
     if split is not None:
         check_one_of("split", split, SPLITS, DataError)
     listed = next(
@@ -160,7 +159,7 @@ def _classes(path: Path, names: Any) -> dict[int, str]:
 
 
 def _class_lines(folder: Path) -> list[str] | None:
-    """The lines of `classes.txt` or `obj.names`, None where there is neither."""
+    """The lines of `classes.txt` or `obj.names`, None where neither exists."""
     places = [folder / one for one in ("classes.txt", "labels/classes.txt", "obj.names")]
     path = next((one for one in places if os.path.isfile(one)), None)
     if path is None:
@@ -201,7 +200,7 @@ class _Reading:
     dropped: Counter[str]
 
     def samples(self, row: Row) -> list[Sample]:
-        """The samples of an image, one a class; none where it has no objects."""
+        """The samples of an image, one per class; none for an image without objects."""
         image, part = row.values["image"], row.values["split"]
         lines = list(self._objects(row.path)) if os.path.isfile(row.path) else []
         if not lines:
@@ -228,7 +227,7 @@ class _Reading:
         return self.box_format in (None, "cxcywh", "xywh")
 
     def _pixels(self, box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...]:
-        """YOLO's fractions in pixels, a box that ends a rounding error outside cut to the image; others as they are."""
+        """YOLO's fractions in pixels, cut to the image where rounding puts an edge outside; other formats unchanged."""
         if self.box_format is not None:
             return tuple(box)
         x, y, width, height = box

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from interp.metrics.scorers.bert_score import BertScore
-from interp.metrics.scorers.extraction import EXTRACTS, extracted
-from interp.metrics.scorers.huatuo_compat import HuatuoCompat
 from interp.metrics.scorers.open_answers import Bleu1, OpenRecall, normalised_words, open_average
-from interp.metrics.scorers.option_log_probability import OptionLogProbability
-from interp.metrics.scorers.scorer import Scorer
+from interp.metrics.scorers.option_answers import HuatuoCompat, OptionLogProbability, Strict
+from interp.metrics.scorers.scorer import EXTRACTS, Scorer, extracted
 from interp.metrics.scorers.scorer_names import SCORERS, scorer_named
-from interp.metrics.scorers.strict import Strict
 
 __all__ = [
     "EXTRACTS",

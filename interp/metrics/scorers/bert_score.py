@@ -18,14 +18,13 @@ from interp.inputs.files import unreadable
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
-from interp.metrics.scorers.extraction import check_extract, extracted
 from interp.metrics.scorers.open_answers import needs_eval
-from interp.metrics.scorers.scorer import checked_texts
+from interp.metrics.scorers.scorer import check_extract, checked_texts, extracted
 
 __all__ = ["BertScore"]
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What is read of an encoder on the hub. Weights that are saved as pickles are left."""
+"""The files that are read of an encoder on the hub. Weights saved as pickles are not read."""
 PLACES = 6
 """Decimals of a score: the library's batches differ between processes, and with them the last digits."""
 
@@ -44,7 +43,7 @@ class BertScore:
         model: The encoder: a local folder, or an id of the hub. Nothing is downloaded unless `download` is True.
         num_layers: The layer whose hidden states are compared, from 1. None takes the one that `bert-score` chose for
             an id that it knows (17 for roberta-large).
-        extract: What of the text is scored, as for `extracted`.
+        extract: The part of the text that is scored; see `extracted`.
         download: Whether an id may be downloaded; else it is read from the hub's cache. Not part of the hash.
         device: Where the encoder runs. Not part of the hash.
         batch_size: Texts in one pass. Not part of the hash.
@@ -86,7 +85,7 @@ class BertScore:
 
     @property
     def encoder(self) -> str:
-        """Which encoder and library the scores are from, for a report: with a hash of a folder's files, or a revision.
+        """The encoder and the library behind the scores, for a report: with a hash of a folder's files, or a revision.
 
         Raises:
             StudyError: The library is not installed, does not know the model's layer, or the encoder is not here.
@@ -147,7 +146,7 @@ class BertScore:
 
 @lru_cache(maxsize=1)
 def _scorer(model: str, num_layers: int, device: str, download: bool) -> Any:
-    """The library's scorer with an encoder that lies on this machine."""
+    """The library's scorer with an encoder that is on this machine."""
     library = needs_eval("bert_score", "BertScore")
     folder = model if os.path.isdir(model) else _cached(model, download)
     _check_plain(Path(folder), model)
@@ -166,7 +165,7 @@ def _scorer(model: str, num_layers: int, device: str, download: bool) -> Any:
 
 
 def _check_plain(folder: Path, model: str) -> None:
-    """Refuses an encoder that is code of its own: `bert-score` would ask on the terminal whether to run it."""
+    """Refuses an encoder with code of its own: `bert-score` would ask on the terminal whether to run it."""
     for name in ("config.json", "tokenizer_config.json"):
         if unreadable(folder / name) is None and "auto_map" in read_json(folder / name, dict):
             raise StudyError(

@@ -16,8 +16,7 @@ from interp.inputs.argument_checks import check_bool, check_number
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
-from interp.metrics.scorers.extraction import as_text, check_extract, extracted
-from interp.metrics.scorers.scorer import checked_texts
+from interp.metrics.scorers.scorer import as_text, check_extract, checked_texts, extracted
 
 __all__ = ["Bleu1", "OpenRecall", "needs_eval", "normalised_words", "open_average"]
 
@@ -41,10 +40,11 @@ _SHORT = {one.replace("'", ""): one for one in _CONTRACTIONS.split()}
 def normalised_words(text: str) -> list[str]:
     """Returns the words of an answer as LLaVA-Med compares them.
 
-    Lower case; most punctuation is taken out where it touches a space (or where a number has a comma), and else parts
-    words; full stops go unless a digit follows; "none" and the numbers up to ten are digits; a, an and the go;
-    contractions without their apostrophe get it back. Words are what spaces part. Accents are composed first (NFC),
-    which the original does not do; contractions of three words ("couldn't've") are left as they are.
+    The text becomes lower case. Most punctuation is removed where it touches a space (or where a number has a comma),
+    and becomes a space elsewhere. Full stops are removed unless a digit follows. "none" and the numbers up to ten
+    become digits. The articles a, an and the are removed. Contractions without their apostrophe get it back. The words
+    are then split at spaces. Accents are composed first (NFC), which the original does not do; contractions of three
+    words ("couldn't've") are left as they are.
 
     Raises:
         StudyError: `text` is no text.
@@ -74,7 +74,7 @@ class Bleu1:
     where the reference has no word (such as "the"). Needs the extra `eval`.
 
     Args:
-        extract: What of the text is scored, as for `extracted`.
+        extract: The part of the text that is scored; see `extracted`.
 
     Source: Papineni et al., 2002; per item and averaged, as LLaVA-Med and the reference paper (its Table E.3).
 
@@ -122,8 +122,8 @@ class OpenRecall:
     long answers: one that names everything has recall 1. 0 for an empty answer, and where the reference has no word.
 
     Args:
-        clean: Count each word of the reference at most as often as it is there.
-        extract: What of the text is scored, as for `extracted`.
+        clean: Whether each word of the reference counts at most as often as it occurs there.
+        extract: The part of the text that is scored; see `extracted`.
 
     Source: the recall of open questions in LLaVA-Med's evaluation (arXiv 2306.00890).
 

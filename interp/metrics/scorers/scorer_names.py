@@ -8,11 +8,9 @@ from types import MappingProxyType
 from interp.errors import StudyError
 from interp.inputs.text import brief, meant
 from interp.metrics.scorers.bert_score import BertScore
-from interp.metrics.scorers.huatuo_compat import HuatuoCompat
 from interp.metrics.scorers.open_answers import Bleu1, OpenRecall
-from interp.metrics.scorers.option_log_probability import OptionLogProbability
+from interp.metrics.scorers.option_answers import HuatuoCompat, OptionLogProbability, Strict
 from interp.metrics.scorers.scorer import Scorer
-from interp.metrics.scorers.strict import Strict
 
 __all__ = ["SCORERS", "scorer_named"]
 

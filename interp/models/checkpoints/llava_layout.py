@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from interp.errors import ModelError
+from interp.inputs.text import count
 from interp.models.checkpoints.checkpoint import Checkpoint
 from interp.models.checkpoints.conversations import Conversation, image_tokenizer
 from interp.models.checkpoints.download import find_part
@@ -277,8 +278,8 @@ def _row_note(extra: int) -> tuple[str, ...]:
     if not extra:
         return ()
     return (
-        f"{extra} row(s) are appended for the image token: its embedding is never used, and its output row is the mean "
-        "of all others, so that its logit is their mean and never the largest.",
+        f"{count(extra, 'row')} appended for the image token: its embedding is never used, and its output row is the "
+        "mean of all others, so that its logit is their mean and never the largest.",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from interp.errors import ModelError
+from interp.inputs.text import count
 from interp.models.checkpoints.tensors import Tensors, read_file
 
 __all__ = ["Merged", "adapter_config", "merged"]
@@ -135,7 +136,7 @@ def _pairs(adapter: Tensors, path: Path) -> dict[str, tuple[str, str]]:
     if used != names:
         odd = sorted(names - used)
         raise ModelError(
-            f"{path} should hold pairs of lora_A and lora_B; {len(odd)} tensor(s) have no partner: "
+            f"{path} should hold pairs of lora_A and lora_B; without a partner: {count(len(odd), 'tensor')}, "
             f"{', '.join(odd[:8])}. Was it cut off?"
         )
     return pairs

@@ -11,6 +11,7 @@ import numpy as np
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
+from interp.inputs.text import count
 from interp.models.base import Family
 from interp.models.resizing import cropped_window
 from interp.models.vision_patches import leading_tokens
@@ -105,7 +106,7 @@ def _cells(
     values = inputs.get("pixel_values")
     pixels = [tuple(values.shape[-2:])] * len(values) if sizes and values is not None else []
     if len(pixels) != len(sizes):
-        raise ModelError(f"the sample has {len(sizes)} image(s), but pixel_values hold {len(pixels)}.")
+        raise ModelError(f"the sample has {count(len(sizes), 'image')}, but pixel_values hold {len(pixels)}.")
     down, across = cell
     parts = []
     for size, (height, width) in zip(sizes, pixels, strict=True):

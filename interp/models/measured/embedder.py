@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.inputs.text import count
 from interp.models.measured.patterns import texture
 
 __all__ = ["Embedder", "fitted", "prompt_text"]
@@ -161,8 +162,8 @@ def fitted(model: Any, processor: Any, first: nn.Module, n_images: int, fallback
             continue
         return replace(one, at_once=_AT_ONCE if one.joins(samples) else 1)
     raise ModelError(
-        f"the processor takes no prompt with {n_images} image(s): {refused} The prompt is {text!r}. Measuring needs a "
-        "processor that places its images itself; write an adapter (docs/new_model.md)."
+        f"the processor takes no prompt with {count(n_images, 'image')}: {refused} The prompt is {text!r}. Measuring "
+        "needs a processor that places its images itself; write an adapter (docs/new_model.md)."
     )
 
 

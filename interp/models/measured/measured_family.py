@@ -14,6 +14,7 @@ from torch import nn
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate
+from interp.inputs.text import count
 from interp.models.base import Attends, Family
 from interp.models.measured.behaviour import Behaviour, observe
 from interp.models.measured.embedder import Embedder, fitted
@@ -120,8 +121,8 @@ class Measured(Family):
             return "footprints are measured; no image size was measured yet"
         trusts = [one.trust for one in made]
         return (
-            f"footprints were measured at {len(made)} image size(s), expected to be right for {min(trusts):.0%} to "
-            f"{max(trusts):.0%} of the tokens, {sum(one.n_images for one in made)} pictures run"
+            f"footprints were measured at {count(len(made), 'image size')}, expected to be right for "
+            f"{min(trusts):.0%} to {max(trusts):.0%} of the tokens, {sum(one.n_images for one in made)} pictures run"
         )
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:

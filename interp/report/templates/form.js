@@ -74,6 +74,10 @@ function keep() {
   }
 }
 
+function count(n) {
+  return `${n} ${form.noun}${n === 1 ? "" : "s"}`;
+}
+
 function restore() {
   let text = null;
   try { text = localStorage.getItem(stored); } catch { keeps = false; }
@@ -83,7 +87,7 @@ function restore() {
     answers = checked(data);
     by = data.by;
     place = Number.isInteger(data.place) && data.place >= 0 && data.place < form.items.length ? data.place : 0;
-    say(`${answers.size} ${form.noun}(s) with answers were found in this browser.`);
+    say(`${count(answers.size)} with answers ${answers.size === 1 ? "was" : "were"} found in this browser.`);
   } catch (error) {
     say(`Stored answers could not be read: ${error.message}.`, true);
   }
@@ -228,7 +232,7 @@ function download() {
   link.click();
   URL.revokeObjectURL(link.href);
   const left = form.items.filter(item => !finished(item)).length;
-  say(`Saved. ${left ? `${left} ${form.noun}(s) are not finished.` : `Every ${form.noun} is finished.`}`);
+  say(`Saved. ${left ? `${count(left)} ${left === 1 ? "is" : "are"} not finished.` : `Every ${form.noun} is finished.`}`);
 }
 
 async function take(file) {
@@ -240,7 +244,7 @@ async function take(file) {
     by = at("by").value = data.by;
     progress();
     show(place);
-    say(`Loaded the answers of ${by || "nobody named"}: ${found.size} ${form.noun}(s).`);
+    say(`Loaded the answers of ${by || "nobody named"}: ${count(found.size)}.`);
   } catch (error) {
     say(`The file was not loaded: ${error.message}.`, true);
   }

@@ -20,7 +20,7 @@ from interp.errors import PromptError
 from interp.inputs.argument_checks import check_text
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.text import word_spans
+from interp.inputs.text import count, word_spans
 from interp.models.adapter import Adapter
 from interp.tracing.encoding.chat_templates import LARGEST, bounded
 
@@ -243,7 +243,7 @@ def _check_placeholders(text: str, sample: Sample, processor: Any) -> None:
     if token and text.count(token) != n:
         raise PromptError(
             f"the rendered prompt of sample {sample.id} holds the {what} placeholder {token!r} "
-            f"{text.count(token)}× for {n} {what}(s): {text[:500]!r}. The chat template "
+            f"{text.count(token)}× for {count(n, what)}: {text[:500]!r}. The chat template "
             f"places one per {what}; take it out of the question and of the prompt's template."
         )
 

@@ -155,7 +155,7 @@ def test_settings_that_are_not_understood(mllm):
         ModelError, match=r"views of 980 px, 196 patches; the model has queries for 49 patches"
     ):
         ADAPTER.footprints([(30, 30)], inputs, processor, mllm.hf.config)
-    with pytest.raises(ModelError, match=r"into 1 view\(s\) of 980×980, but pixel_values hold"):
+    with pytest.raises(ModelError, match=r"into 1 view of 980×980, but pixel_values hold"):
         ADAPTER.latent_patches([(30, 30)], inputs, processor, mllm.hf.config)
     assert len(ADAPTER.latent_patches([], {}, None, None)) == 0
 

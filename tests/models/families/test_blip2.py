@@ -168,7 +168,7 @@ def test_settings_that_are_not_understood(mllm):
     inputs = mllm.encode(samples()[0]).singles[0].inputs
     processor = tiny(mllm.family)[1]
     processor.image_processor.size = {"height": 42, "width": 42}
-    with pytest.raises(ModelError, match=r"into 1 view\(s\) of 42×42, but pixel_values hold"):
+    with pytest.raises(ModelError, match=r"into 1 view of 42×42, but pixel_values hold"):
         mllm.adapter.latent_patches([(30, 30)], inputs, processor, mllm.hf.config)
     assert len(mllm.adapter.latent_patches([], {}, None, None)) == 0
 

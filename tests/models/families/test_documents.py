@@ -122,7 +122,7 @@ def test_deepseek_refuses_what_it_does_not_fit():
     hf, processor = tiny("deepseek_vl")
     inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((140, 70))])
     adapter = find(hf.config)
-    with pytest.raises(ModelError, match=r"into 0 view\(s\) of no size, but pixel_values hold 1 view"):
+    with pytest.raises(ModelError, match=r"into 0 views of no size, but pixel_values hold 1 view"):
         adapter.footprints([], inputs, processor, hf.config)
     processor.image_processor.do_pad = False
     with pytest.raises(ModelError, match=r"fitted and padded to 56×56 pixels; .*'do_pad': False"):

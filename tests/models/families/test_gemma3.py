@@ -152,7 +152,7 @@ def test_settings_that_are_not_understood():
             Gemma3().footprints(one.sizes, inputs, processor, model.config)
 
     processor.images_kwargs = {**processor.images_kwargs, **SCAN}
-    refused(r"images of 140×84 into 3 view\(s\) of 64×64, but pixel_values hold 1 view\(s\) of 64×64")
+    refused(r"images of 140×84 into 3 views of 64×64, but pixel_values hold 1 view of 64×64")
     processor.images_kwargs = {"do_pan_and_scan": True}
     refused(
         r"pan and scan needs all of its settings; Gemma3Processor has \{'pan_and_scan_min_crop_size': None"
@@ -166,7 +166,7 @@ def test_settings_that_are_not_understood():
     processor.image_processor.size = {"longest_edge": 64}
     refused(r'the gemma3 adapter expects the size as "height" and "width".*\{\'longest_edge\': 64\}')
     processor.image_processor.do_resize = False
-    refused(r"into 1 view\(s\) of 140×84, but pixel_values hold 1 view\(s\) of 64×64")
+    refused(r"into 1 view of 140×84, but pixel_values hold 1 view of 64×64")
 
 
 def test_the_prompt():

@@ -55,7 +55,7 @@ def test_settings_that_are_not_understood():
             Gemma3n().footprints(bench.sizes, inputs, processor, model.config)
 
     processor.image_processor.size = {"height": 48, "width": 48}
-    refused(r"into 1 view\(s\) of 48×48, but pixel_values hold 1 view\(s\) of 96×96")
+    refused(r"into 1 view of 48×48, but pixel_values hold 1 view of 96×96")
     processor.image_seq_length = 16
     refused(r"vision_soft_tokens_per_image is 36, the processor's image_seq_length 16")
     processor.image_seq_length = model.config.vision_soft_tokens_per_image = 40

@@ -128,10 +128,8 @@ def test_settings_that_are_not_understood():
             InternVl().footprints(one.sizes, inputs, processor, model.config)
 
     processor.images_kwargs = ONE_TILE
-    refused(
-        r"images of 140×84 into 1 view\(s\) of 48×48, but pixel_values hold 7 view\(s\) of 48×48 .*images_kwargs"
-    )
-    refused(r"but pixel_values hold 0 view\(s\) of no size", inputs={})
+    refused(r"images of 140×84 into 1 view of 48×48, but pixel_values hold 7 views of 48×48 .*images_kwargs")
+    refused(r"but pixel_values hold 0 views of no size", inputs={})
     processor.images_kwargs = {"crop_to_patches": True}
     for size, shown in (((48, 40), "48×40"), ((56, 56), "56×56"), ((50, 50), "50×50")):
         processor.image_processor.size = {"height": size[1], "width": size[0]}

@@ -205,7 +205,7 @@ def test_several_images_of_different_sizes():
     assert found.grid == (4, 4)
     check_layout(found, [(80, 40), (30, 60)], [(0.0, 0.0, 80.0, 40.0), (0.0, 0.0, 30.0, 60.0)])
     inputs = settings(images=images, return_tensors="pt")
-    with pytest.raises(ModelError, match=r"the sample has 1 image\(s\), but pixel_values hold 2"):
+    with pytest.raises(ModelError, match=r"the sample has 1 image, but pixel_values hold 2"):
         Llava().footprints([(80, 40)], inputs, SimpleNamespace(image_processor=settings), config())
 
 

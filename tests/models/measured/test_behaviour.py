@@ -87,9 +87,7 @@ class TextOnly:
 
 
 def test_a_processor_that_takes_no_images_is_refused() -> None:
-    with pytest.raises(
-        ModelError, match=r"takes no prompt with 2 image\(s\): no images, please\. The prompt is"
-    ):
+    with pytest.raises(ModelError, match=r"takes no prompt with 2 images: no images, please\. The prompt is"):
         fitted(None, TextOnly(), torch.nn.Identity(), 2, "")
 
 

@@ -61,7 +61,7 @@ def test_a_measured_map_is_the_adapters(family: str, size: tuple[int, int]) -> N
     known, found = both(family)
     assert agrees(known, found, size) > 0.85
     assert found.family == "measured"
-    assert found.adapter.describe().startswith("footprints were measured at 1 image size(s)")  # type: ignore[attr-defined]
+    assert found.adapter.describe().startswith("footprints were measured at 1 image size,")  # type: ignore[attr-defined]
 
 
 def test_tokens_that_join_two_towers_are_refused() -> None:

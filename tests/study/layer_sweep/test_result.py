@@ -8,7 +8,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import RunError, StudyError
 from interp.report.tables import read_csv
-from interp.study import Grid, Result, choose_layer
+from interp.study import Grid, Result, choose_layer, matched
 from tests.study.planted import Model, Planted, sample, samples, sweep
 
 
@@ -174,6 +174,8 @@ def test_groups_of_images_are_shown_by_their_files(tmp_path: Path) -> None:
         assert set(frame.group) <= {*names}
     assert set(found.samples.group) == {*names}
     assert set(found.values.group) == found.groups == {*one.groups}  # statistics go by content
+    pairs = matched(found, metric="ar", layer=1).pairs
+    assert set(pairs.group_a) | set(pairs.group_b) <= {*names}
     text = found.report(tmp_path / "page.html").read_text()
     assert f"group {names[0]}" in text
     assert one.groups[0] not in text

@@ -97,11 +97,11 @@ def test_what_cannot_be_asked_is_explained(unchecked):
         ),
         (
             lambda: presence_questions([s for s in samples() if s.group == "g4"]),
-            r"1 pictures with 1 labels leave no",
+            r"1 picture with 1 label give no",
         ),
         (
             lambda: presence_questions([Sample(picture(0), "?")]),
-            r"got 1 samples and none such.*coco_instances",
+            r"got 1 sample and none such.*coco_instances",
         ),
         (
             lambda: presence_questions(samples(), question="{x}?"),

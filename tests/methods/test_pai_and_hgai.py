@@ -11,9 +11,9 @@ import torch
 
 import tests.tiny as tiny
 from interp.errors import MethodError, SiteError
-from interp.inputs.prompt import GENERIC_PROMPT, Prompt
-from interp.methods import PAI, Method, Plain
-from interp.tracing import Boost, Rows, Site
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
+from interp.methods import HGAI, PAI, Method, Plain
+from interp.tracing import Boost, Guide, Rows, Site
 from tests.methods.reference_generation import Steps, generated, on_last_rows
 
 N = 4
@@ -21,7 +21,7 @@ BOOST = PAI(alpha=0.7, layers=[1, 2], gamma=1.0)  # no guidance
 WHOLE = PAI(alpha=0.7, layers=[1, 2])
 
 
-def answered(eager, mllm, sample, *, layers, alpha: float, gamma: float = 1.0, prompt=None) -> Steps:
+def pai_answered(eager, mllm, sample, *, layers, alpha: float, gamma: float = 1.0, prompt=None) -> Steps:
     inputs = mllm.encode([sample], prompt or Prompt()).inputs
     boosted = on_last_rows(inputs, layers, lambda e: e + alpha * np.abs(e), decode=True)
     blind = inputs["input_ids"][:, inputs["input_ids"][0] != tiny.IMAGE_TOKEN]
@@ -57,7 +57,7 @@ def test_rows_are_the_softmax_of_e_plus_alpha_abs_e(mllm, eager):
         assert np.abs(expected - plain).max() > 1e-3
 
 
-def test_a_row_by_hand():
+def test_a_row_of_pai_by_hand():
     """Two image tokens and one of text, e = (1, −1, 0.5), α = 0.5: e′ = (1.5, −0.5, 0.5)."""
     e = np.array([1.0, -1.0])
     boosted = e + 0.5 * np.abs(e)
@@ -72,7 +72,7 @@ def test_answers_and_logits_are_an_eager_models(mllm, eager, gamma):
     samples = tiny.samples()
     plain = mllm.trace(samples).logits.values
     for i, found in enumerate(method.answer(mllm, samples, max_new_tokens=N)):
-        expected = answered(eager, mllm, samples[i], layers=[1, 2], alpha=0.7, gamma=gamma)
+        expected = pai_answered(eager, mllm, samples[i], layers=[1, 2], alpha=0.7, gamma=gamma)
         assert_logits(found.logits, expected.logits[0])
         assert found.text == expected.text
         assert (1 < np.isfinite(found.logits).sum() < len(found.logits)) == (gamma != 1)
@@ -88,7 +88,7 @@ def assert_logits(found: np.ndarray, expected: np.ndarray) -> None:
 
 def test_every_generated_row_is_boosted_too(mllm, eager):
     sample = tiny.samples()[1]
-    expected = answered(eager, mllm, sample, layers=[1, 2], alpha=0.7)
+    expected = pai_answered(eager, mllm, sample, layers=[1, 2], alpha=0.7)
     trace = mllm.trace([sample], generate=N, edits=BOOST.edits(mllm), reads=[Rows(Site())])
     assert trace[0].rows.sizes["step"] == len(expected.attention) > 1
     for step, attention in enumerate(expected.attention):
@@ -96,7 +96,7 @@ def test_every_generated_row_is_boosted_too(mllm, eager):
         np.testing.assert_allclose(trace[0].rows[step, :, :, 0], rows, atol=1e-6)
 
 
-def test_a_batch_answers_as_each_sample_alone_and_on_a_prefix(mllm):
+def test_a_batch_of_pai_answers_as_each_alone_and_on_a_prefix(mllm):
     samples = tiny.samples()
     together = WHOLE.answer(mllm, samples, max_new_tokens=N)
     shared = WHOLE.answer(mllm, mllm.prefix(samples), max_new_tokens=N)
@@ -115,10 +115,10 @@ def test_no_boost_and_no_guidance_is_the_plain_model_to_the_bit(mllm):
     assert found[0].cost.forwards == plain[0].cost.forwards
 
 
-def test_the_prompt_is_honoured(mllm, eager):
+def test_pai_honours_the_prompt(mllm, eager):
     sample = tiny.samples()[0]
     found = WHOLE.answer(mllm, [sample], prompt=GENERIC_PROMPT, max_new_tokens=1)[0]
-    expected = answered(eager, mllm, sample, layers=[1, 2], alpha=0.7, gamma=1.1, prompt=GENERIC_PROMPT)
+    expected = pai_answered(eager, mllm, sample, layers=[1, 2], alpha=0.7, gamma=1.1, prompt=GENERIC_PROMPT)
     assert_logits(found.logits, expected.logits[0])
 
 
@@ -130,7 +130,7 @@ def test_guidance_costs_a_pass_without_the_image_per_token(mllm):
     assert guided.tokens - alone.tokens == len(tokens) * max(one.length - one.n for one in tokens)
 
 
-def test_published_constants_and_layers():
+def test_published_constants_and_layers_of_pai():
     assert PAI().strength == 0.2
     assert PAI(variant="paper").strength == 0.5
     assert PAI(variant="paper", alpha=0.3).strength == 0.3
@@ -145,7 +145,7 @@ def test_the_edit_is_a_boost_of_the_last_row_in_every_pass(mllm):
     assert PAI().edits(mllm) == [Boost(site, 0.2, steps="all")]
 
 
-def test_it_is_a_method_and_a_value():
+def test_pai_is_a_method_and_a_value():
     assert isinstance(PAI(), Method)
     assert hash(PAI(layers=[1])) == hash(PAI(layers=(1,)))
     assert json.loads(json.dumps(PAI(layers=[1]).to_dict())) == {
@@ -171,11 +171,114 @@ def test_it_is_a_method_and_a_value():
         ({"layers": []}, "selects nothing.*Leave layers= out"),
     ],
 )
-def test_wrong_parameters_say_what_is_right(unchecked, wrong, message):
+def test_wrong_parameters_of_pai_say_what_is_right(unchecked, wrong, message):
     with pytest.raises(MethodError, match=message):
         PAI(**wrong)
 
 
-def test_layers_the_model_lacks(mllm):
+def test_layers_the_model_lacks_for_pai(mllm):
     with pytest.raises(SiteError, match=r"the model has 3 layers, 0 … 2; got layer 31"):
         PAI(layers=[31]).answer(mllm, tiny.samples())
+
+
+METHOD = HGAI(alpha=0.8, layers=[0, 1])
+
+
+def guided(e: np.ndarray) -> np.ndarray:
+    """Scores (head, row, token): every head of the layer gains 0.8 times the heads' mean size."""
+    return e + 0.8 * sum(np.abs(head) for head in e) / len(e)
+
+
+def hgai_answered(eager, mllm, sample, layers, prompt=PAPER_PROMPT) -> Steps:
+    inputs = mllm.encode([sample], prompt).inputs
+    return generated(eager, inputs, N, scores=on_last_rows(inputs, layers, guided, decode=True))
+
+
+def test_a_row_of_hgai_by_hand():
+    """Two heads, one image token: e = (1, −3), mean size 2, α = 0.8: (2.6, −1.4)."""
+    np.testing.assert_allclose(guided(np.array([[[1.0]], [[-3.0]]]))[:, 0, 0], [2.6, -1.4])
+
+
+def test_rows_are_the_softmax_of_the_guided_scores(mllm, eager):
+    """Layer 1 alone, so its queries and keys are those of the plain model: the worked example."""
+    edits = HGAI(alpha=0.8, layers=[1]).edits(mllm)
+    for sample in tiny.samples():
+        expected = hgai_answered(eager, mllm, sample, [1]).attention[0][1, :, -1]
+        plain = generated(eager, mllm.encode([sample]).inputs, 1).attention[0][1, :, -1]
+        rows = mllm.trace([sample], edits=edits, reads=[Rows(Site(layers=[1], keys="all"))])[0].rows
+        np.testing.assert_allclose(rows[0, :, 0], expected, atol=1e-6)
+        assert np.abs(expected - plain).max() > 1e-3
+
+
+def test_answers_and_logits_are_an_eager_models_in_every_pass(mllm, eager):
+    samples = tiny.samples()
+    plain = mllm.trace(samples).logits.values
+    trace = mllm.trace(samples, generate=N, edits=METHOD.edits(mllm), reads=[Rows(Site())])
+    for i, found in enumerate(METHOD.answer(mllm, samples, max_new_tokens=N)):
+        expected = hgai_answered(eager, mllm, samples[i], [0, 1])
+        np.testing.assert_allclose(found.logits, expected.logits[0], atol=1e-5)
+        assert found.text == expected.text
+        assert np.abs(found.logits - plain[i]).max() > 1e-3
+        assert found.details == {}
+        for step, attention in enumerate(expected.attention):
+            rows = attention[:, :, -1, trace.tokens[i].image]
+            np.testing.assert_allclose(trace[i].rows[step, :, :, 0], rows, atol=1e-6)
+
+
+def test_a_batch_of_hgai_answers_as_each_alone_and_on_a_prefix(mllm):
+    samples = tiny.samples()
+    together = METHOD.answer(mllm, samples, max_new_tokens=N)
+    shared = METHOD.answer(mllm, mllm.prefix(samples), max_new_tokens=N)
+    for sample, found, other in zip(samples, together, shared, strict=True):
+        alone = METHOD.answer(mllm, [sample], max_new_tokens=N)[0]
+        for one in (alone, other):
+            np.testing.assert_allclose(found.logits, one.logits, atol=1e-5)
+            assert found.text == one.text
+
+
+def test_alpha_zero_is_the_plain_model_to_the_bit(mllm):
+    found = HGAI(alpha=0).answer(mllm, tiny.samples(), max_new_tokens=N)
+    plain = Plain().answer(mllm, tiny.samples(), max_new_tokens=N)
+    np.testing.assert_array_equal([one.logits for one in found], [one.logits for one in plain])
+    assert [one.text for one in found] == [one.text for one in plain]
+
+
+def test_hgai_honours_the_prompt(mllm, eager):
+    sample = tiny.samples()[0]
+    found = METHOD.answer(mllm, [sample], prompt=GENERIC_PROMPT, max_new_tokens=1)[0]
+    expected = hgai_answered(eager, mllm, sample, [0, 1], GENERIC_PROMPT)
+    np.testing.assert_allclose(found.logits, expected.logits[0], atol=1e-5)
+
+
+def test_published_constants_and_layers_of_hgai(mllm):
+    assert HGAI().alpha == 0.5
+    assert HGAI().guided_layers(32) == tuple(range(5, 19))
+    assert HGAI().guided_layers(28) == tuple(range(4, 17))
+    assert HGAI(layers=[9]).guided_layers(32) == (9,)
+    # 5/32 and 19/32 of 3 layers: 0.47 → 0, 1.78 → 2
+    site = Site(layers=[0, 1], heads="all", queries="last", keys="image")
+    assert HGAI().edits(mllm) == [Guide(site, 0.5, steps="all")]
+
+
+def test_hgai_is_a_method_and_a_value():
+    assert isinstance(HGAI(), Method)
+    assert hash(HGAI(layers=[1])) == hash(HGAI(layers=(1,)))
+    assert json.loads(json.dumps(HGAI().to_dict())) == {"method": "HGAI", "alpha": 0.5, "layers": None}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"alpha": -1}, "alpha is a finite number of at least 0; got -1"),
+        ({"alpha": None}, "alpha is a finite number of at least 0; got None"),
+        ({"layers": 5}, r"Write layers=\[5\] for one.*Leave layers= out for layers 5 … 18 of 32"),
+    ],
+)
+def test_wrong_parameters_of_hgai_say_what_is_right(unchecked, wrong, message):
+    with pytest.raises(MethodError, match=message):
+        HGAI(**wrong)
+
+
+def test_layers_the_model_lacks_for_hgai(mllm):
+    with pytest.raises(SiteError, match=r"the model has 3 layers, 0 … 2; got layer 18"):
+        HGAI(layers=[18]).answer(mllm, tiny.samples())
