@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from interp.models.measured.decode import Profiles
 from interp.models.measured.lattice import SLIVER, Lattice
-from interp.models.measured.patterns import Code
+from interp.models.measured.patterns import Code, Profiles
 
 __all__ = ["View", "laid", "views_of"]
 

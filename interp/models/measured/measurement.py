@@ -10,14 +10,19 @@ from jaxtyping import Float, Int
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.measured.confidence import probability
-from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
-from interp.models.measured.decode import Profiles, Raw, read_off
+from interp.models.measured.consistency import (
+    agreement,
+    kept,
+    lean,
+    least_trust,
+    line_trust,
+    probability,
+    spanned,
+)
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice, cut_into_lattices, single_lattices
 from interp.models.measured.measured_views import View, laid, views_of
-from interp.models.measured.one_sided import lean
-from interp.models.measured.patterns import Code, painted, stripes, texture
+from interp.models.measured.patterns import Code, Profiles, Raw, painted, read_off, stripes, texture
 
 __all__ = ["LEAST", "Measurement", "Scan", "decoded", "measure", "scan"]
 
@@ -60,13 +65,13 @@ class Measurement:
         footprints: Their footprints.
         confidence: (token,) the probability that the footprint is right: that it and the true one have an intersection
             over union of 0.5 at least or, for a token without footprint, that it has none
-            (`interp.models.measured.confidence`).
+            (`interp.models.measured.consistency`).
         raw: (token, 4) the rectangle of each token by itself, without a lattice.
         views: The lattices.
         stray: The share of tokens outside every lattice, or in one of a single row or column.
         n_images: Pictures that were run.
         lean: How much further tokens see on one side of their cells than on the other, from 0 to 1
-            (`interp.models.measured.one_sided`).
+            (`interp.models.measured.consistency`).
         least: The mean confidence of the view where it is least, from 0 to 1 (`interp.models.measured.consistency`).
         line: The mean confidence of the row or column where it is least, from 0 to 1 (there too).
         spanned: How much of the image the grids of each size of cell span, from 0 to 1 (there too).
