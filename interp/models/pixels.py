@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 
 from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
-from interp.models.anyres import AnyRes
 from interp.models.resizing import setting
+from interp.models.tiling import AnyRes
 
 __all__ = ["PixelView", "pixel_views", "pooled"]
 

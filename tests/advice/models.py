@@ -152,7 +152,7 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "Llama 4 always lays images": "a row follows it, but the message stands inside one that names the sample",
     "{…} needs transformers": "tests/models/test_adapter.py::test_a_family_that_needs_a_newer_transformers_is_refused",
-    "{…} of transformers {…} gives its image processor": "tests/models/processing/test_processor_settings.py",
+    "{…} of transformers {…} gives its image processor": "tests/models/test_processors.py",
     "this model has use_bidirectional_attention='all'": "tests/models/families/test_gemma4.py, as the next two",
     "the processor's patch_size and pooling_kernel_size are": "needs a processor and a config that differ",
     "{…} takes one image a sample": "tests/models/families/test_blip2.py",

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from interp.errors import ModelError
-from interp.models.checkpoints.checkpoint import Checkpoint, check, check_source_files, empty_model
-from interp.models.checkpoints.download import HUB_ID
+from interp.models.checkpoints.checkpoint import HUB_ID, Checkpoint, check, check_source_files, empty_model
 from interp.models.checkpoints.layout import open_original
 from interp.models.checkpoints.tensors import Entry, write_shards
 from interp.models.configs import raw_config

@@ -22,14 +22,12 @@ from transformers import (
 )
 
 from interp.errors import ModelError
-from interp.models.checkpoints.checkpoint import Checkpoint
+from interp.models.checkpoints.checkpoint import Checkpoint, find_part
 from interp.models.checkpoints.conversations import Conversation, image_tokenizer
-from interp.models.checkpoints.download import find_part
 from interp.models.checkpoints.layout import config_of, licence
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, Tensors, read_file, read_folder
 from interp.models.checkpoints.towers import Tower, clip_tower, known_clip, read_tower, vit_tower
-from interp.models.modeling import register
-from interp.models.modeling.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
+from interp.models.modeling import LlavaS2Config, LlavaS2ForConditionalGeneration, register
 
 __all__ = ["EMBEDDED", "OriginalLlava", "Sources", "llava_processor"]
 

@@ -13,11 +13,11 @@ from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint, check_vocabulary
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
-from interp.models.modeling import register
-from interp.models.modeling.vila_v1_5 import (
+from interp.models.modeling import (
     VilaConfig,
     VilaForConditionalGeneration,
     VilaProcessor,
+    register,
     tokens_along,
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size
 from interp.models.base import Family
-from interp.models.tiled_canvas import tiled_footprints
+from interp.models.tiling import tiled_footprints
 
 __all__ = ["AyaVision", "Cohere2Vision"]
 

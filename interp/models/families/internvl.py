@@ -8,7 +8,7 @@ from typing import Any
 from interp.inputs.footprints import Footprints, Size
 from interp.inputs.patch_map import Patches
 from interp.models.base import Family
-from interp.models.tiled_canvas import tiled_footprints
+from interp.models.tiling import tiled_footprints
 from interp.models.vision_patches import turned, usual_patches
 
 __all__ = ["InternVl"]

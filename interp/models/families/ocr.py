@@ -11,11 +11,10 @@ from jaxtyping import Float
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
-from interp.models.anyres import squares
 from interp.models.base import Family
 from interp.models.families.mistral3 import Mistral3
 from interp.models.resizing import halved_twice, one_image, setting, tile_windows, whole
-from interp.models.tiled_canvas import canvas_of, squashed_tiles
+from interp.models.tiling import canvas_of, squares, squashed_tiles
 
 __all__ = ["GotOcr2", "LightOnOcr"]
 

@@ -20,7 +20,7 @@ from interp.models.resizing import (
     tile_windows,
     whole,
 )
-from interp.models.tiled_canvas import squashed_tiles
+from interp.models.tiling import squashed_tiles
 
 __all__ = ["Ovis2"]
 
