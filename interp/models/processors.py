@@ -104,11 +104,10 @@ _GOT_SHRINKS = 4
 
 
 def _counting(processor: Any, config: Any, where: str) -> Any:
-    """Sets what a processor needs to count image tokens, and was saved without, to the model's.
+    """Sets what a processor needs to count image tokens and was saved without, as the model's config has it.
 
-    Those are GOT-OCR's number of tokens, and the patch size of LLaVA processors such as HuatuoGPT-Vision-…-hf's.
-
-    Without a patch size it cannot count image tokens; the related settings are then missing as well.
+    These settings are GOT-OCR's number of tokens, and the patch size and related settings of LLaVA processors such as
+    HuatuoGPT-Vision-…-hf's. Returns the processor.
     """
     if (
         getattr(config, "model_type", None) == "got_ocr2"
@@ -139,8 +138,8 @@ def with_video(processor: Any, where: str | None = None, **options: Any) -> Any:
 
     Args:
         processor: A processor without a video processor.
-        where: A folder or hub id with the video processor's settings; None for settings of your own.
-        options: As for `from_pretrained`; without `where`, the settings.
+        where: A folder or hub id with the video processor's settings; None to give them as `options`.
+        options: Arguments of `from_pretrained`; without `where`, the video processor's settings.
     """
     kind = video_processor_class(type(processor).__name__)
     if kind is None:
@@ -160,7 +159,7 @@ def images_only(kind: type[Any]) -> type[Any]:
     """
 
     class WithoutVideo(ProcessorMixin):
-        """What `kind` takes for its base: it leaves out the video processor that it is given."""
+        """The base class that `kind` gets here: it ignores the video processor that it is given."""
 
         def __init__(self, *parts: Any, **options: Any) -> None:
             options.pop(_VIDEO, None)
@@ -267,7 +266,7 @@ def molmo2_images() -> type[Any]:
 
 
 def molmo2_processor() -> type[Any]:
-    """Returns transformers' `Molmo2Processor`; without torchvision for images only, which it then loads itself."""
+    """Returns transformers' `Molmo2Processor`; without torchvision for images only, by `molmo2_images`."""
     whole: Any = import_module("transformers.models.molmo2.processing_molmo2").Molmo2Processor
     if is_torchvision_available():
         return whole
@@ -284,7 +283,7 @@ def kimi_processor() -> type[Any]:
 
 
 def _loading_images(whole: Any, images: Any) -> type[Any]:
-    """Returns a processor's class with that image processor, which it loads itself; under the class's own name."""
+    """Returns a subclass of a processor, under the same name, that loads its image processor as this class."""
 
     class Loading(whole):
         @classmethod
@@ -332,7 +331,7 @@ def smolvlm_processor() -> type[Any]:
 
 
 def llama4_processor() -> type[Any]:
-    """Returns transformers' `Llama4Processor`, where torchvision is not installed with our image processor."""
+    """Returns transformers' `Llama4Processor`; without torchvision with `Llama4ImageProcessorPil`."""
     whole: Any = import_module("transformers.models.llama4.processing_llama4").Llama4Processor
     if is_torchvision_available():
         return whole
@@ -370,7 +369,7 @@ def gemma4_unified_processor() -> type[Any]:
 def minicpmv_processor() -> type[Any]:
     """Returns transformers' `MiniCPMV4_6Processor`; without torchvision for images only.
 
-    The original asks its video processor for two settings when it is built; then it gets its image processor's.
+    When it is built, the original asks its video processor for two settings; here the image processor gives them.
     """
     whole: Any = import_module("transformers.models.minicpmv4_6.processing_minicpmv4_6").MiniCPMV4_6Processor
     if is_torchvision_available():
@@ -426,7 +425,7 @@ def number_words(number: int) -> str:
 
 
 def known_settings(processor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of what can be set: of its image processor, and of the processor itself (not its parts)."""
+    """Returns the names of the settings of a processor's image processor, and of those of the processor itself."""
     images = getattr(processor, "image_processor", None)
     annotations = getattr(getattr(type(images), "valid_kwargs", None), "__annotations__", {})
     names = {
@@ -451,15 +450,15 @@ def _parameters(kind: type[Any]) -> list[str]:
 
 
 def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> Any:
-    """The processor, set anew: its image processor is built again with these settings, as `from_pretrained` would.
+    """Changes settings of a processor and returns it; its image processor is built again, as by `from_pretrained`.
 
     Args:
-        processor: A processor as loaded. It is changed.
-        settings: Name → value, such as {"max_pixels": 50176, "min_pixels": 784}.
-        where: Whose processor it is, for messages.
+        processor: The loaded processor. It is changed.
+        settings: Name of a setting → its new value, such as {"max_pixels": 50176, "min_pixels": 784}.
+        where: The folder or hub id of the processor, for messages.
 
     Raises:
-        ModelError: A name that this processor does not have, or a value that it does not take.
+        ModelError: The processor has no setting of a name, or does not take a value.
     """
     of_images, own = known_settings(processor)
     unknown = [name for name in settings if name not in (*of_images, *own)]
@@ -484,10 +483,10 @@ def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> An
 
 
 def _override(processor: Any, settings: Mapping[str, Any]) -> None:
-    """Sets a processor's own image settings where it has some of these names, which stand over its image processor's.
+    """Sets a processor's own image settings of these names, if it has any: they override its image processor's.
 
     Raises:
-        ModelError: Its class has other values as defaults, which cannot be set.
+        ModelError: The processor's class fixes another value for a name.
     """
     fixed = {name: value for name, value in class_image_settings(processor).items() if name in settings}
     if odd := [name for name, value in fixed.items() if value != settings[name]]:

@@ -44,6 +44,7 @@ __all__ = [
     "squashed_size",
     "tile_windows",
     "whole",
+    "without_area",
 ]
 
 
@@ -224,6 +225,16 @@ def down_columns(cells: Footprints) -> Footprints:
     return Footprints(cells.boxes[order], None, cells.views[order], cells.image[order])
 
 
+def without_area(n: int, view: str = "") -> Footprints:
+    """Returns `n` tokens of one image that stand for no place, such as class tokens, newlines and latents.
+
+    Args:
+        n: The number of tokens.
+        view: The name of the tokens' view.
+    """
+    return Footprints(np.full((n, 4), np.nan), None, np.full(n, view), np.zeros(n, int))
+
+
 def halved_twice(patches: int) -> Float[np.ndarray, " edge"]:
     """Returns the edges, in patches, of what two convolutions of kernel 3, stride 2 and padding 1 make of a line.
 
@@ -251,9 +262,9 @@ def in_corner(
         box: The window of the image that the view shows.
         view: (width, height) of the view once resized, in pixels of the canvas.
         patch: The side of a patch in these pixels.
-        grid: (rows, cols) of the canvas; patches that are not of the view have no area.
+        grid: (rows, cols) of the canvas; patches outside the view have no area.
         name: The view's name.
-        partial: Whether a patch that reaches across the view's edge is of the view.
+        partial: Whether a patch that crosses the view's edge belongs to the view.
     """
     rows, cols = ((length + (patch - 1) * partial) // patch for length in view[::-1])
     boxes = np.full((*grid, 4), np.nan)
@@ -275,7 +286,7 @@ def agree(what: str, derived: Any, found: Any, settings: Any) -> None:
 
 
 def blank(size: Size) -> np.ndarray:
-    """Returns an image of (width, height), channels first, without memory, for transformers' functions of a size."""
+    """Returns an image of (width, height), channels first, that takes no memory, for functions that want an image."""
     return np.broadcast_to(np.uint8(0), (1, size[1], size[0]))
 
 

@@ -33,6 +33,7 @@ from interp.models.resizing import (
     squashed_size,
     tile_windows,
     whole,
+    without_area,
 )
 
 __all__ = [
@@ -121,8 +122,7 @@ class AnyRes:
         left, top = (edge - size[0]) // 2, (edge - size[1]) // 2
         window = (float(-left), float(-top), seen - left, seen - top)
         grid = lay(size, (self.per_tile, self.per_tile), window, view="base")
-        newline = Footprints(np.full((1, 4), np.nan), None, np.array(["base"]), np.array([0]))
-        return concatenate([grid, newline], one_image=True)
+        return concatenate([grid, without_area(1, "base")], one_image=True)
 
     def tiles(self, size: Size) -> Footprints:
         """Returns the image resized into the best resolution, padded, cut into tiles, joined, unpadded and shrunk.
@@ -144,9 +144,9 @@ class AnyRes:
         return int(width), int(height)
 
     def kept(self, size: Size) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """For columns and rows of the joined tiles: the first patch that is kept, how many are, and of how many tokens.
+        """Returns, for the columns and the rows of the joined tiles: first patch kept, patches kept, tokens.
 
-        Fewer tokens than patches are kept where the model shrinks the grid.
+        There are fewer tokens than patches where the model shrinks the grid.
         """
         best = self.best(size)
         patches = (best[0] // self.side * self.per_tile, best[1] // self.side * self.per_tile)
@@ -253,11 +253,11 @@ def _cuts(size: Size, patches: tuple[int, int]) -> tuple[int, int]:
 def anyres_patches(
     cut: AnyRes | None, images: Sequence[tuple[Size, bool]], leading: tuple[str, ...]
 ) -> Patches:
-    """Returns the patches of images of (width, height), each with whether it is cut into tiles.
+    """Returns the patches of images that are processed as LLaVA-NeXT or LLaVA-OneVision does.
 
     Args:
         cut: How images are cut; None if there are none.
-        images: Each image's size and whether it has tiles beside the view of the whole.
+        images: (width, height) of each image, and whether it has tiles besides the view of the whole.
         leading: The tokens that the tower puts before each sequence.
     """
     sequences: list[TowerSequence] = []

@@ -57,7 +57,7 @@ class Checkpoint:
             image and `{system}` for a system message.
         licence: The licence that the folder states; None if it states none.
         notes: Notes for the user: parts left out, guesses, differences from the original code.
-        stock: Whether plain transformers can load the converted checkpoint; False if it needs a class of `interp`.
+        stock: Whether transformers alone can load the converted checkpoint; False if it needs a class of `interp`.
     """
 
     layout: str
@@ -147,7 +147,7 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> A
         *(getattr(checkpoint.config, name) for name in checkpoint.config.sub_configs),
     ):
         layers = getattr(part, "num_hidden_layers", 0)
-        if isinstance(layers, int) and layers > n_tensors:  # building them would never end
+        if isinstance(layers, int) and layers > n_tensors:  # building so many takes hours or all memory
             raise ModelError(
                 f"the config.json of {checkpoint.where} describes {layers} layers, but the files hold {n_tensors} "
                 "tensors. Are they of the same checkpoint, and is the download complete?"
@@ -280,10 +280,10 @@ def _blobs(root: Path) -> Iterator[Path]:
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Raise ModelError for a folder without a vocabulary: some tokenizers then make an empty one.
+    """Checks that a folder holds a vocabulary: without one, some tokenizers are built with an empty one.
 
     Raises:
-        ModelError: None of the files that tokenizers read is there.
+        ModelError: The folder holds none of the files that tokenizers read.
     """
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(
@@ -298,13 +298,13 @@ _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
 
 
 _SECONDS = 3.0
-"""How long the hub may take to answer that it is there."""
+"""How long the hub may take to answer, in seconds."""
 
 
 def reachable() -> bool:
-    """Whether the hub can be asked: not told to stay offline, and it answers. Its client would try for minutes.
+    """Whether the hub can be reached: offline mode is off, and the hub answers within three seconds.
 
-    Behind a proxy only the proxy knows, so the answer is then yes.
+    huggingface_hub itself would try for minutes. Behind a proxy this cannot be tested, so the answer is True.
     """
     if huggingface_hub.is_offline_mode():
         return False

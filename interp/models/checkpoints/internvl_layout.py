@@ -94,7 +94,7 @@ def make_processor(
         config: The model's config.
         tokenizer: Its tokenizer.
         chat: The conversation of its prompts.
-        tiles: The fewest and the most tiles of an image; None for one tile, the image squashed.
+        tiles: The fewest and the most tiles of an image; None to squash each image onto one tile.
     """
     vision: Any = config.vision_config
     fewest, most = tiles or (1, 1)
@@ -214,7 +214,7 @@ _ABSENT: dict[str, Any] = {
     "min_dynamic_patch": 1,
     "max_dynamic_patch": 6,
 }
-"""What a config.json means that leaves these out, as in the original's class."""
+"""Values of settings that a config.json leaves out, as in the original's class."""
 
 
 def _checked(folder: Path, raw: Mapping[str, Any]) -> Chat:
@@ -369,7 +369,7 @@ def chat_of(template: str | None, dynamic: bool) -> Chat | None:
 
 
 _FOREIGN = ("architectures", "auto_map", "attn_implementation", "_attn_implementation_autoset", "model_type")
-"""Entries of `llm_config` that speak of the original's own class."""
+"""Entries of `llm_config` that concern the original's own class."""
 
 
 def language_config(raw: Mapping[str, Any], tied: bool, stop: int) -> PreTrainedConfig:

@@ -83,7 +83,15 @@ _LATER = ("llava_next", "anyres")
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """A checkpoint's files: the language model's tensors, a separate projector, its config, the tokenizer's folder."""
+    """The files of a checkpoint.
+
+    Attributes:
+        folder: The checkpoint's folder.
+        raw: The content of its config.json.
+        tensors: The language model's tensors; they may include projector and tower.
+        projector: The tensors of a projector in a file of its own; None without one.
+        words: The tokenizer's folder.
+    """
 
     folder: Path
     raw: Mapping[str, Any]
@@ -98,7 +106,7 @@ class Sources:
 
 
 class OriginalLlava(ABC):
-    """A layout of LLaVA's kind; each kind defines what differs.
+    """LLaVA's original layout; each kind of it is a subclass that defines what differs.
 
     Attributes:
         name: The layout's name.

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.inputs.footprints import Footprints, Size
 from interp.inputs.patch_map import Patches
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.tiling import tiled_footprints
 from interp.models.vision_patches import turned, usual_patches
 
@@ -56,6 +56,4 @@ class InternVl(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML with each image on its own line."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        images = "<IMG_CONTEXT>\n" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml("<IMG_CONTEXT>\n" * n_images + text, system)

@@ -16,7 +16,7 @@ import numpy as np
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, joined_in_time, lay
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.modeling import MERGED, tokens_along
 from interp.models.resizing import (
     agree,
@@ -28,6 +28,7 @@ from interp.models.resizing import (
     seen_part,
     squashed_size,
     whole,
+    without_area,
 )
 from interp.models.tiling import AnyRes, anyres_patches, mesh, patch_lines
 from interp.models.vision_patches import leading_tokens
@@ -35,7 +36,7 @@ from interp.models.vision_patches import leading_tokens
 __all__ = ["FastVlm", "Llava", "LlavaNext", "LlavaNextVideo", "LlavaOnevision", "Vila", "VipLlava"]
 
 
-# Class tokens a vision tower puts before its patches, by model_type; for others the processor's setting counts.
+# The number of class tokens before a tower's patches, by model_type; for others the processor's setting counts.
 _CLASS_TOKENS = dict.fromkeys(("clip_vision_model", "dinov2", "dinov2_with_registers", "vit"), 1)
 _CLASS_TOKENS |= dict.fromkeys(("siglip_vision_model", "siglip2_vision_model"), 0)
 
@@ -63,10 +64,10 @@ class Llava(Family):
     def patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns one grid per image; a token is a patch, but for class and register tokens that stay in front.
+        """Returns one grid per image; a token is a patch, except class and register tokens that stay in front.
 
         Raises:
-            ModelError: As `footprints`; also of S², whose tower runs several times over an image.
+            ModelError: As `footprints`; also for S², whose tower runs several times over an image.
         """
         if getattr(config, "scales", None):
             raise ModelError(
@@ -90,8 +91,8 @@ class Llava(Family):
     def cell(self, processor: Any, config: Any) -> tuple[int, int]:
         """Returns (height, width) of a token in processed pixels.
 
-        S² sees the pixels at several sizes, a token the same place in each. InternViT's config has a patch size for
-        each axis.
+        S² sees the pixels at several sizes, and a token is the same place in each. InternViT's config has a patch size
+        for each axis.
         """
         scales = getattr(config, "scales", None)
         sides = config.vision_config.patch_size
@@ -100,15 +101,19 @@ class Llava(Family):
         return int(down) * enlarged, int(across) * enlarged
 
     def leading(self, processor: Any, config: Any) -> int:
-        """Returns how many tokens without a place stand before the grid; below zero, how many cells are dropped."""
+        """Returns how many tokens without a place stand before the grid; a negative number counts dropped cells."""
         if getattr(config, "scales", None):
             return 0
         return _leading(processor, config) - (config.vision_feature_select_strategy == "default")
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns LLaVA-1.5's vicuna prompt."""
-        head = "" if system is None else f"{system} "
-        return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
+        return _vicuna(text, n_images, system)
+
+
+def _vicuna(text: str, n_images: int, system: str | None) -> str:
+    head = "" if system is None else f"{system} "
+    return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
 
 
 def _cells(
@@ -148,8 +153,7 @@ def _leading_tokens(cells: Footprints, extra: int) -> Footprints:
             if not extra
             else Footprints(cells.boxes[-extra:], None, cells.views[-extra:], cells.image[-extra:])
         )
-    front = Footprints(np.full((extra, 4), np.nan), None, np.full(extra, "class"), np.zeros(extra, int))
-    return concatenate([front, cells], one_image=True)
+    return concatenate([without_area(extra, "class"), cells], one_image=True)
 
 
 class VipLlava(Llava):
@@ -182,7 +186,7 @@ class FastVlm(Llava):
     examples = ("KamilaMila/FastVLM-0.5B", "KamilaMila/FastVLM-7B")
     unread_tower = "it is made of convolutions and of attention in timm's own code"
     token_stride = 64
-    """Pixels of a token's side in the published checkpoints, which no config names: what errors tell to set."""
+    """The side of a token in pixels, in the published checkpoints. No config names it, so error messages suggest it."""
 
     def cell(self, processor: Any, config: Any) -> tuple[int, int]:
         """Returns the tower's stride, in pixels; its config does not name it."""
@@ -201,12 +205,7 @@ class FastVlm(Llava):
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML."""
         system = "You are a helpful assistant." if system is None else system
-        head = f"<|im_start|>system\n{system}<|im_end|>\n"
-        return (
-            f"{head}<|im_start|>user\n"
-            + "<image>\n" * n_images
-            + f"{text}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        return chatml("<image>\n" * n_images + text, system)
 
 
 class LlavaNext(Family):
@@ -248,8 +247,7 @@ class LlavaNext(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns LLaVA's vicuna prompt."""
-        head = "" if system is None else f"{system} "
-        return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
+        return _vicuna(text, n_images, system)
 
 
 class LlavaNextVideo(LlavaNext):
@@ -398,9 +396,7 @@ class Vila(Family):
         Raises:
             ModelError: The settings do not squash images, or the pixel values do not follow from them.
         """
-        views = [squashed_size(size, processor, self.name) for size in sizes]
-        check_views(inputs, views, sizes, processor)
-        patch = int(config.vision_config.patch_size)
+        views, patch = self._squashed(sizes, inputs, processor), int(config.vision_config.patch_size)
         return concatenate([_laid(size, pixels, patch) for size, pixels in zip(sizes, views, strict=True)])
 
     def patches(
@@ -411,9 +407,7 @@ class Vila(Family):
         Raises:
             ModelError: The settings do not squash images, or the pixel values do not follow from them.
         """
-        views = [squashed_size(size, processor, self.name) for size in sizes]
-        check_views(inputs, views, sizes, processor)
-        patch = int(config.vision_config.patch_size)
+        views, patch = self._squashed(sizes, inputs, processor), int(config.vision_config.patch_size)
         cells, weights = [], []
         for number, (size, pixels) in enumerate(zip(sizes, views, strict=True)):
             rows, cols = pixels[1] // patch, pixels[0] // patch
@@ -424,8 +418,13 @@ class Vila(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns VILA's vicuna prompt."""
-        head = "" if system is None else f"{system} "
-        return head + "USER: " + "<image>\n" * n_images + text + " ASSISTANT:"
+        return _vicuna(text, n_images, system)
+
+    def _squashed(self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any) -> list[Size]:
+        """Returns (width, height) of each squashed image, after a comparison with the pixel values."""
+        views = [squashed_size(size, processor, self.name) for size in sizes]
+        check_views(inputs, views, sizes, processor)
+        return views
 
 
 def _merged(rows: int, cols: int) -> PatchWeights:

@@ -11,7 +11,7 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize 
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, squash
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.resizing import agree, merged_patches, pixel_size, setting
 
 __all__ = [
@@ -103,10 +103,8 @@ class Qwen2Vl(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML. The vision tokens around each image separate the rope positions of neighbouring images."""
-        system = self.default_system if system is None else system
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         images = "<|vision_start|><|image_pad|><|vision_end|>" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml(images + text, self.default_system if system is None else system)
 
 
 class Qwen25Vl(Qwen2Vl):
@@ -205,7 +203,7 @@ class Glm4v(Qwen2Vl):
 
 
 class Glm46V(Glm4v):
-    """The `glm46v` family: GLM-4.1V's image part and decoder under another class."""
+    """The `glm46v` family: GLM-4.1V's image part and decoder in another class."""
 
     name = "glm46v"
     model_types = ("glm46v",)

@@ -25,7 +25,7 @@ __all__ = ["Behaviour", "Call", "Felt", "attends_by", "calls", "felt", "observe"
 
 _SIZES = ((168, 140), (140, 196))
 _MOST = 0.5
-"""The share of the rows that see a token by a rule that must have felt it, for the rule to hold."""
+"""A rule holds if this share of the rows that see a token by the rule felt its change."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Behaviour:
     """What was observed.
 
     Attributes:
-        ids: Ids at positions where an image changes what enters the decoder; where image tokens see later ones, also
-            those of the tokens among them that do (column and start tokens).
+        ids: Ids at positions where an image changes what enters the decoder. Where image tokens see later ones, the ids
+            of tokens between them that do so too (column and start tokens) are included.
         attends: What a row of the prompt may attend to.
-        first_position: The position id of a prompt's first token; 0 where layers are not told positions of one axis.
+        first_position: The position id of a prompt's first token; 0 where layers get no position ids of a single axis.
         nested_images: Whether the processor takes the images of a prompt as a list of their own.
     """
 
@@ -154,7 +154,7 @@ def _holds(felt_by: Bool[np.ndarray, " row"], rows: Bool[np.ndarray, " row"]) ->
 def _among(
     ids: Int[np.ndarray, " position"], image: Bool[np.ndarray, " position"], layers: Sequence[Felt]
 ) -> Int[np.ndarray, " id"]:
-    """Returns the ids of tokens that are no image tokens and see later image tokens as those do, wherever they are."""
+    """Returns the ids of tokens other than image tokens that, wherever they occur, see later image tokens."""
     seen = np.zeros(len(ids), bool)
     for one in layers:
         seen[: len(one.of_image)] |= one.of_image
@@ -186,10 +186,10 @@ def _first_position(found: Sequence[Call]) -> int:
 
 _MIXERS = ("self_attn", "linear_attn", "conv")
 _FELT = 1e-4
-"""A row felt a change if its output moved by more than this share of what the output of any row moved."""
+"""A row felt a change if its output moved by more than this share of the largest movement of any row."""
 _CHANGES = ((1, 3.0), (5, -3.0), (11, 8.0), (17, -8.0))
-"""How a token is changed: its features are rolled by so many places and multiplied. Several, since one may give its key
-a score so low that no row attends to it."""
+"""Changes of a token, each (places by which its features are rolled, factor). There are several, because one of them
+may give the key a score so low that no row attends to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ class Call:
         args: Positional arguments.
         named: Named arguments.
         positions: The position ids that the layer was given, if any.
-        attention: Whether it is attention rather than a recurrence or a convolution.
+        attention: Whether the module is attention, not a recurrence or a convolution.
     """
 
     module: nn.Module
@@ -256,9 +256,9 @@ def calls(layers: Sequence[nn.Module], run: Callable[[], object]) -> list[Call]:
 
 
 def felt(call: Call, place: int) -> Bool[np.ndarray, " place"]:
-    """Returns which rows before `place` give another output when the token there is changed.
+    """Returns which rows before `place` give another output when the token at `place` is changed.
 
-    A layer that attends to another layer's keys and values (Gemma 4) is given those with the token's changed.
+    A layer that attends to another layer's keys and values (Gemma 4) gets these with those of the token changed.
     """
     before = _output(call, None, (0, 0.0))
     found = np.zeros(place, bool)
@@ -269,7 +269,7 @@ def felt(call: Call, place: int) -> Bool[np.ndarray, " place"]:
 
 
 def _output(call: Call, place: int | None, change: tuple[int, float]) -> Tensor:
-    """Returns (row, feature) what the attention puts out, a token changed if `place` says one."""
+    """Returns the attention's output, (row, feature), with the token at `place` changed if there is a place."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -19,10 +19,10 @@ _SAME_SIZE = 1.25
 """Up to this ratio of their widths and of their heights, the cells of two views are of one size."""
 
 _STRONG = 0.9
-"""Quantile of the tokens' changes from which on they count alike."""
+"""Quantile of the tokens' changes above which all tokens count alike."""
 
 _LINE = 4
-"""Rows and columns of fewer tokens are not looked at by themselves."""
+"""Rows and columns with fewer tokens are not judged by themselves."""
 
 
 def spanned(views: Sequence[View], boxes: Float[np.ndarray, "token 4"]) -> float:
@@ -51,7 +51,8 @@ def agreement(views: Sequence[View], boxes: Float[np.ndarray, "token 4"], size: 
     """Returns how well two placements of each grid agree, from 0 to 1: the least of any grid.
 
     It is the median intersection over union of a grid's footprints with the cells that were fitted to its tokens'
-    own rectangles, before what the pictures changed in all its tokens refined them. Both err in ways of their own.
+    own rectangles, before what the pictures changed in all its tokens refined them. The two placements make different
+    errors.
 
     Args:
         views: The grids.
@@ -65,15 +66,15 @@ def agreement(views: Sequence[View], boxes: Float[np.ndarray, "token 4"], size: 
 def kept(
     profiles: Profiles, boxes: Float[np.ndarray, "token 4"], raw: Raw, change: Float[np.ndarray, " token"]
 ) -> float:
-    """Returns how much of what tokens' own rectangles explain is left to their footprints, from 0 to 1.
+    """Returns the share of what the tokens' own rectangles explain that their footprints explain too, from 0 to 1.
 
     It is the mean over tokens of the share of variance that the footprint explains, divided by the share that the
     token's own rectangle explains, 1 at most, and 0 for a token without a footprint. A token counts by how much it
-    changes with the image, up to the 90th percentile: tokens of padding hardly count. Grids through tokens whose order
-    is none of theirs explain much less, or leave most tokens outside of the image.
+    changes with the image, up to the 90th percentile: tokens of padding hardly count. Grids in an order that the tokens
+    do not have explain much less, or leave most tokens outside the image.
 
     Args:
-        profiles: What all pictures changed.
+        profiles: How far each token moves with each picture.
         boxes: The footprints, xyxy in pixels; NaN for none.
         raw: Each token's own rectangle.
         change: The mean squared change of each token's embedding over pictures.
@@ -84,14 +85,14 @@ def kept(
 
 
 def least_trust(views: Sequence[View], confidence: Float[np.ndarray, " token"]) -> float:
-    """Returns the mean confidence of the tokens of that view where it is least, from 0 to 1; 0 without views."""
+    """Returns the least mean confidence of the tokens of any view, from 0 to 1; 0 without views."""
     return min((float(confidence[view.tokens].mean()) for view in views), default=0.0)
 
 
 def line_trust(views: Sequence[View], confidence: Float[np.ndarray, " token"]) -> float:
-    """Returns the mean confidence of that row or column of at least four tokens where it is least; 1 without any.
+    """Returns the least mean confidence of any row or column of four tokens or more, from 0 to 1; 1 without any.
 
-    Rows that run to and fro look like rows of which every second is not sure at all.
+    In a layout whose rows run to and fro, every second row has a very low confidence.
     """
     found = [
         float(confidence[view.tokens[places == place]].mean())
@@ -147,12 +148,13 @@ def lean(views: Sequence[View], codes: tuple[Code, Code], energies: Sequence[Seq
 
     Of all that changes a token within 1.75 cells of its cell's centre along an axis, it is the share beside the cell
     (from 0.6 cells on) on one side less that on the other, in the mean over tokens and textures, and 0 where that is
-    below three standard errors. A token of one tower sees as much on both sides; one that joins two towers with
-    different offsets (strided convolutions beside patches) does not, and a single cell then lies between both.
+    below three standard errors. A token of one tower sees as much on one side as on the other. A token that
+    joins two towers with different offsets (strided convolutions beside patches) does not; the measured cell then lies
+    between the cells of the two towers.
 
     Args:
         views: The lattices. Tokens whose reach the image's border cuts are left out.
-        codes: The pictures of the x axis and of the y axis.
+        codes: The code of the x axis and the code of the y axis.
         energies: For each texture and axis (token, picture), the squared change of a token's embedding.
     """
     found = [_lean(view, codes, [one[a] for one in energies], a) for view in views for a in (0, 1)]
@@ -172,7 +174,7 @@ def _lean(view: View, codes: tuple[Code, Code], energies: Sequence[np.ndarray], 
 def _shares(
     view: View, codes: tuple[Code, Code], energy: Float[np.ndarray, "token picture"], axis: int
 ) -> Float[np.ndarray, " kept"]:
-    """Returns each token's share beyond its cell less that before it, for the tokens in the image's inside."""
+    """Returns each token's share beyond its cell less that before it, for tokens inside the image."""
     near, far = _BESIDE
     code, lengths = codes[axis], np.array([one.length for one in codes])
     centres = view.origin + view.pitch * (view.places + 0.5)
@@ -201,16 +203,16 @@ def probability(
 ) -> Float[np.ndarray, " token"]:
     """Returns the probability that each footprint is right, from 0 to 1.
 
-    Right is one whose intersection over union with the true one is at least 0.5; a token without a footprint is right
-    if it has none. A footprint's log-odds are a line in the share of the token's variance over pictures that it
-    explains (of the worse axis). The lines were fitted by logistic regression on half of the built-in families at
-    150×290 pixels, with what each picture changed leaking between tokens by three amounts; docs/new_model.md states how
-    they hold on the other half. 0 for every token where none has a footprint.
+    A footprint is right if its intersection over union with the true one is at least 0.5; a token without a footprint
+    is right if the true one has none either. A footprint's log-odds are a line in the share of the token's variance
+    over pictures that it explains (of the worse axis). The lines were fitted by logistic regression on half of the
+    built-in families at 150×290 pixels, with three amounts of leakage between tokens; docs/new_model.md states how well
+    they hold on the other half. All are 0 where no token has a footprint.
 
     Args:
-        profiles: What all pictures changed.
+        profiles: How far each token moves with each picture.
         boxes: The footprints; NaN for none.
-        seen: How much each token changes with the image, as a share of the median token, 1 at most.
+        seen: How much each token changes with the image, as a share of the median token, from 0 to 1.
     """
     placed = ~np.isnan(boxes[:, 0])
     if not placed.any():

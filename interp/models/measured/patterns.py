@@ -30,14 +30,14 @@ __all__ = [
 Picture = UInt8[np.ndarray, "row col 3"]
 
 _SCALES = (4, 12, 36)
-"""Sides of the texture's blocks in pixels: something of it is left however much the image is shrunk."""
+"""Sides of the texture's blocks in pixels: the large ones are left when the image is shrunk."""
 _CONTRAST = 26.0
 """Standard deviation of each scale, in levels of 255: a tower answers small changes nearly linearly."""
 _PER_TOKEN = 4
 _PERIOD = 24
 """Bins between the teeth of a comb."""
 _FEW = 72
-"""Up to so many bins, each has a picture of its own; more are coded."""
+"""Up to this number of bins, each bin has a picture of its own; more bins are coded."""
 
 
 def texture(size: tuple[int, int], seed: int) -> Picture:
@@ -57,7 +57,7 @@ class Code:
     Attributes:
         edges: (bin + 1,) pixels between bins, from 0 to the image's length.
         masks: (picture, bin) whether a picture paints a bin.
-        sparse: (picture,) whether few tokens see a picture's stripes, so that what all tokens show of it is leakage.
+        sparse: (picture,) whether few tokens see a picture's stripes, so that a change of all tokens is leakage.
     """
 
     edges: Float[np.ndarray, " edge"]
@@ -66,12 +66,12 @@ class Code:
 
     @property
     def n(self) -> int:
-        """Pictures."""
+        """The number of pictures."""
         return len(self.masks)
 
     @property
     def length(self) -> float:
-        """Pixels along the axis."""
+        """The length of the axis, in pixels."""
         return float(self.edges[-1])
 
     def seen(
@@ -83,7 +83,7 @@ class Code:
         return share @ self.masks.T.astype(float)
 
     def levelled(self, values: Float[np.ndarray, "*cell picture"]) -> Float[np.ndarray, "*cell picture"]:
-        """Returns the values less their mean over the pictures of a kind, which is what leaks from the whole image."""
+        """Returns the values less their mean over the pictures of one kind (sparse or not), which is leakage."""
         out = np.array(values, float)
         for kind in (self.sparse, ~self.sparse):
             if kind.any():
@@ -128,7 +128,7 @@ class Profiles:
     """How far each token moves with each picture.
 
     Attributes:
-        codes: The pictures of the x axis and of the y axis.
+        codes: The code of the x axis and the code of the y axis.
         energies: For each axis (token, picture), the change of a token's embedding, in units of its mean over pictures.
     """
 
@@ -138,7 +138,7 @@ class Profiles:
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Each token's rectangle by itself.
+    """The rectangle that explains each token best, each token taken by itself.
 
     Attributes:
         boxes: (token, 4) xyxy in pixels of the image.
@@ -163,7 +163,7 @@ def intervals(
 ) -> tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"], Float[np.ndarray, " token"]]:
     """Returns low and high end of the interval that explains each token's energies best, and the share explained.
 
-    A matched filter: energies are fitted by gain · (share of the interval that is painted) + offset.
+    It is a matched filter: energies are fitted by gain · (share of the interval that is painted) + offset.
     """
     n = code.length
     places = np.linspace(0, n, int(min(_EDGES, n)) + 1)
