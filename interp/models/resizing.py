@@ -37,9 +37,11 @@ __all__ = [
     "one_image",
     "own_image_settings",
     "pan_and_scan",
+    "patch_sides",
     "pixel_size",
     "resized_sizes",
     "seen_part",
+    "select",
     "setting",
     "squashed_size",
     "tile_windows",
@@ -119,6 +121,13 @@ def check_views(
         f"pixel_values hold {_counted(found)} (width×height). Was it called with settings other than its own? "
         "Set them on processor.image_processor, or in processor.images_kwargs where the processor has its own."
     )
+
+
+def patch_sides(config: Any) -> tuple[int, int]:
+    """Returns (height, width) of a patch of a model's vision tower, in pixels, from one number or two in its config."""
+    sides = config.vision_config.patch_size
+    down, across = sides if isinstance(sides, tuple | list) else (sides, sides)
+    return int(down), int(across)
 
 
 def seen_part(pixels: Size, cell: Size, grid: tuple[int, int], window: Window) -> Window:
@@ -218,11 +227,21 @@ def one_image(parts: Sequence[Footprints]) -> Footprints:
     return joined if len(parts) == 1 else replace(joined, grid=None)
 
 
+def select(cells: Footprints, at: Any, grid: tuple[int, int] | None = None) -> Footprints:
+    """Returns some of the tokens, in the order of `at`.
+
+    Args:
+        cells: The footprints to choose from.
+        at: The indices of the tokens, or a slice.
+        grid: (rows, cols) if the chosen tokens are one row-major grid.
+    """
+    return Footprints(cells.boxes[at], grid, cells.views[at], cells.image[at])
+
+
 def down_columns(cells: Footprints) -> Footprints:
     """Returns a row-major grid's cells in column order, for models whose tokens run down the columns."""
     rows, cols = cells.grid or (1, len(cells))
-    order = np.arange(rows * cols).reshape(rows, cols).T.ravel()
-    return Footprints(cells.boxes[order], None, cells.views[order], cells.image[order])
+    return select(cells, np.arange(rows * cols).reshape(rows, cols).T.ravel())
 
 
 def without_area(n: int, view: str = "") -> Footprints:

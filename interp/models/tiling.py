@@ -28,7 +28,9 @@ from interp.models.resizing import (
     check_views,
     down_columns,
     one_image,
+    patch_sides,
     pixel_size,
+    select,
     setting,
     squashed_size,
     tile_windows,
@@ -265,17 +267,13 @@ def anyres_patches(
     for number, (size, tiled) in enumerate(images):
         assert cut is not None
         n = cut.per_tile
-        base = cut.base(size) if tiled else _without_newline(cut.padded(size), n)
+        base = cut.base(size) if tiled else select(cut.padded(size), slice(n * n), (n, n))
         tiles = _tiles(cut, size) if tiled else []
         sequences += [TowerSequence(replace(one, image=np.full(len(one), number))) for one in (base, *tiles)]
         weights.append(PatchWeights.members([[i] for i in range(n * n)], n * n))
         newline = PatchWeights.members([[]], 0)
         weights.append(_tile_weights(cut, size) if tiled else newline)
     return Patches(tuple(sequences), leading, PatchWeights.stacked(weights))
-
-
-def _without_newline(cells: Footprints, n: int) -> Footprints:
-    return Footprints(cells.boxes[: n * n], (n, n), cells.views[: n * n], cells.image[: n * n])
 
 
 def _tiles(cut: AnyRes, size: Size) -> list[Footprints]:
@@ -321,9 +319,9 @@ def tiled_footprints(
     sizes: Sequence[Size],
     inputs: Mapping[str, Any],
     processor: Any,
+    config: Any,
     *,
     family: str,
-    patch: Sequence[int],
     ratio: float,
     turned: bool = False,
 ) -> Footprints:
@@ -333,8 +331,8 @@ def tiled_footprints(
         sizes: (width, height) of each image.
         inputs: The processor's output.
         processor: The processor.
+        config: The model's config.
         family: The family's name, for messages.
-        patch: (height, width) of the tower's patches.
         ratio: Tokens along a side for each patch along it, after the shuffle.
         turned: Whether each tile's tokens run down its columns.
 
@@ -342,7 +340,7 @@ def tiled_footprints(
         ModelError: The tiles are not square, or the pixel values do not follow from the settings.
     """
     tiles, canvases = squashed_tiles(sizes, inputs, processor, family, canvas_of)
-    sides = [_side(tile, family, patch, ratio) for tile in tiles]
+    sides = [_side(tile, family, patch_sides(config), ratio) for tile in tiles]
     return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size
 from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
+from interp.models.resizing import select
 
 __all__ = [
     "block_order",
@@ -177,14 +178,8 @@ def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any
                 f"the vision tower's grids hold more tokens than the {len(footprints)} of the prompt. Give the adapter "
                 "patches(sizes, inputs, processor, config)."
             )
-        cells = replace(
-            footprints,
-            boxes=footprints.boxes[start:stop],
-            views=footprints.views[start:stop],
-            image=footprints.image[start:stop],
-        )
-        order = None if orders is None else orders[number]
-        sequences.append(TowerSequence(subdivided(cells, grid, k), order))
+        cells = subdivided(select(footprints, slice(start, stop)), grid, k)
+        sequences.append(TowerSequence(cells, None if orders is None else orders[number]))
         weights.append(merged(grid, k))
         start = stop
     return Patches(tuple(sequences), leading_tokens(config), PatchWeights.stacked(weights))
@@ -206,7 +201,7 @@ def split_views(patches: Footprints, inputs: Mapping[str, Any]) -> list[Footprin
     """The patches of each view of `pixel_values`, all views with equally many."""
     n = int(np.prod(inputs["pixel_values"].shape[:-3])) if len(patches) else 0
     parts = np.split(np.arange(len(patches)), n) if n else []
-    return [Footprints(patches.boxes[at], None, patches.views[at], patches.image[at]) for at in parts]
+    return [select(patches, at) for at in parts]
 
 
 def turned(

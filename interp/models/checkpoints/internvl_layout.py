@@ -25,6 +25,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint, check_vocabulary
+from interp.models.checkpoints.conversations import system_message
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
 from interp.models.modeling import InternVLV1Config, InternVLV1ForConditionalGeneration, register
@@ -329,11 +330,7 @@ class Chat:
     def template(self) -> str:
         """The chat template for messages whose content is a text or a list of images and texts."""
         return (
-            f"{{%- set ns = namespace(system={self.system!r}) -%}}"
-            "{%- for m in messages if m['role'] == 'system' -%}"
-            "{%- set ns.system = m['content'] if m['content'] is string else m['content'][0]['text'] -%}"
-            "{%- endfor -%}"
-            f"{{{{- '<|im_start|>system\\n' + ns.system + {self.end!r} -}}}}"
+            f"{system_message(self.system)}{{{{- '<|im_start|>system\\n' + ns.system + {self.end!r} -}}}}"
             "{%- for m in messages if m['role'] != 'system' -%}"
             "{{- '<|im_start|>' + m['role'] + '\\n' -}}"
             "{%- if m['content'] is string -%}{{- m['content'] -}}{%- else -%}{%- for part in m['content'] -%}"

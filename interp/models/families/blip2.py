@@ -13,7 +13,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
-from interp.models.resizing import check_views, one_image, squashed_size, whole, without_area
+from interp.models.resizing import check_views, one_image, select, squashed_size, whole, without_area
 from interp.models.vision_patches import leading_tokens, patches_of_latents
 
 __all__ = ["Blip2", "InstructBlip"]
@@ -80,7 +80,7 @@ class Blip2(Family):
     ) -> Patches:
         """Returns a class token and the patches of the image; no query has patches of its own."""
         found = self.latent_patches(sizes, inputs, processor, config)
-        grids = [Footprints(found.boxes[1:], None, found.views[1:], found.image[1:])] if sizes else []
+        grids = [select(found, slice(1, None))] if sizes else []
         return patches_of_latents(grids, int(config.num_query_tokens) * len(sizes), leading_tokens(config))
 
     def resampler(self, model: nn.Module) -> Resampler:

@@ -24,8 +24,10 @@ from interp.models.resizing import (
     cropped_window,
     down_columns,
     one_image,
+    patch_sides,
     pixel_size,
     seen_part,
+    select,
     squashed_size,
     whole,
     without_area,
@@ -95,10 +97,9 @@ class Llava(Family):
         for each axis.
         """
         scales = getattr(config, "scales", None)
-        sides = config.vision_config.patch_size
-        down, across = sides if isinstance(sides, tuple | list) else (sides, sides)
+        down, across = patch_sides(config)
         enlarged = scales[-1] // scales[0] if scales else 1
-        return int(down) * enlarged, int(across) * enlarged
+        return down * enlarged, across * enlarged
 
     def leading(self, processor: Any, config: Any) -> int:
         """Returns how many tokens without a place stand before the grid; a negative number counts dropped cells."""
@@ -147,12 +148,10 @@ def _leading(processor: Any, config: Any) -> int:
 
 def _leading_tokens(cells: Footprints, extra: int) -> Footprints:
     """Returns the grid with `extra` tokens without area in front; a negative number drops cells."""
-    if extra <= 0:
-        return (
-            cells
-            if not extra
-            else Footprints(cells.boxes[-extra:], None, cells.views[-extra:], cells.image[-extra:])
-        )
+    if not extra:
+        return cells
+    if extra < 0:
+        return select(cells, slice(-extra, None))
     return concatenate([without_area(extra, "class"), cells], one_image=True)
 
 
