@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
-import datetime
-import json
-from collections.abc import Iterable
-from importlib.metadata import version
-from pathlib import Path
 
 __all__ = ["PATH", "CheckResult", "Conformance", "Measured", "read_record", "write_record"]
 

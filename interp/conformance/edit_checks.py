@@ -123,7 +123,7 @@ def _flags(
 def executors(subject: Subject) -> Measured:
     """Checks that both executors agree on reads, edits in both modes and decode steps of a left-padded batch.
 
-    Of a hybrid model on those of its gated DeltaNet layers too.
+    In a hybrid model, those of its gated DeltaNet layers are compared too.
     """
     hidden, layers = image_mask(two_thirds(subject)), image_layers(subject.mllm)
     reads = [one.read(queries) for one in row_groups(subject.mllm) for queries in ("after_image", "last")]

@@ -1,6 +1,6 @@
-"""What `interp models` says of the built-in families, written down: their adapters need torch, which takes seconds.
+"""What `interp models` says of the built-in families, stored in a file: importing their adapters takes seconds.
 
-A test holds the file equal to the adapters; `python -m interp.conformance.family_facts` writes it anew.
+A test compares the file with the adapters; `python -m interp.conformance.family_facts` writes it again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 PATH = Path(__file__).parent / "family_facts.json"
 GROUP = "interp.adapters"
-"""The entry points of adapters of other packages."""
+"""The entry point group of adapters of other packages."""
 MAPPINGS = ("auto_mappings.py", "configuration_auto.py")
 """The files of transformers that name its model types, with the class of each one's config."""
 
@@ -39,15 +39,15 @@ class FamilyFacts:
 
     Attributes:
         name: The family.
-        layout: How its image tokens lie.
+        layout: One line on its image tokens.
         examples: Checkpoints of the family.
-        maps: "self", "cross" or "composed".
-        attends: What else than earlier tokens a row sees.
+        maps: What a map is made of: "self", "cross" or "composed" (`interp.models.base.Maps`).
+        attends: What a row of the prompt may attend to (`interp.models.base.Attends`).
         video: Whether a sample may show a video.
-        tower: Whether the vision tower's own attention is read.
+        tower: Whether the vision tower's own attention can be read.
         several_images: Whether a sample may have several images.
-        model_types: The `model_type` of configs, those of this package's own classes left out.
-        needs: The oldest transformers that it works with; "" for any.
+        model_types: The `model_type` of its configs, without those of this package's own classes.
+        needs: The oldest transformers that the family works with; "" for any.
     """
 
     name: str
@@ -62,13 +62,17 @@ class FamilyFacts:
     needs: str
 
     def is_available(self, known: frozenset[str]) -> bool:
-        """Whether the installed transformers can build it, by its version and its model types."""
+        """Whether the installed transformers can build the family.
+
+        Args:
+            known: The model types of the installed transformers (`known_types`).
+        """
         recent = not self.needs or Version(version("transformers")) >= Version(self.needs)
         return recent and (not self.model_types or not known.isdisjoint(self.model_types))
 
 
 def facts_of(adapter: Any) -> FamilyFacts:
-    """The facts of an adapter."""
+    """Returns the facts of an adapter."""
     from interp.models.adapter import NEEDS
 
     types = tuple(one for one in getattr(adapter, "model_types", ()) if not one.startswith("interp_"))
@@ -87,7 +91,7 @@ def facts_of(adapter: Any) -> FamilyFacts:
 
 
 def every_family() -> list[FamilyFacts]:
-    """The facts of every family: those of installed packages, whose adapters are imported, and the built-in ones."""
+    """Returns the facts of every family: those of installed packages, which are imported, then the built-in ones."""
     if not entry_points(group=GROUP):
         return list(read_facts())
     from interp.models.adapter import installed
@@ -96,7 +100,7 @@ def every_family() -> list[FamilyFacts]:
 
 
 def read_facts() -> tuple[FamilyFacts, ...]:
-    """The facts of the built-in families, as they are written down."""
+    """Returns the facts of the built-in families from the file."""
     lists = ("examples", "model_types")
     return tuple(
         FamilyFacts(**{**one, **{name: tuple(one[name]) for name in lists}}) for one in _stored()["families"]
@@ -104,12 +108,12 @@ def read_facts() -> tuple[FamilyFacts, ...]:
 
 
 def without_maps() -> list[str]:
-    """The model types without a map that can answer, as they are written down."""
+    """Returns the model types without a map that can answer, from the file."""
     return list(_stored()["without_maps"])
 
 
 def known_types() -> frozenset[str]:
-    """The model types of the installed transformers, read from its files without importing it."""
+    """Returns the model types of the installed transformers, read from its files without importing it."""
     spec = find_spec("transformers")
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     files = [Path(folder) / "models" / "auto" / name for folder in folders for name in MAPPINGS]
@@ -123,7 +127,7 @@ def known_types() -> frozenset[str]:
 
 
 def write_facts(path: Path = PATH) -> None:
-    """Writes the facts of the built-in families down."""
+    """Writes the facts of the built-in families to the file."""
     from interp.models.adapter import built_in
     from interp.models.refusals import without_maps
 

@@ -11,6 +11,7 @@ import numpy as np
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.adapter import Adapter, attends_in
+from interp.models.resizing import select
 
 __all__ = ["BREAKS", "broken_adapter"]
 
@@ -137,8 +138,7 @@ class _Broken:
         if self._how == "attends":
             return found
         if self._how == "count":
-            kept = slice(len(found) - 1)
-            return Footprints(found.boxes[kept], None, found.views[kept], found.image[kept])
+            return select(found, slice(len(found) - 1))
         if self._how == "images-swapped":
             return Footprints(found.boxes, found.grid, found.views, len(sizes) - 1 - found.image)
         order = _ORDERS[self._how](found)

@@ -240,7 +240,6 @@ def probe(subject: Subject, picture: np.ndarray) -> list[Probed]:
         return []
     boxes = [inner_box(tokens.footprints[token]) for token in chosen]
     moved = movement(subject, [picture], [[repainted(picture, box)] for box in boxes])
-    size = f"{picture.shape[1]}×{picture.shape[0]}"
     found = []
     for view in np.unique(tokens.views[~np.isnan(tokens.footprints).any(axis=1)]):
         candidates = np.flatnonzero(tokens.views == view)
@@ -248,7 +247,7 @@ def probe(subject: Subject, picture: np.ndarray) -> list[Probed]:
         hits = np.array([_meets(tokens, int(w), box) for w, box in zip(winners, boxes, strict=True)])
         for source in np.unique(tokens.views[chosen]):
             own = tokens.views[chosen] == source
-            name = f"{size} image" + (f", {source} → {view}" if view or source else "")
+            name = f"{_size(picture)} image" + (f", {source} → {view}" if view or source else "")
             found.append(Probed(name, hits[own], groups_of(tokens, chosen[own])))
     return found
 

@@ -1,4 +1,4 @@
-"""Checks of reads: are rows, logits, gradients and prefixes what transformers' eager attention computes?"""
+"""Checks of reads: do rows, logits, gradients and prefixes equal those of transformers' eager attention?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Agreement:
     In float32 the largest error of any row, and the largest difference of the logits divided by the largest logit,
     must not exceed 1e-5, or 4 times the error that eager attention itself has against float64 (`Subject.rounding`),
     which is larger in deep models with large activations; and never 1e-3. In half precision rounding errors accumulate
-    over the layers; a limit that every correct deep model meets would then also accept rows of a wrong temperature. But
+    over the layers; a limit that every correct deep model meets would also accept rows of a wrong temperature. But
     the rows of the first layer are computed from identical inputs: their median error must not exceed 1.25 eps. The
     median error of all rows and the difference of the logits must not exceed 8 eps.
     """
@@ -285,9 +285,9 @@ def _declared(tokens: TokenMap, attends: str) -> Bool[np.ndarray, "query key"]:
 def image_prefix(subject: Subject) -> Measured:
     """Checks a prefix with the suffix of another question: rows after the image, edited logits, and eager's logits.
 
-    Families whose prompts attend to all of their tokens, or whose images are no part of the sequence or depend on the
-    prompt's words, must not use the prefix, and must still be right. In hybrid models prompts that go on by different
-    numbers of tokens must not use it together, so each has its own.
+    Where prompts attend to all of their tokens, the image is no part of the sequence or its features depend on the
+    prompt's words, the prefix must not be used, and the results must still be right. In hybrid models, prompts whose
+    suffixes differ in length must not share a prefix, so each has its own.
     """
     if not subject.mllm.linear_heads:
         return _after_prefix(subject, subject.samples)
@@ -296,7 +296,7 @@ def image_prefix(subject: Subject) -> Measured:
 
 
 def _after_prefix(subject: Subject, samples: Sequence[Sample]) -> Measured:
-    """The check of a prefix, of some of the samples."""
+    """Returns the check of a prefix of these samples."""
     mllm = subject.mllm
     prefix = mllm.prefix(samples)
     groups, layers = row_groups(mllm), image_layers(mllm)

@@ -65,8 +65,8 @@ class Reference:
     def delta_values(self, inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Returns each gated DeltaNet layer's values and outputs, (token, head, dim), of one unpadded sample.
 
-        The values are the layer's own projection and short convolution of what enters it; the outputs are what its
-        norm is given.
+        The values are the layer's own projection and short convolution of its input; the outputs are the input of its
+        norm.
         """
         found: list[tuple[Tensor, Tensor]] = []
         nets: list[Any] = [
@@ -78,7 +78,7 @@ class Reference:
             seen[net] = output
 
         def leave(net: Any, given: tuple[Any, ...]) -> None:
-            """Keeps the values that a gated DeltaNet makes of what entered it, and what its rule gave for them."""
+            """Keeps the values that a gated DeltaNet computes from its input, and the output of its rule."""
             mixed = seen[net.in_proj_qkv].transpose(1, 2)
             kernel = net.conv1d.weight.shape[-1]
             padded = torch.nn.functional.pad(mixed, (kernel - 1, 0))
@@ -106,8 +106,8 @@ class Reference:
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample token_id"]:
         """Returns the logits after the last token, without gradients and without a cache.
 
-        The token is named by its place: for a number of tokens, layers without keys of their own (Gemma 4) leave out
-        the other rows.
+        The token is given by its position. Given the number of tokens to keep instead, layers without keys of their own
+        (Gemma 4) would leave out the other rows.
         """
         last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=inputs["input_ids"].device)
         with torch.no_grad():
@@ -253,8 +253,8 @@ class RowGroup(NamedTuple):
 
     Attributes:
         layers: The layers, increasing.
-        places: The same among the layers with a softmax.
-        keys: What a site names all of their keys: "all" of the sequence, or "image" in cross-attention layers.
+        places: The places of these layers among all layers with a softmax.
+        keys: The `keys` of a site for all of their keys: "all" for the sequence, "image" for cross-attention layers.
     """
 
     layers: tuple[int, ...]
@@ -273,7 +273,7 @@ class RowGroup(NamedTuple):
         Args:
             layers: Eager attention of one sample in every layer with a softmax, (…, key).
             tokens: Where its tokens are.
-            step: How many tokens were generated before. Columns that a sliding layer lacks become 0.
+            step: The number of tokens generated before. Columns that a sliding layer lacks become 0.
         """
         length = tokens.length
         found = []

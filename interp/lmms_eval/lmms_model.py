@@ -22,7 +22,7 @@ __all__ = ["InterpModel"]
 AS_WRITTEN = Prompt(template="{question}", options="none")
 """lmms-eval writes the whole prompt; the model's own chat template stands around it."""
 MOST_TOKENS = 1024
-"""lmms-eval's habit, where a task names no number."""
+"""The largest number of tokens where a task names none, as in lmms-eval."""
 AT_ONCE = 64
 """Requests whose images are held at once."""
 
@@ -33,19 +33,20 @@ class InterpModel(lmms):
     Args:
         pretrained: "organism", a Hugging Face id or a local folder.
         method: "plain", "vgrefine", "vgrefine_paper", "pai", "adaptvis", "hgai" or "vicrop", with published defaults.
-        device, dtype, revision, adapter: As for `interp.load`; "answers_only" serves models without a map, plainly.
+        device, dtype, revision, adapter: As for `interp.load`; with the adapter "answers_only" a model without a map
+            can answer, under the method "plain" alone.
         heads: VGRefine's heads as "layer-head+layer-head"; by default published ones, or ranked on `choose_on`.
         layers: The layers that VGRefine masks, as "16+17"; by default the published or the chosen one.
         choose_on: Data with boxes whose validation split heads and layer are chosen on.
         n_validation: The largest number of samples to choose on.
         out: The folder for runs that choose heads.
         batch_size: Requests in one pass.
-        seed: Of drawn tokens, where a task asks for a temperature.
+        seed: The seed of drawn tokens, used where a task asks for a temperature.
         failures: "raise", or "empty": a question that cannot be answered gets an empty answer, which counts as wrong.
         **others: What lmms-eval passes to every model; None is ignored.
 
     Raises:
-        StudyError: An unknown method or argument, or one that does not fit.
+        StudyError: A method or an argument is unknown, or does not fit.
     """
 
     is_simple = True
@@ -182,7 +183,7 @@ def _until(text: str, stops: Any) -> str:
 
 
 def _check(failures: Any, others: Mapping[str, Any]) -> None:
-    """Raise `StudyError` for arguments that there are none of, several processes, or an unknown way with failures."""
+    """Raises `StudyError` for unknown arguments, several processes, or an unknown value of `failures`."""
     known = {"max_batch_size", "device_map", "system_prompt"}
     if unknown := sorted(name for name, value in others.items() if value is not None and name not in known):
         raise StudyError(

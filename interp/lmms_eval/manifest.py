@@ -1,4 +1,4 @@
-"""What lmms-eval finds by its entry point: which class is the model "interp". Only lmms-eval imports this file."""
+"""The manifest that lmms-eval finds by an entry point: it names the class of the model "interp"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A method from the words of lmms-eval's `--model_args`."""
+"""The method that lmms-eval's `--model_args` name."""
 
 from __future__ import annotations
 
@@ -25,17 +25,27 @@ SIMPLE: Mapping[str, Callable[[], Method]] = {
 }
 REFINED: Mapping[str, Literal["code", "paper"]] = {"vgrefine": "code", "vgrefine_paper": "paper"}
 METHODS = (*SIMPLE, *REFINED)
-"""What `method=` may be."""
+"""The values of `method=`."""
 
 
 def method_of(
     name: str, spec: ModelSpec, mllm: Any, *, heads: str, layers: str, choose_on: str, n: int, out: str
 ) -> Method:
-    """The method of a name; VGRefine's heads and layers as given, published, or chosen on validation samples.
+    """Returns the method of a name; VGRefine's heads and layers as given, published, or chosen on validation samples.
+
+    Args:
+        name: One of `METHODS`.
+        spec: The model's spec, for published heads and for choosing them.
+        mllm: The model.
+        heads: VGRefine's heads as "layer-head+layer-head"; "" for published or chosen ones.
+        layers: The layers that VGRefine masks, as "16+17"; "" for the published or the chosen one.
+        choose_on: Data with boxes on whose validation split heads and layer are chosen.
+        n: The largest number of samples to choose on.
+        out: The folder for runs that choose heads.
 
     Raises:
-        StudyError: An unknown name, heads or layers that cannot be read or that no VGRefine takes, or a method for a
-            model that only answers.
+        StudyError: The name is unknown, heads or layers cannot be read or do not belong to the method, or the model
+            only answers and takes no method.
     """
     if name not in METHODS:
         raise StudyError(f"method is one of {', '.join(METHODS)}; got {name!r}.{meant(name, METHODS)}")

@@ -38,8 +38,8 @@ def write(
         split: The name of its only split, which the tasks expect to be "test".
 
     Raises:
-        StudyError: Something else than samples.
-        DataError: No samples, one without an answer, one that cannot be read, or the library `datasets` is missing.
+        StudyError: `samples` are neither `Samples` nor a list of samples.
+        DataError: There are no samples, one has no answer or cannot be read, or the library `datasets` is missing.
     """
     datasets = needs("datasets")
     samples = as_samples(samples)

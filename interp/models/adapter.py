@@ -33,16 +33,16 @@ __all__ = [
 
 BUILT_IN: tuple[str, ...] = (
     "interp.models.families.llava:Llava",
-    "interp.models.families.llava_next:LlavaNext",
-    "interp.models.families.llava_next:LlavaNextVideo",
-    "interp.models.families.llava_next:LlavaOnevision",
+    "interp.models.families.llava:LlavaNext",
+    "interp.models.families.llava:LlavaNextVideo",
+    "interp.models.families.llava:LlavaOnevision",
     "interp.models.families.qwen:Qwen2Vl",
     "interp.models.families.qwen:Qwen25Vl",
     "interp.models.families.qwen:Qwen3Vl",
     "interp.models.families.qwen:Qwen3VlMoe",
-    "interp.models.families.glm:Glm4v",
-    "interp.models.families.glm:Glm46V",
-    "interp.models.families.glm:Glm4vMoe",
+    "interp.models.families.qwen:Glm4v",
+    "interp.models.families.qwen:Glm46V",
+    "interp.models.families.qwen:Glm4vMoe",
     "interp.models.families.qwen:Qwen35",
     "interp.models.families.qwen:Qwen35Moe",
     "interp.models.families.internvl:InternVl",
@@ -65,7 +65,7 @@ BUILT_IN: tuple[str, ...] = (
     "interp.models.families.gemma:PaliGemma",
     "interp.models.families.mistral3:Mistral3",
     "interp.models.families.llama:Mllama",
-    "interp.models.families.vila:Vila",
+    "interp.models.families.llava:Vila",
     "interp.models.families.deepseek_vl:DeepseekVl",
     "interp.models.families.deepseek_vl:DeepseekVlHybrid",
     "interp.models.families.llava:VipLlava",
@@ -78,7 +78,7 @@ BUILT_IN: tuple[str, ...] = (
 """The built-in families, module:class; imported on first use."""
 
 NEEDS = {"got_ocr2": "5.23", "minicpmv4_6": "5.23", "vipllava": "5.23"}
-"""Family → the oldest transformers whose processor of it is called as the family's adapter and tests expect."""
+"""Family → the oldest transformers whose processor is called in the way that the family's adapter and tests expect."""
 
 _MEASURED = "measured"
 _OURS = "interp_"
@@ -99,10 +99,10 @@ class Adapter(Protocol):
       "prefix" if every prompt token sees the whole prompt (paligemma); see `interp.models.base.Attends` for the
       others. It decides what a row may see and whether an image prefix is exact.
     - `attends_in(config)` (`attends`): the same, where a model's config decides it (gemma4).
-    - `begun(text, processor)` (`text`): the rendered prompt, begun as the processor begins it where it adds to what it
-      is given (molmo2). Places in the prompt are counted in this text.
-    - `joined(name, samples)` (along the first axis): an image input of several samples together, of what the processor
-      made of each alone; None for inputs that are joined along their first axis (molmo2).
+    - `begun(text, processor)` (`text`): the rendered prompt with the token in front that the processor would put there
+      (molmo2). Places in the prompt are counted in this text.
+    - `joined(name, samples)` (along the first axis): one image input for several samples, joined from what the
+      processor made of each sample; None for inputs that are joined along their first axis (molmo2).
     - `first_position` (0): the position id of a prompt's first token, for families whose `position_ids` follow
       the attention mask (paligemma: 1).
     - `nested_images` (True): whether the processor takes the images of a sample as a list of their own (got_ocr2: no).
@@ -171,7 +171,7 @@ def attends_in(adapter: Adapter, config: Any) -> Any:
 
 
 def adapters() -> list[Adapter]:
-    """Yields every adapter in the order of preference: the installed ones, then the built-in families.
+    """Returns every adapter in the order of preference: the installed ones, then the built-in families.
 
     Raises:
         ModelError: An installed adapter cannot be imported or lacks a part.
@@ -207,7 +207,7 @@ def is_available(adapter: Adapter) -> bool:
 
 
 def needed(adapter: Adapter) -> str | None:
-    """The oldest transformers that a family needs, where the installed one is older; else None."""
+    """Returns the oldest transformers that a family needs if the installed one is older; else None."""
     least = NEEDS.get(adapter.name)
     return least if least and Version(transformers.__version__) < Version(least) else None
 
@@ -221,7 +221,7 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
     Args:
         config: The model's config.
         adapter: An adapter or the name of one; None to find the one that matches. "answers_only" is for a model that
-            shall only answer: it needs no adapter of its family.
+            only has to answer: it needs no adapter of its family.
 
     Raises:
         ModelError: No adapter matches, several installed ones do, the model has no spatial map (`refusals`), or the
@@ -262,7 +262,7 @@ def find(config: Any, adapter: Adapter | str | None = None) -> Adapter:
 
 
 def _recent(adapter: Adapter) -> Adapter:
-    """The adapter.
+    """Returns the adapter after comparing the installed transformers with what its family needs.
 
     Raises:
         ModelError: The installed transformers is older than the family needs.

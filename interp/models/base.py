@@ -15,7 +15,7 @@ from interp.inputs.footprints import Footprints
 from interp.inputs.patch_map import Patches
 from interp.models.vision_patches import merged_side, tower_layers, usual_patches
 
-__all__ = ["Attends", "Family", "Maps", "Resampler", "image_reads_prompt"]
+__all__ = ["Attends", "Family", "Maps", "Resampler", "chatml", "image_reads_prompt"]
 
 Attends = Literal["causal", "image_blocks", "sliding_image_blocks", "images", "prefix"]
 """What a row of the prompt may attend to. "causal": itself and earlier tokens. "image_blocks": for image tokens also
@@ -30,11 +30,11 @@ places; a map is the product of the rows over them and their own attention over 
 
 
 class Resampler(NamedTuple):
-    """What makes latents of an image's patches.
+    """A module that makes latents of an image's patches.
 
     Attributes:
         module: The module that is given the patches' features, (view, patch, hidden).
-        features: The name of that argument.
+        features: The name of the argument that takes the features of the patches.
         attentions: The attention modules in it whose queries are the latents and whose keys are the patches; their
             outputs are (result, weights).
         attends_to_latents: Whether the latents are keys too, after the patches.
@@ -140,8 +140,15 @@ class Family(ABC):
     def patches(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns the patches of the vision tower for one sample: `patches_along` squared to a token, see
-        `usual_patches`. Arguments as those of `footprints`.
+        """Returns the patches of the vision tower for one sample: `patches_along` patches along each side of a token.
+
+        The tower must be of a form that `interp.models.vision_patches.usual_patches` knows.
+
+        Args:
+            sizes: (width, height) of each image of the sample.
+            inputs: The output of the processor for this sample alone.
+            processor: The transformers processor.
+            config: The model's config.
 
         Raises:
             ModelError: The tower is of another form.
@@ -163,12 +170,23 @@ class Family(ABC):
         return head + "<image>" * n_images + f"\n{text}"
 
 
+def chatml(content: str, system: str | None) -> str:
+    """Returns a prompt in ChatML: a system turn if there is a message for it, the user's turn, the answer's beginning.
+
+    Args:
+        content: What the user's turn holds: the images' placeholders and the text.
+        system: The system message.
+    """
+    head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
+    return f"{head}<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+
+
 def image_reads_prompt(adapter: Any) -> bool:
-    """Whether the features of an image depend on the words of the prompt, as an adapter says; False if it does not."""
+    """Whether an adapter says that the features of an image depend on the words of the prompt; False by default."""
     return bool(getattr(adapter, "image_reads_prompt", False))
 
 
 def _token_id(config: Any, kind: str) -> int:
-    """Returns the id of a config's image or video token, under either of its names; −1, which is no id, of none."""
+    """Returns the id of a config's image or video token, under either of its names; −1 if the config has none."""
     named = (getattr(config, f"{kind}_token_{ending}", None) for ending in ("id", "index"))
     return next((int(token) for token in named if token is not None), -1)

@@ -63,7 +63,7 @@ _MOST = {
     "patch_size": 10_000,
     "num_channels": 100,
 }
-"""More than any model has, of what a config counts."""
+"""Setting of a config → a number that no model reaches."""
 
 
 _EXPERTS = (None, "eager", "grouped_mm", "batched_mm")
@@ -163,7 +163,7 @@ def raw_config(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def package_missing(where: str, error: ImportError) -> ModelError:
-    """What to say where a model needs a package that is not installed, as transformers raises it."""
+    """Returns the error for a model that needs a package that is not installed; transformers raised `error`."""
     return ModelError(
         f"the model at {where} needs a package that is not installed ({' '.join(str(error).split())}). Install it; "
         "timm (pip install timm) needs the torchvision that belongs to your torch."
@@ -219,7 +219,7 @@ def _check_sizes(where: str, raw: Mapping[str, Any]) -> None:
 
 
 def _check_feature_layer(where: str, config: Any) -> None:
-    """Checks that the tower's layer whose output is the image's features is there."""
+    """Checks that the tower has the layer whose output becomes the image's features."""
     layer = getattr(config, "vision_feature_layer", None)
     depth = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
     layers = layer if isinstance(layer, list | tuple) else [layer]
@@ -282,9 +282,9 @@ def _code(raw: Mapping[str, Any]) -> str:
 
 
 def layer_configs(config: Any) -> list[Any]:
-    """Returns the configs of a text config's layers where these differ in their sizes (Gemma 4), else the one of all.
+    """Returns a config for each layer where layers differ in size (Gemma 4); else the text config alone.
 
-    transformers refuses to read such a size, as the number of key-value heads, from the config of the whole.
+    Where they differ, transformers refuses to read such a size (the number of key-value heads) from the text config.
     """
     return list(config.per_layer_config) if getattr(config, "is_heterogeneous", False) else [config]
 
@@ -336,7 +336,7 @@ def import_bitsandbytes() -> None:
 
 
 def _parts(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """A config and the configs inside it, each with where it is."""
+    """Yields a config and the configs inside it, each with its place as text."""
     yield name, config
     for key in getattr(config, "sub_configs", {}):
         inner = getattr(config, key, None)

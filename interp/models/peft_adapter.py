@@ -17,16 +17,16 @@ __all__ = ["WEIGHTS", "add_lora", "lora_settings"]
 WEIGHTS = "adapter_model.safetensors"
 _NAME = "default"
 _CONVERSIONS = "_weight_conversions"
-"""Where transformers keeps what it did to the names of the weights that it loaded last."""
+"""The attribute in which transformers keeps how it renamed the weights that it loaded last."""
 _REFUSED = ("megatron_config", "corda_config", "eva_config", "loftq_config", "use_dora")
 """Settings with which PEFT imports code by name or changes the base's weights, or that transformers does not load."""
 
 
 def lora_settings(folder: Path) -> dict[str, Any]:
-    """PEFT's settings of the adapter in a folder, checked before anything large is loaded.
+    """Returns PEFT's settings of the adapter in a folder, checked before anything large is loaded.
 
     Raises:
-        ModelError: PEFT is not installed, files are missing or broken, or it is no LoRA.
+        ModelError: PEFT is not installed, files are missing or broken, or the adapter is not a LoRA.
     """
     try:
         found = json.loads((folder / "adapter_config.json").read_text("utf-8"))
@@ -58,14 +58,15 @@ def lora_settings(folder: Path) -> dict[str, Any]:
 
 
 def add_lora(hf: Any, folder: Path) -> Any:
-    """The model with the adapter of a folder: merged into its weights, W + scale · B A, or beside quantised ones.
+    """Returns the model with the adapter of a folder: merged into its weights, W + scale · B A, or beside quantised
+    ones.
 
     A merged model is an ordinary one, which everything works on. Quantised weights are left as they are, and each
     adapted layer adds the adapter's part when it runs.
 
     Args:
         hf: The loaded model. It is changed.
-        folder: What `lora_settings` has checked.
+        folder: The adapter's folder, which `lora_settings` has checked.
 
     Raises:
         ModelError: The adapter does not fit the model, or weights are offloaded.
@@ -78,7 +79,7 @@ def add_lora(hf: Any, folder: Path) -> Any:
         )
     before = {name for name, _ in hf.named_parameters()}
     conversions = vars(hf).get(_CONVERSIONS)
-    import_bitsandbytes()  # which PEFT does
+    import_bitsandbytes()  # PEFT imports it too
     try:
         from peft import PeftConfig
 
@@ -119,7 +120,7 @@ def _listed(names: Any) -> str:
 
 
 def _merged(hf: Any, folder: Path) -> Any:
-    """The model without PEFT's modules, whose part is added to the weights."""
+    """Returns the model with the adapter added to the weights and without PEFT's modules."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -130,7 +131,7 @@ def _merged(hf: Any, folder: Path) -> Any:
         if isinstance(module, BaseTunerLayer):
             try:
                 module.merge(safe_merge=True)  # pyright: ignore[reportCallIssue]
-            except ValueError as error:  # numbers that are none
+            except ValueError as error:  # the sums are not finite
                 raise _unfit(folder, str(error)) from error
             inner = module.get_base_layer()
         elif isinstance(module, ModulesToSaveWrapper):

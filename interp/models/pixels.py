@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 
 from interp.errors import ModelError
 from interp.inputs.tokens import TokenMap
-from interp.models.anyres import AnyRes
-from interp.models.resizing import setting
+from interp.models.resizing import patch_sides, setting
+from interp.models.tiling import AnyRes
 
 __all__ = ["PixelView", "pixel_views", "pooled"]
 
@@ -98,7 +98,7 @@ def _stacked(
     inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, config: Any
 ) -> list[PixelView]:
     """Returns consecutive views with one grid each; smaller views are padded at their ends (Mistral 3)."""
-    n_views, patch = int(np.prod(shape[:-3])), _patch(config)
+    n_views, patch = int(np.prod(shape[:-3])), patch_sides(config)
     sizes = [shape[-2:]] * n_views
     if len(shape) == 4 and "image_sizes" in inputs:
         sizes = [(int(high), int(wide)) for high, wide in inputs["image_sizes"]]
@@ -135,7 +135,7 @@ def _flattened(
     inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, config: Any, merge: int
 ) -> list[PixelView]:
     """Returns the views of Qwen's patches, which are in the order of their merged blocks."""
-    side, views, start, first = _patch(config)[0], [], 0, 0
+    side, views, start, first = patch_sides(config)[0], [], 0, 0
     for frames, down, across in ([int(n) for n in grid] for grid in inputs["image_grid_thw"]):
         rows, cols = down // merge, across // merge
         if frames != 1 or shape[1] % (3 * side**2) or start + rows * cols > tokens.n:
@@ -169,7 +169,7 @@ def _positioned(
     inputs: Mapping[str, Any], shape: tuple[int, ...], tokens: TokenMap, config: Any
 ) -> list[PixelView]:
     """Returns the views of Gemma 4's patches: one grid an image, row by row, padded at its end."""
-    side, pool, views, start = _patch(config)[0], int(config.vision_config.pooling_kernel_size), [], 0
+    side, pool, views, start = patch_sides(config)[0], int(config.vision_config.pooling_kernel_size), [], 0
     for image, positions in enumerate(np.asarray(inputs["image_position_ids"])):
         cols, rows = ((positions.max(axis=0) + 1) // pool).tolist()
         if shape[2] != 3 * side**2 or start + rows * cols > tokens.n:
@@ -276,12 +276,6 @@ def _overlap(lines: Float[np.ndarray, "line 2"], n: int) -> Float[np.ndarray, "l
     """Returns the share of each of `n` pixels that lies in each line."""
     at = np.arange(n)
     return np.clip(np.minimum(lines[:, 1:], at + 1) - np.maximum(lines[:, :1], at), 0.0, None)
-
-
-def _patch(config: Any) -> tuple[int, int]:
-    """Returns (height, width) of a vision tower's patch."""
-    found = config.vision_config.patch_size
-    return (int(found[0]), int(found[1])) if isinstance(found, list | tuple) else (int(found), int(found))
 
 
 def strange(shape: tuple[int, ...], tokens: TokenMap) -> ModelError:

@@ -1,4 +1,4 @@
-"""Loads processors of checkpoints without running the checkpoint's code and without torchvision.
+"""Loads processors of checkpoints without running the checkpoint's code and without torchvision, and changes settings.
 
 transformers builds video processors only with torchvision. Where it is not installed, a processor is loaded without its
 video part, and gets one of `interp.models.without_torchvision` if its family takes videos.
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from importlib import import_module
+from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
 from interp.errors import ModelError
+from interp.models.resizing import class_image_settings
 from interp.models.without_torchvision import (
     TorchImages,
     gemma4_unified_images,
@@ -37,6 +39,7 @@ __all__ = [
     "gemma4_processor",
     "gemma4_unified_processor",
     "images_only",
+    "known_settings",
     "lfm2_vl_processor",
     "llama4_processor",
     "load_processor",
@@ -46,6 +49,7 @@ __all__ = [
     "number_words",
     "pixtral_processor",
     "smolvlm_processor",
+    "with_settings",
     "with_video",
 ]
 
@@ -100,11 +104,10 @@ _GOT_SHRINKS = 4
 
 
 def _counting(processor: Any, config: Any, where: str) -> Any:
-    """Sets what a processor needs to count image tokens, and was saved without, to the model's.
+    """Sets what a processor needs to count image tokens and was saved without, as the model's config has it.
 
-    Those are GOT-OCR's number of tokens, and the patch size of LLaVA processors such as HuatuoGPT-Vision-…-hf's.
-
-    Without a patch size it cannot count image tokens; the related settings are then missing as well.
+    These settings are GOT-OCR's number of tokens, and the patch size and related settings of LLaVA processors such as
+    HuatuoGPT-Vision-…-hf's. Returns the processor.
     """
     if (
         getattr(config, "model_type", None) == "got_ocr2"
@@ -135,8 +138,8 @@ def with_video(processor: Any, where: str | None = None, **options: Any) -> Any:
 
     Args:
         processor: A processor without a video processor.
-        where: A folder or hub id with the video processor's settings; None for settings of your own.
-        options: As for `from_pretrained`; without `where`, the settings.
+        where: A folder or hub id with the video processor's settings; None to give them as `options`.
+        options: Arguments of `from_pretrained`; without `where`, the video processor's settings.
     """
     kind = video_processor_class(type(processor).__name__)
     if kind is None:
@@ -156,7 +159,7 @@ def images_only(kind: type[Any]) -> type[Any]:
     """
 
     class WithoutVideo(ProcessorMixin):
-        """What `kind` takes for its base: it leaves out the video processor that it is given."""
+        """The base class that `kind` gets here: it ignores the video processor that it is given."""
 
         def __init__(self, *parts: Any, **options: Any) -> None:
             options.pop(_VIDEO, None)
@@ -263,7 +266,7 @@ def molmo2_images() -> type[Any]:
 
 
 def molmo2_processor() -> type[Any]:
-    """Returns transformers' `Molmo2Processor`; without torchvision for images only, which it then loads itself."""
+    """Returns transformers' `Molmo2Processor`; without torchvision for images only, by `molmo2_images`."""
     whole: Any = import_module("transformers.models.molmo2.processing_molmo2").Molmo2Processor
     if is_torchvision_available():
         return whole
@@ -280,7 +283,7 @@ def kimi_processor() -> type[Any]:
 
 
 def _loading_images(whole: Any, images: Any) -> type[Any]:
-    """Returns a processor's class with that image processor, which it loads itself; under the class's own name."""
+    """Returns a subclass of a processor, under the same name, that loads its image processor as this class."""
 
     class Loading(whole):
         @classmethod
@@ -328,7 +331,7 @@ def smolvlm_processor() -> type[Any]:
 
 
 def llama4_processor() -> type[Any]:
-    """Returns transformers' `Llama4Processor`, where torchvision is not installed with our image processor."""
+    """Returns transformers' `Llama4Processor`; without torchvision with `Llama4ImageProcessorPil`."""
     whole: Any = import_module("transformers.models.llama4.processing_llama4").Llama4Processor
     if is_torchvision_available():
         return whole
@@ -366,7 +369,7 @@ def gemma4_unified_processor() -> type[Any]:
 def minicpmv_processor() -> type[Any]:
     """Returns transformers' `MiniCPMV4_6Processor`; without torchvision for images only.
 
-    The original asks its video processor for two settings when it is built; then it gets its image processor's.
+    When it is built, the original asks its video processor for two settings; here the image processor gives them.
     """
     whole: Any = import_module("transformers.models.minicpmv4_6.processing_minicpmv4_6").MiniCPMV4_6Processor
     if is_torchvision_available():
@@ -419,3 +422,94 @@ def number_words(number: int) -> str:
     many, rest = divmod(number, size)
     joint = "" if not rest else " and " if rest < 100 else ", "
     return f"{number_words(many)} {name}{joint}{number_words(rest) if rest else ''}"
+
+
+def known_settings(processor: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names of the settings of a processor's image processor, and of those of the processor itself."""
+    images = getattr(processor, "image_processor", None)
+    annotations = getattr(getattr(type(images), "valid_kwargs", None), "__annotations__", {})
+    names = {
+        name for kind in type(processor).__mro__ if "__init__" in vars(kind) for name in _parameters(kind)
+    }
+    parts = (
+        {*type(processor).get_attributes(), "chat_template"}
+        if hasattr(processor, "get_attributes")
+        else set()
+    )
+    own = sorted(name for name in names - parts if hasattr(processor, name))
+    return tuple(sorted(annotations)), tuple(own)
+
+
+def _parameters(kind: type[Any]) -> list[str]:
+    found = signature(kind.__init__).parameters.values()
+    return [
+        one.name
+        for one in found
+        if one.name != "self" and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+
+
+def with_settings(processor: Any, settings: Mapping[str, Any], where: str) -> Any:
+    """Changes settings of a processor and returns it; its image processor is built again, as by `from_pretrained`.
+
+    Args:
+        processor: The loaded processor. It is changed.
+        settings: Name of a setting → its new value, such as {"max_pixels": 50176, "min_pixels": 784}.
+        where: The folder or hub id of the processor, for messages.
+
+    Raises:
+        ModelError: The processor has no setting of a name, or does not take a value.
+    """
+    of_images, own = known_settings(processor)
+    unknown = [name for name in settings if name not in (*of_images, *own)]
+    if unknown or not settings:
+        raise ModelError(
+            f"the processor of {where} has no setting {', '.join(map(repr, unknown)) or '(none was given)'}. It has "
+            f"{', '.join((*of_images, *own))}."
+        )
+    for_images = {name: value for name, value in settings.items() if name in of_images}
+    if for_images:
+        processor.image_processor = _images(processor.image_processor, for_images, where)
+        _override(processor, for_images)
+    for name in settings.keys() - for_images.keys():
+        before, value = getattr(processor, name), settings[name]
+        if before is not None and type(before) is not type(value):
+            kinds = type(before).__name__, type(value).__name__
+            raise ModelError(
+                f"the processor of {where} has a {kinds[0]} as {name}; got a {kinds[1]}: {value!r:.100}."
+            )
+        setattr(processor, name, value)
+    return processor
+
+
+def _override(processor: Any, settings: Mapping[str, Any]) -> None:
+    """Sets a processor's own image settings of these names, if it has any: they override its image processor's.
+
+    Raises:
+        ModelError: The processor's class fixes another value for a name.
+    """
+    fixed = {name: value for name, value in class_image_settings(processor).items() if name in settings}
+    if odd := [name for name, value in fixed.items() if value != settings[name]]:
+        raise ModelError(
+            f"{type(processor).__name__} of transformers {version('transformers')} gives its image processor "
+            f"{', '.join(f'{name}={fixed[name]!r}' for name in odd)} in each call, whatever is set; newer versions "
+            "take it as a setting. Upgrade transformers."
+        )
+    own = getattr(processor, "images_kwargs", None) or {}
+    if new := {name: value for name, value in settings.items() if name in own}:
+        processor.images_kwargs = {**own, **new}
+
+
+def _images(images: Any, settings: Mapping[str, Any], where: str) -> Any:
+    from huggingface_hub.dataclasses import validate_typed_dict
+
+    kind = type(images)
+    try:
+        validate_typed_dict(kind.valid_kwargs, dict(settings))
+        return kind.from_dict(images.to_dict(), **settings)
+    except Exception as error:  # whatever transformers says of a value that it does not take
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise ModelError(
+            f"the processor of {where} does not take {dict(settings)!r:.300} ({type(error).__name__}: "
+            f"{' '.join(line.strip() for line in lines)[:300]})."
+        ) from error

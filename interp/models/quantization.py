@@ -1,4 +1,4 @@
-"""What a model is quantised with, as transformers takes it: a short name, settings as a dict, or a config object."""
+"""Settings of a quantisation, made from a short name, a dict or a config object of transformers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ integers or floats with a scale for each row, or in NF4; products in the model's
 
 
 def quantization_config(given: Any, dtype: str | torch.dtype) -> Any:
-    """The settings of a quantisation as transformers takes them; None for none.
+    """Returns the settings of a quantisation as transformers takes them; None without one.
 
     Args:
         given: A name in `QUANTIZATIONS`, settings with a "quant_method" as a config.json holds them, or a config object
@@ -50,8 +50,8 @@ def quantization_config(given: Any, dtype: str | torch.dtype) -> Any:
         dtype: The dtype of the weights that are not quantised; "auto" is taken for bfloat16.
 
     Raises:
-        ModelError: Something else, a package that is not installed, or a method whose kernels transformers would fetch
-            from the hub.
+        ModelError: `given` is none of these, a package is not installed, or transformers would fetch the method's
+            kernels from the hub.
     """
     if given is None:
         return None

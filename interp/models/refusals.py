@@ -73,11 +73,11 @@ _REASONS: dict[str, tuple[str, str]] = {
 
 
 _SILENT = {"diffusion_gemma", "evolla", "instructblipvideo", "pi0"}
-"""Those that cannot even answer a question about an image."""
+"""Model types that cannot answer a question about an image either."""
 
 
 ANSWERS_ONLY = "answers_only"
-"""What `adapter=` is for a model that only answers."""
+"""The value of `adapter=` for a model that only answers."""
 
 
 def without_maps() -> list[str]:
@@ -101,14 +101,14 @@ def refusal(config: Any) -> str | None:
     if kind == "qwen" and not getattr(config, "visual", None):
         return None  # the language model of the same name
     why, way = _REASONS.get(str(kind), (None, None))
-    decodes = getattr(config, "use_decoder_only_language_model", True)  # InstructBLIP's config says it so
+    decodes = getattr(config, "use_decoder_only_language_model", True)  # of InstructBLIP's config
     if why is None and (getattr(config, "is_encoder_decoder", False) or not decodes):
         why, way = _ENCODER, _CROSS_WAY
     return None if why is None else f"{kind!r} models have no spatial map here: {why}. Instead: {way}."
 
 
 class AnswersOnly:
-    """Stands in for an adapter where a model has no map: `Mllm.answers` and `Mllm.score` alone are served.
+    """The adapter of a model without a map: `Mllm.answers` and `Mllm.score` work, nothing else does.
 
     Attributes:
         why: Why there is no map, in a sentence.
@@ -121,7 +121,7 @@ class AnswersOnly:
         self.why = why
 
     def matches(self, config: Any) -> bool:
-        """Never: it is asked for by name."""
+        """Returns False: this adapter is chosen by its name alone."""
         return False
 
     def refuse(self, what: str = "reads, edits, footprints and studies of maps") -> NoReturn:

@@ -15,7 +15,7 @@ __all__ = ["repair", "repair_results"]
 
 
 def repair(model: nn.Module) -> list[Any]:
-    """Mends what can be mended from outside, by hooks on `forward`; returns them, each with `remove()`."""
+    """Registers hooks on `forward` that mend known faults; returns their handles, each with `remove()`."""
     found = [
         (module, mended)
         for module in model.modules()
@@ -33,9 +33,9 @@ def repair(model: nn.Module) -> list[Any]:
 
 
 def repair_results(model: nn.Module) -> list[Any]:
-    """Mends models whose `forward` fails on what a part of it returns, by hooks; returns them.
+    """Registers hooks on the models that do not run at all without them; returns their handles.
 
-    Without that such a model does not run at all, so a second instance of a model needs it as well.
+    In these models `forward` fails on what a part of them returns. A second instance of a model needs the hooks too.
     """
     found: list[Any] = [
         one for one in model.modules() if type(one).__name__ == "Llama4ForConditionalGeneration"
@@ -44,7 +44,7 @@ def repair_results(model: nn.Module) -> list[Any]:
 
 
 def _with_image_outputs(module: nn.Module, given: Any, output: Any) -> Any:
-    """Gives the result of Llama 4's language model the field that transformers 5.24's `forward` asks it for."""
+    """Adds the field to the result of Llama 4's language model that `forward` of transformers 5.24 reads."""
     if not isinstance(output, tuple) and not hasattr(output, "image_outputs"):
         output.image_outputs = None
     return output
@@ -53,8 +53,8 @@ def _with_image_outputs(module: nn.Module, given: Any, output: Any) -> Any:
 def _keep_single_token(module: nn.Module, given: Any, output: Tensor) -> Tensor:
     """Puts an axis in front of Mistral 3's features of one token, (1, hidden).
 
-    `Mistral3Model.get_image_features` takes (token, hidden) and calls `squeeze(0)` on it, which is for an axis in front
-    and takes the tokens' axis where there is one token in all: an image of 28×28 pixels or less, alone in its batch.
+    `Mistral3Model.get_image_features` calls `squeeze(0)` on features (token, hidden), to remove an axis in front. Where
+    there is a single token, from an image of 28×28 pixels or less alone in its batch, it removes the tokens' axis.
     """
     return output[None] if output.ndim == 2 and len(output) == 1 else output
 
@@ -62,8 +62,8 @@ def _keep_single_token(module: nn.Module, given: Any, output: Tensor) -> Tensor:
 def _visual_words(model: Any, words: nn.Module, given: Any, output: Tensor) -> Tensor:
     """Embeds the words around Ovis 2's images and between its tiles from the table of visual words.
 
-    `Ovis2Model.forward` does so only in a pass that has the pixels, so the words behind an image would be others in a
-    pass that goes on from its keys and values.
+    `Ovis2Model.forward` does so only in a pass with pixels. In a pass that continues from an image's keys and values,
+    these words would get other embeddings.
     """
     ids = torch.tensor(model.visual_indicator_token_ids, device=output.device)
     found = given[0][..., None].to(output.device) == ids
@@ -74,10 +74,10 @@ def _visual_words(model: Any, words: nn.Module, given: Any, output: Tensor) -> T
 def _without_pixels(
     model: Any, given: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Gives a BLIP-2 or InstructBLIP what it embeds its ids to in the place of an image, in a pass that has none.
+    """In a pass without an image, gives BLIP-2 and InstructBLIP the embeddings of the image's ids as its features.
 
-    Their `forward` runs the tower in every pass, those of generated tokens too: transformers' own `generate` goes past
-    it, straight to the language model, for which the image's token is a word like any other.
+    Their `forward` runs the tower in every pass, also for generated tokens. transformers' own `generate` avoids that:
+    it calls the language model directly, for which the image's token is a word like any other.
     """
     if given or named.get("pixel_values") is not None or named.get("mm_encoder_outputs") is not None:
         return given, named
@@ -90,7 +90,7 @@ def _without_pixels(
 
 _ALWAYS_WITH_PIXELS = {"Blip2ForConditionalGeneration", "InstructBlipForConditionalGeneration"}
 _OF_THE_IMAGE = {"pixel_values", "qformer_input_ids"}
-"""Arguments that have to be given, if only as None."""
+"""Arguments that `forward` requires; None will do."""
 
 _REPAIRS: dict[str, Callable[..., Any]] = {"Mistral3MultiModalProjector": _keep_single_token}
 """The name of a module's class → the hook that mends it."""

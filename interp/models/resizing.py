@@ -38,13 +38,16 @@ __all__ = [
     "one_image",
     "own_image_settings",
     "pan_and_scan",
+    "patch_sides",
     "pixel_size",
     "resized_sizes",
     "seen_part",
+    "select",
     "setting",
     "squashed_size",
     "tile_windows",
     "whole",
+    "without_area",
 ]
 
 
@@ -119,6 +122,13 @@ def check_views(
         f"pixel_values hold {_counted(found)} (width×height). Was it called with settings other than its own? "
         "Set them on processor.image_processor, or in processor.images_kwargs where the processor has its own."
     )
+
+
+def patch_sides(config: Any) -> tuple[int, int]:
+    """Returns (height, width) of a patch of a model's vision tower, in pixels, from one number or two in its config."""
+    sides = config.vision_config.patch_size
+    down, across = sides if isinstance(sides, tuple | list) else (sides, sides)
+    return int(down), int(across)
 
 
 def seen_part(pixels: Size, cell: Size, grid: tuple[int, int], window: Window) -> Window:
@@ -218,11 +228,31 @@ def one_image(parts: Sequence[Footprints]) -> Footprints:
     return joined if len(parts) == 1 else replace(joined, grid=None)
 
 
+def select(cells: Footprints, at: Any, grid: tuple[int, int] | None = None) -> Footprints:
+    """Returns some of the tokens, in the order of `at`.
+
+    Args:
+        cells: The footprints to choose from.
+        at: The indices of the tokens, or a slice.
+        grid: (rows, cols) if the chosen tokens are one row-major grid.
+    """
+    return Footprints(cells.boxes[at], grid, cells.views[at], cells.image[at])
+
+
 def down_columns(cells: Footprints) -> Footprints:
     """Returns a row-major grid's cells in column order, for models whose tokens run down the columns."""
     rows, cols = cells.grid or (1, len(cells))
-    order = np.arange(rows * cols).reshape(rows, cols).T.ravel()
-    return Footprints(cells.boxes[order], None, cells.views[order], cells.image[order])
+    return select(cells, np.arange(rows * cols).reshape(rows, cols).T.ravel())
+
+
+def without_area(n: int, view: str = "") -> Footprints:
+    """Returns `n` tokens of one image that stand for no place, such as class tokens, newlines and latents.
+
+    Args:
+        n: The number of tokens.
+        view: The name of the tokens' view.
+    """
+    return Footprints(np.full((n, 4), np.nan), None, np.full(n, view), np.zeros(n, int))
 
 
 def halved_twice(patches: int) -> Float[np.ndarray, " edge"]:
@@ -252,9 +282,9 @@ def in_corner(
         box: The window of the image that the view shows.
         view: (width, height) of the view once resized, in pixels of the canvas.
         patch: The side of a patch in these pixels.
-        grid: (rows, cols) of the canvas; patches that are not of the view have no area.
+        grid: (rows, cols) of the canvas; patches outside the view have no area.
         name: The view's name.
-        partial: Whether a patch that reaches across the view's edge is of the view.
+        partial: Whether a patch that crosses the view's edge belongs to the view.
     """
     rows, cols = ((length + (patch - 1) * partial) // patch for length in view[::-1])
     boxes = np.full((*grid, 4), np.nan)
@@ -276,7 +306,7 @@ def agree(what: str, derived: Any, found: Any, settings: Any) -> None:
 
 
 def blank(size: Size) -> np.ndarray:
-    """Returns an image of (width, height), channels first, without memory, for transformers' functions of a size."""
+    """Returns an image of (width, height), channels first, that takes no memory, for functions that want an image."""
     return np.broadcast_to(np.uint8(0), (1, size[1], size[0]))
 
 

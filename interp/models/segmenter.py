@@ -37,7 +37,7 @@ class Segmenter:
             thing in most images; or "best", the one that the SAM itself scores highest.
 
     Raises:
-        ModelError: Something else than a SAM, or an unknown `pick`.
+        ModelError: The model is not a SAM, or `pick` is unknown.
     """
 
     model: Any
@@ -57,15 +57,16 @@ class Segmenter:
 
     @classmethod
     def load(cls, name: str, *, device: str = "cpu", pick: Literal["last", "best"] = "last") -> Segmenter:
-        """Opens a SAM by its Hugging Face id, which is downloaded unless it is there, or from a local folder.
+        """Opens a SAM by its Hugging Face id (downloaded unless it is in the cache) or from a local folder.
 
         Args:
             name: The id or the folder.
-            device: Where it runs.
-            pick: As above.
+            device: The device that it runs on.
+
+            pick: Which of the three masks of a point is taken: "last" or "best", as for `Segmenter`.
 
         Raises:
-            ModelError: It cannot be opened, or is no SAM.
+            ModelError: The model cannot be opened, or is not a SAM.
         """
         import transformers
 
@@ -93,14 +94,14 @@ class Segmenter:
         return cls(model, processor, pick)
 
     def mask(self, image: Image.Image, point: tuple[float, float]) -> Bool[np.ndarray, "row col"]:
-        """The pixels of what lies at a point.
+        """Returns the mask of what lies at a point: (row, col) at the image's own size, True for its pixels.
 
         Args:
             image: The image.
             point: (x, y) in pixels of the image, from its upper left corner.
 
         Raises:
-            ModelError: Something that is no PIL image, or no point inside it.
+            ModelError: The image is not a PIL image, or the point is not two numbers inside it.
         """
         numbers = list(point) if isinstance(point, tuple | list) else []
         real = all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in numbers)

@@ -13,6 +13,7 @@ from torch import nn
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size
 from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
+from interp.models.resizing import select
 
 __all__ = [
     "block_order",
@@ -81,10 +82,10 @@ def tower_attention(layer: nn.Module) -> nn.Module:
 
 
 def tower_heads(attention: nn.Module) -> int | None:
-    """The heads of an attention module of the tower, as it or its config says; None of another module."""
+    """The number of heads of an attention module of the tower; None for a module of another kind."""
     through = hasattr(attention, "is_causal") or hasattr(
         attention, "num_key_value_groups"
-    )  # Llama 4 says it so
+    )  # Llama 4 has the second alone
     if not (through and hasattr(attention, "config")):
         return None
     found: Any = getattr(attention, "num_heads", getattr(attention.config, "num_attention_heads", None))
@@ -137,7 +138,7 @@ def merged(grid: tuple[int, int], k: int) -> PatchWeights:
 
 
 def block_order(grid: tuple[int, int], k: int) -> Int[np.ndarray, " patch"]:
-    """The patch at each place where the patches of a token come together: k×k blocks row by row, rows in a block."""
+    """The row-major number of each patch in a sequence of k×k blocks, row by row, and row by row in a block."""
     rows, cols = grid
     return np.arange(rows * cols * k * k).reshape(rows, k, cols, k).transpose(0, 2, 1, 3).reshape(-1)
 
@@ -162,8 +163,8 @@ def patch_map(
 def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any, k: int) -> Patches:
     """The patches of a tower of a usual form: each token is k×k patches, each grid of tokens one sequence.
 
-    Qwen-like towers, whose inputs have `image_grid_thw`, take the patches of a token together, and those with windows
-    in the windows' order.
+    Qwen-like towers, whose inputs have `image_grid_thw`, keep the patches of a token together. If such a tower has
+    windows, the patches come window by window.
 
     Raises:
         ModelError: The tokens are not whole grids, or there are videos.
@@ -177,21 +178,15 @@ def usual_patches(footprints: Footprints, inputs: Mapping[str, Any], config: Any
                 f"the vision tower's grids hold more tokens than the {len(footprints)} of the prompt. Give the adapter "
                 "patches(sizes, inputs, processor, config)."
             )
-        cells = replace(
-            footprints,
-            boxes=footprints.boxes[start:stop],
-            views=footprints.views[start:stop],
-            image=footprints.image[start:stop],
-        )
-        order = None if orders is None else orders[number]
-        sequences.append(TowerSequence(subdivided(cells, grid, k), order))
+        cells = subdivided(select(footprints, slice(start, stop)), grid, k)
+        sequences.append(TowerSequence(cells, None if orders is None else orders[number]))
         weights.append(merged(grid, k))
         start = stop
     return Patches(tuple(sequences), leading_tokens(config), PatchWeights.stacked(weights))
 
 
 def patches_of_latents(views: Sequence[Footprints], n_latents: int, leading: tuple[str, ...] = ()) -> Patches:
-    """The patches of a tower behind a resampler, each view one sequence: no latent is made of some of them alone.
+    """The patches of a tower that a resampler reads, each view one sequence: no latent has patches of its own.
 
     Args:
         views: Each view's patches, one row-major grid; padding has no area.
@@ -206,13 +201,16 @@ def split_views(patches: Footprints, inputs: Mapping[str, Any]) -> list[Footprin
     """The patches of each view of `pixel_values`, all views with equally many."""
     n = int(np.prod(inputs["pixel_values"].shape[:-3])) if len(patches) else 0
     parts = np.split(np.arange(len(patches)), n) if n else []
-    return [Footprints(patches.boxes[at], None, patches.views[at], patches.image[at]) for at in parts]
+    return [select(patches, at) for at in parts]
 
 
 def turned(
     footprints: Footprints, grid: tuple[int, int], inputs: Mapping[str, Any], config: Any, k: int
 ) -> Patches:
-    """The same where the tokens of each view, a grid of (rows, cols), run down its columns; patches stay row-major."""
+    """The patches of a usual tower where each view's tokens, a grid (rows, cols), run down the columns.
+
+    Patches stay row-major; the other arguments are those of `usual_patches`.
+    """
     n = grid[0] * grid[1]
     column_major = np.arange(n).reshape(grid).T.reshape(-1)
     starts = np.arange(0, len(footprints), n)

@@ -59,7 +59,7 @@ _FUNCTIONS = "torchvision.transforms.v2.functional"
 
 @cache
 def module_of(name: str) -> Any:
-    """Returns a module of transformers, imported with empty names in the place of torchvision where that is missing.
+    """Returns a module of transformers, imported with empty stand-ins for torchvision where that is missing.
 
     Args:
         name: The module below `transformers.models`, such as "llama4.image_processing_llama4".
@@ -80,13 +80,13 @@ def module_of(name: str) -> Any:
 
 
 class TorchImages(TorchvisionBackend):
-    """What such an image processor takes for its base: the operations of torchvision, by torch.
+    """The base class of such image processors: the operations of torchvision, computed by torch.
 
     Pixels are those of torchvision for floats; of bytes a resize may differ by one grey level, by its rounding.
     """
 
     def process_image(self, image: Any, do_convert_rgb: bool | None = None, **options: Any) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A PIL image becomes an array here: older transformers asks torchvision for that."""
+        """Turns a PIL image into an array first: older transformers asks torchvision for that."""
         if not isinstance(image, Image):
             return super().process_image(image, do_convert_rgb=do_convert_rgb, **options)
         array = np.array(convert_to_rgb(image) if do_convert_rgb else image)
@@ -96,7 +96,7 @@ class TorchImages(TorchvisionBackend):
     def resize(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, image: torch.Tensor, size: Any, resample: Any = None, **_: Any
     ) -> torch.Tensor:
-        """Antialiased, to `size.height` × `size.width`; bytes are rounded to bytes."""
+        """Returns the image resized to `size.height` × `size.width`, antialiased; bytes are rounded to bytes."""
         mode = _MODES[PILImageResampling.BILINEAR if resample is None else PILImageResampling(resample)]
         whole = image if image.ndim == 4 else image[None]
         found = torch.nn.functional.interpolate(
@@ -109,7 +109,7 @@ class TorchImages(TorchvisionBackend):
     def convert_to_rgb(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, image: torch.Tensor, **_: Any
     ) -> torch.Tensor:
-        """One channel becomes three alike. Arrays with an alpha channel are refused: pass them as PIL images."""
+        """Returns three channels; a single one is repeated. Arrays with an alpha channel are refused."""
         if image.shape[0] not in (1, 3):
             raise ImageError(
                 f"expected 1 or 3 channels, got {image.shape[0]}; pass the image as a PIL image."
@@ -119,7 +119,7 @@ class TorchImages(TorchvisionBackend):
     def normalize(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, image: torch.Tensor, mean: Any, std: Any, **_: Any
     ) -> torch.Tensor:
-        """By channel."""
+        """Returns (image − mean) / std for each channel."""
         middle, spread = (torch.as_tensor(one, dtype=image.dtype)[:, None, None] for one in (mean, std))
         return (image - middle) / spread
 
@@ -149,7 +149,7 @@ def gemma4_unified_images() -> type[Any]:
         def aspect_ratio_preserving_resize(
             self, image: torch.Tensor, *parts: Any, resample: Any, **limits: Any
         ) -> torch.Tensor:
-            """To the original's own size, by torch."""
+            """Resizes by torch to the size that the original chooses."""
             high, wide = module.get_aspect_ratio_preserving_size(*image.shape[-2:], *parts, **limits)
             if (high, wide) == tuple(image.shape[-2:]):
                 return image
@@ -212,7 +212,7 @@ class _TorchFrames(BaseVideoProcessor):
 
 
 def _takes_bytes(frames: Tensor, mode: str) -> bool:
-    """Whether torch resizes these frames as whole values, as torchvision then lets it."""
+    """Whether torch resizes these frames without a conversion to floats first, as torchvision has it."""
     if frames.dtype != torch.uint8 or frames.device.type != "cpu":
         return frames.is_floating_point()
     vector = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
@@ -220,7 +220,7 @@ def _takes_bytes(frames: Tensor, mode: str) -> bool:
 
 
 def _target(image: Tensor, size: Any) -> tuple[int, int]:
-    """(height, width) that a resize gives, as transformers works it out."""
+    """Returns (height, width) after a resize, in transformers' own arithmetic."""
     if size.shortest_edge and not size.longest_edge:
         return get_resize_output_image_size(
             blank((image.shape[-1], image.shape[-2])),

@@ -21,8 +21,7 @@ from interp.models.adapter import Adapter, attends_in, find
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import package_missing, read_config, refuse_kernels
 from interp.models.peft_adapter import add_lora, lora_settings
-from interp.models.processor_settings import with_settings
-from interp.models.processors import load_processor
+from interp.models.processors import load_processor, with_settings
 from interp.models.refusals import AnswersOnly
 from interp.organism.places import ORGANISMS, folder
 from interp.tracing.answers_only_mllm import AnsweringMllm, Untapped

@@ -17,7 +17,7 @@ from interp.conformance.tiny.kit import (
     text_config,
     tokenizer,
 )
-from interp.conformance.tiny.qwen_vl import QWEN3_VL_PATCH, TOKENS, qwen3_vl_processor
+from interp.conformance.tiny.qwen_vl import QWEN3_VL_VISION, TOKENS, qwen3_vl_processor
 from interp.models.families.kimi_k25 import KimiImages
 from interp.models.processors import images_only, minicpmv_processor
 from interp.models.processors import lfm2_vl_processor as lfm2_vl_class
@@ -191,15 +191,7 @@ _TEXT: dict[str, Any] = {
 }
 """Arguments of both language models: three DeltaNet heads to a key head, rope on half of each attention head."""
 
-_VISION: dict[str, Any] = {
-    "depth": 2,
-    "hidden_size": 32,
-    "out_hidden_size": 64,
-    "num_heads": 2,
-    "intermediate_size": 48,
-    "num_position_embeddings": 64,
-    "patch_size": QWEN3_VL_PATCH,
-}
+_VISION = {name: value for name, value in QWEN3_VL_VISION.items() if name != "deepstack_visual_indexes"}
 
 
 def qwen3_5_config() -> transformers.Qwen3_5Config:

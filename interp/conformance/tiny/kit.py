@@ -51,10 +51,10 @@ class TinyFamily(NamedTuple):
 
     Attributes:
         model: The model's class.
-        config: Makes its config.
-        processor: Makes its processor.
-        whole: Whether every part takes the attention implementation that is asked for; else the language model alone,
-            because transformers has no other than eager for the rest.
+        config: A function that makes its config.
+        processor: A function that makes its processor.
+        whole: Whether every part takes the requested attention implementation; if not, the language model alone does,
+            because transformers has only eager attention for the rest.
     """
 
     model: Any
@@ -64,10 +64,12 @@ class TinyFamily(NamedTuple):
 
 
 def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
-    """Words split at white space and punctuation, `<s>` in front; `w50` and so on fill the vocabulary.
+    """Returns a tokenizer of words, split at white space and punctuation, with `<s>` in front.
+
+    Words such as `w50` fill the vocabulary.
 
     Args:
-        named: special tokens by attribute, such as `image_token="<image>"`. Their ids count from
+        named: Special tokens by attribute, such as `image_token="<image>"`. Their ids count from
             `FIRST_SPECIAL` in this order.
     """
     words = [*_WORDS, *(f"w{i}" for i in range(len(_WORDS), FIRST_SPECIAL)), *dict.fromkeys(named.values())]
@@ -89,7 +91,7 @@ def tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
 
 
 def template(image: str, video: str = "") -> str:
-    """A chat template that writes `image` in the place of an image, and `video` in that of a video."""
+    """Returns a chat template that writes `image` in the place of an image, and `video` in that of a video."""
     video_branch = "{% elif c['type'] == 'video' %}" + video + " " if video else ""
     return (
         "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
@@ -103,7 +105,7 @@ def template(image: str, video: str = "") -> str:
 
 
 def text_config(kind: type[Config], *, layers: int = 3, **options: Any) -> Config:
-    """A language model of hidden size 64 with four query heads that share two key-value heads."""
+    """Returns the config of a language model of width 64 with four query heads that share two key-value heads."""
     shared: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 64,
@@ -122,7 +124,7 @@ def text_config(kind: type[Config], *, layers: int = 3, **options: Any) -> Confi
 def build(
     kind: Any, config: PreTrainedConfig, attention: str = "sdpa", seed: int = 0, *, whole: bool = True
 ) -> PreTrainedModel:
-    """A model with random weights, the same for the same seed, whose rows of attention are far from uniform."""
+    """Returns a model with random weights, fixed by the seed, whose rows of attention are far from uniform."""
     parts = attention if whole else {"text_config": attention}
     with torch.random.fork_rng():
         torch.manual_seed(seed)

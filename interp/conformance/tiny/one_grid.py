@@ -16,8 +16,7 @@ from interp.conformance.tiny.kit import (
     text_config,
     tokenizer,
 )
-from interp.models.modeling import register
-from interp.models.modeling.vila_v1_5 import VilaConfig, VilaForConditionalGeneration, VilaProcessor
+from interp.models.modeling import VilaConfig, VilaForConditionalGeneration, VilaProcessor, register
 from interp.models.processors import pixtral_processor
 
 __all__ = ["FAMILIES", "tiny_thinking"]

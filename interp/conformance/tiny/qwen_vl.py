@@ -9,7 +9,7 @@ import transformers
 from interp.conformance.tiny.kit import FIRST_SPECIAL, TinyFamily, template, text_config, tokenizer
 from interp.models.processors import images_only, with_video
 
-__all__ = ["FAMILIES", "QWEN3_VL_PATCH", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
+__all__ = ["FAMILIES", "QWEN3_VL_VISION", "TOKENS", "qwen3_vl_config", "qwen3_vl_processor"]
 
 TOKENS: dict[str, Any] = {
     "image_token_id": FIRST_SPECIAL,
@@ -70,9 +70,6 @@ def qwen2_vl_processor() -> transformers.Qwen2VLProcessor:
     return _processor(transformers.Qwen2VLProcessor, _QWEN2_VL_PATCH)
 
 
-_QWEN2_5_VL_PATCH = 14
-
-
 def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
     """Patches of 14 px, merged 2×2, the first block in windows of 56 px; rope of time, row and column."""
     return transformers.Qwen2_5_VLConfig(
@@ -88,7 +85,7 @@ def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
             "intermediate_size": 48,
             "window_size": 56,
             "fullatt_block_indexes": [1],
-            "patch_size": _QWEN2_5_VL_PATCH,
+            "patch_size": _QWEN2_VL_PATCH,
         },
         **TOKENS,
     )
@@ -96,10 +93,10 @@ def qwen2_5_vl_config() -> transformers.Qwen2_5_VLConfig:
 
 def qwen2_5_vl_processor() -> transformers.Qwen2_5_VLProcessor:
     """Qwen2.5-VL's own, for images of 9 to 60 tokens."""
-    return _processor(transformers.Qwen2_5_VLProcessor, _QWEN2_5_VL_PATCH)
+    return _processor(transformers.Qwen2_5_VLProcessor, _QWEN2_VL_PATCH)
 
 
-QWEN3_VL_PATCH = 16
+_QWEN3_VL_PATCH = 16
 QWEN3_VL_VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 32,
@@ -108,7 +105,7 @@ QWEN3_VL_VISION: dict[str, Any] = {
     "intermediate_size": 48,
     "num_position_embeddings": 64,
     "deepstack_visual_indexes": [0],
-    "patch_size": QWEN3_VL_PATCH,
+    "patch_size": _QWEN3_VL_PATCH,
 }
 """The tower of Qwen3-VL, and of its mixture of experts."""
 
@@ -133,7 +130,7 @@ def qwen3_vl_config() -> transformers.Qwen3VLConfig:
 
 def qwen3_vl_processor() -> transformers.Qwen3VLProcessor:
     """Qwen3-VL's own, for images of 9 to 60 tokens."""
-    return _processor(transformers.Qwen3VLProcessor, QWEN3_VL_PATCH, pixels=4)  # the limits are of 4 frames
+    return _processor(transformers.Qwen3VLProcessor, _QWEN3_VL_PATCH, pixels=4)  # the limits are of 4 frames
 
 
 FAMILIES = {

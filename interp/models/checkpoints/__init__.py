@@ -1,7 +1,6 @@
 """Checkpoints in original layouts, from before their model was in transformers, loaded as transformers models."""
 
-from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model, fill
-from interp.models.checkpoints.download import lora_files, reachable
+from interp.models.checkpoints.checkpoint import Checkpoint, check, empty_model, fill, lora_files, reachable
 from interp.models.checkpoints.layout import Layout, layouts, open_original, recognise
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule
 

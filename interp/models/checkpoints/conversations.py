@@ -14,7 +14,17 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import check_vocabulary
 
-__all__ = ["HUATUO", "IMAGE", "LLAMA3", "MISTRAL", "VICUNA", "Conversation", "image_tokenizer", "pieces"]
+__all__ = [
+    "HUATUO",
+    "IMAGE",
+    "LLAMA3",
+    "MISTRAL",
+    "VICUNA",
+    "Conversation",
+    "image_tokenizer",
+    "pieces",
+    "system_message",
+]
 
 IMAGE = "<image>"
 _SAID = (
@@ -23,6 +33,16 @@ _SAID = (
     "{%- if not loop.last -%}{{ '\\n' }}{%- endif -%}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
 )
 """Jinja macro: the images and texts of a message, one per line."""
+
+
+def system_message(default: str) -> str:
+    """Returns Jinja that sets `ns.system` to the system message of `messages`, or to the default."""
+    return (
+        f"{{%- set ns = namespace(system={default!r}) -%}}"
+        "{%- for m in messages if m['role'] == 'system' -%}"
+        "{%- set ns.system = m['content'] if m['content'] is string else m['content'][0]['text'] -%}"
+        "{%- endfor -%}"
+    )
 
 
 @dataclass(frozen=True)

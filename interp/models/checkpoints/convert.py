@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from interp.errors import ModelError
-from interp.models.checkpoints.checkpoint import Checkpoint, check, check_source_files, empty_model
-from interp.models.checkpoints.download import HUB_ID
+from interp.models.checkpoints.checkpoint import HUB_ID, Checkpoint, check, check_source_files, empty_model
 from interp.models.checkpoints.layout import open_original
 from interp.models.checkpoints.tensors import Entry, write_shards
 from interp.models.configs import raw_config
@@ -162,7 +161,7 @@ def convert(
         target: A folder that is empty or does not exist yet, and does not lie in the source.
         dtype: The dtype of floating weights, such as "bfloat16"; "auto" keeps the dtype of each tensor, so that the
             model gives the same bits as the source.
-        vision_tower: As for `interp.load`.
+        vision_tower: Folder or hub id of a tower to use instead of the one that the config names.
         revision: The revision of a hub id.
         shard: The largest size of a file of weights, in bytes.
         progress: A function that is called with the name of each tensor before it is written.
@@ -271,7 +270,7 @@ def _folder(name: str) -> Path | None:
     try:
         folder = Path(name).expanduser()
         return folder if name and folder.is_dir() else None
-    except (OSError, RuntimeError):  # a name too long, or ~ of nobody
+    except (OSError, RuntimeError):  # a name too long, or ~ of an unknown user
         return None
 
 

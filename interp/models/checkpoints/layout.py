@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from interp.errors import InterpError, ModelError
-from interp.models.checkpoints.checkpoint import Checkpoint
-from interp.models.checkpoints.download import fetched, small_files
+from interp.models.checkpoints.checkpoint import Checkpoint, fetched, small_files
 from interp.models.configs import original_layout, raw_config
 
 __all__ = [

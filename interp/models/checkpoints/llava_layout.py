@@ -23,14 +23,12 @@ from transformers import (
 
 from interp.errors import ModelError
 from interp.inputs.text import count
-from interp.models.checkpoints.checkpoint import Checkpoint
+from interp.models.checkpoints.checkpoint import Checkpoint, find_part
 from interp.models.checkpoints.conversations import Conversation, image_tokenizer
-from interp.models.checkpoints.download import find_part
 from interp.models.checkpoints.layout import config_of, licence
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, Tensors, read_file, read_folder
 from interp.models.checkpoints.towers import Tower, clip_tower, known_clip, read_tower, vit_tower
-from interp.models.modeling import register
-from interp.models.modeling.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
+from interp.models.modeling import LlavaS2Config, LlavaS2ForConditionalGeneration, register
 
 __all__ = ["EMBEDDED", "OriginalLlava", "Sources", "llava_processor"]
 
@@ -86,7 +84,15 @@ _LATER = ("llava_next", "anyres")
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """A checkpoint's files: the language model's tensors, a separate projector, its config, the tokenizer's folder."""
+    """The files of a checkpoint.
+
+    Attributes:
+        folder: The checkpoint's folder.
+        raw: The content of its config.json.
+        tensors: The language model's tensors; they may include projector and tower.
+        projector: The tensors of a projector in a file of its own; None without one.
+        words: The tokenizer's folder.
+    """
 
     folder: Path
     raw: Mapping[str, Any]
@@ -101,7 +107,7 @@ class Sources:
 
 
 class OriginalLlava(ABC):
-    """A layout of LLaVA's kind; each kind defines what differs.
+    """LLaVA's original layout; each kind of it is a subclass that defines what differs.
 
     Attributes:
         name: The layout's name.

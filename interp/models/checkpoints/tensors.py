@@ -33,7 +33,7 @@ __all__ = [
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _RESIDENT = 128 * 2**20
-"""Bytes that are read of a file before it is opened anew."""
+"""The number of bytes that are read of a file before it is reopened."""
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -50,7 +50,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 Change = Callable[[Tensor], Sequence[Tensor]]
-"""One tensor into those of the new names; pure, and true to shapes on the meta device."""
+"""A function that makes the tensors of the new names from one tensor; it is pure and works on the meta device."""
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -86,11 +86,11 @@ class Tensors(Protocol):
 class Files:
     """Tensors in files: safetensors, or torch's `.bin`, of which only tensors are read (`weights_only`).
 
-    One file is open at a time, and opened anew now and then: what was read of a mapped file stays resident as long
-    as it is open.
+    One file is open at a time. It is reopened from time to time, because what was read of a mapped file stays in memory
+    as long as the file is open.
 
     Attributes:
-        where: name → file. Names of one file follow each other.
+        where: Name of a tensor → its file. Names of one file follow each other.
     """
 
     where: Mapping[str, Path]
@@ -159,10 +159,10 @@ class _Pickled(dict[str, Tensor]):
 
 
 def read_folder(folder: Path) -> Files:
-    """The tensors of a folder: sharded with an index, or in one file; safetensors before `.bin`.
+    """Returns the tensors of a folder: sharded with an index, or in one file; safetensors before `.bin`.
 
     Raises:
-        ModelError: No weights, an index that cannot be read, or shards that are not there.
+        ModelError: The folder holds no weights, its index cannot be read, or shards are missing.
     """
     for name in _INDEXES[:1] + _SINGLE[:1] + _INDEXES[1:] + _SINGLE[1:]:
         path = folder / name
@@ -174,10 +174,10 @@ def read_folder(folder: Path) -> Files:
 
 
 def read_file(path: Path) -> Files:
-    """The tensors of one file.
+    """Returns the tensors of one file.
 
     Raises:
-        ModelError: It cannot be read, or holds anything but tensors.
+        ModelError: The file cannot be read, or holds anything but tensors.
     """
     return Files(dict.fromkeys(_opened(path), path))
 
@@ -221,7 +221,7 @@ def _opened(path: Path) -> Any:
 
 
 def _unpickled(path: Path) -> _Pickled:
-    """The tensors of a `.bin`; whatever else its pickle asks for is refused, not run."""
+    """Returns the tensors of a `.bin` file; anything else in its pickle is refused and not run."""
     options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
         try:
@@ -256,9 +256,10 @@ class Rule:
     r"""What becomes of the tensors whose whole name matches a pattern.
 
     Args:
-        pattern: a regular expression, such as `r"model\.layers\.(.+)"`.
-        to: the new name, or names, as replacements (`r"model.language_model.layers.\1"`); none: ignored on purpose.
-        change: makes the tensors of those names out of the one; None keeps it as it is.
+        pattern: A regular expression, such as `r"model\.layers\.(.+)"`.
+        to: The new name or names, as replacements such as `r"model.language_model.layers.\1"`; empty to ignore the
+            tensor.
+        change: A function that makes the tensors of the new names from the tensor; None keeps it as it is.
     """
 
     pattern: str
@@ -266,7 +267,7 @@ class Rule:
     change: Change | None = None
 
     def targets(self, name: str) -> tuple[str, ...] | None:
-        """The new names; None where the rule is about other tensors."""
+        """Returns the new names of a tensor; None where the rule does not match its name."""
         found = re.fullmatch(self.pattern, name)
         if found is None:
             return None
@@ -279,7 +280,13 @@ IGNORED: tuple[Rule, ...] = (Rule(r".*rotary_emb\.inv_freq"), Rule(r".*position_
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor on its way: `names` None means that no rule speaks of it, empty that it is ignored."""
+    """A tensor of a checkpoint with the rule that matches its name.
+
+    Attributes:
+        source: The tensor's name in the checkpoint.
+        names: Its new names; empty if it is ignored, None if no rule matches.
+        rule: The rule; None if no rule matches.
+    """
 
     source: str
     names: tuple[str, ...] | None
@@ -288,13 +295,18 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some files of a checkpoint and the rules for the names in them; the first rule that matches counts."""
+    """Some files of a checkpoint and the rules for the names in them.
+
+    Attributes:
+        tensors: The tensors of the files.
+        rules: The rules; of those that match a name the first one counts.
+    """
 
     tensors: Tensors
     rules: tuple[Rule, ...]
 
     def steps(self) -> Iterator[Step]:
-        """Every tensor with its new names, in the order of the files."""
+        """Yields every tensor with its new names, in the order of the files."""
         for source in self.tensors.names():
             yield next(
                 (Step(source, to, rule) for rule in self.rules if (to := rule.targets(source)) is not None),
@@ -302,11 +314,11 @@ class Part:
             )
 
     def metas(self, step: Step) -> list[tuple[str, Tensor]]:
-        """New names with shapes and dtypes; nothing is read."""
+        """Returns the new names with tensors on the meta device: shapes and dtypes, nothing is read."""
         return self._made(step, self.tensors.meta(step.source))
 
     def values(self, step: Step) -> list[tuple[str, Tensor]]:
-        """New names with their tensors."""
+        """Returns the new names with their tensors."""
         return self._made(step, self.tensors.read(step.source))
 
     def _made(self, step: Step, tensor: Tensor) -> list[tuple[str, Tensor]]:

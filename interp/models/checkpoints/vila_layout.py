@@ -11,13 +11,14 @@ from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoTokenizer, PreT
 
 from interp.errors import ModelError
 from interp.models.checkpoints.checkpoint import Checkpoint, check_vocabulary
+from interp.models.checkpoints.conversations import system_message
 from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
 from interp.models.checkpoints.tensors import IGNORED, Part, Rule, read_folder
-from interp.models.modeling import register
-from interp.models.modeling.vila_v1_5 import (
+from interp.models.modeling import (
     VilaConfig,
     VilaForConditionalGeneration,
     VilaProcessor,
+    register,
     tokens_along,
 )
 
@@ -51,11 +52,7 @@ class Dialogue:
         after, turn = rest.split("<image>")
         after_image, tail = turn.split("{question}")
         return (
-            f"{{%- set ns = namespace(system={self.system!r}) -%}}"
-            "{%- for m in messages if m['role'] == 'system' -%}"
-            "{%- set ns.system = m['content'] if m['content'] is string else m['content'][0]['text'] -%}"
-            "{%- endfor -%}"
-            f"{{{{- {before!r} + ns.system + {after!r} -}}}}"
+            f"{system_message(self.system)}{{{{- {before!r} + ns.system + {after!r} -}}}}"
             "{%- for m in messages if m['role'] == 'user' -%}{%- for part in m['content'] -%}"
             f"{{{{- {image_token + after_image!r} if part['type'] == 'image' else part['text'] -}}}}"
             "{%- endfor -%}{%- endfor -%}"

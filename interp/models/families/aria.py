@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import nn
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
@@ -13,17 +12,17 @@ from transformers.image_utils import ChannelDimension
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, Window, concatenate, pulled_back
 from interp.inputs.patch_map import Patches
-from interp.models.base import Family, Resampler
-from interp.models.resizing import blank, check_views, in_corner, one_image, setting, whole
+from interp.models.base import Family, Resampler, chatml
+from interp.models.resizing import blank, check_views, in_corner, one_image, setting, whole, without_area
 from interp.models.vision_patches import patches_of_latents, split_views
 
 __all__ = ["Aria"]
 
 
 class Aria(Family):
-    """The `aria` family: 128 queries for a view of 490 px, 256 for one of 980, which are no places.
+    """The `aria` family: 128 queries for a view of 490 px, 256 for one of 980; they stand for no place.
 
-    A view's longer side is resized to these pixels and the rest padded at the right and the bottom; patches of padding
+    A view's longer side is resized to that size, and the rest is padded at the right and the bottom; patches of padding
     are masked and have no footprint. With `split_image` the views are tiles of a canvas of the best of several shapes.
     """
 
@@ -52,11 +51,8 @@ class Aria(Family):
                 f"aria's processor makes views of {side} px, {patches} patches; the model has queries for "
                 f"{', '.join(map(str, known))} patches. Set processor.image_processor.max_image_size."
             )
-        parts = []
-        for size in sizes:
-            n = known[patches] * len(_views(size, processor))
-            parts.append(Footprints(np.full((n, 4), np.nan), None, np.full(n, "latent"), np.zeros(n, int)))
-        return concatenate(parts)
+        n = known[patches]
+        return concatenate([without_area(n * len(_views(size, processor)), "latent") for size in sizes])
 
     def latent_patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
@@ -83,7 +79,7 @@ class Aria(Family):
     def patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns the patches of each view, those of padding without an area; no latent is made of them one by one."""
+        """Returns the patches of each view, those of padding without an area; no latent has patches of its own."""
         found = self.latent_patches(sizes, inputs, processor, config)
         n = len(self.footprints(sizes, inputs, processor, config))
         return patches_of_latents(split_views(found, inputs), n)
@@ -96,9 +92,7 @@ class Aria(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the family's chat format."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        images = "<fim_prefix><|img|><fim_suffix>" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml("<fim_prefix><|img|><fim_suffix>" * n_images + text, system)
 
 
 def _views(size: Size, processor: Any) -> list[tuple[Window, Size]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -14,17 +13,17 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
-from interp.models.resizing import check_views, one_image, squashed_size, whole
+from interp.models.resizing import check_views, one_image, select, squashed_size, whole, without_area
 from interp.models.vision_patches import leading_tokens, patches_of_latents
 
 __all__ = ["Blip2", "InstructBlip"]
 
 
 class Blip2(Family):
-    """The `blip-2` family with a decoder as its language model (OPT): 32 queries, which are no places.
+    """The `blip-2` family with a decoder as its language model (OPT): 32 queries, which stand for no place.
 
-    The processor puts them in front of the prompt, before its first token. Those with an encoder-decoder (Flan-T5) are
-    none of it.
+    The processor puts them in front of the prompt, before its first token. Models with an encoder-decoder (Flan-T5) do
+    not belong to the family.
     """
 
     name = "blip-2"
@@ -53,12 +52,10 @@ class Blip2(Family):
         """Returns a token without area for each query; `latent_patches` has the places.
 
         Raises:
-            ModelError: Several images: the model takes one.
+            ModelError: There are several images; the model takes one.
         """
         self._check_one(sizes)
-        n = int(config.num_query_tokens) * len(sizes)
-        nowhere = np.full((n, 4), np.nan)
-        return Footprints(nowhere, None, np.full(n, "latent"), np.zeros(n, int))
+        return without_area(int(config.num_query_tokens) * len(sizes), "latent")
 
     def latent_patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
@@ -66,7 +63,8 @@ class Blip2(Family):
         """Returns the class token, which has no area, and the patches that the queries attend to.
 
         Raises:
-            ModelError: Several images, settings that are not supported, or pixel values that do not follow from them.
+            ModelError: There are several images, settings are not supported, or the pixel values do not follow from
+                them.
         """
         self._check_one(sizes)
         if not sizes:
@@ -75,15 +73,14 @@ class Blip2(Family):
         check_views(inputs, pixels, sizes, processor)
         patch = int(config.vision_config.patch_size)
         (across, down), (size,) = pixels[0], sizes
-        first = Footprints(np.full((1, 4), np.nan), None, np.array([""]), np.zeros(1, int))
-        return one_image([first, lay(size, (down // patch, across // patch), whole(size))])
+        return one_image([without_area(1), lay(size, (down // patch, across // patch), whole(size))])
 
     def patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns a class token and the patches of the image, which no query is made of one by one."""
+        """Returns a class token and the patches of the image; no query has patches of its own."""
         found = self.latent_patches(sizes, inputs, processor, config)
-        grids = [Footprints(found.boxes[1:], None, found.views[1:], found.image[1:])] if sizes else []
+        grids = [select(found, slice(1, None))] if sizes else []
         return patches_of_latents(grids, int(config.num_query_tokens) * len(sizes), leading_tokens(config))
 
     def resampler(self, model: nn.Module) -> Resampler:
@@ -109,7 +106,7 @@ class Blip2(Family):
 class InstructBlip(Blip2):
     """The `instructblip` family with a decoder (Vicuna). The Q-Former also reads the prompt, in its self-attention.
 
-    So the queries, and where they look, depend on the words: no image prefix serves another prompt.
+    So the queries, and where they look, depend on the words, and an image prefix serves no other prompt.
     """
 
     name = "instructblip"

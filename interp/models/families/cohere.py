@@ -8,7 +8,7 @@ from typing import Any
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size
 from interp.models.base import Family
-from interp.models.tiled_canvas import tiled_footprints
+from interp.models.tiling import tiled_footprints
 
 __all__ = ["AyaVision", "Cohere2Vision"]
 
@@ -29,14 +29,13 @@ class AyaVision(Family):
         Raises:
             ModelError: The tiles are not square, or the pixel values do not follow from the settings.
         """
-        factor, patch = config.downsample_factor, config.vision_config.patch_size
         if getattr(config, "vision_feature_select_strategy", "full") != "full":
             raise ModelError(
                 f"{self.name} expects every patch of the tower (vision_feature_select_strategy='full'); "
                 f"this config has {config.vision_feature_select_strategy!r}. Pass adapter= with your own footprints."
             )
         return tiled_footprints(
-            sizes, inputs, processor, family=self.name, patch=(patch, patch), ratio=1 / factor
+            sizes, inputs, processor, config, family=self.name, ratio=1 / config.downsample_factor
         )
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:

@@ -14,7 +14,7 @@ __all__ = ["DeepseekVl", "DeepseekVlHybrid"]
 
 
 class DeepseekVl(Family):
-    """The `deepseek_vl` family: a token is one patch of its SigLIP tower, nothing is merged or dropped."""
+    """The `deepseek_vl` family: a token is one patch of its SigLIP tower; no patch is merged or dropped."""
 
     name = "deepseek_vl"
     model_types = ("deepseek_vl",)
@@ -83,7 +83,7 @@ class DeepseekVlHybrid(DeepseekVl):
 def _laid(size: Size, side: int, n: int, seen: float, least: int) -> Footprints:
     """Returns the tokens of one image whose longer edge becomes `side` pixels and the shorter at least `least`.
 
-    `seen`: how many of the square's pixels along a side are of whole patches.
+    `seen`: how many of the square's pixels along a side belong to whole patches.
     """
     scale = side / max(size)
     fitted = (max(round(size[0] * scale), least), max(round(size[1] * scale), least))

@@ -60,9 +60,12 @@ class Gemma3(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns Gemma's turns; there is no system turn, so a system message starts the user's turn."""
-        head = "" if system is None else f"{system}\n\n"
-        images = "<start_of_image>" * n_images
-        return f"<start_of_turn>user\n{head}{images}{text}<end_of_turn>\n<start_of_turn>model\n"
+        return _turns("<start_of_image>" * n_images + text, system)
+
+
+def _turns(content: str, system: str | None) -> str:
+    head = "" if system is None else f"{system}\n\n"
+    return f"<start_of_turn>user\n{head}{content}<end_of_turn>\n<start_of_turn>model\n"
 
 
 def _laid(size: Size, pixels: Size, crops: Sequence[Window], base: str, config: Any) -> Footprints:
@@ -115,9 +118,7 @@ class Gemma3n(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns Gemma's turns; there is no system turn, so a system message starts the user's turn."""
-        head = "" if system is None else f"{system}\n\n"
-        images = "<image_soft_token>" * n_images
-        return f"<start_of_turn>user\n{head}{images}{text}<end_of_turn>\n<start_of_turn>model\n"
+        return _turns("<image_soft_token>" * n_images + text, system)
 
 
 class Gemma4(Family):
@@ -177,7 +178,7 @@ class Gemma4(Family):
     def patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns the patches of each image, a line of its own in the tower, which padding follows."""
+        """Returns the patches of each image, one padded sequence of the tower."""
         return replace(super().patches(sizes, inputs, processor, config), padded=True)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
@@ -190,9 +191,10 @@ class Gemma4(Family):
 class Gemma4Unified(Gemma4):
     """The `gemma4_unified` family: Gemma 4 without a tower; a token is a projection of its own cell's pixels.
 
-    With `use_bidirectional_attention="vision"` the tokens of an image see each other in all layers, past the windows
-    too: transformers' `forward` makes the masks so (5.18 to 5.24), in the passes of its `generate` as well. Its own
-    `create_masks_for_generate`, which would leave the full layers causal as in `gemma4`, serves compiled caches alone.
+    With `use_bidirectional_attention="vision"` the tokens of an image see each other in all layers, also beyond the
+    windows: transformers' `forward` makes these masks (5.18 to 5.24), in the passes of its `generate` as well. Its
+    function `create_masks_for_generate` would leave the full layers causal, as in `gemma4`, but is used for compiled
+    caches alone.
     """
 
     name = "gemma4_unified"

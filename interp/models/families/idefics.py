@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
-import numpy as np
 from torch import nn
 from transformers.image_utils import SizeDict
 from transformers.models.idefics2.image_processing_pil_idefics2 import (
@@ -18,7 +17,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, Window, concatenate, in_frames, lay, pulled_back
 from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
-from interp.models.resizing import agree, blank, in_corner, one_image, pixel_size, whole
+from interp.models.resizing import agree, blank, in_corner, one_image, pixel_size, whole, without_area
 from interp.models.vision_patches import patches_of_latents, split_views
 
 __all__ = ["Idefics2", "Idefics3", "SmolVlm"]
@@ -52,8 +51,7 @@ class Idefics3(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the family's chat format without its first token."""
-        head = "" if system is None else f"System: {system}<end_of_utterance>\n"
-        return head + "User:" + "<image>" * n_images + f"{text}<end_of_utterance>\nAssistant:"
+        return _turns(text, n_images, system)
 
 
 class SmolVlm(Idefics3):
@@ -87,6 +85,11 @@ class SmolVlm(Idefics3):
         return in_frames(lay(size, (n, n), window), n_frames)
 
 
+def _turns(text: str, n_images: int, system: str | None) -> str:
+    head = "" if system is None else f"System: {system}<end_of_utterance>\n"
+    return head + "User:" + "<image>" * n_images + f"{text}<end_of_utterance>\nAssistant:"
+
+
 def _views(size: Size, split: tuple[int, int], side: int, cell: int) -> Footprints:
     """Returns a grid for each of (rows, cols) tiles and one for the whole image; cells are in pixels of a tile."""
     n = side // cell
@@ -112,10 +115,10 @@ def _splits(size: Size, settings: Any, side: int) -> tuple[int, int]:
 
 
 class Idefics2(Family):
-    """The `idefics2` family: 64 latents for each view, which are no places; patches of four quarters and the whole.
+    """The `idefics2` family: 64 latents for each view, which stand for no place; views are four quarters and the whole.
 
     A view keeps its aspect ratio within the limits of the processor and is padded at the right and the bottom to the
-    largest of the sample; patches that are not wholly of the view are masked and have no footprint.
+    largest of the sample; patches that do not lie wholly in the view are masked and have no footprint.
     """
 
     name = "idefics2"
@@ -132,13 +135,7 @@ class Idefics2(Family):
     ) -> Footprints:
         """Returns a token without area for each latent of each view; `latent_patches` has the places."""
         n, views = int(processor.image_seq_len), _n_views(processor)
-        latents = [
-            Footprints(
-                np.full((n * views, 4), np.nan), None, np.full(n * views, "latent"), np.zeros(n * views, int)
-            )
-            for _ in sizes
-        ]
-        return concatenate(latents)
+        return concatenate([without_area(n * views, "latent") for _ in sizes])
 
     def latent_patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
@@ -174,7 +171,7 @@ class Idefics2(Family):
     def patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns the patches of each view, those of padding without an area; no latent is made of them one by one."""
+        """Returns the patches of each view, those of padding without an area; no latent has patches of its own."""
         found = self.latent_patches(sizes, inputs, processor, config)
         n = len(self.footprints(sizes, inputs, processor, config))
         return patches_of_latents(split_views(found, inputs), n)
@@ -186,8 +183,7 @@ class Idefics2(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns the family's chat format without its first token."""
-        head = "" if system is None else f"System: {system}<end_of_utterance>\n"
-        return head + "User:" + "<image>" * n_images + f"{text}<end_of_utterance>\nAssistant:"
+        return _turns(text, n_images, system)
 
 
 def _n_views(processor: Any) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 from interp.inputs.footprints import Footprints, Size
 from interp.inputs.patch_map import Patches
-from interp.models.base import Family
-from interp.models.tiled_canvas import tiled_footprints
+from interp.models.base import Family, chatml
+from interp.models.resizing import patch_sides
+from interp.models.tiling import tiled_footprints
 from interp.models.vision_patches import turned, usual_patches
 
 __all__ = ["InternVl"]
@@ -37,8 +38,8 @@ class InternVl(Family):
             sizes,
             inputs,
             processor,
+            config,
             family=self.name,
-            patch=config.vision_config.patch_size,
             ratio=config.downsample_ratio,
             turned=config.model_type == "interp_internvl_v1",
         )
@@ -51,11 +52,9 @@ class InternVl(Family):
         k = self.patches_along(config)
         if config.model_type != "interp_internvl_v1" or not len(found):
             return usual_patches(found, inputs, config, k)
-        side = int(inputs["pixel_values"].shape[-1]) // int(config.vision_config.patch_size[1]) // k
+        side = int(inputs["pixel_values"].shape[-1]) // patch_sides(config)[1] // k
         return turned(found, (side, side), inputs, config, k)
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML with each image on its own line."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        images = "<IMG_CONTEXT>\n" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml("<IMG_CONTEXT>\n" * n_images + text, system)

@@ -89,14 +89,14 @@ class KimiK25(Family):
 
 
 def _made(size: Size, processor: Any) -> tuple[Size, Size]:
-    """Returns (width, height) of an image once it is fitted, and of the padded image around it."""
+    """Returns (width, height) of an image after it is fitted, and after it is padded."""
     patch, merge = int(setting(processor, "patch_size")), int(setting(processor, "merge_size"))
     limits = (int(setting(processor, "max_patches")), int(dict(setting(processor, "size"))["max_height"]))
     return fitted_and_padded(size, patch, merge, *limits)
 
 
 def fitted_and_padded(size: Size, patch: int, merge: int, most: int, along: int) -> tuple[Size, Size]:
-    """Returns (width, height) of an image that is shrunk to a number of patches, and of the whole cells around it.
+    """Returns (width, height) of an image after it is shrunk to a number of patches, and after padding to whole cells.
 
     An image is never enlarged. Its padding is at the right and at the bottom.
 
@@ -127,7 +127,7 @@ class KimiImagesKwargs(ImagesKwargs, total=False):
 
 
 class KimiImages(PilBackend):
-    """transformers' `Kimi_K25ImageProcessor`, with Pillow's bicubic resize in the place of torchvision's."""
+    """transformers' `Kimi_K25ImageProcessor`, with Pillow's bicubic resize instead of torchvision's."""
 
     resample = PILImageResampling.BICUBIC
     size = {"max_height": 512, "max_width": 512}  # noqa: RUF012 - as transformers' classes have it

@@ -10,7 +10,7 @@ from torch import nn
 from interp.errors import ModelError, SampleError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.resizing import agree, one_image, setting, tile_windows, whole
 from interp.models.vision_patches import merged, subdivided
 
@@ -24,8 +24,8 @@ class Lfm2Vl(Family):
     """The `lfm2_vl` family: layers of short convolutions (`conv`) between layers of attention (`self_attn`).
 
     An image that has at most twice the pixels of `max_image_tokens` is one view, each axis resized on its own to whole
-    tokens. A larger one is squashed onto columns×rows tiles, view "tile", and then resized as the small one is, view
-    "thumbnail".
+    tokens. A larger one is squashed onto columns×rows tiles, view "tile"; resized as a small one would be, it is also
+    the view "thumbnail".
     """
 
     name = "lfm2_vl"
@@ -58,7 +58,7 @@ class Lfm2Vl(Family):
 
         Raises:
             ModelError: Processor and model differ, or the patches of the inputs do not follow from the settings.
-            SampleError: An image of more patches than the processor hands on.
+            SampleError: An image has more patches than the processor passes on.
         """
         if not sizes:
             return concatenate([])
@@ -77,7 +77,7 @@ class Lfm2Vl(Family):
     def patches(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns the patches of each image or tile, a line of its own in the tower, which padding may follow."""
+        """Returns the patches of each image or tile, one sequence of the tower, which may be padded."""
         cell, factor = _cell(processor, config), int(config.downsample_factor)
         sequences, weights = [], []
         for number, size in enumerate(sizes):
@@ -89,13 +89,11 @@ class Lfm2Vl(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML, the images first."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        user = f"<|im_start|>user\n{'<image>' * n_images}{text}<|im_end|>\n"
-        return f"<|startoftext|>{head}{user}<|im_start|>assistant\n"
+        return "<|startoftext|>" + chatml("<image>" * n_images + text, system)
 
 
 def _check_room(shapes: Sequence[Grid], inputs: Mapping[str, Any]) -> None:
-    """Raise an error for an image of more patches than the processor hands on: a very long, thin one."""
+    """Raises `SampleError` for an image with more patches than the processor passes on: a very long, thin one."""
     masks = inputs.get("pixel_attention_mask")
     held = [] if masks is None else masks.sum(-1).tolist()
     for (rows, cols), n in zip(shapes, held, strict=False):

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision (Mllama), whose image lies outside of the sequence, and Llama 4, whose image is tiles in it.
+"""Llama 3.2 Vision (Mllama), whose image lies outside the sequence, and Llama 4, whose tiles lie in it.
 
 transformers' image processor of Llama 4 needs torchvision. `Llama4ImageProcessorPil` serves where that is missing. Its
 sizes are transformers' own. PIL resizes its pixels instead of torch, which moves them by a grey level or two; they are
@@ -29,7 +29,7 @@ from interp.inputs.cross_keys import CrossKeys
 from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
-from interp.models.resizing import agree, check_views, one_image, pixel_size, whole
+from interp.models.resizing import agree, check_views, one_image, pixel_size, whole, without_area
 from interp.models.vision_patches import merged, split_views
 from interp.models.without_torchvision import module_of
 
@@ -118,7 +118,7 @@ def _views(size: Size, grid: tuple[int, int], fitted: Size, side: int, tokens: i
 
 
 class Llama4ImageProcessorKwargs(ImagesKwargs, total=False):
-    """Settings beside those that all image processors have.
+    """The settings of `Llama4ImageProcessorPil` besides those of every image processor.
 
     Attributes:
         max_patches: The most tiles that an image is cut into.
@@ -205,7 +205,7 @@ class Llama4ImageProcessorPil(PilBackend):
 
 
 class _Settings:
-    """What `canvas` takes of an image processor, for the arguments of one call."""
+    """The settings that `canvas` reads of an image processor, for the arguments of one call."""
 
     def __init__(self, size: Any, max_patches: int, resize_to_max_canvas: bool) -> None:
         self.size, self.max_patches, self.resize_to_max_canvas = size, max_patches, resize_to_max_canvas
@@ -229,8 +229,8 @@ def _scaled(views: np.ndarray, options: Any) -> Float[np.ndarray, "view channel 
 class Mllama(Family):
     """The `mllama` family: view "tile", row by row; in each a class token without a place, then a row-major grid.
 
-    The image is fitted into a canvas of tiles, in its upper left corner; what is right of it and below is padding. A
-    row before the first image sees every key, those of padding too: so transformers has it.
+    The image is fitted into a canvas of tiles, in its upper left corner; the rest of the canvas is padding. In
+    transformers a row before the first image sees every key, those of padding too.
     """
 
     name = "mllama"
@@ -304,9 +304,5 @@ def _tiles(size: Size, canvas: tuple[tuple[int, int], Size], side: int, patch: i
         for col in range(cols):
             x, y = col * side, row * side
             window = pulled_back((x, y, x + n * patch, y + n * patch), size, fitted)
-            parts += [_class_token(), lay(size, (n, n), window, view="tile")]
+            parts += [without_area(1, "tile"), lay(size, (n, n), window, view="tile")]
     return one_image(parts)
-
-
-def _class_token() -> Footprints:
-    return Footprints(np.full((1, 4), np.nan), None, np.array(["tile"]), np.zeros(1, int))

@@ -10,7 +10,7 @@ import torch
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.resizing import agree, one_image, setting, tile_windows, whole
 
 __all__ = ["MiniCpmV46"]
@@ -21,8 +21,9 @@ Grid = tuple[int, int]
 class MiniCpmV46(Family):
     """The `minicpmv4_6` family: SigLIP patches merged twice, 4×4 a token, and a Qwen3.5 of DeltaNets and attention.
 
-    View "global" is the whole image; a large one is also cut into slices, view "tile", each resized on its own axes.
-    Slices of one image are alike, those of two images need not be. With `downsample_mode="4x"` a token is 2×2 patches.
+    View "global" is the whole image; a large image is also cut into slices, view "tile", each axis resized on its own.
+    Slices of one image have one shape, those of two images may differ. With `downsample_mode="4x"` a token is 2×2
+    patches.
     """
 
     name = "minicpmv4_6"
@@ -69,9 +70,7 @@ class MiniCpmV46(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML, the images first, without thinking."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        user = f"<|im_start|>user\n{'<|image_pad|>' * n_images}{text}<|im_end|>\n"
-        return f"{head}{user}<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        return chatml("<|image_pad|>" * n_images + text, system) + "<think>\n\n</think>\n\n"
 
 
 def _merge(processor: Any, config: Any) -> int:

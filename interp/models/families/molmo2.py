@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.resizing import agree, one_image, setting
 
 __all__ = ["Molmo2"]
@@ -46,7 +46,7 @@ class Molmo2(Family):
     def footprints(
         self, sizes: Sequence[Size], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Footprints:
-        """Returns for each image the view "base" and then "crop"; start, column and end tokens are NaN rows of theirs.
+        """Returns for each image the views "base" and "crop"; their start, column and end tokens are NaN rows.
 
         Raises:
             ModelError: Processor and config differ, or the grids of the inputs do not follow from the settings.
@@ -98,9 +98,7 @@ class Molmo2(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML, the images first."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        images = "<|image|>" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml("<|image|>" * n_images + text, system)
 
 
 def _check_patches(processor: Any, config: Any) -> None:
@@ -135,7 +133,7 @@ def _canvases(size: Size, processor: Any) -> tuple[tuple[int, int], tuple[int, i
 def _laid(
     size: Size, patches: tuple[int, int], pool: Sequence[int], view: str, column_tokens: bool
 ) -> Footprints:
-    """Returns one view's tokens: its start, its rows, each with a column token behind it if so, and its end.
+    """Returns one view's tokens: its start, its rows (with `column_tokens`, a token ends each) and its end.
 
     Where patches do not fill the last cells, padding is added on both sides, the smaller half before the image.
     """

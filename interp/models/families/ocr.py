@@ -11,11 +11,10 @@ from jaxtyping import Float
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
-from interp.models.anyres import squares
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.families.mistral3 import Mistral3
 from interp.models.resizing import halved_twice, one_image, setting, tile_windows, whole
-from interp.models.tiled_canvas import canvas_of, squashed_tiles
+from interp.models.tiling import canvas_of, squares, squashed_tiles
 
 __all__ = ["GotOcr2", "LightOnOcr"]
 
@@ -86,14 +85,14 @@ class LightOnOcr(Mistral3):
     examples = ("lightonai/LightOnOCR-1B-1025",)
 
     def rounded_to(self, processor: Any, cell: int) -> tuple[int, int]:
-        """Returns the image processor's own patch size, which its processor leaves as it is."""
+        """Returns the patch size of the image processor."""
         patch = setting(processor, "patch_size")
         return int(patch["height"]), int(patch["width"])
 
     def patches(
         self, sizes: Sequence[tuple[int, int]], inputs: Mapping[str, Any], processor: Any, config: Any
     ) -> Patches:
-        """Returns the patches of each page, row by row; odd ones at the right and the bottom are of no token.
+        """Returns the patches of each page, row by row; odd ones at the right and the bottom belong to no token.
 
         Raises:
             ModelError: As `footprints`.
@@ -112,6 +111,4 @@ class LightOnOcr(Mistral3):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML."""
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
-        images = "<|image_pad|>" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml("<|image_pad|>" * n_images + text, system)

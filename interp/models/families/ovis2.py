@@ -12,7 +12,7 @@ from transformers.models.ovis2.image_processing_pil_ovis2 import (
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, lay
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.resizing import (
     one_image,
     seen_part,
@@ -20,7 +20,7 @@ from interp.models.resizing import (
     tile_windows,
     whole,
 )
-from interp.models.tiled_canvas import squashed_tiles
+from interp.models.tiling import squashed_tiles
 
 __all__ = ["Ovis2"]
 
@@ -60,12 +60,7 @@ class Ovis2(Family):
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML with each image on its own line."""
         system = "You are a helpful assistant." if system is None else system
-        head = f"<|im_start|>system\n{system}<|im_end|>\n"
-        return (
-            f"{head}<|im_start|>user\n"
-            + "<image>\n" * n_images
-            + f"{text}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        return chatml("<image>\n" * n_images + text, system)
 
 
 def _canvas(size: Size, processor: Any) -> tuple[int, int]:

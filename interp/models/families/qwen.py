@@ -1,19 +1,30 @@
-"""Qwen2-VL, 2.5-VL, 3-VL and Qwen3.5: patches merged 2×2, one grid per image or pair of frames."""
+"""Qwen2-VL to Qwen3.5 and GLM-4.1V to 4.6V: patches merged 2×2, one grid per image or pair of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize as glm_resize
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as video_resize
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, squash
-from interp.models.base import Family
+from interp.models.base import Family, chatml
 from interp.models.resizing import agree, merged_patches, pixel_size, setting
 
-__all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen3VlMoe", "Qwen25Vl", "Qwen35", "Qwen35Moe"]
+__all__ = [
+    "Glm4v",
+    "Glm4vMoe",
+    "Glm46V",
+    "Qwen2Vl",
+    "Qwen3Vl",
+    "Qwen3VlMoe",
+    "Qwen25Vl",
+    "Qwen35",
+    "Qwen35Moe",
+]
 
 
 class Qwen2Vl(Family):
@@ -92,10 +103,8 @@ class Qwen2Vl(Family):
 
     def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
         """Returns ChatML. The vision tokens around each image separate the rope positions of neighbouring images."""
-        system = self.default_system if system is None else system
-        head = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
         images = "<|vision_start|><|image_pad|><|vision_end|>" * n_images
-        return f"{head}<|im_start|>user\n{images}{text}<|im_end|>\n<|im_start|>assistant\n"
+        return chatml(images + text, self.default_system if system is None else system)
 
 
 class Qwen25Vl(Qwen2Vl):
@@ -158,3 +167,52 @@ class Qwen35Moe(Qwen35):
     name = "qwen3_5_moe"
     model_types = ("qwen3_5_moe",)
     examples = ("Qwen/Qwen3.5-35B-A3B",)
+
+
+class Glm4v(Qwen2Vl):
+    """The `glm4v` family: Qwen2-VL's grid; the limits count the pixels of both frames that an image is repeated to."""
+
+    name = "glm4v"
+    model_types = ("glm4v",)
+    layout = (
+        "patches of 14 px merged 2×2, one row-major grid; each axis resized on its own to a multiple of 28 px; the "
+        "limits count an image's pixels twice"
+    )
+    video = False
+    examples = ("zai-org/GLM-4.1V-9B-Thinking",)
+    default_system = None
+
+    def grid_of(self, size: tuple[int, int], processor: Any, config: Any) -> tuple[int, int]:
+        """Returns (rows, columns) of patches of a resized image, in GLM's own arithmetic.
+
+        Raises:
+            ModelError: As in `merged_patches`.
+        """
+        frames = setting(processor, "temporal_patch_size")
+
+        def resize(height: int, width: int, block: int, fewest: int, most: int) -> tuple[int, int]:
+            return glm_resize(frames, height, width, frames, block, fewest, most)
+
+        return merged_patches(size, processor, config, resize)
+
+    def fallback_prompt(self, text: str, n_images: int, system: str | None) -> str:
+        """Returns GLM's turns, each image between its begin and end tokens."""
+        head = "" if system is None else f"<|system|>\n{system}"
+        images = "<|begin_of_image|><|image|><|end_of_image|>" * n_images
+        return f"[gMASK]<sop>{head}<|user|>\n{images}{text}<|assistant|>\n"
+
+
+class Glm46V(Glm4v):
+    """The `glm46v` family: GLM-4.1V's image part and decoder in another class."""
+
+    name = "glm46v"
+    model_types = ("glm46v",)
+    examples = ("zai-org/GLM-4.6V-Flash",)
+
+
+class Glm4vMoe(Glm4v):
+    """The `glm4v_moe` family: after a first dense layer a router gives each token to some of the experts."""
+
+    name = "glm4v_moe"
+    model_types = ("glm4v_moe",)
+    examples = ("zai-org/GLM-4.5V",)

@@ -1,4 +1,4 @@
-"""Footprints found by measuring, for a model that nobody wrote an adapter for."""
+"""Footprints found by measuring, for a model without an adapter."""
 
 from interp.models.measured.consistency import overlap
 from interp.models.measured.measured_family import Measured

@@ -1,26 +1,31 @@
-"""What a model shows of itself: which ids its image tokens have, what its rows attend to, where positions begin."""
+"""What is observed of a model: the ids of its image tokens, what its rows attend to, where positions begin.
+
+To find which rows of an attention layer see a token, the layer is run again by itself with that token changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
-from torch import nn
+from torch import Tensor, nn
 
 from interp.errors import ModelError
 from interp.models.base import Attends
-from interp.models.measured.attention_probe import Call, calls, felt
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.patterns import texture
 
-__all__ = ["Behaviour", "Felt", "attends_by", "observe"]
+__all__ = ["Behaviour", "Call", "Felt", "attends_by", "calls", "felt", "observe"]
+
 
 _SIZES = ((168, 140), (140, 196))
 _MOST = 0.5
-"""The share of the rows that see a token by a rule that must have felt it, for the rule to hold."""
+"""A rule holds if this share of the rows that see a token by the rule felt its change."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,10 @@ class Behaviour:
     """What was observed.
 
     Attributes:
-        ids: Ids at positions where an image changes what enters the decoder; where image tokens see later ones, also
-            those of the tokens among them that do (column and start tokens).
+        ids: Ids at positions where an image changes what enters the decoder. Where image tokens see later ones, the ids
+            of tokens between them that do so too (column and start tokens) are included.
         attends: What a row of the prompt may attend to.
-        first_position: The position id of a prompt's first token; 0 where layers are not told positions of one axis.
+        first_position: The position id of a prompt's first token; 0 where layers get no position ids of a single axis.
         nested_images: Whether the processor takes the images of a prompt as a list of their own.
     """
 
@@ -149,7 +154,7 @@ def _holds(felt_by: Bool[np.ndarray, " row"], rows: Bool[np.ndarray, " row"]) ->
 def _among(
     ids: Int[np.ndarray, " position"], image: Bool[np.ndarray, " position"], layers: Sequence[Felt]
 ) -> Int[np.ndarray, " id"]:
-    """Returns the ids of tokens that are no image tokens and see later image tokens as those do, wherever they are."""
+    """Returns the ids of tokens other than image tokens that, wherever they occur, see later image tokens."""
     seen = np.zeros(len(ids), bool)
     for one in layers:
         seen[: len(one.of_image)] |= one.of_image
@@ -177,3 +182,118 @@ def _first_position(found: Sequence[Call]) -> int:
     """Returns the smallest position id of a pass, where layers get positions of one axis; else 0."""
     told = found[0].positions
     return int(told.min()) if told is not None and told.ndim == 2 else 0
+
+
+_MIXERS = ("self_attn", "linear_attn", "conv")
+_FELT = 1e-4
+"""A row felt a change if its output moved by more than this share of the largest movement of any row."""
+_CHANGES = ((1, 3.0), (5, -3.0), (11, 8.0), (17, -8.0))
+"""Changes of a token, each (places by which its features are rolled, factor). There are several, because one of them
+may give the key a score so low that no row attends to it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """How a layer's attention was called in a pass of the whole model.
+
+    Attributes:
+        module: The attention, or what stands in its place.
+        args: Positional arguments.
+        named: Named arguments.
+        positions: The position ids that the layer was given, if any.
+        attention: Whether the module is attention, not a recurrence or a convolution.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+    positions: Tensor | None
+    attention: bool
+
+
+def calls(layers: Sequence[nn.Module], run: Callable[[], object]) -> list[Call]:
+    """Returns how `run` calls each layer's attention, in the layers' order.
+
+    Args:
+        layers: Decoder layers.
+        run: Runs the model once.
+    """
+    names = [next((name for name in _MIXERS if hasattr(layer, name)), "") for layer in layers]
+    modules = [getattr(layer, name) if name else layer for layer, name in zip(layers, names, strict=True)]
+    given: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    told: dict[int, Tensor | None] = {}
+
+    def keep(number: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given.setdefault(number, (args, named))
+
+        return hook
+
+    def positions(number: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            told.setdefault(number, named.get("position_ids"))
+
+        return hook
+
+    handles = [
+        handle
+        for i, (layer, module) in enumerate(zip(layers, modules, strict=True))
+        for handle in (
+            layer.register_forward_pre_hook(positions(i), with_kwargs=True),
+            module.register_forward_pre_hook(keep(i), with_kwargs=True),
+        )
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [
+        Call(modules[i], *given[i], told[i], names[i] not in ("linear_attn", "conv"))
+        for i in range(len(layers))
+    ]
+
+
+def felt(call: Call, place: int) -> Bool[np.ndarray, " place"]:
+    """Returns which rows before `place` give another output when the token at `place` is changed.
+
+    A layer that attends to another layer's keys and values (Gemma 4) gets these with those of the token changed.
+    """
+    before = _output(call, None, (0, 0.0))
+    found = np.zeros(place, bool)
+    for change in _CHANGES:
+        moved = (_output(call, place, change) - before).norm(dim=-1).cpu().numpy()
+        found |= moved[:place] > _FELT * moved.max()
+    return found
+
+
+def _output(call: Call, place: int | None, change: tuple[int, float]) -> Tensor:
+    """Returns the attention's output, (row, feature), with the token at `place` changed if there is a place."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            own: Any = copy.copy(value)
+            for name, states in value.items():
+                own[name] = tuple(_changed(one, place, change, axis=-2) for one in states)
+            return own
+        return value
+
+    args, named = list(call.args), {name: changed(value) for name, value in call.named.items()}
+    if args and isinstance(args[0], Tensor):
+        args[0] = _changed(args[0], place, change, axis=1)
+    else:
+        named["hidden_states"] = _changed(named["hidden_states"], place, change, axis=1)
+    with torch.no_grad():
+        out = call.module(*args, **named)
+    return (out if isinstance(out, Tensor) else out[0]).float()[0]
+
+
+def _changed(states: Tensor, place: int | None, change: tuple[int, float], axis: int) -> Tensor:
+    if place is None:
+        return states
+    roll, factor = change
+    out = states.clone()
+    one = out.select(axis, place)
+    one.copy_(one.roll(roll, dims=-1) * factor)
+    return out

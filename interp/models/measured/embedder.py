@@ -53,16 +53,16 @@ def prompt_text(processor: Any, n_images: int, fallback: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Embedder:
-    """A model with its processor, and a prompt for `n` images.
+    """A model with its processor, and a prompt for `n_images` images.
 
     Attributes:
         model: The transformers model.
         processor: Its processor.
         first: The first decoder layer.
         text: The prompt, with placeholders.
-        n_images: Images of the prompt.
+        n_images: The number of images of the prompt.
         nested: Whether the processor takes the images of a prompt as a list of their own.
-        at_once: Samples that are run together.
+        at_once: The number of samples that are run together.
     """
 
     model: Any
@@ -95,7 +95,7 @@ class Embedder:
             yield from self._entering(part)
 
     def joins(self, samples: Sequence[Sequence[np.ndarray]]) -> bool:
-        """Whether samples whose inputs are joined along the first axis give what each gives alone.
+        """Whether samples give the same joined along the first axis of their inputs as each alone.
 
         They do not where patches are numbered through the batch (Molmo 2).
         """
@@ -138,14 +138,14 @@ class Embedder:
 
 
 def fitted(model: Any, processor: Any, first: nn.Module, n_images: int, fallback: str) -> Embedder:
-    """Returns the embedder of a prompt for so many images, as the processor takes them.
+    """Returns the embedder of a prompt for `n_images` images, in the form that the processor takes.
 
     Args:
         model: The transformers model.
         processor: Its processor.
         first: The first decoder layer.
-        n_images: Images of the prompt.
-        fallback: The prompt where there is no chat template.
+        n_images: The number of images of the prompt.
+        fallback: The prompt for a processor without a chat template.
 
     Raises:
         ModelError: The processor takes no such prompt.

@@ -1,7 +1,7 @@
 """Regular grids through consecutive tokens: where each begins and ends, its order, its origin and its pitch.
 
-The tokens are cut into grids by dynamic programming: each grid costs a price, and each token that is not where its grid
-puts it costs by its distance and its weight.
+The tokens are cut into grids by dynamic programming. Each grid has a price, and each token costs its weight times its
+distance from the place that its grid gives it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["SLIVER", "Lattice", "cut_into_lattices", "single_lattices", "weighte
 _PRICE = 3.0
 """What a grid costs, in mean tokens that lie a whole cell off."""
 _LINE_PRICE = 9.0
-"""What a single row or column costs: layouts hardly ever have them, and noise looks like them."""
+"""What a grid of a single row or column costs: layouts hardly ever have one, and noise looks like one."""
 _WEAK = 0.5
-"""Two grids become one if that costs less than this for each token of the smaller."""
+"""Two grids become one if that costs less than this for each token of the smaller grid."""
 _UNPLACED = 1.5
 """What a token without a grid costs."""
 _HOPELESS = 12.0
-"""A grid that costs more than this, and more than half of what its tokens may, is not made longer."""
+"""A grid whose tokens cost more than this, and more than half of their weight, is not made longer."""
 _SURE = 0.1
 """Weight, relative to the mean, above which a token's place says where rows end."""
 SLIVER = 0.05
@@ -33,7 +33,7 @@ SLIVER = 0.05
 _RUNS = 4
 _ROUNDS = 4
 _WHOLE = 0.4
-"""In cells: how far from the image's border a cell's centre lies at least if the border does not cut it."""
+"""In cells: the least distance of a cell's centre from the image's border if the border does not cut the cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class _Tokens:
         return len(self.weight)
 
     def whole(self, start: int, stop: int, fast: int) -> bool:
-        """Whether a grid may run through tokens: other tokens stand between none of them, or behind each of its rows.
+        """Whether a grid may run through tokens: no other token stands between them, or one stands behind each row.
 
         Tiles with a separator between them are grids of their own.
         """
@@ -104,8 +104,8 @@ def cut_into_lattices(
     """Returns the grids that explain the tokens' boxes at the least cost, in order; (start, stop) of tokens in none.
 
     Args:
-        boxes: Each token's rectangle by itself.
-        weight: How much each is to be trusted; 0 for not at all.
+        boxes: The rectangle of each token by itself, xyxy in pixels.
+        weight: How far each rectangle can be trusted; 0 for not at all.
         gaps: Whether other tokens stand between a token and the next.
         image: Width and height of the image.
     """
@@ -157,7 +157,10 @@ def _around(size: Float[np.ndarray, "token 2"], reach: int = 4) -> Float[np.ndar
 
 
 def _run_lengths(tokens: _Tokens, turns: list[int]) -> list[int]:
-    """Returns the likely lengths of rows: so much later a token is one row on; or so often rows turn after it."""
+    """Returns the likely numbers of tokens in a row, by two signs.
+
+    A token so many places later often lies one row further on, or turns often follow each other at that distance.
+    """
     n, votes = len(tokens), {}
     for c in range(2, n // 2 + 1):
         step = np.abs(tokens.centre[c:] - tokens.centre[:-c])
@@ -205,9 +208,9 @@ def _cheapest(
 
 
 def _merged(tokens: _Tokens, parts: list[Lattice | tuple[int, int]]) -> list[Lattice | tuple[int, int]]:
-    """Returns the grids, one continued over the next where that one's own tokens hardly speak against it.
+    """Returns the grids; a grid is continued over the next one where that costs little.
 
-    Tokens that see only padding show what leaks into them, and a grid of their own may fit that.
+    Tokens that see only padding change by leakage, and a grid of their own may fit that.
     """
     merged: list[Lattice | tuple[int, int]] = []
     for part in parts:
@@ -230,7 +233,7 @@ def _merged(tokens: _Tokens, parts: list[Lattice | tuple[int, int]]) -> list[Lat
 def _growing(
     tokens: _Tokens, start: int, fast: int, allowed: Bool[np.ndarray, " cut"], total: np.ndarray
 ) -> Iterator[tuple[Lattice, float]]:
-    """Yields grids from `start` with rows of `fast` tokens, a row longer each, and what their tokens cost."""
+    """Yields grids from `start` with rows of `fast` tokens, each a row longer than the one before, and their costs."""
     for stop in range(start + fast, len(tokens) + 1, fast):
         if not allowed[stop] or not tokens.whole(start, stop, fast):
             continue
@@ -275,8 +278,7 @@ def _line(
 ) -> tuple[float, float]:
     """Returns the origin and the pitch of evenly spaced cells: medians first, then reweighted least squares.
 
-    Cells that the image's border cuts, and those outside, lie where the image is and not where they are: they do not
-    count.
+    Cells that the image's border cuts, and cells outside the image, do not count: what is seen of them lies inside.
     """
     middle, pitch = place + 0.5, usual
     if not place.any():

@@ -1,4 +1,4 @@
-"""The adapter of a model that nobody wrote one for: it measures where the image tokens look."""
+"""The adapter for a model without one: it measures where the image tokens look."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Sample:
 
 @dataclass(frozen=True, eq=False)
 class _Bound:
-    """What belongs to one model: the model, what was seen of it, and the measurements so far."""
+    """What belongs to one model: the model, what was observed of it, and the measurements so far."""
 
     model: Any
     processor: Any
@@ -64,7 +64,7 @@ class Measured(Family):
             self.nested_images = bound.behaviour.nested_images  # pyright: ignore[reportAttributeAccessIssue]
 
     def matches(self, config: Any) -> bool:
-        """Whether the adapter is bound to a model of that config's type; it is never found by itself."""
+        """Whether the adapter is bound to a model of that config's type. It is never chosen without being named."""
         return self._bound is not None and (
             getattr(config, "model_type", None) == self._bound.model.config.model_type
         )
@@ -102,11 +102,11 @@ class Measured(Family):
 
     @property
     def behaviour(self) -> Behaviour:
-        """What the model showed of itself: image ids, attention, positions."""
+        """What was observed of the model: image ids, attention, positions."""
         return self._need().behaviour
 
     def measured(self, size: Size, processor: Any) -> Measurement:
-        """Returns the measurement of an image of (width, height) alone, sure or not."""
+        """Returns the measurement of a single image of (width, height), whether it can be used or not."""
         return self._measured((size,), processor).images[0]
 
     def inputs(self, size: Size, processor: Any) -> Mapping[str, Any]:
@@ -115,7 +115,7 @@ class Measured(Family):
         return _embedder(bound.model, processor, bound.first, 1).inputs([_grey(size)])
 
     def describe(self) -> str:
-        """Returns a line for reports: how many sizes were measured, how many tokens to expect right, at what cost."""
+        """Returns a line for reports: the number of measured sizes, the expected share of right tokens, the cost."""
         made = self.measurements
         if not made:
             return "footprints are measured; no image size was measured yet"
@@ -126,7 +126,7 @@ class Measured(Family):
         )
 
     def image_positions(self, input_ids: Any, config: Any) -> Int[np.ndarray, " token"]:
-        """Returns the positions whose ids were seen to change with an image."""
+        """Returns the positions of the ids that were observed to change with an image."""
         return np.flatnonzero(np.isin(np.asarray(input_ids).reshape(-1), self._need().behaviour.ids))
 
     def footprints(
@@ -134,11 +134,11 @@ class Measured(Family):
     ) -> Footprints:
         """Returns the measured footprints; each image size is measured once, with its processor's settings.
 
-        Images of a sample are measured one by one; where together they give another number of tokens than alone, they
-        are measured together.
+        Images of a sample are measured one by one, or together where they give another number of tokens together than
+        alone.
 
         Raises:
-            ModelError: A measurement is not sure enough, or a loader's thread asks for one that was not made.
+            ModelError: A measurement cannot be used, or a loader's thread asks for one that was not made yet.
         """
         if not sizes:
             return concatenate([])

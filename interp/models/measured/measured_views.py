@@ -8,21 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from interp.models.measured.decode import Profiles
 from interp.models.measured.lattice import SLIVER, Lattice
-from interp.models.measured.patterns import Code
+from interp.models.measured.patterns import Code, Profiles
 
 __all__ = ["View", "laid", "views_of"]
 
 _LEVELS = ((0.3, 1.12, 17), (0.08, 1.04, 17), (0.02, 1.012, 9))
-"""Steps of the refinement: shifts up to this share of a cell, pitches up to this factor, so many of each."""
+"""Steps of the refinement: (largest shift as a share of a cell, largest factor of the pitch, number of each)."""
 _SAME_PITCH = 0.12
 _SAME_PHASE = 0.2
 """In cells: how far grids of one view may be off their common lattice."""
 _WIDER = (1.0, 1.3, 1.7)
-"""Widths of what is compared, in cells."""
+"""Widths of the windows that are compared, in cells."""
 _EVEN = 0.25
-"""Power of the tokens' weights: evened out, since the surest tokens lie at the edges of tiles."""
+"""Power of the tokens' weights, which makes them more even: the surest tokens lie at the edges of tiles."""
 _ENDS = slice(1, -1)
 _MANY = 6
 """Lines of a lattice from which on the first and the last are left out of its refinement."""
@@ -39,9 +38,9 @@ class View:
         places: (token, 2) column and row of each in the lattice.
         origin: x and y of the corner of column 0, row 0, in pixels.
         pitch: Width and height of a cell.
-        lattices: The grids it was joined from.
-        reach: Whether the cells at the left, top, right and bottom end reach the image's border beyond the lattice, as
-            those of convolutions do that pad the image.
+        lattices: The grids that the view was joined from.
+        reach: Whether the cells at the left, top, right and bottom end reach beyond the lattice to the image's border,
+            as cells of convolutions with padding do.
     """
 
     tokens: Int[np.ndarray, " token"]
@@ -160,8 +159,8 @@ def _best_line(
     """Returns the origin and pitch whose cells explain the most of the lines' energies, by a grid search in steps.
 
     The first and the last line are left out where others are left: what lies beyond them may belong to them too. What
-    convolutions see reaches into the neighbours' cells by the same on both sides, so the windows compared may be wider
-    than the cells; without that, cells as wide as what they see would fit best.
+    convolutions see reaches equally far into the neighbouring cells on both sides. So the windows that are compared may
+    be wider than the cells; else cells as wide as the seen area would fit best.
     """
     inner = np.arange(len(sums))[_ENDS if len(sums) >= _MANY else slice(None)]
     found = [_searched(sums[inner], code, line, inner, len(sums), wider) for wider in _WIDER]

@@ -10,20 +10,25 @@ from jaxtyping import Float, Int
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.measured.confidence import probability
-from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
-from interp.models.measured.decode import Profiles, Raw, read_off
+from interp.models.measured.consistency import (
+    agreement,
+    kept,
+    lean,
+    least_trust,
+    line_trust,
+    probability,
+    spanned,
+)
 from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice, cut_into_lattices, single_lattices
 from interp.models.measured.measured_views import View, laid, views_of
-from interp.models.measured.one_sided import lean
-from interp.models.measured.patterns import Code, painted, stripes, texture
+from interp.models.measured.patterns import Code, Profiles, Raw, painted, read_off, stripes, texture
 
 __all__ = ["LEAST", "Measurement", "Scan", "decoded", "measure", "scan"]
 
 LEAST = 0.6
-"""The smallest mean confidence of a measurement that is used: of 0.3, 0.4, … the smallest at which no wrong one was
-used on the half of the families that confidence was fitted on; nor was one on the other half."""
+"""The smallest mean confidence of a measurement that is used: of 0.3, 0.4, … the smallest at which no wrong measurement
+was used on the half of the families that confidence was fitted on; on the other half none was used either."""
 _STRAY = 0.1
 """The largest share of tokens outside every grid, or in grids of one row or column, in a measurement that is used."""
 _LEANS = 0.12
@@ -36,15 +41,15 @@ _ROW = 0.35
 _SPANS = 0.8
 """How much of the image's width and height the grids of each size of cell span, in a measurement that is used."""
 _KEEPS, _MUCH = 0.5, 0.7
-"""How much of what the tokens' own rectangles explain is left to their footprints, in a measurement that is used and in
-one whose footprints explain much."""
+"""The share of what the tokens' own rectangles explain that their footprints must explain: in a measurement that is
+used, and in one whose footprints explain much."""
 _AGREES, _AGREES_WELL = 0.75, 0.8
-"""How well two placements of each grid agree at least where footprints explain much, and where they explain less."""
+"""How well two placements of each grid must agree: where footprints explain much, and where they explain less."""
 _PAIRS = 2
-"""Textures that are painted: two, so that what comes twice can be told from chance."""
+"""Pairs of textures that are painted: two, so that chance can be told from what both show."""
 _POWERS = (0.5, 1.0)
 """A token's change is its squared distance to this power. The first evens out a footprint's bright and dark places, the
-second suppresses what leaks from the rest of a tile; the one is taken that lets lattices fit better."""
+second suppresses what leaks from the rest of a tile. The power with which lattices fit better is used."""
 _SEED = 50
 
 Size = tuple[int, int]
@@ -58,20 +63,20 @@ class Measurement:
         size: (width, height) of the image.
         positions: (token,) the positions, in the measured prompt, of the tokens that change with the image.
         footprints: Their footprints.
-        confidence: (token,) the probability that the footprint is right: that it and the true one have an intersection
-            over union of 0.5 at least or, for a token without footprint, that it has none
-            (`interp.models.measured.confidence`).
-        raw: (token, 4) the rectangle of each token by itself, without a lattice.
+        confidence: (token,) the probability that the footprint is right: that its intersection over union with the true
+            one is at least 0.5 or, for a token without footprint, that the true one has none either
+            (`interp.models.measured.consistency.probability`).
+        raw: (token, 4) the rectangle of each token by itself, without a lattice, xyxy in pixels.
         views: The lattices.
         stray: The share of tokens outside every lattice, or in one of a single row or column.
-        n_images: Pictures that were run.
-        lean: How much further tokens see on one side of their cells than on the other, from 0 to 1
-            (`interp.models.measured.one_sided`).
-        least: The mean confidence of the view where it is least, from 0 to 1 (`interp.models.measured.consistency`).
-        line: The mean confidence of the row or column where it is least, from 0 to 1 (there too).
-        spanned: How much of the image the grids of each size of cell span, from 0 to 1 (there too).
-        agreement: How well two placements of each grid agree, from 0 to 1 (there too).
-        kept: How much of what the tokens' own rectangles explain is left to their cells, from 0 to 1 (there too).
+        n_images: The number of pictures that were run.
+        lean: How much more tokens see on one side of their cells than on the other, from 0 to 1 (`…consistency.lean`).
+        least: The least mean confidence of any view, from 0 to 1 (`interp.models.measured.consistency.least_trust`).
+        line: The least mean confidence of any row or column, from 0 to 1 (`…consistency.line_trust`).
+        spanned: How much of the image the grids of each size of cell span, from 0 to 1 (`…consistency.spanned`).
+        agreement: How well two placements of each grid agree, from 0 to 1 (`…consistency.agreement`).
+        kept: The share of what the tokens' own rectangles explain that their cells explain too, from 0 to 1
+            (`…consistency.kept`).
     """
 
     size: Size
@@ -190,9 +195,9 @@ class Scan:
     Attributes:
         size: (width, height) of the image.
         positions: (token,) the positions, in the measured prompt, of the tokens that change with the image.
-        codes: The pictures of the x axis and of the y axis.
+        codes: The code of the x axis and the code of the y axis.
         energies: For each texture and axis (token, picture), the squared change of a token's embedding.
-        n_images: Pictures that were run.
+        n_images: The number of pictures that were run.
     """
 
     size: Size
@@ -254,8 +259,8 @@ def _energies(
 ) -> Float[np.ndarray, "token picture"]:
     """Returns each token's squared change with each picture.
 
-    What most tokens share of a change is leakage, through attention to the whole image; where few tokens see the
-    stripes themselves, the median over tokens is that, and it is taken off.
+    A change that most tokens share is leakage, through attention to the whole image. Where few tokens see the stripes
+    themselves, the median over tokens is that leakage, and it is subtracted.
     """
     found = []
     for moved, sparse in zip(embedder(samples), code.sparse, strict=True):  # pyright: ignore[reportArgumentType]
@@ -268,8 +273,8 @@ def _energies(
 def decoded(found: Scan) -> Measurement:
     """Returns the footprints that explain a scan.
 
-    Where the tokens were cut into several grids, one through all of them is tried too: what padding shows may cut a
-    grid. The likelier footprints are taken, those whose grids are consistent first.
+    Where the tokens were cut into several grids, a grid through all of them is tried too, because padding may have cut
+    a grid. Footprints whose grids are consistent are preferred, then the likelier ones.
     """
     size, positions, codes, energies = found.size, found.positions, found.codes, found.energies
     gaps, tried, seen = np.diff(positions) > 1, [], _seen(energies)
@@ -322,7 +327,7 @@ def _made(
 def _seen(energies: Sequence[Sequence[np.ndarray]]) -> Float[np.ndarray, " token"]:
     """Returns how much each token changes with the image, as a share of the median token, 1 at most.
 
-    A token that sees padding changes by what leaks into it, little but always at the same place.
+    A token that sees padding changes little, by leakage, but always at the same place.
     """
     change = _change(energies)
     return np.minimum(change / np.median(change), 1)

@@ -1,4 +1,4 @@
-"""The regular layout behind measurements at several sizes, and the adapter file that states it."""
+"""The regular layout that fits measurements at several sizes, and the adapter file that states it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Layout:
 
     @property
     def words(self) -> str:
-        """The layout in a line."""
+        """The layout as a line of text."""
         grid = (
             "a grid that follows image_grid_thw"
             if self.grid is None

@@ -12,7 +12,7 @@ import torch
 import interp
 from interp.conformance import check
 from interp.errors import ModelError
-from interp.models.tiled_canvas import canvas_of
+from interp.models.tiling import canvas_of
 from tests.models.checkpoints import sentencepieces
 from tests.models.checkpoints.layout_checks import (
     BREAKABLE,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import interp
 from interp.errors import ModelError
-from interp.models.checkpoints import download as hub_room
+from interp.models.checkpoints import checkpoint as hub_room
 from interp.models.checkpoints import layout, open_original, recognise
 from interp.tracing import load
 from tests.models.checkpoints import plain_llava, written_llava

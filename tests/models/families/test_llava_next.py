@@ -16,7 +16,7 @@ from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.families.llava_next import LlavaNext
+from interp.models.families.llava import LlavaNext
 from tests.models import pixel_impulses
 
 FAMILY = LlavaNext()

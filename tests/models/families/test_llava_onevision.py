@@ -17,7 +17,7 @@ from interp.conformance.tiny import tiny
 from interp.conformance.tiny.kit import FIRST_SPECIAL, tokenizer
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
-from interp.models.families.llava_next import LlavaOnevision
+from interp.models.families.llava import LlavaOnevision
 from interp.models.processors import images_only
 from tests.models import pixel_impulses
 

@@ -3,11 +3,18 @@
 import numpy as np
 import pytest
 
-from interp.models.measured.consistency import agreement, kept, least_trust, line_trust, spanned
-from interp.models.measured.decode import Profiles, Raw
+from interp.models.measured.consistency import (
+    agreement,
+    kept,
+    lean,
+    least_trust,
+    line_trust,
+    probability,
+    spanned,
+)
 from interp.models.measured.lattice import Lattice
 from interp.models.measured.measured_views import View, laid
-from interp.models.measured.patterns import stripes
+from interp.models.measured.patterns import Profiles, Raw, stripes
 
 SIZE = (80, 80)
 
@@ -72,3 +79,70 @@ def test_what_is_left_of_the_tokens_own_rectangles() -> None:
     lost[:8] = np.nan  # half without a footprint
     assert kept(profiles, lost, raw, change) == pytest.approx(0.5)
     assert kept(profiles, lost, raw, np.repeat([0.01, 1.0], 8)) > 0.98  # padding, which hardly changes
+
+
+PITCH = 20.0
+
+
+@pytest.mark.parametrize("n", [8, 24])  # stripes painted one by one, and as the teeth of combs
+@pytest.mark.parametrize(
+    ("tower", "wanted"),
+    [
+        ([(0.0, 1.0, 1.0)], 0.0),  # a token sees its cell
+        ([(-0.5, 1.5, 1.0)], 0.0),  # and half a cell more on both sides
+        (
+            [(0.0, 1.0, 1.0), (-1.0, 0.5, 0.5)],
+            0.26,
+        ),  # a second tower, from a cell to the left on: 0.45 of 1.75
+        ([(0.0, 1.0, 1.0), (0.5, 2.0, 0.5)], 0.26),  # the same to the right
+    ],
+)
+def test_what_one_side_has_more(n, tower, wanted):
+    codes = stripes(int(n * PITCH), PITCH), stripes(int(n * PITCH), PITCH)
+    assert codes[0].sparse.all() == (n == 8)
+    column, row = np.tile(np.arange(n), n), np.repeat(np.arange(n), n)
+    noise = np.random.default_rng(0)
+    energies = []
+    for _ in range(2):
+        across = sum(
+            g * (b - a) * codes[0].seen((column + a) * PITCH, (column + b) * PITCH) for a, b, g in tower
+        )
+        down = codes[1].seen(row * PITCH, (row + 1) * PITCH)
+        energies.append([one * noise.uniform(0.8, 1.2, one.shape) for one in (across, down)])
+    lattice = Lattice(0, n * n, n, "rows", np.zeros(2), np.full(2, PITCH), np.zeros(n * n))
+    view = View(np.arange(n * n), lattice.places, np.zeros(2), np.full(2, PITCH), (lattice,))
+    assert lean([view], codes, energies) == pytest.approx(wanted, abs=0.03)
+
+
+def test_few_tokens_show_no_lean():
+    codes = stripes(40, 20), stripes(40, 20)
+    lattice = Lattice(0, 4, 2, "rows", np.zeros(2), np.full(2, PITCH), np.zeros(4))
+    view = View(np.arange(4), lattice.places, np.zeros(2), np.full(2, PITCH), (lattice,))
+    energies = [[np.random.default_rng(a).random((4, codes[a].n)) for a in (0, 1)]]
+    assert lean([view], codes, energies) == 0
+    assert lean([], codes, energies) == 0
+
+
+def scanned(boxes: np.ndarray) -> Profiles:
+    """Noiseless changes of tokens that look at these boxes in an image of 80×80 pixels."""
+    codes = stripes(80, 20), stripes(80, 20)
+    across, down = (code.seen(boxes[:, a], boxes[:, a + 2]) / 10 + 0.01 for a, code in enumerate(codes))
+    return Profiles(codes, (across, down))
+
+
+def test_a_right_box_is_likely_a_shifted_one_is_not() -> None:
+    true = np.array([[0, 0, 20, 20], [20, 0, 40, 20], [40, 40, 60, 60]], float)
+    given = true + np.array([[0], [10], [40]])  # right; half a cell off in both axes; elsewhere
+    given = np.minimum(given, 80)
+    right, near, far = probability(scanned(true), given, np.ones(3))
+    assert right > 0.99  # 1 / (1 + exp(−(6.44 − 1.62))) = 0.992
+    assert 0.16 < near < 0.6
+    assert abs(far - 1 / (1 + np.exp(1.62))) < 0.02  # it explains nothing
+
+
+def test_a_token_that_moves_with_the_image_has_a_place() -> None:
+    true = np.array([[0, 0, 20, 20], [20, 0, 40, 20], [40, 40, 60, 60]], float)
+    given = np.where(np.array([[True], [False], [False]]), true, np.nan)
+    _, moves, still = probability(scanned(true), given, np.array([1.0, 1.0, 0.0]))
+    assert moves < 0.6 < 0.95 < still
+    assert not probability(scanned(true), np.full((3, 4), np.nan), np.ones(3)).any()

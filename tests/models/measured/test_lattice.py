@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from interp.models.measured.decode import intervals
 from interp.models.measured.lattice import Lattice, cut_into_lattices, weighted_median
-from interp.models.measured.patterns import painted, stripes, texture
+from interp.models.measured.patterns import intervals, painted, stripes, texture
 
 
 def cells(

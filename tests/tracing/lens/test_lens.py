@@ -96,7 +96,7 @@ def test_hybrid_families_are_refused_by_their_layers(family):
 
 
 def test_a_subclass_with_another_tower_goes_by_its_base():
-    from interp.models.modeling.llava_s2 import LlavaS2Config, LlavaS2ForConditionalGeneration
+    from interp.models.modeling import LlavaS2Config, LlavaS2ForConditionalGeneration
 
     parts = tiny_llava.config()
     two_sizes = {

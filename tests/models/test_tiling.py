@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from interp.inputs.footprints import check_layout
-from interp.models.anyres import mesh, patch_lines
+from interp.models.tiling import mesh, patch_lines
 
 
 def test_patches_leave_the_rim_of_each_tile():

@@ -1,9 +1,13 @@
-"""LLaVA-NeXT's anyres: a view of the whole image, then tiles of the best resolution as one grid; and its patches."""
+"""How processors cut an image into tiles, and where the tiles' tokens and patches lie.
+
+LLaVA-NeXT and LLaVA-OneVision ("anyres"): a view of the whole image, then tiles of the best resolution as one grid.
+InternVL and Cohere: a canvas of square tiles chosen by the image's aspect ratio, then a thumbnail.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +17,37 @@ from jaxtyping import Float
 from torch.nn.functional import interpolate
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay, pulled_back
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
-from interp.models.resizing import agree, blank, pixel_size
+from interp.models.resizing import (
+    agree,
+    blank,
+    check_views,
+    down_columns,
+    one_image,
+    patch_sides,
+    pixel_size,
+    select,
+    setting,
+    squashed_size,
+    tile_windows,
+    whole,
+    without_area,
+)
 
-__all__ = ["AnyRes", "anyres_patches", "mesh", "patch_lines", "squares"]
+__all__ = [
+    "AnyRes",
+    "anyres_patches",
+    "canvas_of",
+    "mesh",
+    "patch_lines",
+    "squares",
+    "squashed_tiles",
+    "tiled_footprints",
+]
 
 
 _SNAP = 1e-9  # share of the image's longer side: a cell edge this close to a whole pixel is moved onto it
@@ -96,8 +124,7 @@ class AnyRes:
         left, top = (edge - size[0]) // 2, (edge - size[1]) // 2
         window = (float(-left), float(-top), seen - left, seen - top)
         grid = lay(size, (self.per_tile, self.per_tile), window, view="base")
-        newline = Footprints(np.full((1, 4), np.nan), None, np.array(["base"]), np.array([0]))
-        return concatenate([grid, newline], one_image=True)
+        return concatenate([grid, without_area(1, "base")], one_image=True)
 
     def tiles(self, size: Size) -> Footprints:
         """Returns the image resized into the best resolution, padded, cut into tiles, joined, unpadded and shrunk.
@@ -119,9 +146,9 @@ class AnyRes:
         return int(width), int(height)
 
     def kept(self, size: Size) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """For columns and rows of the joined tiles: the first patch that is kept, how many are, and of how many tokens.
+        """Returns, for the columns and the rows of the joined tiles: first patch kept, patches kept, tokens.
 
-        Fewer tokens than patches are kept where the model shrinks the grid.
+        There are fewer tokens than patches where the model shrinks the grid.
         """
         best = self.best(size)
         patches = (best[0] // self.side * self.per_tile, best[1] // self.side * self.per_tile)
@@ -228,11 +255,11 @@ def _cuts(size: Size, patches: tuple[int, int]) -> tuple[int, int]:
 def anyres_patches(
     cut: AnyRes | None, images: Sequence[tuple[Size, bool]], leading: tuple[str, ...]
 ) -> Patches:
-    """Returns the patches of images of (width, height), each with whether it is cut into tiles.
+    """Returns the patches of images that are processed as LLaVA-NeXT or LLaVA-OneVision does.
 
     Args:
         cut: How images are cut; None if there are none.
-        images: Each image's size and whether it has tiles beside the view of the whole.
+        images: (width, height) of each image, and whether it has tiles besides the view of the whole.
         leading: The tokens that the tower puts before each sequence.
     """
     sequences: list[TowerSequence] = []
@@ -240,17 +267,13 @@ def anyres_patches(
     for number, (size, tiled) in enumerate(images):
         assert cut is not None
         n = cut.per_tile
-        base = cut.base(size) if tiled else _without_newline(cut.padded(size), n)
+        base = cut.base(size) if tiled else select(cut.padded(size), slice(n * n), (n, n))
         tiles = _tiles(cut, size) if tiled else []
         sequences += [TowerSequence(replace(one, image=np.full(len(one), number))) for one in (base, *tiles)]
         weights.append(PatchWeights.members([[i] for i in range(n * n)], n * n))
         newline = PatchWeights.members([[]], 0)
         weights.append(_tile_weights(cut, size) if tiled else newline)
     return Patches(tuple(sequences), leading, PatchWeights.stacked(weights))
-
-
-def _without_newline(cells: Footprints, n: int) -> Footprints:
-    return Footprints(cells.boxes[: n * n], (n, n), cells.views[: n * n], cells.image[: n * n])
 
 
 def _tiles(cut: AnyRes, size: Size) -> list[Footprints]:
@@ -290,3 +313,89 @@ def _along(first: int, kept: int, cells: int) -> list[tuple[np.ndarray, Float[np
         return [(np.array([first + i]), np.ones(1)) for i in range(kept)]
     whole = interpolate(torch.eye(kept, dtype=torch.float64)[None], size=cells, mode="linear")[0].T.numpy()
     return [(first + np.flatnonzero(one), one[one != 0]) for one in whole]
+
+
+def tiled_footprints(
+    sizes: Sequence[Size],
+    inputs: Mapping[str, Any],
+    processor: Any,
+    config: Any,
+    *,
+    family: str,
+    ratio: float,
+    turned: bool = False,
+) -> Footprints:
+    """Returns view "tile" with a grid per tile, row by row; after several tiles also view "thumbnail" of the whole.
+
+    Args:
+        sizes: (width, height) of each image.
+        inputs: The processor's output.
+        processor: The processor.
+        config: The model's config.
+        family: The family's name, for messages.
+        ratio: Tokens along a side for each patch along it, after the shuffle.
+        turned: Whether each tile's tokens run down its columns.
+
+    Raises:
+        ModelError: The tiles are not square, or the pixel values do not follow from the settings.
+    """
+    tiles, canvases = squashed_tiles(sizes, inputs, processor, family, canvas_of)
+    sides = [_side(tile, family, patch_sides(config), ratio) for tile in tiles]
+    return concatenate([_laid(*one, turned) for one in zip(sizes, canvases, sides, strict=True)])
+
+
+def squashed_tiles(
+    sizes: Sequence[Size],
+    inputs: Mapping[str, Any],
+    processor: Any,
+    family: str,
+    canvas: Callable[[Size, Any], tuple[int, int]],
+) -> tuple[list[Size], list[tuple[int, int]]]:
+    """Returns the (width, height) of each image's tiles, and the (columns, rows) of its canvas.
+
+    Where an image has several tiles, one more view of their size shows it whole.
+
+    Args:
+        sizes: (width, height) of each image.
+        inputs: The processor's output.
+        processor: The processor.
+        family: The family's name, for messages.
+        canvas: The (columns, rows) of tiles that a processor cuts an image of this size into.
+
+    Raises:
+        ModelError: Views are not of one size, or the pixel values do not follow from the settings.
+    """
+    tiles = [squashed_size(size, processor, family) for size in sizes]
+    canvases = [canvas(size, processor) for size in sizes]
+    counts = [cols * rows + (cols * rows > 1) for cols, rows in canvases]
+    views = [tile for tile, count in zip(tiles, counts, strict=True) for _ in range(count)]
+    check_views(inputs, views, sizes, processor)
+    return tiles, canvases
+
+
+def canvas_of(size: Size, processor: Any) -> tuple[int, int]:
+    """Returns the (columns, rows) of tiles that an image is cut into."""
+    fewest, most = setting(processor, "min_patches"), setting(processor, "max_patches")
+    if not setting(processor, "crop_to_patches") or most <= 1:
+        return 1, 1
+    tile = dict(setting(processor, "size"))
+    return get_optimal_tiled_canvas((size[1], size[0]), (tile["height"], tile["width"]), fewest, most)
+
+
+def _side(tile: Size, family: str, patch: Sequence[int], ratio: float) -> int:
+    """Returns the number of tokens along a tile's side."""
+    high, wide = patch
+    rows, cols, side = tile[1] // high, tile[0] // wide, int(tile[1] // high * ratio)
+    if rows != cols or tile != (cols * wide, rows * high) or side != rows * ratio:
+        raise ModelError(
+            f"{family}'s model takes square tiles of whole patches of {wide}×{high} px that shuffle evenly (ratio "
+            f"{ratio}); the processor makes tiles of {tile[0]}×{tile[1]} px. Set processor.image_processor.size."
+        )
+    return side
+
+
+def _laid(size: Size, canvas: tuple[int, int], side: int, turned: bool) -> Footprints:
+    """Returns the tokens of one image; with `turned` each tile's tokens run down its columns."""
+    tiles = [lay(size, (side, side), window, view="tile") for window in tile_windows(size, canvas)]
+    views = tiles if len(tiles) == 1 else [*tiles, lay(size, (side, side), whole(size), view="thumbnail")]
+    return one_image([down_columns(view) for view in views] if turned else views)
