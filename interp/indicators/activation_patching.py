@@ -29,8 +29,8 @@ from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
+from interp.tracing.variants.cached_pass import Replaced
 from interp.tracing.variants.target_values import AnyPass, KeptTarget
-from interp.tracing.variants.token_changes import Replaced
 
 __all__ = ["ActivationPatching"]
 
