@@ -30,7 +30,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.variants.cached_pass import Replaced
-from interp.tracing.variants.target_values import AnyPass, KeptTarget
+from interp.tracing.variants.target_pass import AnyPass, KeptTarget
 
 __all__ = ["ActivationPatching"]
 

@@ -36,7 +36,7 @@ from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.target import forced_values
 from interp.tracing.variants.cached_pass import Replaced
-from interp.tracing.variants.target_values import AnyPass, KeptTarget, prompt_pass
+from interp.tracing.variants.target_pass import AnyPass, KeptTarget, prompt_pass
 
 __all__ = [
     "BLUR",

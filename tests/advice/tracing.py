@@ -24,7 +24,7 @@ from interp.tracing.passes.decoding import Draw
 from interp.tracing.passes.run import run_pass
 from interp.tracing.variants.cached_pass import KeptPass, Replaced
 from interp.tracing.variants.knockouts import Knockouts
-from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.variants.target_pass import KeptTarget
 
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
