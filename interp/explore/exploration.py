@@ -21,7 +21,7 @@ from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Edit, Mllm, Rows, Site
-from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
+from interp.tracing.vision_tower import patch_attention, patch_tokens
 
 __all__ = ["Exploration", "Reading", "first_tokens"]
 

@@ -48,7 +48,7 @@ from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import MLP, Experts, Read
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 from interp.tracing.values import for_samples
-from interp.tracing.vision.work import VisionWork, make_vision_work
+from interp.tracing.vision_tower import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["apart", "check_arguments", "check_decoding", "ends", "execute"]

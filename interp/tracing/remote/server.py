@@ -43,7 +43,7 @@ from interp.tracing.remote.job_passes import (
 )
 from interp.tracing.remote_job import Submitted
 from interp.tracing.target import Aim
-from interp.tracing.vision.work import VisionWork
+from interp.tracing.vision_tower import VisionWork
 
 __all__ = ["Server", "digest_of"]
 

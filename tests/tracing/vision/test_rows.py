@@ -21,7 +21,7 @@ from interp.tracing import Mllm, wrap
 from interp.tracing.attention.call import Call
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.vision_request import Tower, vision_edits, vision_selection
-from interp.tracing.vision.work import make_vision_work
+from interp.tracing.vision_tower import make_vision_work
 from tests.covering import every_family
 from tests.tracing.tower_reference import UNREAD, EagerTower, line_lengths, sharp, shown
 

@@ -1,8 +1,11 @@
-"""Carries out reads and edits of the vision tower's attention.
+"""Reads and edits of the vision tower's attention, and maps composed through a resampler.
 
 A tower's attention is called once for all images of a batch, or once for each image or window, or over all images
 packed into one row under a mask. Whatever the form, each call holds the next positions of the tower's own order
 (`slots`), so it is cut into pieces that see each other and every piece is read and edited on its own.
+
+Each factor is the model's own attention. Their product is a heuristic, not an attribution: it takes a latent for the
+patches it attended to, whatever its values carried, and leaves out residual streams and MLPs between the two.
 """
 
 from __future__ import annotations
@@ -20,18 +23,22 @@ from torch import Tensor, nn
 
 from interp.errors import EditError, ModelError
 from interp.inputs.patch_map import PatchMap
+from interp.inputs.tokens import TokenMap
 from interp.tracing.attention.call import AttentionFunction, Call, only_visible
 from interp.tracing.attention.functions import registered, set_work
 from interp.tracing.attention.rows import visible
 from interp.tracing.attention.shared_keys import CHUNK_BYTES
+from interp.tracing.encoding.batch import Batch
 from interp.tracing.layers.edit_cells import Cells, Change
 from interp.tracing.layers.heads import Heads
 from interp.tracing.layers.layer_plan import Block
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
 from interp.tracing.parameters.placement import execution_device
+from interp.tracing.passes.run import embeddings
+from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["VisionWork", "make_vision_work"]
+__all__ = ["VisionWork", "make_vision_work", "patch_attention", "patch_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,3 +406,63 @@ def _empty(one: VisionSelection, n_heads: int, device: torch.device) -> Tensor:
     """Room for a layer's rows, zero: keys of other sequences get no attention. The last column is for no key."""
     wide, deep = (max(map(len, places)) for places in (one.keys, one.queries))
     return torch.zeros(len(one.queries), deep, wide + 1, 1 if one.reduce else n_heads, device=device)
+
+
+def patch_tokens(mllm: WrappedModel, batch: Batch) -> list[TokenMap]:
+    """The patches of each sample's images as the tokens of a map: numbered from 0, with their footprints.
+
+    They are no positions of the prompt, which holds the latents: of these maps only what is about places has a meaning.
+    """
+    adapter: Any = mllm.adapter
+    found = []
+    for single, sample in zip(batch.singles, batch.samples, strict=True):
+        own = adapter.latent_patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config)
+        at = np.arange(len(own))
+        found.append(TokenMap(at, own.boxes, own.grid, own.views, own.image, sample.sizes, max(len(own), 1)))
+    return found
+
+
+def patch_attention(mllm: WrappedModel, batch: Batch) -> list[Float[np.ndarray, "latent patch"]]:
+    """What each sample's latents attend to: the mean over the resampler's layers and heads of softmax(q kᵀ), float64.
+
+    Rows are in the order of the latents in the prompt, columns in that of `patch_tokens`; latents of one view attend to
+    its own patches. A row sums to 1, less what latents attend to each other. One pass of the vision tower a sample.
+    """
+    adapter: Any = mllm.adapter
+    resampler = adapter.resampler(mllm.hf)
+    found = []
+    for i in range(len(batch)):
+        one = mllm.encoder.part(batch, [i])
+        with _eager(resampler.attentions) as weights:
+            embeddings(mllm, one)
+        each = [w.double() if w.ndim == 3 else w.double().mean(dim=1) for w in weights]
+        mean = torch.stack(each).mean(dim=0).cpu().numpy()
+        n_views, n_latents, n_keys = mean.shape
+        n = n_keys - (n_latents if resampler.attends_to_latents else 0)
+        factor = np.zeros((n_views, n_latents, n_views, n))
+        factor[np.arange(n_views), :, np.arange(n_views)] = mean[:, :, :n]
+        found.append(factor.reshape(n_views * n_latents, n_views * n))
+    return found
+
+
+@contextmanager
+def _eager(attentions: list[Any]) -> Iterator[list[Tensor]]:
+    """The weights of these modules, (view, head, latent, key), from passes within the block, in eager attention.
+
+    torch's own `MultiheadAttention` gives their mean over heads, (view, latent, key), whatever the implementation.
+    """
+    weights: list[Tensor] = []
+    configs = {id(one.config): one.config for one in attentions if hasattr(one, "config")}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    handles = [
+        one.register_forward_hook(lambda _, __, output: weights.append(output[1])) for one in attentions
+    ]
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = "eager"
+        yield weights
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation_internal = before[key]
+        for handle in handles:
+            handle.remove()
