@@ -20,8 +20,7 @@ from interp.data import Samples
 from interp.inputs.sample import Sample
 from interp.methods import Plain
 from interp.study import Benchmark, BenchmarkResult
-from interp.tracing.circuits.edge_pass import EdgePass
-from interp.tracing.circuits.lens_layers import lens_layers
+from interp.tracing.circuits import EdgePass, lens_layers
 from interp.tracing.cost import Meter
 
 ROWS: list[tuple[str, str, str]] = [

@@ -23,7 +23,7 @@ from interp.report.feature_page import save_feature_page
 from interp.study import Circuit, HeadRoles
 from interp.study.probe_sweep.probes import fold_of
 from interp.tracing import AblateFeature
-from interp.tracing.circuits.edge_pass import EdgePass, _check_sum, check_layers
+from interp.tracing.circuits import EdgePass, _check_sum, check_layers
 from interp.tracing.cost import Meter
 from interp.tracing.derived.outlying_norms import sinks
 from interp.tracing.passes.second_stream import _with_noise

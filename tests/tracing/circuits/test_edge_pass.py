@@ -13,8 +13,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.tracing import AblateHeads, Mllm, Site, wrap
-from interp.tracing.circuits.edge_graph import EdgeGraph
-from interp.tracing.circuits.edge_pass import EdgePass, check_layers
+from interp.tracing.circuits import EdgeGraph, EdgePass, check_layers
 from interp.tracing.cost import Meter
 
 

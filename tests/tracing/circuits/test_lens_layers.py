@@ -13,8 +13,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.tracing import Mllm, wrap
-from interp.tracing.circuits.edge_pass import EdgePass
-from interp.tracing.circuits.lens_layers import lens_layers, repeat_keys
+from interp.tracing.circuits import EdgePass, lens_layers, repeat_keys
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.rope import settle
 from interp.tracing.lens.bridge import build_bridge

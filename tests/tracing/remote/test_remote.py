@@ -30,7 +30,7 @@ from interp import (
     indicators,
 )
 from interp.errors import EditError, ModelError, ServerError
-from interp.tracing.circuits.edge_pass import check_layers
+from interp.tracing.circuits import check_layers
 from interp.tracing.cost import Meter
 from interp.tracing.derived.copying import copying_scores
 from interp.tracing.gradients import input_function, row_gradients

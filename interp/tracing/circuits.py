@@ -1,4 +1,4 @@
-"""A pass in which every edge between heads, MLPs, embeddings and the answer carries a value of its own.
+"""Circuits: the edges between heads, MLPs, the image and the answer, and what each carries.
 
 What a node reads is a sum over what was written before: with an edge's weight κ, κ·(what the source writes in this
 pass) + (1 − κ)·(what it writes in the reference). All κ = 1 is the plain pass, one κ = 0 is path patching of one edge,
@@ -14,20 +14,87 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.circuits.edge_graph import EdgeGraph
-from interp.tracing.circuits.edge_stream import EdgeStream
+from interp.inputs.text import brief
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.rope import settle
 from interp.tracing.gradients import differentiable, recording
+from interp.tracing.lens.bridge import build_bridge
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["EdgePass", "PlainPass", "Reference", "RunLayers", "check_layers"]
+__all__ = [
+    "EdgeGraph",
+    "EdgePass",
+    "EdgeStream",
+    "PlainPass",
+    "Reference",
+    "RunLayers",
+    "check_layers",
+    "lens_layers",
+    "node_name",
+    "repeat_keys",
+]
+
+
+class EdgeStream:
+    """What sources have written so far, and what a receiver reads: Σ_source κ·own + (1 − κ)·reference, and biases.
+
+    Args:
+        graph: The nodes and edges.
+        embeddings: What "image" and "text" write.
+        reference: What each source writes in the reference, float32.
+        weights: κ of each edge.
+    """
+
+    def __init__(
+        self,
+        graph: EdgeGraph,
+        embeddings: Float[Tensor, "two row hidden"],
+        reference: Float[Tensor, "source row hidden"],
+        weights: Float[Tensor, "source receiver"],
+    ) -> None:
+        self.graph, self.reference, self.weights = graph, reference, weights
+        self._writes = list(embeddings)
+        self._constant: Tensor = torch.zeros_like(embeddings[0][:1])
+
+    @property
+    def written(self) -> Float[Tensor, "source row hidden"]:
+        """What each source wrote."""
+        return torch.stack(self._writes)
+
+    def heads_read(self, layer: int) -> Float[Tensor, "head row hidden"]:
+        """What each head of a layer reads."""
+        return self._read(layer * (self.graph.n_heads + 1), self.graph.n_heads)
+
+    def mlp_reads(self, layer: int) -> Float[Tensor, "row hidden"]:
+        """What the MLP of a layer reads."""
+        return self._read(layer * (self.graph.n_heads + 1) + self.graph.n_heads, 1)[0]
+
+    def answer_reads(self) -> Float[Tensor, "row hidden"]:
+        """What the final norm reads."""
+        return self._read(len(self.graph.receivers) - 1, 1)[0]
+
+    def write_heads(self, heads: Float[Tensor, "head row hidden"], bias: Tensor | float = 0.0) -> None:
+        """Adds what a layer's heads write, and the bias behind them, which is of no head and no reference."""
+        self._writes += list(heads.float())
+        self._constant = self._constant + bias
+
+    def write_mlp(self, output: Float[Tensor, "row hidden"]) -> None:
+        """Adds what a layer's MLP writes."""
+        self._writes.append(output.float())
+
+    def _read(self, first: int, n: int) -> Float[Tensor, "receiver row hidden"]:
+        known = len(self._writes)
+        own = self.weights[:known, first : first + n]
+        base = self.reference[:known].sum(dim=0) + self._constant
+        return torch.einsum("sv,srh->vrh", own, self.written - self.reference[:known]) + base
+
 
 Reference = Literal["image", "mean", "zero"]
 PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
@@ -305,3 +372,159 @@ def _check_sum(found: Tensor, wanted: Tensor) -> None:
             f"the nodes do not add up to the model: logits differ by {gap:.1e} of the largest (at most {GAP:g}). The "
             'family adds something between layers, or the dtype rounds too much: load the model with dtype="float32".'
         )
+
+
+def node_name(kind: str, layer: int = -1, head: int = -1) -> str:
+    """A node's name: "image", "text", "answer", a head such as "L01H03", an MLP such as "L01MLP"; 0-based.
+
+    >>> node_name("head", 14, 3), node_name("mlp", 2)
+    ('L14H03', 'L02MLP')
+    """
+    return {"head": f"L{layer:02d}H{head:02d}", "mlp": f"L{layer:02d}MLP"}.get(kind, kind)
+
+
+@dataclass(frozen=True)
+class EdgeGraph:
+    """Sources (image, text, then each layer's heads and MLP) and receivers (each layer's heads and MLP, the answer).
+
+    Attributes:
+        n_layers: How many layers there are.
+        n_heads: How many heads each has.
+    """
+
+    n_layers: int
+    n_heads: int
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The heads and MLPs, in the order in which they run."""
+        found = []
+        for layer in range(self.n_layers):
+            found += [node_name("head", layer, head) for head in range(self.n_heads)]
+            found.append(node_name("mlp", layer))
+        return tuple(found)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What writes into the stream. "image" and "text" are the embeddings of their tokens."""
+        return ("image", "text", *self.inner)
+
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """What reads the stream."""
+        return (*self.inner, "answer")
+
+    def n_before(self, layer: int, *, mlp: bool = False) -> int:
+        """How many sources write before the heads of a layer read, or before its MLP does."""
+        return 2 + layer * (self.n_heads + 1) + (self.n_heads if mlp else 0)
+
+    @property
+    def edges(self) -> Bool[np.ndarray, "source receiver"]:
+        """Which pairs are edges: the source writes before the receiver reads. Heads of one layer read side by side."""
+        found = np.zeros((len(self.sources), len(self.receivers)), bool)
+        for layer in range(self.n_layers):
+            first = layer * (self.n_heads + 1)
+            found[: self.n_before(layer), first : first + self.n_heads] = True
+            found[: self.n_before(layer, mlp=True), first + self.n_heads] = True
+        found[:, -1] = True
+        return found
+
+
+def lens_layers(mllm: WrappedModel) -> RunLayers:
+    """Runs a decoder by TransformerLens: at the hooks of its bridge each receiver's input is put in place.
+
+    Heads read at `hook_q_input`, `hook_k_input` and `hook_v_input`, MLPs at `hook_mlp_in`, the answer at the last
+    `hook_resid_post`; heads write at `hook_result` and MLPs at `hook_mlp_out`. The bridge is of a second instance on
+    the same weights, in which a key head that several query heads share stands once for each of them
+    (`repeat_keys`), since TransformerLens splits keys and values by key head.
+
+    Raises:
+        ModelError: A model that circuits are not for, that TransformerLens has no adapter for, or whose heads its
+            bridge does not split (such as Qwen2.5-VL's).
+    """
+    check_layers(mllm)
+
+    def change(second: Any) -> None:
+        repeat_keys(second, mllm.adapter.layers(second), mllm.n_heads)
+
+    bridge = build_bridge(mllm.hf, mllm.family, change)
+    try:
+        bridge.set_use_attn_result(True)
+        bridge.set_use_split_qkv_input(True)
+        bridge.set_use_hook_mlp_in(True)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"TransformerLens splits no inputs by head in {mllm.family} ({brief(str(error))}). Take "
+            'executor="transformers", which runs the model\'s own layers.'
+        ) from error
+    layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
+    biases: list[Tensor | None] = [layer.self_attn.o_proj.bias for layer in layers]
+
+    def run(model: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
+        inputs = {**seen.batch.inputs, "position_ids": seen.batch.positions}
+        settle(bridge.original_model, inputs)
+        ids = inputs.pop("input_ids")
+        with bridge.hooks(fwd_hooks=_hooks(stream, biases)):
+            logits = bridge(ids, **inputs, use_cache=False, logits_to_keep=1)
+        return logits[0, -1]
+
+    return run
+
+
+def repeat_keys(hf: Any, layers: Any, n_heads: int) -> None:
+    """Gives every query head a key head and a value head of its own, equal to the one it shared: the same attention.
+
+    Takes the memory of the key and value projections, once for each query head that shared one.
+
+    Args:
+        hf: The model, changed in place; its tensors are replaced, not written into.
+        layers: Its decoder layers.
+        n_heads: The query heads of each.
+    """
+    for layer in layers:
+        attention = layer.self_attn
+        for name in ("k_proj", "v_proj"):
+            _repeat(getattr(attention, name), attention.head_dim, n_heads)
+        attention.num_key_value_groups = 1
+    hf.config.get_text_config(decoder=True).num_key_value_heads = n_heads
+
+
+def _repeat(projection: Any, dim: int, n_heads: int) -> None:
+    times = n_heads * dim // projection.weight.shape[0]
+    for name, value in tuple(projection.named_parameters(recurse=False)):
+        repeated = value.detach().unflatten(0, (-1, dim)).repeat_interleave(times, dim=0).flatten(0, 1)
+        setattr(projection, name, nn.Parameter(repeated, requires_grad=False))
+    projection.out_features = n_heads * dim
+
+
+def _hooks(stream: EdgeStream, biases: list[Tensor | None]) -> list[tuple[str, Callable[..., Any]]]:
+    found: list[tuple[str, Callable[..., Any]]] = []
+    for i, bias in enumerate(biases):
+        block = f"blocks.{i}"
+        given: list[Tensor] = []
+
+        def heads_read(value: Tensor, hook: Any, i: int = i, given: list[Tensor] = given) -> Tensor:
+            if not given:
+                given.append(stream.heads_read(i).transpose(0, 1)[None].to(value))
+            return given[0]
+
+        def heads_write(value: Tensor, hook: Any, bias: Tensor | None = bias) -> None:
+            stream.write_heads(value[0].transpose(0, 1), 0.0 if bias is None else bias.float())
+
+        def mlp_reads(value: Tensor, hook: Any, i: int = i) -> Tensor:
+            return stream.mlp_reads(i)[None].to(value)
+
+        def mlp_writes(value: Tensor, hook: Any) -> None:
+            stream.write_mlp(value[0])
+
+        found += [(f"{block}.attn.hook_{one}_input", heads_read) for one in "qkv"]
+        found += [
+            (f"{block}.attn.hook_result", heads_write),
+            (f"{block}.hook_mlp_in", mlp_reads),
+            (f"{block}.hook_mlp_out", mlp_writes),
+        ]
+
+    def answer_reads(value: Tensor, hook: Any) -> Tensor:
+        return stream.answer_reads()[None].to(value)
+
+    return [*found, (f"blocks.{len(biases) - 1}.hook_resid_post", answer_reads)]
