@@ -28,7 +28,7 @@ from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, 
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import Generation
 from interp.tracing.prefix import Prefix
-from interp.tracing.reasoning.thoughts import CLOSE, check_closed, said
+from interp.tracing.reasoning import CLOSE, check_closed, said
 from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
