@@ -12,7 +12,7 @@ from interp.indicators.maps import BATCH_SIZE, Maps, Samples, label_map, maps_in
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm, Prefix
 from interp.tracing.cost import Meter
-from interp.tracing.derived.value_norms import projected_norms
+from interp.tracing.derived.ov_circuits import projected_norms
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.site import Layers
 

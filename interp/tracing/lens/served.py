@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing.cost import Meter
-from interp.tracing.derived.value_norms import matrix_of
+from interp.tracing.derived.ov_circuits import matrix_of
 from interp.tracing.lens.attribution import Attribution, completed, first_tokens, labelled_shares
 from interp.tracing.lens.bridge import SUPPORTED
 from interp.tracing.lens.bridged import Samples, encoded, frozen_by, no_rms_norm

@@ -32,7 +32,7 @@ from interp import (
 from interp.errors import EditError, ModelError, ServerError
 from interp.tracing.circuits import check_layers
 from interp.tracing.cost import Meter
-from interp.tracing.derived.copying import copying_scores
+from interp.tracing.derived.ov_circuits import copying_scores
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.lens.served import ServedLens
