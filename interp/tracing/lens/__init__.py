@@ -3,9 +3,8 @@
 Nothing here imports transformer_lens until `to_lens` is called; it is in the extra `lens`.
 """
 
-from interp.tracing.lens.activation_cache import HOOKS, LensCache, SampleCache
 from interp.tracing.lens.attribution import Attribution
-from interp.tracing.lens.bridge import HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED
+from interp.tracing.lens.bridge import HOOKS, HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED, LensCache, SampleCache
 from interp.tracing.lens.lens import Lens
 from interp.tracing.lens.logit_lens import LogitLens
 

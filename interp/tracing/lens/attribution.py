@@ -16,8 +16,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.lens.activation_cache import LensCache
-from interp.tracing.lens.bridged import BridgedModel, Readout, frozen
+from interp.tracing.lens.bridge import BridgedModel, LensCache, Readout, frozen
 from interp.tracing.lens.components import PARTS, Part, each_component
 from interp.tracing.target import Aim, aims
 from interp.tracing.wrapped_model import WrappedModel

@@ -1,14 +1,47 @@
-"""A TransformerBridge of its own instance of a model, made without the network and without installing anything."""
+"""A model and its TransformerLens bridge: how it is made, what it runs, and what it cached, labelled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from interp.errors import ModelError
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ModelError, SiteError
+from interp.inputs.prompt import PAPER_PROMPT, Prompt
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.tracing.copies import second_instance
+from interp.tracing.encoding.batch import Batch
+from interp.tracing.encoding.rope import settle
+from interp.tracing.prefix import Prefix
+from interp.tracing.site import Site
+from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["HYBRID", "SUPPORTED", "UNEVEN", "UNSUPPORTED", "build_bridge"]
+__all__ = [
+    "HOOKS",
+    "HYBRID",
+    "SUPPORTED",
+    "UNEVEN",
+    "UNSUPPORTED",
+    "BridgedModel",
+    "LensCache",
+    "Readout",
+    "SampleCache",
+    "Samples",
+    "build_bridge",
+    "check_hooks",
+    "encoded",
+    "frozen",
+    "frozen_by",
+    "no_rms_norm",
+]
+
 
 SUPPORTED: Mapping[str, str] = {
     "gemma3": "Gemma3ForConditionalGeneration",
@@ -147,3 +180,242 @@ def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
             f"to_lens takes a model on one device; this one is on {len(devices)}. Load it with device= one of them."
         )
     return found
+
+
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    "attn.hook_pattern": ("head", "query", "key"),
+    "attn.hook_z": ("position", "head", "dim"),
+    "hook_resid_pre": ("position", "hidden"),
+    "hook_resid_mid": ("position", "hidden"),
+    "hook_resid_post": ("position", "hidden"),
+    "hook_attn_out": ("position", "hidden"),
+    "hook_mlp_out": ("position", "hidden"),
+}
+"""Hook of a block → the dimensions of what it gives for one sample. `hook_attn_out` and `hook_mlp_out` are what
+is added to the stream: after the norms that Gemma has there."""
+
+PLACES = ("query", "key", "position")
+
+
+@dataclass(frozen=True, eq=False)
+class SampleCache(Mapping):
+    """One sample's activations: `sample["attn.hook_pattern"]` is (layer, head, query, key), float32.
+
+    Attributes:
+        activations: as in `LensCache`.
+        tokens: where the sample's tokens are.
+        layers: the decoder layers that were kept.
+    """
+
+    activations: Any
+    hooks: tuple[str, ...]
+    layers: tuple[int, ...]
+    tokens: TokenMap
+    place: int
+    pad: int
+
+    def __getitem__(self, hook: str) -> xr.DataArray:
+        """Every kept layer's activations at a hook of `HOOKS`; "query", "key" and "position" are unpadded.
+
+        Raises:
+            SiteError: A hook that was not kept.
+        """
+        if hook not in self.hooks:
+            raise SiteError(
+                f"the cache keeps {', '.join(self.hooks)}; got {hook!r}. Ask for it: run_with_cache(…, hooks=[…])."
+            )
+        dims = HOOKS[hook]
+        own = tuple(slice(self.pad, None) if dim in PLACES else slice(None) for dim in dims)
+        found = [self.activations[f"blocks.{layer}.{hook}"][self.place][own] for layer in self.layers]
+        values = torch.stack(found).float().cpu().numpy()
+        coords: dict[str, Any] = {"layer": list(self.layers)}
+        coords |= {dim: np.arange(self.tokens.length) for dim in dims if dim in PLACES}
+        coords |= {dim: np.arange(values.shape[1 + dims.index(dim)]) for dim in dims if dim == "head"}
+        return xr.DataArray(values, dims=("layer", *dims), coords=coords, name=hook)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.hooks)
+
+    def __len__(self) -> int:
+        return len(self.hooks)
+
+
+@dataclass(frozen=True, eq=False)
+class LensCache(Sequence):
+    """What a run kept. `cache[i]` is sample i, labelled.
+
+    Attributes:
+        activations: TransformerLens's own `ActivationCache`: "blocks.0.attn.hook_pattern" → the padded tensor.
+        batch: the encoded samples.
+        hooks: the hooks kept in each layer.
+        layers: the layers kept.
+    """
+
+    activations: Any
+    batch: Batch
+    hooks: tuple[str, ...]
+    layers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[index]
+        tokens, pad = self.batch.tokens[place], int(self.batch.pad[place])
+        return SampleCache(self.activations, self.hooks, self.layers, tokens, place, pad)
+
+
+def check_hooks(hooks: Sequence[str]) -> tuple[str, ...]:
+    """The hooks, each once.
+
+    Raises:
+        SiteError: None, or one that has no labels.
+    """
+    found = (hooks,) if isinstance(hooks, str) else tuple(dict.fromkeys(hooks))
+    unknown = [hook for hook in found if hook not in HOOKS]
+    if unknown or not found:
+        raise SiteError(
+            f"hooks= names hooks of a block among {', '.join(HOOKS)}; got {unknown or 'none'}. For any other, call "
+            "lens.bridge.run_with_cache(ids, **others): batch.inputs holds the ids, as 'input_ids', and the others."
+        )
+    return found
+
+
+LARGE = 1e3  # an RMS norm of a large constant gives its gain: its epsilon no longer counts
+
+
+def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*place hidden"]:
+    """What an RMS norm multiplies `x` by, value by value: gain / RMS(x). With it frozen, the norm is linear.
+
+    Args:
+        norm: the bridge's norm.
+        x: what enters it.
+
+    Raises:
+        ModelError: A norm that also subtracts the mean.
+    """
+    if not norm.uses_rms_norm:
+        raise no_rms_norm(norm.original_component)
+    return frozen_by(norm.original_component, x)
+
+
+def no_rms_norm(module: Any) -> ModelError:
+    """What is said of a norm that cannot be frozen."""
+    return ModelError(
+        f"{type(module).__name__} is no RMS norm, and only those can be frozen here. Use a logit lens, which takes any "
+        "norm."
+    )
+
+
+def frozen_by(module: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*place hidden"]:
+    """The same for a module that is known to be an RMS norm, or a view of one."""
+    gain = module(torch.full_like(x, LARGE)).float()
+    plain, given = gain * x.float(), module(x).float()
+    scale = (given * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
+    return gain * scale
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """The last steps of a model. None of the supported families caps its logits.
+
+    Attributes:
+        norm: the bridge's final norm.
+        head: the transformers module that gives logits.
+    """
+
+    norm: Any
+    head: Any
+
+    @classmethod
+    def of(cls, bridge: Any) -> Readout:
+        """The bridge's."""
+        return cls(bridge.ln_final, bridge.unembed.original_component)
+
+    def logits(self, residual: Float[Tensor, "place hidden"]) -> Float[Tensor, "place token_id"]:
+        """The logits that a residual stream would give if no layer followed."""
+        return self.head(self.norm.original_component(residual)).float()
+
+
+Samples = Sample | Iterable[Sample] | Batch
+
+
+@dataclass(frozen=True, eq=False)
+class BridgedModel:
+    """A TransformerLens bridge and the model it was made from.
+
+    Attributes:
+        bridge: TransformerLens's `TransformerBridge`, for anything it can do; it has no tokenizer.
+        mllm: the model, which encodes.
+    """
+
+    bridge: Any
+    mllm: WrappedModel
+
+    def __repr__(self) -> str:
+        kind, model = type(self).__name__, self.mllm
+        return f"{kind}({type(model.hf).__name__}, {model.n_layers} layers, {model.n_heads} heads)"
+
+    @property
+    def readout(self) -> Readout:
+        """The model's last steps: final norm and unembedding."""
+        return Readout.of(self.bridge)
+
+    def run_with_cache(
+        self,
+        samples: Samples,
+        prompt: Prompt | None = None,
+        *,
+        hooks: Sequence[str] = ("attn.hook_pattern", "hook_resid_post"),
+        layers: Literal["all"] | Sequence[int] = "all",
+    ) -> tuple[xr.DataArray, LensCache]:
+        """Logits after the last prompt token, (sample, token_id), and what the layers' hooks saw.
+
+        A sample's results do not depend on the rest of its batch.
+
+        Args:
+            samples: samples or an encoded batch.
+            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch.
+            hooks: which of each layer's activations to keep: names of `HOOKS`, such as "attn.hook_pattern".
+            layers: of which layers.
+
+        Raises:
+            SiteError: Hooks or layers that are not there.
+            ModelError: A prefix: the lens runs whole prompts.
+            SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+        """
+        kept = check_hooks(hooks)
+        chosen = tuple(Site(layers=layers).resolve(self.mllm.n_layers, self.mllm.n_heads))
+        batch = self.encode(samples, prompt)
+        names = {f"blocks.{layer}.{hook}" for layer in chosen for hook in kept}
+        inputs = {name: value for name, value in batch.inputs.items() if name != "input_ids"}
+        settle(self.mllm.hf, {**batch.inputs, "position_ids": batch.positions})
+        inputs |= {"position_ids": batch.positions, "use_cache": False, "logits_to_keep": 1}
+        with torch.no_grad():
+            logits, found = self.bridge.run_with_cache(
+                batch.inputs["input_ids"], names_filter=names.__contains__, **inputs
+            )
+        last = logits[:, -1].float().cpu().numpy()
+        cache = LensCache(found, batch, kept, chosen)
+        return xr.DataArray(last, dims=["sample", "token_id"], name="logits"), cache
+
+    def encode(self, samples: Samples, prompt: Prompt | None = None) -> Batch:
+        """The samples as a batch; a batch under another prompt keeps its images.
+
+        Raises:
+            ModelError: A prefix, or the model was unwrapped.
+            SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
+        """
+        return encoded(self.mllm, samples, prompt)
+
+
+def encoded(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Batch:
+    """The samples as a batch, as `BridgedModel.encode` gives it."""
+    mllm.installation.check()
+    if isinstance(samples, Prefix):
+        raise ModelError("a lens runs whole prompts; got a prefix. Give samples or a batch.")
+    if not isinstance(samples, Batch):
+        return mllm.encode(samples, PAPER_PROMPT if prompt is None else prompt)
+    if prompt is None or prompt == samples.prompt:
+        return samples
+    return mllm.encoder.again(samples, prompt)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from interp.errors import SiteError
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.lens.activation_cache import LensCache
-from interp.tracing.lens.bridged import BridgedModel, frozen
+from interp.tracing.lens.bridge import BridgedModel, LensCache, frozen
 from interp.tracing.site import Selector, Site, select
 
 __all__ = ["PARTS", "Part", "components", "each_component", "places"]

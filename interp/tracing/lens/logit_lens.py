@@ -14,8 +14,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.lens.activation_cache import LensCache
-from interp.tracing.lens.bridged import BridgedModel
+from interp.tracing.lens.bridge import BridgedModel, LensCache
 from interp.tracing.lens.components import places
 from interp.tracing.site import Selector
 

@@ -9,7 +9,7 @@ from typing import Any
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
 from interp.tracing.cost import Meter
-from interp.tracing.lens.bridged import Samples
+from interp.tracing.lens.bridge import Samples
 from interp.tracing.lens.lens import make_lens
 from interp.tracing.lens.logit_lens import LogitLens, check_words
 from interp.tracing.lens.served import ServedLens

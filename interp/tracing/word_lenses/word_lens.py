@@ -16,7 +16,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
-from interp.tracing.lens.bridged import Samples, encoded
+from interp.tracing.lens.bridge import Samples, encoded
 from interp.tracing.lens.logit_lens import Said, check_words, labelled
 from interp.tracing.passes.streams import read_streams
 from interp.tracing.wrapped_model import WrappedModel
