@@ -9,9 +9,8 @@ import xarray as xr
 
 from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
-from interp.tracing.lens.attribution import Attribution, attribution
+from interp.tracing.lens.attribution import PARTS, Attribution, attribution, components
 from interp.tracing.lens.bridge import BridgedModel, Samples, build_bridge
-from interp.tracing.lens.components import PARTS, components
 from interp.tracing.lens.logit_lens import LogitLens, logit_lens
 from interp.tracing.site import Selector
 from interp.tracing.wrapped_model import WrappedModel

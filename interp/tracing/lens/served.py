@@ -19,9 +19,8 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.tracing.cost import Meter
 from interp.tracing.derived.ov_circuits import matrix_of
-from interp.tracing.lens.attribution import Attribution, completed, first_tokens, labelled_shares
+from interp.tracing.lens.attribution import Attribution, completed, first_tokens, labelled_shares, places
 from interp.tracing.lens.bridge import SUPPORTED, Samples, encoded, frozen_by, no_rms_norm
-from interp.tracing.lens.components import places
 from interp.tracing.lens.logit_lens import LogitLens, decoder, labelled, said_at, spellings
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.site import Selector
