@@ -10,9 +10,8 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
 from interp.tracing.cost import Meter
 from interp.tracing.lens.bridge import Samples
-from interp.tracing.lens.lens import make_lens
+from interp.tracing.lens.lens import ServedLens, make_lens
 from interp.tracing.lens.logit_lens import LogitLens, check_words
-from interp.tracing.lens.served import ServedLens
 from interp.tracing.word_lenses.jacobian_lens import JacobianLens
 from interp.tracing.word_lenses.latent_lens import LatentLens
 from interp.tracing.word_lenses.patchscope import Patchscope

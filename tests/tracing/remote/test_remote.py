@@ -35,7 +35,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.derived.ov_circuits import copying_scores
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.layers.recorder import Recorder
-from interp.tracing.lens.served import ServedLens
+from interp.tracing.lens.lens import ServedLens
 from interp.tracing.remote.connection import Connection
 from interp.tracing.remote.job_passes import brought
 from interp.tracing.remote.source_code import SourcePickler
