@@ -15,8 +15,14 @@ from interp.tracing.cost import Meter
 from interp.tracing.lens.logit_lens import Said
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.passes.streams import read_streams
-from interp.tracing.word_lenses.corpus import Occurrence, as_corpus, corpus_digest, filled, occurrences
-from interp.tracing.word_lenses.plain_text import encoded_texts
+from interp.tracing.word_lenses.corpus import (
+    Occurrence,
+    as_corpus,
+    corpus_digest,
+    encoded_texts,
+    filled,
+    occurrences,
+)
 from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -17,7 +17,7 @@ from interp.tracing.cost import Meter
 from interp.tracing.layers.residual import side_by_side, stacked
 from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
 from interp.tracing.variants.cached_pass import KeptPass, Replaced
-from interp.tracing.word_lenses.plain_text import encoded_texts
+from interp.tracing.word_lenses.corpus import encoded_texts
 from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
 from interp.tracing.wrapped_model import WrappedModel
 
