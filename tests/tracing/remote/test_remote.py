@@ -36,9 +36,8 @@ from interp.tracing.derived.ov_circuits import copying_scores
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.lens.lens import ServedLens
-from interp.tracing.remote.connection import Connection
+from interp.tracing.remote.connection import Connection, SourcePickler
 from interp.tracing.remote.job_passes import brought
-from interp.tracing.remote.source_code import SourcePickler
 from tests.remote.serving import Serving, opened, samples, serving, settings
 
 READS = [Rows(Site(queries=("question", "last"), keys="all")), Rows(Site(heads=[(2, 0), (0, 3)])), Residual()]
