@@ -17,7 +17,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Mllm, Rows, Site, positions, wrap
 from interp.tracing.cost import Meter
 from interp.tracing.layers.decoder_layers import key_layers
-from interp.tracing.remote.opening import refuse_shared_keys
+from interp.tracing.remote.server import refuse_shared_keys
 from interp.tracing.variants.cached_pass import KeptPass
 from tests.tracing.reference_attention import greedy
 
