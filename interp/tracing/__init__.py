@@ -9,7 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.tracing.activation_edits import AblateHeads, AddResidual, PatchResidual, PatchRows
+    from interp.tracing.activation_edits import (
+        AblateFeature,
+        AblateHeads,
+        AddResidual,
+        ClampFeature,
+        PatchResidual,
+        PatchRows,
+        ReconstructResidual,
+    )
     from interp.tracing.cost import Cost
     from interp.tracing.derived.feature_activations import FeatureActivations
     from interp.tracing.derived.feature_fidelity import FeatureFidelity
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
     from interp.tracing.reads import MLP, Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
-    from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 

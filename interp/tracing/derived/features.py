@@ -15,6 +15,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.tracing.activation_edits import ReconstructResidual
 from interp.tracing.derived.feature_activations import FeatureActivations
 from interp.tracing.derived.feature_fidelity import FeatureFidelity, Sums
 from interp.tracing.passes.micro_batches import BATCH_SIZE
@@ -22,7 +23,6 @@ from interp.tracing.reads import MLP, Read, Residual
 from interp.tracing.site import Selector
 from interp.tracing.sparse_coding.coder import SparseCoder
 from interp.tracing.sparse_coding.coder_files import coder_fields
-from interp.tracing.sparse_coding.feature_edits import ReconstructResidual
 from interp.tracing.target import score
 from interp.tracing.trace import Trace, trace
 from interp.tracing.wrapped_model import WrappedModel
