@@ -16,7 +16,7 @@ from interp.errors import EditError, ServerError
 from interp.inputs.argument_checks import check_bool, check_number, check_whole
 from interp.tracing.edits import AttentionEdit, Edit, Stage, Steps, check_last_of_generated, check_steps
 from interp.tracing.site import Layers, Selector, Site
-from interp.tracing.sparse_coding.coder import SparseCoder
+from interp.tracing.sparse_coder import SparseCoder
 from interp.tracing.values import Values
 
 __all__ = [

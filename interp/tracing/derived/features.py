@@ -21,7 +21,7 @@ from interp.tracing.derived.feature_fidelity import FeatureFidelity, Sums
 from interp.tracing.passes.micro_batches import BATCH_SIZE
 from interp.tracing.reads import MLP, Read, Residual
 from interp.tracing.site import Selector
-from interp.tracing.sparse_coding.coder import SparseCoder
+from interp.tracing.sparse_coder import SparseCoder
 from interp.tracing.sparse_coding.coder_files import coder_fields
 from interp.tracing.target import score
 from interp.tracing.trace import Trace, trace

@@ -17,6 +17,7 @@ from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
 
 __all__ = ["Activation", "CoderSite", "Scaling", "SparseCoder"]
 
+
 Activation = Literal["relu", "jumprelu", "topk", "gated"]
 Scaling = Literal["none", "constant_norm", "layer_norm"]
 CoderSite = Literal["residual", "mlp"]
