@@ -19,9 +19,6 @@ if TYPE_CHECKING:
         ReconstructResidual,
     )
     from interp.tracing.cost import Cost
-    from interp.tracing.derived.feature_activations import FeatureActivations
-    from interp.tracing.derived.feature_fidelity import FeatureFidelity
-    from interp.tracing.derived.features import Features, load_features
     from interp.tracing.derived.head_means import head_means
     from interp.tracing.derived.outlying_norms import Sinks, norm_outliers, sinks
     from interp.tracing.derived.steering_vector import SteeringVector, load_steering_vector, steering_vector
@@ -34,6 +31,12 @@ if TYPE_CHECKING:
     from interp.tracing.reads import MLP, Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
+    from interp.tracing.sparse_coding.features import (
+        FeatureActivations,
+        FeatureFidelity,
+        Features,
+        load_features,
+    )
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 

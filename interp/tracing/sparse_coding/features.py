@@ -1,23 +1,27 @@
-"""Features of sparse autoencoders and transcoders: loaded, read on samples, and measured against what they describe."""
+"""Features of sparse autoencoders and transcoders: loaded, read on samples, and measured."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
+from jaxtyping import Float
 from scipy.sparse import csr_array
 
 from interp.errors import ModelError
+from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.inputs.tokens import TokenMap
 from interp.tracing.activation_edits import ReconstructResidual
-from interp.tracing.derived.feature_activations import FeatureActivations
-from interp.tracing.derived.feature_fidelity import FeatureFidelity, Sums
+from interp.tracing.cost import Cost
 from interp.tracing.passes.micro_batches import BATCH_SIZE
 from interp.tracing.reads import MLP, Read, Residual
 from interp.tracing.site import Selector
@@ -27,7 +31,8 @@ from interp.tracing.target import score
 from interp.tracing.trace import Trace, trace
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["Features", "load_features"]
+__all__ = ["FeatureActivations", "FeatureFidelity", "Features", "Sums", "load_features"]
+
 
 AT_ONCE = 2**25
 """Activations that are held densely at a time."""
@@ -259,3 +264,242 @@ def _pieces(n: int, width: int) -> Iterator[slice]:
     """Slices of n rows whose activations can be held together."""
     size = max(1, AT_ONCE // width)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureActivations(Sequence[xr.DataArray]):
+    """Activations of every feature at some tokens of each sample. Made by `Features.read`.
+
+    `found[i]` is a DataArray (token, feature) of sample i, dense, float32, ≥ 0, with the tokens' unpadded "position";
+    of many features take `found.sparse[i]`, a SciPy CSR array of the same.
+
+    Attributes:
+        sparse: (token, feature) of each sample, without its zeros.
+        positions: Each sample's positions in its prompt, unpadded; tokens are numbered along them.
+        tokens: Where each sample's tokens are; `tokens[i].footprints` are in pixels of the image.
+        samples: The samples.
+        cost: Of the trace.
+        features: What was read, for people.
+    """
+
+    sparse: tuple[csr_array, ...]
+    positions: tuple[np.ndarray, ...]
+    tokens: tuple[TokenMap, ...]
+    samples: tuple[Sample, ...]
+    cost: Cost
+    features: str
+
+    def __len__(self) -> int:
+        return len(self.sparse)
+
+    def __getitem__(self, index: Any) -> Any:
+        coords = {"position": ("token", self.positions[index])}
+        return xr.DataArray(
+            self.sparse[index].toarray(), dims=["token", "feature"], coords=coords, name="activation"
+        )
+
+    @property
+    def n_features(self) -> int:
+        """How many features there are."""
+        return _shape(self.sparse[0])[1]
+
+    def of(self, feature: int) -> tuple[np.ndarray, ...]:
+        """The activations of one feature at each sample's tokens, (token,) each.
+
+        Raises:
+            MapError: A feature that is not there.
+        """
+        column = check_whole("feature", feature, 0, most=self.n_features - 1)
+        return tuple(one[:, [column]].toarray()[:, 0] for one in self.sparse)
+
+    def top_samples(self, feature: int, n: int = 8, by: str = "max") -> pd.DataFrame:
+        """The samples in which a feature is most active, first the most.
+
+        Columns: place (among the samples read), sample, group, value, position (of the token where it is most active),
+        share (of its tokens where it is active). Samples where it is nowhere active are left out. The ends of a
+        distribution look cleaner than what lies between: look at weaker activations too before naming a feature.
+
+        Args:
+            feature: The feature, 0-based.
+            n: How many samples at most.
+            by: "max", its largest activation in the sample, or "mean", over the sample's tokens.
+
+        Raises:
+            MapError: A feature that is not there, or another `by`.
+        """
+        check_one_of("by", by, ("max", "mean"))
+        n = check_whole("n", n, 1)
+        rows = []
+        for place, values in enumerate(self.of(feature)):
+            sample = self.samples[place]
+            if values.any():
+                rows.append(
+                    {
+                        "place": place,
+                        "sample": sample.id,
+                        "group": sample.group,
+                        "value": float(values.max() if by == "max" else values.mean()),
+                        "position": int(self.positions[place][values.argmax()]),
+                        "share": float((values != 0).mean()),
+                    }
+                )
+        columns = ["place", "sample", "group", "value", "position", "share"]
+        found = pd.DataFrame(rows, columns=columns).sort_values("value", ascending=False, kind="stable")
+        return found.head(n).reset_index(drop=True)
+
+    def top_features(self, n: int = 20) -> pd.DataFrame:
+        """The features that are most active over all tokens of all samples, first the most.
+
+        Columns: feature, mean (over tokens, zeros included), max, share (of tokens where it is active), samples (where
+        it is active somewhere).
+        """
+        n = check_whole("n", n, 1)
+        n_tokens = sum(_shape(one)[0] for one in self.sparse)
+        total, most, active, samples = np.zeros((4, self.n_features))
+        for one in self.sparse:
+            columns, values = one.indices, one.data
+            np.add.at(total, columns, values)
+            np.maximum.at(most, columns, values)
+            counts = np.bincount(columns, minlength=self.n_features)
+            active, samples = active + counts, samples + (counts > 0)
+        order = np.argsort(-total, kind="stable")[:n]
+        return pd.DataFrame(
+            {
+                "feature": order,
+                "mean": total[order] / n_tokens,
+                "max": most[order],
+                "share": active[order] / n_tokens,
+                "samples": samples[order].astype(int),
+            }
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per activation that is not 0: sample (its place), token, position, feature, activation."""
+        frames = []
+        for place, one in enumerate(self.sparse):
+            own = one.tocoo()
+            row, column = own.coords
+            where = {"sample": place, "token": row, "position": self.positions[place][row]}
+            frames.append(pd.DataFrame({**where, "feature": column, "activation": own.data}))
+        return pd.concat(frames, ignore_index=True)
+
+    def __repr__(self) -> str:
+        n_tokens = sum(_shape(one)[0] for one in self.sparse)
+        active = sum(one.nnz for one in self.sparse) / max(n_tokens, 1)
+        return (
+            f"FeatureActivations({len(self)} samples, {n_tokens} tokens, {self.n_features} features, {active:.1f} "
+            f"active at a token; {self.features})"
+        )
+
+
+def _shape(one: csr_array) -> tuple[int, int]:
+    """(token, feature)."""
+    rows, columns = one.shape  # pyright: ignore[reportGeneralTypeIssues]
+    return int(rows), int(columns)
+
+
+class Sums(NamedTuple):
+    """Sums over positions, in float64, from which the explained variance of any set of them is had."""
+
+    n: int
+    error: float
+    squares: float
+    total: Float[np.ndarray, " hidden"] | float
+    active: int
+
+    @classmethod
+    def none(cls) -> Sums:
+        """Of no position."""
+        return cls(0, 0.0, 0.0, 0.0, 0)
+
+    @classmethod
+    def of(
+        cls, stream: Float[np.ndarray, "row hidden"], rebuilt: Float[np.ndarray, "row hidden"], active: int
+    ) -> Sums:
+        """Of some positions; `active` is the number of activations that are not 0."""
+        wide = stream.astype(np.float64)
+        error = float(((wide - rebuilt) ** 2).sum())
+        return cls(len(wide), error, float((wide**2).sum()), wide.sum(axis=0), active)
+
+    def __add__(self, other: Sums) -> Sums:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Sums(
+            self.n + other.n,
+            self.error + other.error,
+            self.squares + other.squares,
+            self.total + other.total,
+            self.active + other.active,
+        )
+
+    @property
+    def explained_variance(self) -> float:
+        """1 − Σ|h − ĥ|² / Σ|h − mean h|²; NaN where all positions are alike."""
+        if not self.n:
+            return np.nan
+        spread = self.squares - float(np.sum(np.square(self.total))) / self.n
+        return 1 - self.error / spread if spread > 1e-12 * max(self.squares, 1e-30) else np.nan
+
+    @property
+    def l0(self) -> float:
+        """The mean number of active features at a position."""
+        return self.active / self.n if self.n else np.nan
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureFidelity:
+    """How well features stand for the stream, or for the MLP's output. Made by `Features.fidelity`.
+
+    Attributes:
+        samples: One row per sample: sample, group, n_positions, explained_variance (about the sample's own mean), l0,
+            plain and reconstructed (log p of the target, nats, without and with the stream replaced), change
+            (reconstructed − plain; below 0: the answer lost probability).
+        explained_variance: 1 − Σ|h − ĥ|² / Σ|h − mean h|² over all positions of all samples. 1 is exact, 0 is as good
+            as the mean stream at every position, below 0 is worse. 1 less it is the fraction of variance unexplained,
+            FVU, as transcoders are reported. A few positions of huge norm, such as the first
+            token of many models, can decide it alone.
+        l0: The mean number of active features at a position.
+        change: The mean of the samples' change. Near 0 says that what the features leave out does not matter to this
+            answer; a wrong or unsure answer can also gain.
+        n_inactive: How many features were active nowhere here.
+        n_features: How many there are.
+    """
+
+    samples: pd.DataFrame
+    explained_variance: float
+    l0: float
+    change: float
+    n_inactive: int
+    n_features: int
+
+    @classmethod
+    def of(
+        cls,
+        samples: Sequence[Sample],
+        sums: Sequence[Sums],
+        plain: Float[np.ndarray, " sample"],
+        rebuilt: Float[np.ndarray, " sample"],
+        n_inactive: int,
+        n_features: int,
+    ) -> FeatureFidelity:
+        """The report, from the sums and the scores of each sample."""
+        frame = pd.DataFrame(
+            {
+                "sample": [one.id for one in samples],
+                "group": [one.group for one in samples],
+                "n_positions": [one.n for one in sums],
+                "explained_variance": [one.explained_variance for one in sums],
+                "l0": [one.l0 for one in sums],
+                "plain": plain,
+                "reconstructed": rebuilt,
+                "change": rebuilt - plain,
+            }
+        )
+        whole = sum(sums, Sums.none())
+        change = float(frame.change.mean())
+        return cls(frame, whole.explained_variance, whole.l0, change, n_inactive, n_features)
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureFidelity({len(self.samples)} samples: explained variance {self.explained_variance:.3f}, L0 "
+            f"{self.l0:.1f}, log p {self.change:+.3f} nats with the reconstruction, {self.n_inactive} of "
+            f"{self.n_features} features never active)"
+        )
