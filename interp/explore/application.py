@@ -16,8 +16,7 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 from PIL import Image
 
 from interp.errors import ImageError, InterpError, SampleError
-from interp.explore.change import Change, reproduction
-from interp.explore.exploration import Exploration, Reading
+from interp.explore.exploration import Change, Exploration, Reading, reproduction
 from interp.explore.screen import empty_figure, head_figure, image_figure, page, token_at, tokens_in
 from interp.inputs.images import load_image
 from interp.inputs.sample import Sample
