@@ -92,10 +92,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "derived.feature_activations": ("FeatureActivations",),
-    "derived.feature_fidelity": ("FeatureFidelity",),
-    "derived.features": ("Features", "load_features"),
-    "sparse_coding.feature_edits": ("AblateFeature", "ClampFeature", "ReconstructResidual"),
+    "sparse_coding.features": ("FeatureActivations", "FeatureFidelity", "Features", "load_features"),
     "derived.head_means": ("head_means",),
     "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),
@@ -115,7 +112,15 @@ _HOMES = {
         "wrap",
     ),
     "model": ("Mllm",),
-    "activation_edits": ("AblateHeads", "AddResidual", "PatchResidual", "PatchRows"),
+    "activation_edits": (
+        "AblateFeature",
+        "AblateHeads",
+        "AddResidual",
+        "ClampFeature",
+        "PatchResidual",
+        "PatchRows",
+        "ReconstructResidual",
+    ),
     "prefix": (
         "Prefix",
         "Prefixes",

@@ -12,12 +12,12 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ModelError, PromptError, SiteError
+from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.lens.bridge import BridgedModel, LensCache, Readout, frozen
-from interp.tracing.site import Selector, Site, select
+from interp.tracing.lens.bridge import BridgedModel, LensCache, Readout, frozen, places
+from interp.tracing.site import Selector
 from interp.tracing.target import Aim, aims
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -31,7 +31,6 @@ __all__ = [
     "each_component",
     "first_tokens",
     "labelled_shares",
-    "places",
 ]
 
 
@@ -237,21 +236,6 @@ def components(
 ) -> list[xr.DataArray]:
     """Each sample's components at some positions; see `Lens.components`."""
     return [_labelled(lens, cache, i, own) for i, own in enumerate(places(cache.batch, positions))]
-
-
-def places(batch: Batch, positions: Selector | Sequence[Selector]) -> list[np.ndarray]:
-    """Each sample's unpadded positions.
-
-    Raises:
-        SiteError: Positions that are not there.
-    """
-    selectors, _ = Site(queries=positions).groups
-    tokens = batch.tokens
-    found = [select(selectors, own, i, len(tokens)) for i, own in enumerate(tokens)]
-    empty = [i for i, own in enumerate(found) if not len(own)]
-    if empty:
-        raise SiteError(f"samples {empty} of the batch have no tokens of {positions!r}; name others.")
-    return found
 
 
 def each_component(lens: BridgedModel, cache: LensCache, sample: int, rows: Tensor) -> Iterator[Part]:

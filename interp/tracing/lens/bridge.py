@@ -20,7 +20,7 @@ from interp.tracing.copies import second_instance
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.rope import settle
 from interp.tracing.prefix import Prefix
-from interp.tracing.site import Site
+from interp.tracing.site import Selector, Site, select
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "frozen",
     "frozen_by",
     "no_rms_norm",
+    "places",
 ]
 
 
@@ -419,3 +420,18 @@ def encoded(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Batc
     if prompt is None or prompt == samples.prompt:
         return samples
     return mllm.encoder.again(samples, prompt)
+
+
+def places(batch: Batch, positions: Selector | Sequence[Selector]) -> list[np.ndarray]:
+    """Each sample's unpadded positions.
+
+    Raises:
+        SiteError: Positions that are not there.
+    """
+    selectors, _ = Site(queries=positions).groups
+    tokens = batch.tokens
+    found = [select(selectors, own, i, len(tokens)) for i, own in enumerate(tokens)]
+    empty = [i for i, own in enumerate(found) if not len(own)]
+    if empty:
+        raise SiteError(f"samples {empty} of the batch have no tokens of {positions!r}; name others.")
+    return found

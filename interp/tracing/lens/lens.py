@@ -27,7 +27,6 @@ from interp.tracing.lens.attribution import (
     components,
     first_tokens,
     labelled_shares,
-    places,
 )
 from interp.tracing.lens.bridge import (
     SUPPORTED,
@@ -37,6 +36,7 @@ from interp.tracing.lens.bridge import (
     encoded,
     frozen_by,
     no_rms_norm,
+    places,
 )
 from interp.tracing.lens.logit_lens import LogitLens, decoder, labelled, logit_lens, said_at, spellings
 from interp.tracing.passes.non_finite import check_logits

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.lens.attribution import places
-from interp.tracing.lens.bridge import BridgedModel, LensCache
+from interp.tracing.lens.bridge import BridgedModel, LensCache, places
 from interp.tracing.site import Selector
 
 __all__ = [
