@@ -53,7 +53,7 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "a graph is of one run": "needs a grid of circuits; the message says to take the result of one study",
     "circuits need the model on this machine": "needs a server; the message names the argument to leave out",
-    "the nodes do not add up to the model": "tests/tracing/circuits/test_lens_layers.py reads qwen3_vl's; its advice is a dtype",
+    "the nodes do not add up to the model": "tests/tracing/test_circuits.py reads qwen3_vl's; its advice is a dtype",
     "{…} does not say after which layer": "tests/tracing/sparse_coding/test_features.py::test_other_autoencoders_are_refused",
     "{…} does not say how many features": "tests/tracing/sparse_coding/test_features.py::test_other_files_are_refused",
     "{…} has no cfg.json beside it": "tests/tracing/sparse_coding/test_features.py reads Qwen-Scope's files",
