@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -43,6 +44,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.answering(nan=True).answers(one)", "Try dtype='float32'", "tr.answering().answers(one, generate=1)"),
     # wrapping
     ("tr.unwrapped().trace([one])", "interp.wrap", "interp.wrap(*tiny('llava')).trace([one])"),
+    ("tr.deep_copy(mllm)", "Load it again with interp.load", "interp.load(ld.saved())"),
+    ("tr.deep_copy(mllm)", "wrap a copy of what mllm.unwrap() gives back", "tr.copied().trace([one])"),
     ("tr.within(mllm)", "Leave the `with mllm.tap(…)` block", "tr.after(mllm)"),
     ("interp.wrap(tiny('llava')[0].to('meta'), own.processor)", "Load the model's weights before you wrap it", "interp.wrap(tiny('llava')[0], own.processor)"),
     # prompts
@@ -116,6 +119,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.calling_on().using('source').trace([one], reads=[Rows(SITE)])", "Use a model class that does", "interp.wrap(*tiny('llava')).using('source').trace([one], reads=[Rows(SITE)])"),
     # targets
     ("mllm.score([one], interp.Target(diff('yes', 'yes ')))", "Name answers that the tokenizer tells apart", "mllm.score([one], interp.Target(diff('yes', 'no')))"),
+    ("mllm.score([one], interp.Target('🦄'))", "Name an answer whose words are in the vocabulary", "mllm.score([one], interp.Target('yes'))"),
     ("indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left lung'))", "Use a target of one token", "indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left'))"),
     ("indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left lung'))", "or mllm.score", "tr.prefixing().score([one], interp.Target('left lung'))"),
     ("tr.large_variants('float16')", "Load the model with dtype='float32'", "tr.large_variants('float32')"),
@@ -320,6 +324,18 @@ def unwrapped() -> Mllm:
     mllm = interp.wrap(*tiny("llava"))
     mllm.unwrap()
     return mllm
+
+
+def deep_copy(mllm: Mllm) -> Mllm:
+    """A deep copy of a wrapped model."""
+    return copy.deepcopy(mllm)
+
+
+def copied() -> Mllm:
+    """A wrapped copy of what unwrapping gives back."""
+    first = interp.wrap(*tiny("llava"))
+    processor = first.processor
+    return interp.wrap(copy.deepcopy(first.unwrap()), processor)
 
 
 def within(mllm: Mllm) -> None:
