@@ -43,7 +43,7 @@ __all__ = [
 
 
 class EdgeStream:
-    """What sources have written so far, and what a receiver reads: Σ_source κ·own + (1 − κ)·reference, and biases.
+    """What the sources have written so far, and what a receiver reads: Σ_source κ·own + (1 − κ)·reference, plus biases.
 
     Args:
         graph: The nodes and edges.
@@ -81,7 +81,7 @@ class EdgeStream:
         return self._read(len(self.graph.receivers) - 1, 1)[0]
 
     def write_heads(self, heads: Float[Tensor, "head row hidden"], bias: Tensor | float = 0.0) -> None:
-        """Adds what a layer's heads write, and the bias behind them, which is of no head and no reference."""
+        """Adds what a layer's heads write, and the bias of its output projection, which belongs to no head."""
         self._writes += list(heads.float())
         self._constant = self._constant + bias
 
@@ -113,22 +113,22 @@ class PlainPass:
 
 
 RunLayers: TypeAlias = Callable[[WrappedModel, PlainPass, EdgeStream], Float[Tensor, " token_id"]]
-"""Runs the decoder on what an `EdgeStream` lets each receiver read, writes what sources give, and returns the logits
-after the last token."""
+"""Runs the decoder: each receiver reads from an `EdgeStream`, each source writes into it. Returns the logits after the
+last token."""
 
 
 @dataclass(frozen=True, eq=False)
 class EdgePass:
-    """One sample beside the same question on another image. Made by `EdgePass.of`.
+    """A sample, compared with the same question on another image. Made by `EdgePass.of`.
 
     Attributes:
         mllm: The model.
         graph: Its nodes and edges.
         seen: The sample's plain pass.
-        reference: What each source writes in the reference, (source, row, hidden), float32.
-        image: Which rows are image tokens.
-        answers: Two token ids; the pass's value is log p of the first less log p of the second.
-        run_layers: What runs the decoder.
+        reference: (source, row, hidden) float32, what each source writes in the reference.
+        image: The rows that are image tokens.
+        answers: Two token ids; the value of a pass is log p of the first minus log p of the second.
+        run_layers: The function that runs the decoder.
     """
 
     mllm: WrappedModel
@@ -161,11 +161,11 @@ class EdgePass:
                 of what it writes for `other` and `more`. "zero": heads and MLPs write nothing, and the embeddings are
                 the sample's own.
             meter: Counts the passes.
-            more: Of "mean": the same question on further images, each encoded alone.
-            run_layers: What runs the decoder; by default transformers' own layers.
+            more: For `against="mean"`, the same question on further images, each encoded alone.
+            run_layers: The function that runs the decoder; by default it runs transformers' own layers.
 
         Raises:
-            ModelError: Prompts of several lengths, one answer for both images, or a model whose layers are not
+            ModelError: Prompts of different lengths, the same answer on both images, or a model whose layers are not
                 "stream + attention(norm) + MLP(norm)".
         """
         check_layers(mllm)
@@ -174,7 +174,7 @@ class EdgePass:
         answers = (int(own.logits.argmax()), int(its.logits.argmax()))
         if answers[0] == answers[1]:
             raise ModelError(
-                "the model answers alike on both images, so that there is no difference for edges to carry. Borrow "
+                "the model gives the same answer on both images, so there is no difference for edges to carry. Borrow "
                 "an image with another answer."
             )
         graph = EdgeGraph(mllm.n_layers, mllm.n_heads)
@@ -207,24 +207,24 @@ class EdgePass:
 
     @cached_property
     def ones(self) -> Float[Tensor, "source receiver"]:
-        """Every edge kept."""
+        """The weights of the plain pass: 1 for every edge."""
         return torch.ones(self.graph.edges.shape, device=self.reference.device)
 
     def value(self, kept: Float[np.ndarray, "source receiver"] | np.ndarray) -> float:
-        """log p(own answer) − log p(the other image's answer), nats, where edges carry κ of this pass.
+        """log p(own answer) − log p(the other image's answer), in nats, under given weights of the edges.
 
         Args:
-            kept: κ of each edge: 1 or True is this pass, 0 or False the reference.
+            kept: κ of each edge, in [0, 1]: 1 or True carries this pass, 0 or False the reference.
         """
         with torch.no_grad():
             weights = torch.as_tensor(np.asarray(kept, np.float32), device=self.reference.device)
             return float(self._value(weights))
 
     def attribution(self) -> Float[np.ndarray, "source receiver"]:
-        """The first-order effect of each edge, nats: how far the value falls when the edge carries the reference.
+        """The first-order effect of each edge, in nats: how far the value falls when the edge carries the reference.
 
         Edge attribution patching: Σ_rows (own − reference) · ∂value/∂(what the receiver reads), all edges in one
-        forward and one backward pass; 0 where there is no edge. Above 0 the edge speaks for the sample's own answer.
+        forward and one backward pass; 0 where there is no edge. An edge above 0 supports the sample's own answer.
 
         Raises:
             ModelError: Weights through which no gradient flows.
@@ -238,12 +238,12 @@ class EdgePass:
         return found.double().cpu().numpy() * self.graph.edges
 
     def path_patch(self, edges: Sequence[tuple[int, int]]) -> Float[np.ndarray, " edge"]:
-        """The exact effect of each edge alone, nats: the value less that with this edge from the reference.
+        """The exact effect of each edge alone, in nats: the value minus the value when this edge carries the reference.
 
-        Later nodes see the receiver's changed output. A forward for each edge.
+        Later nodes see the receiver's changed output. Each edge takes one forward pass.
 
         Args:
-            edges: (source, receiver), by their places in the graph.
+            edges: (source, receiver) pairs, as indices into the graph's `sources` and `receivers`.
 
         Source: Wang et al. 2022 (arXiv 2211.00593); Goldowsky-Dill et al. 2023 (arXiv 2304.05969).
         """
@@ -260,20 +260,20 @@ class EdgePass:
         return scores[self.answers[0]] - scores[self.answers[1]]
 
     def _embeddings(self, given: Tensor) -> Float[Tensor, "two row hidden"]:
-        """What "image" and "text" write: the embeddings of their tokens, 0 elsewhere."""
+        """The embeddings that "image" and "text" write at their own tokens; 0 elsewhere."""
         mask = torch.zeros(given.shape[1], 1, device=given.device)
         mask[self.image] = 1
         return torch.stack([given[0].float() * mask, given[0].float() * (1 - mask)])
 
     def _run(self, weights: Tensor) -> tuple[Float[Tensor, " token_id"], Float[Tensor, "source row hidden"]]:
-        """The last row's logits, and what every source wrote."""
+        """The last row's logits, and what each source wrote."""
         stream = EdgeStream(self.graph, self._embeddings(self.seen.embedding), self.reference, weights)
         logits = self.run_layers(self.mllm, self.seen, stream)
         return logits, stream.written
 
 
 def own_layers(mllm: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
-    """Runs transformers' own layers on what each receiver reads: a `RunLayers`."""
+    """Runs transformers' own layers on what each receiver reads; a `RunLayers`."""
     layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
     for i, layer in enumerate(layers):
         stream.write_heads(*_heads(layer, stream.heads_read(i).to(mllm.dtype), seen.calls[i]))
@@ -286,7 +286,7 @@ def own_layers(mllm: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float
 def _heads(
     layer: Any, given: Float[Tensor, "head row hidden"], call: Mapping[str, Any]
 ) -> tuple[Float[Tensor, "head row hidden"], Tensor | float]:
-    """What each head of a layer writes, each from its own copy of the stream; and the layer's bias."""
+    """What each head of a layer writes when it reads its own stream, and the bias of the output projection."""
     outputs: list[Tensor] = []
     module = layer.self_attn
     handle = module.o_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0]))
@@ -303,10 +303,10 @@ def _heads(
 
 
 def check_layers(mllm: WrappedModel) -> None:
-    """Raise `ModelError` for a model whose layers are not the stream plus attention plus MLP, each of a norm.
+    """Refuses a model whose layers are not "stream + attention(norm) + MLP(norm)".
 
     Raises:
-        ModelError: As said, with what is missing; or a model that is not on this machine.
+        ModelError: Such a model, with what its layers lack; or a model that is not on this machine.
     """
     mllm.need_image_rows("circuits")
     if mllm.server is not None:
@@ -340,7 +340,7 @@ def _check_length(own: PlainPass, its: PlainPass) -> None:
 
 
 def _seen(mllm: WrappedModel, batch: Batch, meter: Meter) -> PlainPass:
-    """A plain pass, watched."""
+    """A plain pass, with what it gives each layer."""
     seen, handles = PlainPass(batch), []
     layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
 
@@ -385,11 +385,11 @@ def node_name(kind: str, layer: int = -1, head: int = -1) -> str:
 
 @dataclass(frozen=True)
 class EdgeGraph:
-    """Sources (image, text, then each layer's heads and MLP) and receivers (each layer's heads and MLP, the answer).
+    """The sources (image, text, each layer's heads and MLP) and the receivers (each layer's heads and MLP, the answer).
 
     Attributes:
-        n_layers: How many layers there are.
-        n_heads: How many heads each has.
+        n_layers: The number of layers.
+        n_heads: The number of heads in each layer.
     """
 
     n_layers: int
@@ -406,16 +406,16 @@ class EdgeGraph:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What writes into the stream. "image" and "text" are the embeddings of their tokens."""
+        """The nodes that write into the residual stream. "image" and "text" are the embeddings of those tokens."""
         return ("image", "text", *self.inner)
 
     @property
     def receivers(self) -> tuple[str, ...]:
-        """What reads the stream."""
+        """The nodes that read the residual stream."""
         return (*self.inner, "answer")
 
     def n_before(self, layer: int, *, mlp: bool = False) -> int:
-        """How many sources write before the heads of a layer read, or before its MLP does."""
+        """The number of sources that write before the heads of a layer read, or before its MLP reads."""
         return 2 + layer * (self.n_heads + 1) + (self.n_heads if mlp else 0)
 
     @property
@@ -431,15 +431,15 @@ class EdgeGraph:
 
 
 def lens_layers(mllm: WrappedModel) -> RunLayers:
-    """Runs a decoder by TransformerLens: at the hooks of its bridge each receiver's input is put in place.
+    """A `RunLayers` that runs the decoder in TransformerLens and replaces each receiver's input at its hooks.
 
     Heads read at `hook_q_input`, `hook_k_input` and `hook_v_input`, MLPs at `hook_mlp_in`, the answer at the last
-    `hook_resid_post`; heads write at `hook_result` and MLPs at `hook_mlp_out`. The bridge is of a second instance on
-    the same weights, in which a key head that several query heads share stands once for each of them
-    (`repeat_keys`), since TransformerLens splits keys and values by key head.
+    `hook_resid_post`; heads write at `hook_result` and MLPs at `hook_mlp_out`. The bridge wraps a second instance on
+    the same weights. There each query head has a key head of its own (`repeat_keys`), since TransformerLens splits keys
+    and values by key head.
 
     Raises:
-        ModelError: A model that circuits are not for, that TransformerLens has no adapter for, or whose heads its
+        ModelError: A model that `check_layers` refuses, that TransformerLens has no adapter for, or whose heads its
             bridge does not split (such as Qwen2.5-VL's).
     """
     check_layers(mllm)
@@ -472,14 +472,14 @@ def lens_layers(mllm: WrappedModel) -> RunLayers:
 
 
 def repeat_keys(hf: Any, layers: Any, n_heads: int) -> None:
-    """Gives every query head a key head and a value head of its own, equal to the one it shared: the same attention.
+    """Gives each query head a key head and a value head of its own, equal to those it shared. Attention stays the same.
 
-    Takes the memory of the key and value projections, once for each query head that shared one.
+    The key and value projections then take as much memory as the query projection.
 
     Args:
         hf: The model, changed in place; its tensors are replaced, not written into.
-        layers: Its decoder layers.
-        n_heads: The query heads of each.
+        layers: The decoder layers of the model.
+        n_heads: The number of query heads in each layer.
     """
     for layer in layers:
         attention = layer.self_attn

@@ -1,9 +1,9 @@
 """Models that think before they answer: which tokens are the thought's, and given thoughts.
 
 A model that thinks writes its thought between two marks, or after a mark that the chat template writes, and then its
-answer. The marks are those of `MARKS` that its own chat template writes or that are tokens of its own tokenizer.
+answer. Its marks are those of `MARKS` that its chat template writes or that are tokens of its tokenizer.
 
-While a batch generates, `Stages` tells edits and reads which tokens are a thought's and which the answer's.
+While a batch generates, `Stages` tells edits and reads which tokens belong to the thought and which to the answer.
 """
 
 from __future__ import annotations
@@ -50,15 +50,22 @@ CLOSE = (
     "Write interp.Prompt(thinking=False) for an answer without a thought, or give the thought: mllm.reasoned(samples, "
     "thoughts) puts one behind each prompt."
 )
-"""What to do where an answer is wanted and a thought would come."""
+"""Advice for a prompt that a thought follows where an answer is wanted."""
 _WRAPS = (("<answer>", "</answer>"), ("<|begin_of_box|>", "<|end_of_box|>"))
-"""What GLM puts around the answer that follows its thought."""
+"""The marks that GLM puts around the answer after its thought."""
 _known: WeakKeyDictionary[Any, tuple[tuple[int, str], Marks | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What a thought begins and ends with; `inner` is written inside either mark, and `after` behind the second."""
+    """The marks around a thought.
+
+    Attributes:
+        start: The mark before the thought.
+        end: The mark after the thought.
+        inner: What is written after `start` and before `end`.
+        after: What is written after `end`.
+    """
 
     start: str
     end: str
@@ -76,14 +83,14 @@ MARKS = (
     Marks("<|think|>", "<|/think|>"),
     Marks("<thought>", "</thought>"),
 )
-"""Known marks: Qwen3's, GLM's, DeepSeek's and most others'; Kimi-VL's; Gemma 4's; MedGemma 1.5's; Mistral's; Cohere's;
-and two spellings that checkpoints trained by hand use."""
+"""Known marks: those of Qwen3, GLM, DeepSeek and most others; Kimi-VL; Gemma 4; MedGemma 1.5; Mistral; Cohere; and two
+spellings of other fine-tuned checkpoints."""
 
 
 def marks(processor: Any) -> Marks | None:
-    """The marks of a model's thoughts, from its processor; None where it has none.
+    """The marks of a model's thoughts, from its processor; None for a model without marks.
 
-    Those that the chat template writes come before those that are only tokens of the vocabulary.
+    Marks that the chat template writes take precedence over marks that are only tokens of the vocabulary.
     """
     tokenizer = processor.tokenizer
     written = "".join(str(getattr(one, "chat_template", None) or "") for one in (processor, tokenizer))
@@ -103,7 +110,7 @@ def _is_token(tokenizer: Any, text: str) -> bool:
 
 
 def leaves_open(text: str, prompt: Prompt, processor: Any) -> bool:
-    """Whether what follows a rendered prompt is a thought: the prompt ends with its mark, or asks for one."""
+    """Whether a thought follows a rendered prompt: the prompt ends with its start mark, or asks for a thought."""
     own = marks(processor)
     if own is None or text.rstrip().endswith(own.end):
         return False
@@ -111,15 +118,15 @@ def leaves_open(text: str, prompt: Prompt, processor: Any) -> bool:
 
 
 def check_closed(texts: Sequence[str], prompt: Prompt, processor: Any) -> None:
-    """Refuses prompts that a thought follows, where what comes next is taken for the answer.
+    """Refuses prompts that a thought follows, where the next tokens are meant to be the answer.
 
     Args:
-        texts: Rendered prompts.
-        prompt: What they were rendered from.
-        processor: The model's.
+        texts: The rendered prompts.
+        prompt: The prompt that they were rendered from.
+        processor: The model's processor.
 
     Raises:
-        PromptError: As said.
+        PromptError: A prompt that a thought follows.
     """
     if any(leaves_open(text, prompt, processor) for text in texts):
         raise PromptError(
@@ -133,10 +140,10 @@ class Said:
     """What a model generated.
 
     Attributes:
-        answer: The text after the thought, or all of it where there is no thought; None where the thought did not end,
-            or nothing came after it.
-        reasoning: The thought without its marks; None where there is none.
-        n_reasoning: How many of the tokens are the thought's, its marks included.
+        answer: The text after the thought, or the whole text without a thought; None where the thought did not end or
+            nothing came after it.
+        reasoning: The thought without its marks; None without a thought.
+        n_reasoning: The number of tokens of the thought, its marks included.
     """
 
     answer: str | None
@@ -148,9 +155,9 @@ def said(ids: Sequence[int], processor: Any, opened: bool) -> Said:
     """The thought and the answer among generated tokens.
 
     Args:
-        ids: The tokens, the end included if it came.
-        processor: The model's.
-        opened: Whether a thought is open before the first of them (`leaves_open`).
+        ids: The generated tokens, with the end token if it came.
+        processor: The model's processor.
+        opened: Whether the prompt leaves a thought open (`leaves_open`).
     """
     tokenizer, own = processor.tokenizer, marks(processor)
     whole = "" if own is None else _text(tokenizer, ids)
@@ -159,7 +166,7 @@ def said(ids: Sequence[int], processor: Any, opened: bool) -> Said:
     if own.end not in whole:
         return Said(None, _inner(whole, own), len(ids))
     low, high = 1, len(ids)
-    while low < high:  # the fewest tokens that hold the mark
+    while low < high:  # find the fewest tokens that hold the mark
         middle = (low + high) // 2
         low, high = (low, middle) if own.end in _text(tokenizer, ids[:middle]) else (middle + 1, high)
     thought, _, begun = _text(tokenizer, ids[:low]).partition(own.end)
@@ -172,12 +179,12 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def _inner(text: str, own: Marks) -> str:
-    """A thought without the mark it begins with."""
+    """A thought without its start mark."""
     return text.strip().removeprefix(own.start).strip()
 
 
 def _unwrapped(text: str) -> str:
-    """An answer without what the model wraps it in."""
+    """An answer without the marks that the model puts around it."""
     found = text.strip()
     for start, end in _WRAPS:
         if found.startswith(start) and found.endswith(end) and found.count(start) == 1:
@@ -186,9 +193,9 @@ def _unwrapped(text: str) -> str:
 
 
 class Follower:
-    """Tells for each token of one sample, as it comes, whether it belongs to the thought.
+    """Says for each token of one sample, as it is generated, whether it belongs to the thought.
 
-    White space and the first tokens of a mark count as the thought's until it is clear that none begins.
+    White space and the first tokens of a mark count as part of the thought until it is clear that no thought begins.
     """
 
     def __init__(self, processor: Any, opened: bool) -> None:
@@ -200,7 +207,7 @@ class Follower:
         self.labels: list[bool] = []
 
     def __call__(self, token: int) -> bool:
-        """Whether the next token is one of the thought's; its marks are."""
+        """Whether the next token belongs to the thought, its marks included."""
         self._ids.append(token)
         inside = self._of(self._marks) if self._inside is not False and self._marks is not None else False
         self.labels.append(inside)
@@ -221,11 +228,11 @@ class Follower:
 
 
 class Stages:
-    """Tells edits of the thought alone, or of the answer alone, which of them each sample's latest token belongs to.
+    """Tells edits of only the thought or only the answer to which of them each sample's latest token belongs.
 
     Attributes:
-        followers: One per sample.
-        lives: What is told; the plan of a run puts in its own.
+        followers: One follower per sample.
+        lives: The edits' cells that are told; the plan of a run adds its own.
     """
 
     def __init__(self, processor: Any, opened: Sequence[bool]) -> None:
@@ -233,7 +240,7 @@ class Stages:
         self.lives: list[Live] = []
 
     def __call__(self, tokens: Sequence[int]) -> None:
-        """Takes in the samples' next tokens."""
+        """Follows the samples' next tokens, and tells the edits."""
         labels = [follow(token) for follow, token in zip(self.followers, tokens, strict=True)]
         for live in self.lives:
             live.follow(labels)
@@ -242,11 +249,11 @@ class Stages:
 def make_stages(
     mllm: WrappedModel, batch: Batch, reads: Sequence[Read], edits: Sequence[Edit]
 ) -> Stages | None:
-    """What tells edits of the thought or the answer alone which of them a token belongs to; None without such edits.
+    """The `Stages` of a run, where edits apply to only the thought or only the answer; None without such edits.
 
     Raises:
-        SiteError: Rows of the thought of a model that has no marks of one.
-        ServerError: Such edits on a server.
+        SiteError: Rows of the thought, of a model without marks of a thought.
+        ServerError: Such edits of a model on a server.
     """
     stages = [edit.stage_of_tokens for edit in edits if isinstance(edit, AttentionEdit)]
     asked = [*stages, *("reasoning" for read in reads if read.site.groups[0] == ("reasoning",))]
@@ -274,7 +281,13 @@ def _opened(mllm: WrappedModel, batch: Batch) -> list[bool]:
 
 
 def check_stages(stages: Stages, found: Sequence[Said], n_steps: Sequence[int]) -> None:
-    """Refuses an edit that took part of a thought for the answer: of a thought that was closed but never opened."""
+    """Refuses the results of edits that took part of a thought for the answer.
+
+    This happens where a thought was closed that neither the prompt nor the first token had opened.
+
+    Raises:
+        EditError: Such a thought.
+    """
     for i, (one, n, follower) in enumerate(zip(found, n_steps, stages.followers, strict=True)):
         n = min(n, len(follower.labels))  # the last token is not run
         if one.reasoning is not None and sum(follower.labels[:n]) != min(one.n_reasoning, n):
@@ -288,12 +301,12 @@ def check_stages(stages: Stages, found: Sequence[Said], n_steps: Sequence[int]) 
 def said_by(
     mllm: WrappedModel, batch: Batch, lines: Sequence[Sequence[int]], ends: frozenset[int]
 ) -> tuple[list[tuple[int, ...]], list[Said]]:
-    """The tokens that each sample generated, its end included, and the thought and the answer among them.
+    """The tokens that each sample generated, with its end token, and the thought and the answer in them.
 
     Args:
         mllm: The model.
         batch: The samples.
-        lines: All tokens of each, what follows its end too.
+        lines: All generated tokens of each sample, with those after its end token.
         ends: The tokens that end an answer.
     """
     lengths = [next((i + 1 for i, t in enumerate(line) if t in ends), len(line)) for line in lines]
@@ -303,14 +316,14 @@ def said_by(
 
 
 BLIND = "blind"
-"""The group of tokens that `blind_from` names."""
+"""The name of the group of tokens that `blind_from` marks."""
 _END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\s*\n\s*")
 
 
 def sentences(thought: str) -> tuple[tuple[int, int], ...]:
-    """Where the sentences of a text are: half-open spans of characters, in order.
+    """The sentences of a text, as half-open spans of characters, in order.
 
-    A sentence ends with a full stop, a question mark or an exclamation mark before white space, or with its line.
+    A sentence ends at a full stop, question mark or exclamation mark before white space, or at the end of its line.
 
     >>> text = "It is red. Is it round?\\nYes, 2.5 cm."
     >>> [text[start:end] for start, end in sentences(text)]
@@ -325,7 +338,7 @@ def sentences(thought: str) -> tuple[tuple[int, int], ...]:
 
 
 def reasoned(mllm: WrappedModel, batch: Batch | Prefix, thoughts: Sequence[str]) -> Batch:
-    """The batch with a thought behind each prompt; see `Mllm.reasoned`."""
+    """The batch with a given thought after each prompt; see `Mllm.reasoned`."""
     own = marks(mllm.processor)
     if isinstance(batch, Prefix):
         raise PromptError("a thought is put behind samples or a batch; got a prefix. Give its samples.")
@@ -349,7 +362,7 @@ def reasoned(mllm: WrappedModel, batch: Batch | Prefix, thoughts: Sequence[str])
 
 
 def _with_thought(one: Encoded, thought: str, own: Marks, processor: Any) -> Encoded:
-    """A sample's encoding with a thought and its marks at the end."""
+    """A sample's encoding with a thought and its marks added at the end."""
     if not isinstance(thought, str) or not thought.strip():
         raise PromptError(f"a thought is a text; got {thought!r:.200}.")
     check_text("a thought", thought, PromptError)
@@ -379,10 +392,10 @@ def _with_thought(one: Encoded, thought: str, own: Marks, processor: Any) -> Enc
 
 
 def _tokens(processor: Any, prompt: str, added: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The tokens of a text that follows a prompt, and the characters of each, counted from the text's first.
+    """The tokens of a text that follows a prompt, and each token's characters, counted from the start of the text.
 
-    Both are tokenised together, and the prompt's own taken off; where a token would reach across the seam, the text is
-    tokenised alone.
+    Prompt and text are tokenised together, and the prompt's tokens are removed. Where a token would span the boundary,
+    the text is tokenised alone.
     """
     tokenizer = processor.tokenizer
     if not getattr(tokenizer, "is_fast", False):
@@ -405,15 +418,15 @@ def _tokens(processor: Any, prompt: str, added: str) -> tuple[list[int], list[tu
 
 
 def n_sentences(batch: Batch, sample: int) -> int:
-    """How many sentences the thought behind a sample's prompt has."""
+    """The number of sentences in the thought after a sample's prompt."""
     return sum(name.startswith("from sentence ") for name in batch.tokens[sample].spans)
 
 
 def blind_from(mllm: WrappedModel, batch: Batch, sample: int) -> Batch:
-    """A sample of `reasoned` once for each sentence of its thought, and once for the answer alone.
+    """A batch of one sample of `reasoned`, repeated once for each sentence of its thought and once for the answer.
 
-    In line k the group `BLIND` holds the tokens from sentence k on; in the last one those from the mark that ends the
-    thought. So one knockout with queries (BLIND, "answer") hides the image from there on.
+    In line k the group `BLIND` holds the tokens from sentence k on; in the last line, those from the end mark of the
+    thought on. One knockout with queries (BLIND, "answer") then hides the image from there on.
     """
     single = batch.singles[sample]
     names = [*(f"from sentence {k}" for k in range(n_sentences(batch, sample))), "from the end"]

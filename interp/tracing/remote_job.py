@@ -1,4 +1,7 @@
-"""Jobs that are left to run on a server and collected later, in this process or another."""
+"""Jobs that run on a server and are collected later, in this process or another.
+
+This is a file of its own because `Mllm` names its classes, and what sends jobs imports `Mllm`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ __all__ = ["RemoteJob", "Submitted"]
 
 
 class Submitted(Exception):  # noqa: N818 - it is no error
-    """Raised in place of a result when a job was left to run; `job` is its id."""
+    """Raised instead of returning a result when a job was submitted without waiting; `job` is its id."""
 
     def __init__(self, job: str) -> None:
         super().__init__(job)
@@ -23,7 +26,7 @@ class RemoteJob:
     """A trace that runs on a server. Made by `Mllm.submit`.
 
     Attributes:
-        id: the server's name for it; `Mllm.collect` takes it in any process.
+        id: the server's id of the job; `Mllm.collect` takes it in any process.
     """
 
     id: str
@@ -32,7 +35,7 @@ class RemoteJob:
 
     @property
     def state(self) -> str:
-        """What the server says of it now: "QUEUED", "RUNNING", "COMPLETED", "ERROR", …; "unknown" before it says any.
+        """The job's state: "QUEUED", "RUNNING", "COMPLETED", "ERROR", …; "unknown" before the server has one.
 
         Raises:
             ServerError: The server does not answer.
@@ -43,9 +46,9 @@ class RemoteJob:
         """The trace, once the job is done.
 
         Args:
-            timeout: how many seconds to wait; None for as long as it takes.
+            timeout: the most seconds to wait; None to wait without a limit.
 
         Raises:
-            ServerError: It failed, it is not done in time, or the server does not answer.
+            ServerError: A job that failed or is not done in time, or a server that does not answer.
         """
         return self._collect(timeout)

@@ -36,8 +36,8 @@ def projected_norms(
 ) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
     """‖A_j V_j W_O^h‖₂ of each sample's image tokens j, from its last row; and the logits after the prompt.
 
-    V is what enters the attention, after the model's own projections; W_O^h the head's columns of `o_proj`, without
-    its bias.
+    V are the values that the model's own projection gives; W_O^h are the head's columns of `o_proj`, without its bias.
+    The norms are in the units of the residual stream, float32, 0 or more.
 
     Args:
         mllm: the model.
@@ -46,7 +46,7 @@ def projected_norms(
         meter: counts the pass.
 
     Raises:
-        ModelError: attention without an `o_proj`, or one that is given something else than the heads' outputs.
+        ModelError: Attention without an `o_proj`, or an `o_proj` whose input is not the heads' outputs.
     """
     mllm.need_image_rows("value norms")
     batch = given.batch if isinstance(given, Prefix) else given
@@ -76,7 +76,7 @@ def _labelled(
     norms: Sequence[Float[Tensor, "sample head token"]],
     logits: Float[Tensor, "sample position token_id"],
 ) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
-    """Each sample's own norms, and the logits, once they are known to be numbers."""
+    """Each sample's own norms, and its logits, after a check for NaN."""
     check_logits(mllm, batch, logits)
     stacked = torch.stack(together(list(norms)), dim=1).cpu().numpy()
     counts = [len(own) for own in columns]
@@ -90,7 +90,7 @@ def _asked(
     layers: Sequence[int],
     meter: Meter,
 ) -> tuple[list[Float[np.ndarray, "layer head _"]], Float[Tensor, "sample token_id"]]:
-    """The same from the server that the model runs on."""
+    """The norms and logits from the server that the model runs on."""
     attentions = mllm.installation.attentions
     for layer in layers:
         _o_proj(attentions[layer])
@@ -102,7 +102,7 @@ def _asked(
 
 
 def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """The norms of each layer, and where `o_proj` is given something else than the heads' outputs.
+    """The norms of each layer, and the layers whose `o_proj` is given something other than the heads' outputs.
 
     Runs in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`.
     """
@@ -123,7 +123,7 @@ def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _padded(columns: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Int[Tensor, "sample token"]:
-    """One line per sample; short ones repeat their last column, or have 0."""
+    """One line per sample; a short one repeats its last column, an empty one holds 0."""
     width = max(map(len, columns))
     lines = [
         np.pad(one, (0, width - len(one)), mode="edge") if len(one) else np.zeros(width, int)
@@ -134,19 +134,19 @@ def _padded(columns: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> I
 
 @dataclass(eq=False)
 class _Projected:
-    """A layer's work: the norms at the image's columns, from the last row. No columns: nothing but attention."""
+    """The work of one layer: the norms at the image's columns, from the last row; without columns, attention alone."""
 
     columns: Int[Tensor, "sample token"] | None
     prefix: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     norms: Tensor | None = None
     sent: Tensor | None = None
-    """What the heads gave the last row; it must be what `o_proj` is given."""
+    """What the heads gave the last row; `o_proj` must be given the same."""
     checked: bool = False
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """The attention as it is; the norms are kept."""
+        """The unchanged attention; the norms are kept."""
         if self.prefix is None:
             output, _ = original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
         else:
@@ -188,7 +188,7 @@ def _norms(
 def _lengths(
     values: Float[Tensor, "sample key_value_head token dim"], weight: Float[Tensor, "hidden _"], n_heads: int
 ) -> Float[Tensor, "sample head token"]:
-    """‖V_j W_O^h‖₂, from V_j (W_Oᵀ W_O) V_jᵀ: nothing as long as the hidden size is made for each token."""
+    """‖V_j W_O^h‖₂, from V_j (W_Oᵀ W_O) V_jᵀ, which needs no vector of the hidden size for each token."""
     kinds = values.shape[1]
     per_head = weight.float().unflatten(1, (n_heads, -1)).transpose(0, 1)  # head, hidden, dim
     gram = (per_head.transpose(1, 2) @ per_head).unflatten(0, (kinds, n_heads // kinds))
@@ -198,7 +198,7 @@ def _lengths(
 
 
 def _output(attention: nn.Module, like: Float[Tensor, "sample inner"]) -> Float[Tensor, "hidden inner"]:
-    """W_O, (hidden, head · dim); of a module that is more (quantised, offloaded, with an adapter), what it does."""
+    """W_O, (hidden, head · dim); for a quantised, offloaded or adapted module, read off its outputs."""
     module = _o_proj(attention)
     if type(module) is nn.Linear and type(module.weight) is nn.Parameter and not module.weight.is_meta:
         return module.weight
@@ -206,7 +206,7 @@ def _output(attention: nn.Module, like: Float[Tensor, "sample inner"]) -> Float[
 
 
 def matrix_of(module: Any, like: Float[Tensor, "_ inner"]) -> Float[Tensor, "hidden inner"]:
-    """The matrix of a linear module, from what it does, without its bias; `like` has an input's width and dtype."""
+    """The matrix of a linear module, read off its outputs, without its bias; `like` has an input's width and dtype."""
     eye = torch.eye(like.shape[1], device=like.device, dtype=like.dtype)
     return (module(eye) - module(torch.zeros_like(eye[:1]))).T
 
@@ -224,7 +224,7 @@ def _o_proj(attention: nn.Module) -> Any:
 
 @contextmanager
 def _watched(mllm: WrappedModel, wanted: dict[int, _Projected]) -> Iterator[None]:
-    """Checks for the block that `o_proj` is given what the heads gave, and nothing done to it between."""
+    """Checks in the block that `o_proj` is given the heads' outputs unchanged."""
 
     def check(layer: int, module: nn.Module, given: Tensor) -> None:
         one = wanted[layer]
@@ -266,14 +266,14 @@ def copying_scores(mllm: WrappedModel) -> Float[np.ndarray, "layer head"]:
     The circuit W_U W_O W_V W_E maps a token that the head attends to onto the logits that this adds. A score near 1:
     attending to a token raises the logit of that same token (and of like ones), so the head copies. Near −1: it lowers
     it. Near 0: neither, as for random weights. The weights of the layer's input norm and of the final norm are
-    multiplied in; what norms divide by, biases and the MLPs between are left out, so it speaks of the direct path. It
-    is of the vocabulary's tokens: image tokens are no words, and a head that copies words need not do so with patches.
+    multiplied in. The norms' divisors, biases and the MLPs between are left out, so the score describes the direct
+    path. It is about the vocabulary's tokens: a head that copies words need not copy image tokens.
 
-    NaN for layers without a softmax, and for heads without a value and an output projection of their own (`v_proj`,
-    `o_proj`), as with latents (MLA), fused projections or keys shared with another layer.
+    NaN for layers without a softmax, and for heads without their own value and output projections (`v_proj`, `o_proj`),
+    as in latent attention (MLA), fused projections or keys shared with another layer.
 
     Cost: no forward pass. One product of the embedding and the unembedding (hidden² × vocabulary multiplications), and
-    for each head the eigenvalues of a (dim, dim) matrix, which has the same ones as the circuit but for zeros.
+    for each head the eigenvalues of a (dim, dim) matrix, which are the circuit's own apart from zeros.
 
     Raises:
         ModelError: A model on a server.
@@ -282,7 +282,7 @@ def copying_scores(mllm: WrappedModel) -> Float[np.ndarray, "layer head"]:
     """
     if mllm.server is not None:
         raise ModelError(
-            "copying scores are of the weights, which are not on this machine; load without remote=True."
+            "copying scores need the weights, which are not on this machine; load the model without remote=True."
         )
     scores = np.full((mllm.n_layers, mllm.n_heads), np.nan)
     decoder: Any = mllm.hf.get_decoder()
@@ -314,7 +314,7 @@ def _positive_share(values: np.ndarray) -> Float[np.ndarray, " head"]:
 def _projections(
     attention: nn.Module, n_heads: int, like: Tensor
 ) -> tuple[Float[Tensor, "head dim hidden"], Float[Tensor, "head hidden dim"]] | None:
-    """W_V and W_O of each head; None where the layer has none of its own."""
+    """W_V and W_O of each head; None where the layer does not have both."""
     value: Any = getattr(attention, "v_proj", None)
     output: Any = getattr(attention, "o_proj", None)
     hidden = len(like)
@@ -330,7 +330,7 @@ def _projections(
 
 
 def _matrix(module: Any, like: Tensor) -> Float[Tensor, "out in"]:
-    """The matrix of a projection as float32; of one that is quantised or adapted, what it does."""
+    """The matrix of a projection, float32; for a quantised or adapted one, read off its outputs."""
     if type(module) is nn.Linear and not module.weight.is_meta:
         return module.weight.to(like.device).float()
     weight = next(module.parameters())
@@ -339,7 +339,7 @@ def _matrix(module: Any, like: Tensor) -> Float[Tensor, "out in"]:
 
 
 def _scale(norm: Any, like: Tensor) -> Float[Tensor, " hidden"]:
-    """What a norm multiplies each value by, after it divided by the vector's size; ones where there is none."""
+    """The gain of a norm, which multiplies each value after the division by the vector's size; ones without a norm."""
     ones = torch.ones(len(like), device=like.device)
     if norm is None:
         return ones
@@ -351,4 +351,4 @@ def _scale(norm: Any, like: Tensor) -> Float[Tensor, " hidden"]:
     found = norm(ones.to(weight)).to(like)  # an RMS norm of ones is its weight, or 1 + its weight
     return (
         found if bool(found.any()) else weight.to(like)
-    )  # one that takes the mean off leaves nothing of ones
+    )  # a norm that subtracts the mean makes zeros of ones

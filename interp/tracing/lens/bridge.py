@@ -33,6 +33,7 @@ __all__ = [
     "LensCache",
     "Readout",
     "SampleCache",
+    "SampleReadings",
     "Samples",
     "build_bridge",
     "check_hooks",
@@ -58,8 +59,8 @@ SUPPORTED: Mapping[str, str] = {
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
     "vila": "LlavaForConditionalGeneration",
 }
-"""Families → the class whose adapter TransformerLens 4.3 gives them. Each is tested: patterns and logits are those of
-a trace. Our VILA is made of LLaVA's class."""
+"""Family → the class whose adapter TransformerLens 4.3 uses for it. Tests hold patterns and logits equal to those of a
+trace. Our VILA is built from LLaVA's class."""
 
 UNSUPPORTED: Mapping[str, str] = {
     "aria": "AriaForConditionalGeneration",
@@ -90,30 +91,31 @@ UNSUPPORTED: Mapping[str, str] = {
 
 
 HYBRID = ("lfm2_vl", "minicpmv4_6", "qwen3_5", "qwen3_5_moe")
-"""Families some of whose layers have no pattern of attention: `to_lens` refuses them, whatever TransformerLens has."""
+"""Families in which some layers have no attention pattern: `to_lens` refuses them, also where TransformerLens has an
+adapter."""
 
 UNEVEN = {
     "gemma3n": "which pass on four streams, not one",
     "gemma4": "whose heads differ in size",
     "gemma4_unified": "whose heads differ in size",
 }
-"""Families whose layers' values the caches of a lens cannot stack, with the reason: `to_lens` refuses them."""
+"""Family whose layers' values a lens cannot stack in one cache → the reason: `to_lens` refuses them."""
 
 VISION = ("vision_encoder", "vision_projector")
-"""TransformerLens' names of the parts that are left out of the bridge where the model has other ones."""
+"""TransformerLens' names of the parts that the bridge leaves out where the model's own differ."""
 
 
 def build_bridge(hf: Any, family: str, change: Callable[[Any], None] | None = None) -> Any:
     """The bridge on a second instance of a model that shares its weights; the model itself is not touched.
 
-    The bridge is put together from TransformerLens's parts and not booted: booting asks the hub for a processor,
-    and installs torchvision where that fails. It has no tokenizer. Adapters that ask for torchvision do not get
-    to: it serves their own loading of images, and batches come encoded.
+    The bridge is built from TransformerLens's parts and not booted, because booting asks the hub for a processor and
+    installs torchvision where that fails. The bridge has no tokenizer. Adapters that require torchvision are built
+    without it: they need it to load images themselves, and here batches come encoded.
 
     Args:
         hf: The transformers model.
-        family: Its family.
-        change: Is given the second instance before the bridge is made, to change it in place.
+        family: The model's family.
+        change: A function that changes the second instance in place before the bridge is made.
 
     Raises:
         ModelError: transformer-lens is not installed, has no adapter for the model, or cannot wrap it.
@@ -141,7 +143,7 @@ def build_bridge(hf: Any, family: str, change: Callable[[Any], None] | None = No
 
 
 def _fits(part: Any, around: Any) -> bool:
-    """Whether a module has every submodule that a part of a bridge looks for.
+    """Whether a module has every submodule that a part of the bridge expects.
 
     TransformerLens' adapters know one or two towers of a class; a LLaVA may have any (DINOv2, ViT, Pixtral).
 
@@ -163,7 +165,7 @@ def _fits(part: Any, around: Any) -> bool:
 
 
 def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
-    """The model's class, or the nearest class it is made of, that TransformerLens has an adapter for."""
+    """The model's class, or its nearest base class, for which TransformerLens has an adapter."""
     if family in UNEVEN:
         raise ModelError(
             f"to_lens cannot stack the values of {family}'s layers, {UNEVEN[family]}. mllm.trace and mllm.tap read "
@@ -192,8 +194,8 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "hook_attn_out": ("position", "hidden"),
     "hook_mlp_out": ("position", "hidden"),
 }
-"""Hook of a block → the dimensions of what it gives for one sample. `hook_attn_out` and `hook_mlp_out` are what
-is added to the stream: after the norms that Gemma has there."""
+"""Hook of a block → the dimensions of its activation for one sample. `hook_attn_out` and `hook_mlp_out` are what is
+added to the stream, after the norms that Gemma has there."""
 
 PLACES = ("query", "key", "position")
 
@@ -203,9 +205,12 @@ class SampleCache(Mapping):
     """One sample's activations: `sample["attn.hook_pattern"]` is (layer, head, query, key), float32.
 
     Attributes:
-        activations: as in `LensCache`.
+        activations: TransformerLens's `ActivationCache` of the whole batch.
+        hooks: the hooks that were kept in each layer.
+        layers: the decoder layers that were kept, 0-based.
         tokens: where the sample's tokens are.
-        layers: the decoder layers that were kept.
+        place: the index of the sample in the batch.
+        pad: the number of padding tokens before the sample's prompt.
     """
 
     activations: Any
@@ -219,7 +224,7 @@ class SampleCache(Mapping):
         """Every kept layer's activations at a hook of `HOOKS`; "query", "key" and "position" are unpadded.
 
         Raises:
-            SiteError: A hook that was not kept.
+            SiteError: A hook that the cache does not hold.
         """
         if hook not in self.hooks:
             raise SiteError(
@@ -243,13 +248,13 @@ class SampleCache(Mapping):
 
 @dataclass(frozen=True, eq=False)
 class LensCache(Sequence):
-    """What a run kept. `cache[i]` is sample i, labelled.
+    """The activations that a run kept. `cache[i]` holds those of sample i, labelled.
 
     Attributes:
         activations: TransformerLens's own `ActivationCache`: "blocks.0.attn.hook_pattern" → the padded tensor.
         batch: the encoded samples.
-        hooks: the hooks kept in each layer.
-        layers: the layers kept.
+        hooks: the hooks that were kept in each layer.
+        layers: the decoder layers that were kept, 0-based.
     """
 
     activations: Any
@@ -267,10 +272,10 @@ class LensCache(Sequence):
 
 
 def check_hooks(hooks: Sequence[str]) -> tuple[str, ...]:
-    """The hooks, each once.
+    """The hooks, without repeats.
 
     Raises:
-        SiteError: None, or one that has no labels.
+        SiteError: No hook, or one whose dimensions have no labels.
     """
     found = (hooks,) if isinstance(hooks, str) else tuple(dict.fromkeys(hooks))
     unknown = [hook for hook in found if hook not in HOOKS]
@@ -286,11 +291,11 @@ LARGE = 1e3  # an RMS norm of a large constant gives its gain: its epsilon no lo
 
 
 def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*place hidden"]:
-    """What an RMS norm multiplies `x` by, value by value: gain / RMS(x). With it frozen, the norm is linear.
+    """The factor of an RMS norm at `x`, value by value: gain / RMS(x). With this factor frozen, the norm is linear.
 
     Args:
         norm: the bridge's norm.
-        x: what enters it.
+        x: the input of the norm.
 
     Raises:
         ModelError: A norm that also subtracts the mean.
@@ -301,7 +306,7 @@ def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*plac
 
 
 def no_rms_norm(module: Any) -> ModelError:
-    """What is said of a norm that cannot be frozen."""
+    """The error for a norm that cannot be frozen."""
     return ModelError(
         f"{type(module).__name__} is no RMS norm, and only those can be frozen here. Use a logit lens, which takes any "
         "norm."
@@ -309,7 +314,7 @@ def no_rms_norm(module: Any) -> ModelError:
 
 
 def frozen_by(module: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*place hidden"]:
-    """The same for a module that is known to be an RMS norm, or a view of one."""
+    """The factor of a module that is known to be an RMS norm, or a view of one, at `x`; see `frozen`."""
     gain = module(torch.full_like(x, LARGE)).float()
     plain, given = gain * x.float(), module(x).float()
     scale = (given * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
@@ -318,7 +323,7 @@ def frozen_by(module: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """The last steps of a model. None of the supported families caps its logits.
+    """The final norm and the output layer of a model. None of the supported families caps its logits.
 
     Attributes:
         norm: the bridge's final norm.
@@ -328,14 +333,30 @@ class Readout:
     norm: Any
     head: Any
 
-    @classmethod
-    def of(cls, bridge: Any) -> Readout:
-        """The bridge's."""
-        return cls(bridge.ln_final, bridge.unembed.original_component)
-
     def logits(self, residual: Float[Tensor, "place hidden"]) -> Float[Tensor, "place token_id"]:
-        """The logits that a residual stream would give if no layer followed."""
+        """The logits, float32, that a residual stream would give if no layer followed."""
         return self.head(self.norm.original_component(residual)).float()
+
+
+@dataclass(frozen=True, eq=False)
+class SampleReadings(Sequence):
+    """What was read from some samples; `found[i]` is the Dataset of sample i.
+
+    Attributes:
+        samples: one Dataset per sample.
+        tokens: where each sample's tokens are.
+        logits: (sample, token_id), the logits after the last prompt token.
+    """
+
+    samples: tuple[xr.Dataset, ...]
+    tokens: tuple[TokenMap, ...]
+    logits: xr.DataArray
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.samples[index]
 
 
 Samples = Sample | Iterable[Sample] | Batch
@@ -346,8 +367,8 @@ class BridgedModel:
     """A TransformerLens bridge and the model it was made from.
 
     Attributes:
-        bridge: TransformerLens's `TransformerBridge`, for anything it can do; it has no tokenizer.
-        mllm: the model, which encodes.
+        bridge: TransformerLens's `TransformerBridge`, with all of its own methods; it has no tokenizer.
+        mllm: the model, which encodes samples.
     """
 
     bridge: Any
@@ -359,8 +380,8 @@ class BridgedModel:
 
     @property
     def readout(self) -> Readout:
-        """The model's last steps: final norm and unembedding."""
-        return Readout.of(self.bridge)
+        """The model's final norm and unembedding."""
+        return Readout(self.bridge.ln_final, self.bridge.unembed.original_component)
 
     def run_with_cache(
         self,
@@ -370,19 +391,19 @@ class BridgedModel:
         hooks: Sequence[str] = ("attn.hook_pattern", "hook_resid_post"),
         layers: Literal["all"] | Sequence[int] = "all",
     ) -> tuple[xr.DataArray, LensCache]:
-        """Logits after the last prompt token, (sample, token_id), and what the layers' hooks saw.
+        """Logits after the last prompt token, (sample, token_id) float32, and the activations at the layers' hooks.
 
         A sample's results do not depend on the rest of its batch.
 
         Args:
             samples: samples or an encoded batch.
-            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch.
-            hooks: which of each layer's activations to keep: names of `HOOKS`, such as "attn.hook_pattern".
-            layers: of which layers.
+            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
+            hooks: the activations to keep in each layer: names of `HOOKS`, such as "attn.hook_pattern".
+            layers: the layers to keep activations of, 0-based, or "all".
 
         Raises:
-            SiteError: Hooks or layers that are not there.
-            ModelError: A prefix: the lens runs whole prompts.
+            SiteError: Hooks or layers that do not exist.
+            ModelError: A prefix, since the lens runs whole prompts.
             SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
         """
         kept = check_hooks(hooks)
@@ -401,17 +422,17 @@ class BridgedModel:
         return xr.DataArray(last, dims=["sample", "token_id"], name="logits"), cache
 
     def encode(self, samples: Samples, prompt: Prompt | None = None) -> Batch:
-        """The samples as a batch; a batch under another prompt keeps its images.
+        """The samples as a batch. A batch that gets another prompt keeps its processed images.
 
         Raises:
-            ModelError: A prefix, or the model was unwrapped.
+            ModelError: A prefix, or a model that was unwrapped.
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
         """
         return encoded(self.mllm, samples, prompt)
 
 
 def encoded(mllm: WrappedModel, samples: Samples, prompt: Prompt | None) -> Batch:
-    """The samples as a batch, as `BridgedModel.encode` gives it."""
+    """The samples as a batch; see `BridgedModel.encode`."""
     mllm.installation.check()
     if isinstance(samples, Prefix):
         raise ModelError("a lens runs whole prompts; got a prefix. Give samples or a batch.")
@@ -426,7 +447,7 @@ def places(batch: Batch, positions: Selector | Sequence[Selector]) -> list[np.nd
     """Each sample's unpadded positions.
 
     Raises:
-        SiteError: Positions that are not there.
+        SiteError: Positions that a sample does not have.
     """
     selectors, _ = Site(queries=positions).groups
     tokens = batch.tokens

@@ -1,7 +1,7 @@
 """The lenses of a model: through TransformerLens on this machine, or in a job on an NDIF server.
 
-The norms, projections and the unembedding are the served model's own modules. A matrix is read off what its module
-makes of unit vectors, so that a job needs no weights.
+In a job, the norms, projections and the unembedding are the served model's own modules. A job has no weights: it reads
+the matrix of a module from what the module makes of unit vectors.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ __all__ = ["Lens", "ServedLens", "make_lens"]
 class Lens(BridgedModel):
     """A TransformerLens bridge on a second instance of a model, on the same weights. Made by `mllm.to_lens()`.
 
-    The language model attends eagerly, so memory grows with the square of the prompt; the vision tower attends
-    as in the model. Gradients are off. Its attributes are those of `BridgedModel`: `bridge` and `mllm`.
+    The language model uses eager attention, so memory grows with the square of the prompt's length; the vision tower
+    uses the model's own attention. Gradients are off. It has the attributes of `BridgedModel`, `bridge` and `mllm`.
     """
 
     def logit_lens(
@@ -62,18 +62,20 @@ class Lens(BridgedModel):
         positions: Selector | Sequence[Selector] = "image",
         top: int = 5,
     ) -> LogitLens:
-        """What the final norm and the unembedding make of the stream after each layer.
+        """The tokens that the final norm and the unembedding read from the stream after each layer.
 
         Args:
             samples: samples or an encoded batch.
-            words: words to follow; each must be one token in one of its spellings, whose probabilities add up.
-            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch.
-            positions: which tokens: a group such as "image" or "last", or `interp.positions([…])`.
-            top: how many of the likeliest tokens to keep at each place.
+            words: the words to score; each must have a spelling of one token. Probabilities of spellings are summed.
+            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
+            positions: the tokens to read: a group such as "image" or "last", or `interp.positions([…])`.
+            top: the number of likeliest tokens to keep at each place.
 
         Raises:
             PromptError: A word that no single token spells, or `top` out of range.
-            SiteError: Positions that are not there.
+            SiteError: Positions that a sample does not have.
+
+        Source: nostalgebraist 2020, interpreting GPT: the logit lens (LessWrong).
         """
         hooks = ("hook_resid_pre", "hook_resid_post")
         logits, cache = self.run_with_cache(samples, prompt, hooks=hooks)
@@ -89,11 +91,17 @@ class Lens(BridgedModel):
         """The residual stream before the final norm as a sum, per sample: (component, position, hidden), float32.
 
         "kind" of a component: "embedding" (what enters the first layer; an image token's features), "head", "attention
-        bias", "mlp", or "added" (what a family adds between two layers: Qwen3-VL, image tokens). Coordinates "layer"
-        and "head" are −1 where a component has none. Gemma's norms after attention and MLP count with frozen scales.
+        bias", "mlp", or "added" (what a family adds between two layers, as Qwen3-VL does at image tokens). Coordinates
+        "layer" and "head" are −1 where a component has none. Gemma's norms after attention and MLP are applied with
+        frozen scales.
+
+        Args:
+            samples: samples or an encoded batch.
+            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
+            positions: the tokens to read: a group such as "image" or "last", or `interp.positions([…])`.
 
         Raises:
-            SiteError: Positions that are not there.
+            SiteError: Positions that a sample does not have.
         """
         return components(self, self.run_with_cache(samples, prompt, hooks=PARTS)[1], positions)
 
@@ -105,21 +113,23 @@ class Lens(BridgedModel):
         prompt: Prompt | None = None,
         relative_to: Literal["zero", "mean"] = "zero",
     ) -> Attribution:
-        """Each component's direct effect on the logit of the answer's first token, the final norm's scale frozen.
+        """Each component's direct effect on the logit of the answer's first token, with the final norm's scale frozen.
 
-        Direct: through the stream to the unembedding, by no later layer. The parts add up to the logit (or the
-        difference of two logits).
+        The direct effect goes through the stream to the unembedding and through no later layer. The parts add up to the
+        logit, or to the difference of two logits; a part above 0 raises it.
 
         Args:
             samples: samples or an encoded batch.
-            target: whose first token is meant: "greedy", an answer, or a difference of two.
-            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch.
-            relative_to: "mean" takes the mean logit of the vocabulary off, which every token's logit shares and the
-                answer does not depend on; "zero" does not.
+            target: the answer whose first token is meant: "greedy", a text, or a difference of two.
+            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
+            relative_to: "mean" subtracts the mean logit of the vocabulary, which is common to all tokens and does not
+                change the answer; "zero" does not.
 
         Raises:
             PromptError: A target without tokens, two answers with the same first token, or an unknown `relative_to`.
             ModelError: A final norm that is no RMS norm, or parts that do not add up to the model's logits.
+
+        Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
         """
         return attribution(self, self.encode(samples, prompt), target, relative_to)
 
@@ -129,7 +139,7 @@ def make_lens(mllm: WrappedModel) -> Lens:
     mllm.installation.check()
     if mllm.linear_heads:
         raise ModelError(
-            f"the lens has a pattern of attention for a layer; {list(mllm.linear_heads)} of this "
+            f"the lens needs an attention pattern in every layer; layers {list(mllm.linear_heads)} of this "
             f"{mllm.family} are gated DeltaNets or convolutions and have none. Use mllm.trace, which reads the others."
         )
     return Lens(build_bridge(mllm.hf, mllm.family), mllm)
@@ -137,16 +147,16 @@ def make_lens(mllm: WrappedModel) -> Lens:
 
 _CHUNK = 128  # unit vectors whose logits are in memory at a time
 _AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
-"""Gemma's norms of what attention and MLP add to the stream; elsewhere the first name is that of a norm before the
-MLP, and the second does not exist."""
+"""Gemma's norms of what attention and MLP add to the stream. In other families the first name is a norm before the MLP,
+and the second does not exist."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServedLens:
-    """What `interp.tracing.lens.Lens` gives of a model here, of a model on a server.
+    """The logit lens and direct attribution of a model on a server, as `Lens` gives them for a model on this machine.
 
     Attributes:
-        mllm: the model.
+        mllm: the model on the server.
     """
 
     mllm: WrappedModel
@@ -160,13 +170,13 @@ class ServedLens:
         positions: Selector | Sequence[Selector] = "image",
         top: int = 5,
     ) -> LogitLens:
-        """What final norm and unembedding make of the stream after each layer; see `Lens.logit_lens`.
+        """The tokens that the final norm and the unembedding read from the stream after each layer.
 
-        Any family has it whose decoder has a `norm`. Only log-probabilities and ranks of the words, and the likeliest
-        tokens, come back.
+        It works for any family whose decoder has a `norm`. The job returns only log-probabilities and ranks of the
+        words, and the likeliest tokens. The arguments are those of `Lens.logit_lens`.
 
         Raises:
-            PromptError, SiteError: As for `Lens.logit_lens`.
+            PromptError, SiteError: As in `Lens.logit_lens`.
             ModelError: A decoder without `norm`.
         """
         mllm, batch = self.mllm, encoded(self.mllm, samples, prompt)
@@ -189,12 +199,14 @@ class ServedLens:
         prompt: Prompt | None = None,
         relative_to: Literal["zero", "mean"] = "zero",
     ) -> Attribution:
-        """Each component's direct effect on the logit of the answer's first token; see `Lens.attribution`.
+        """Each component's direct effect on the logit of the answer's first token.
+
+        The arguments are those of `Lens.attribution`.
 
         Raises:
-            PromptError: As for `Lens.attribution`.
-            ModelError: A model of no class that TransformerLens knows, a final norm that is no RMS norm, or parts that
-                do not add up to the model's logits.
+            PromptError: As in `Lens.attribution`.
+            ModelError: A model whose class TransformerLens does not know, a final norm that is no RMS norm, or parts
+                that do not add up to the model's logits.
         """
         mllm, batch = self.mllm, encoded(self.mllm, samples, prompt)
         self._check_attribution()
@@ -233,7 +245,7 @@ def _after_prompt(logits: Float[Tensor, "sample position token_id"]) -> xr.DataA
 
 
 def _said(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """What each sample's stream says, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
+    """The scores at each sample's stream, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
 
     def read(stream: Tensor) -> list[Any]:
         chosen = [one[rows.to(stream.device)] for one, rows in zip(stream, job["rows"], strict=True)]
@@ -244,7 +256,7 @@ def _said(there: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shares(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """Shares of parts at the last row, float64, as `labelled_shares` takes them, in a job; `there` as for `_said`."""
+    """The parts' shares at the last row, float64, as `labelled_shares` takes them, in a job; `there` as in `_said`."""
     heads, others, stream = _last_row(there, job["norms behind"])
     logits = there.logits()
     directions, constants = _directions(there.head, stream, job["asked for"], job["mean"])
@@ -268,11 +280,11 @@ def _shares(there: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last_row(there: Any, behind: tuple[str, str] | None) -> tuple[list[Any], list[Any], Tensor]:
-    """What `o_proj` is given in each layer, and the factor behind it; the other parts; the stream before the last norm.
+    """Heads' outputs with the factor of the norm after them, by layer; other parts; the stream before the last norm.
 
     Args:
-        there: as for `_said`.
-        behind: names of the norms behind attention and MLP, where there are any.
+        there: as in `_said`.
+        behind: the names of the norms after attention and MLP; None without such norms.
     """
     heads, others, stream = [], [], None
     for i, layer in enumerate(there.layers):
@@ -296,13 +308,13 @@ def _last_row(there: Any, behind: tuple[str, str] | None) -> tuple[list[Any], li
 def _directions(
     head: Any, like: Tensor, asked: Sequence[tuple[list[int], list[float]]], mean: bool
 ) -> tuple[Float[Tensor, "sample hidden"], list[float]]:
-    """What each sample's normed stream is projected on, and what the unembedding's bias adds.
+    """The direction that each sample's normed stream is projected on, and what the unembedding's bias adds.
 
     Args:
         head: the view of the output layer.
-        like: (sample, hidden), as the output layer takes it.
-        asked: each sample's tokens and their signs.
-        mean: whether the vocabulary's mean logit is taken off.
+        like: (sample, hidden), a tensor that the output layer takes.
+        asked: each sample's token ids and their signs.
+        mean: whether the vocabulary's mean logit is subtracted.
     """
     bias = head(torch.zeros_like(like[:1])).float()
 

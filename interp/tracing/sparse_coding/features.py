@@ -35,7 +35,7 @@ __all__ = ["FeatureActivations", "FeatureFidelity", "Features", "Sums", "load_fe
 
 
 AT_ONCE = 2**25
-"""Activations that are held densely at a time."""
+"""The number of activations that are held densely at a time."""
 
 
 class Features(SparseCoder):
@@ -49,36 +49,36 @@ class Features(SparseCoder):
         topk: a = z where z is among the k largest of the position, else 0; below 0 it is 0 if `rectified`
         gated: a = max((h′ − …) @ encoder · exp(log_scale) + encoder_bias, 0) where (h′ − …) @ encoder + gate_bias > 0
 
-    A transcoder (`site="mlp"`) stands for an MLP instead: it reads h, the input of the layer's MLP after the norm
-    before it, and writes what the layer adds to the stream: MLP(h) ≈ Σ_f a_f·d_f + b [+ h @ skip]. It is read, clamped
-    and ablated like an autoencoder; edits change what the MLP adds.
+    A transcoder (`site="mlp"`) approximates an MLP instead. It reads h, the input of the layer's MLP after its norm,
+    and writes what the MLP adds to the stream: MLP(h) ≈ Σ_f a_f·d_f + b [+ h @ skip]. It is read, clamped and ablated
+    like an autoencoder; edits change what the MLP adds.
 
-    A feature is a direction that the autoencoder found useful for reconstruction, on the data it was trained on. That
-    it is active on an image token does not show that the model uses it: clamp or ablate it (`interp.ClampFeature`,
+    A feature is a direction that the autoencoder found useful for reconstruction, on the data it was trained on. An
+    active feature at an image token does not show that the model uses it: clamp or ablate it (`interp.ClampFeature`,
     `interp.AblateFeature`) and look at the answer. Features trained on text alone may reconstruct image tokens badly:
-    see `fidelity` before reading any.
+    check `fidelity` first.
 
     Args:
-        encoder: (hidden, feature).
-        encoder_bias: (feature,).
-        decoder: (feature, hidden).
-        decoder_bias: (hidden,), b.
-        layer: The decoder layer after which the stream is read, or whose MLP it is, 0-based.
+        encoder: The encoder's weights, (hidden, feature).
+        encoder_bias: The encoder's bias, (feature,).
+        decoder: The decoder's weights, (feature, hidden); row f is the direction d_f.
+        decoder_bias: The decoder's bias b, (hidden,).
+        layer: The decoder layer after which the stream is read, or whose MLP a transcoder approximates, 0-based.
         activation: "relu", "jumprelu", "topk" or "gated".
-        threshold: (feature,), of "jumprelu".
-        k: How many features are active at once, of "topk".
-        gate_bias: (feature,), of "gated".
-        log_scale: (feature,), of "gated".
-        centred: Whether b is taken off before encoding.
-        rectified: Of "topk": whether values below 0 among the k largest become 0.
-        scaling: "none"; "constant_norm": each position is scaled to the norm √hidden; "layer_norm": to mean 0 and
-            standard deviation 1. Decoding undoes it.
+        threshold: The thresholds of "jumprelu", (feature,).
+        k: The number of features that "topk" keeps at each position.
+        gate_bias: The gate's bias of "gated", (feature,).
+        log_scale: The log of the magnitudes' scale of "gated", (feature,).
+        centred: Whether b is subtracted before encoding.
+        rectified: Whether "topk" sets values below 0 among the k largest to 0.
+        scaling: How each position is rescaled before encoding; decoding undoes it. "none"; "constant_norm", to the norm
+            √hidden; "layer_norm", to mean 0 and standard deviation 1.
         site: "residual", or "mlp" for a transcoder.
-        skip: (hidden, hidden), of a transcoder with a linear path beside its features; None for none.
-        name: What it is called, for people.
+        skip: The matrix of a transcoder's linear path beside its features, (hidden, hidden); None without one.
+        name: A name for tables and figures.
 
     Raises:
-        ModelError: Weights of shapes that do not fit, or that are not finite; an activation without what it needs.
+        ModelError: Weights whose shapes do not fit or that are not finite, or an activation without its weights.
 
     Source: Bricken et al. 2023 (ReLU), Rajamanoharan et al. 2024 (gated, arXiv 2404.16014; JumpReLU, arXiv 2407.14435),
     Gao et al. 2024 (top-k, arXiv 2406.04093); Dunefsky et al. 2024 (transcoders, arXiv 2406.11944), Paulo et al. 2025
@@ -106,8 +106,8 @@ class Features(SparseCoder):
             prompt, batch_size, progress: As in `Mllm.trace`.
 
         Raises:
-            ModelError: No model, or one whose stream has another size.
-            SiteError: A layer or positions that are not there.
+            ModelError: Not a model, or one whose stream has another size.
+            SiteError: A layer or positions that do not exist.
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
         """
         given = as_samples(samples)
@@ -127,9 +127,9 @@ class Features(SparseCoder):
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> FeatureFidelity:
-        """How well the features stand for the stream or the MLP: explained variance, L0, the answer without the rest.
+        """How well the features reconstruct the stream or the MLP: explained variance, L0, change of the answer.
 
-        Of a transcoder, the explained variance is of the MLP's output, from its input.
+        For a transcoder, the explained variance is that of the MLP's output.
 
         Cost: one trace and two scores of the target.
 
@@ -137,8 +137,8 @@ class Features(SparseCoder):
             mllm: The model.
             samples: The samples.
             positions: The positions that are reconstructed and counted.
-            target: The answer whose log-probability is compared. "greedy" is the model's own without any edit. Of an
-                answer of several tokens, the rows of its own tokens keep their stream.
+            target: The answer whose log-probability is compared. "greedy" is the model's own answer without any edit.
+                The rows of the answer's own tokens keep their stream.
             prompt, batch_size, progress: As in `Mllm.trace`.
 
         Raises:
@@ -168,12 +168,13 @@ class Features(SparseCoder):
         )
 
     def reads(self, positions: Selector | Sequence[Selector] = "image") -> list[Read]:
-        """The reads of what the features are made from, first, and of what they stand for, last (for `Mllm.trace`).
+        """The reads for `Mllm.trace` of what the features encode (the first) and of what they reconstruct (the last).
 
-        Of an autoencoder both are the stream after its layer, read once; of a transcoder the MLP's input and output.
+        For an autoencoder there is one read, the stream after its layer. For a transcoder there are two, the input and
+        the output of the MLP.
 
         Raises:
-            SiteError: Positions that are none.
+            SiteError: Positions that are not valid.
         """
         if self.site == "residual":
             return [Residual([self.layer], positions)]
@@ -196,7 +197,7 @@ class Features(SparseCoder):
         return trace(mllm, samples, prompt, reads=reads, batch_size=size, progress=bar)
 
     def _sparse(self, mllm: WrappedModel, residual: xr.DataArray) -> csr_array:
-        """(position, feature), what is not 0."""
+        """The activations, (position, feature), as a CSR array."""
         stream = _flat(residual)
         rows, columns, values = [], [], []
         for at in _pieces(len(stream), self.n_features):
@@ -218,36 +219,35 @@ def load_features(
 ) -> Features:
     """The features in a file or folder on this machine. Nothing is downloaded, and no pickle is opened.
 
-    Four layouts are known:
+    Four layouts are read:
 
     - SAELens: a folder with `cfg.json` and `sae_weights.safetensors` (or `model.safetensors`), of the architectures
-      standard, jumprelu, topk and gated, of a residual site ("blocks.N.hook_resid_post", which is layer N;
-      "…hook_resid_pre", layer N − 1).
+      standard, jumprelu, topk and gated, at a residual site ("blocks.N.hook_resid_post" is layer N,
+      "…hook_resid_pre" is layer N − 1).
     - Qwen-Scope: `layerN.sae.safetensors` with W_enc (feature, hidden), W_dec (hidden, feature), b_enc and b_dec. It
       is published as `layerN.sae.pt`, a pickle; the error for such a file says how to write its tensors as
-      safetensors. N and, from "L0_50" in the folder's name, k are read off the path.
-
+      safetensors. N and k (from "L0_50" in the folder's name) are read from the path.
     - Gemma Scope 2: a folder with `config.json` and `params.safetensors` (w_enc, w_dec, b_enc, b_dec, threshold), of
       type "sae" after a layer ("model.layers.N.output") or of type "transcoder", with or without
       affine_skip_connection.
     - circuit-tracer: `layer_N.safetensors` of a transcoder (W_enc (feature, hidden), W_dec, b_enc, b_dec, W_skip,
       activation_function.threshold), with `config.yaml` beside it.
 
-    SAELens' folders may hold transcoders too (transcoder, skip_transcoder, jumprelu_transcoder,
-    jumprelu_skip_transcoder). A transcoder must be of an MLP, from its input after the norm ("blocks.N.mlp.hook_in",
-    "model.layers.N.pre_feedforward_layernorm.output") to what it adds ("blocks.N.hook_mlp_out"). "ln2.hook_normalized"
-    is before the norm's gain where the gain was not folded into the weights, and "hook_resid_mid" before the norm: such
-    files are refused, unless `site="mlp"` says that theirs is the MLP's input. Features of other sites (heads) and
-    transcoders across layers are refused.
+    SAELens' folders may also hold transcoders (transcoder, skip_transcoder, jumprelu_transcoder,
+    jumprelu_skip_transcoder). A transcoder must lead from an MLP's input after the norm ("blocks.N.mlp.hook_in",
+    "model.layers.N.pre_feedforward_layernorm.output") to what the MLP adds ("blocks.N.hook_mlp_out"). Two similar names
+    are refused unless `site="mlp"` says that they mean the MLP's input: "ln2.hook_normalized", which lies before the
+    norm's gain where that was not folded into the weights, and "hook_resid_mid", which lies before the norm. Features
+    of other sites (heads) and transcoders across layers are refused.
 
     Args:
         path: The folder, or one .safetensors file.
-        layer: The layer, where the files do not say it, or say it wrongly.
-        k: How many features of a top-k autoencoder are active at once, where the files do not say it.
-        site: "mlp" where the files hold a transcoder of an MLP from its input after the norm, and do not say so.
+        layer: The layer, 0-based, where the files do not name it or name a wrong one.
+        k: The number of features that a top-k autoencoder keeps, where the files do not name it.
+        site: "mlp" for a transcoder of an MLP, from its input after the norm, whose files do not say so.
 
     Raises:
-        ModelError: No such files; files that are damaged, of another kind or another site; no layer or k.
+        ModelError: Files that do not exist, are damaged, or are of another kind or site; a layer or k that is missing.
 
     Source: the layout and arithmetic of SAELens 6 (sae_lens/saes, MIT) and of circuit-tracer
     (circuit_tracer/transcoder, MIT), and the model cards of Qwen-Scope and Gemma Scope 2.
@@ -256,12 +256,12 @@ def load_features(
 
 
 def _flat(residual: xr.DataArray) -> np.ndarray:
-    """(position, hidden) of the only layer."""
+    """The values of a read of one layer, (position, hidden), float32."""
     return np.ascontiguousarray(residual.values[0], np.float32)
 
 
 def _pieces(n: int, width: int) -> Iterator[slice]:
-    """Slices of n rows whose activations can be held together."""
+    """Slices of n rows, each small enough for its activations to be held densely."""
     size = max(1, AT_ONCE // width)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
@@ -270,16 +270,16 @@ def _pieces(n: int, width: int) -> Iterator[slice]:
 class FeatureActivations(Sequence[xr.DataArray]):
     """Activations of every feature at some tokens of each sample. Made by `Features.read`.
 
-    `found[i]` is a DataArray (token, feature) of sample i, dense, float32, ≥ 0, with the tokens' unpadded "position";
-    of many features take `found.sparse[i]`, a SciPy CSR array of the same.
+    `found[i]` is a DataArray (token, feature) of sample i, dense, float32, ≥ 0, with the tokens' unpadded "position".
+    With many features, use `found.sparse[i]`, the same values as a SciPy CSR array.
 
     Attributes:
-        sparse: (token, feature) of each sample, without its zeros.
-        positions: Each sample's positions in its prompt, unpadded; tokens are numbered along them.
-        tokens: Where each sample's tokens are; `tokens[i].footprints` are in pixels of the image.
+        sparse: For each sample, (token, feature) as a CSR array, float32, ≥ 0, in the units of `Features.encode`.
+        positions: For each sample, the unpadded position of each token in the prompt.
+        tokens: For each sample, where its tokens are; `tokens[i].footprints` are in pixels of the image.
         samples: The samples.
-        cost: Of the trace.
-        features: What was read, for people.
+        cost: What the trace cost.
+        features: The features that were read, as text.
     """
 
     sparse: tuple[csr_array, ...]
@@ -300,32 +300,33 @@ class FeatureActivations(Sequence[xr.DataArray]):
 
     @property
     def n_features(self) -> int:
-        """How many features there are."""
+        """The number of features."""
         return _shape(self.sparse[0])[1]
 
     def of(self, feature: int) -> tuple[np.ndarray, ...]:
-        """The activations of one feature at each sample's tokens, (token,) each.
+        """The activations of one feature, an array (token,) for each sample.
 
         Raises:
-            MapError: A feature that is not there.
+            MapError: A feature that does not exist.
         """
         column = check_whole("feature", feature, 0, most=self.n_features - 1)
         return tuple(one[:, [column]].toarray()[:, 0] for one in self.sparse)
 
     def top_samples(self, feature: int, n: int = 8, by: str = "max") -> pd.DataFrame:
-        """The samples in which a feature is most active, first the most.
+        """The samples in which a feature is most active, the most active first.
 
-        Columns: place (among the samples read), sample, group, value, position (of the token where it is most active),
-        share (of its tokens where it is active). Samples where it is nowhere active are left out. The ends of a
-        distribution look cleaner than what lies between: look at weaker activations too before naming a feature.
+        Columns: place (index among the samples read), sample, group, value, position (of the token where the feature is
+        most active), share (of the sample's tokens where it is active, in [0, 1]). Samples in which it is never active
+        are left out. The strongest activations look cleaner than the rest: look at weaker ones too before you name a
+        feature.
 
         Args:
             feature: The feature, 0-based.
-            n: How many samples at most.
-            by: "max", its largest activation in the sample, or "mean", over the sample's tokens.
+            n: The most samples to return.
+            by: "max" ranks by the largest activation in the sample, "mean" by the mean over its tokens.
 
         Raises:
-            MapError: A feature that is not there, or another `by`.
+            MapError: A feature that does not exist, or another `by`.
         """
         check_one_of("by", by, ("max", "mean"))
         n = check_whole("n", n, 1)
@@ -348,10 +349,10 @@ class FeatureActivations(Sequence[xr.DataArray]):
         return found.head(n).reset_index(drop=True)
 
     def top_features(self, n: int = 20) -> pd.DataFrame:
-        """The features that are most active over all tokens of all samples, first the most.
+        """The features with the largest mean activation over all tokens of all samples, the largest first.
 
-        Columns: feature, mean (over tokens, zeros included), max, share (of tokens where it is active), samples (where
-        it is active somewhere).
+        Columns: feature, mean (over all tokens, zeros included), max, share (of tokens where it is active, in [0, 1]),
+        samples (the number of samples in which it is active).
         """
         n = check_whole("n", n, 1)
         n_tokens = sum(_shape(one)[0] for one in self.sparse)
@@ -374,7 +375,7 @@ class FeatureActivations(Sequence[xr.DataArray]):
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per activation that is not 0: sample (its place), token, position, feature, activation."""
+        """One row per activation that is not 0: sample (its index), token, position, feature, activation."""
         frames = []
         for place, one in enumerate(self.sparse):
             own = one.tocoo()
@@ -399,7 +400,7 @@ def _shape(one: csr_array) -> tuple[int, int]:
 
 
 class Sums(NamedTuple):
-    """Sums over positions, in float64, from which the explained variance of any set of them is had."""
+    """Sums over positions, float64, that give the explained variance of any union of positions."""
 
     n: int
     error: float
@@ -409,14 +410,14 @@ class Sums(NamedTuple):
 
     @classmethod
     def none(cls) -> Sums:
-        """Of no position."""
+        """The sums over no position."""
         return cls(0, 0.0, 0.0, 0.0, 0)
 
     @classmethod
     def of(
         cls, stream: Float[np.ndarray, "row hidden"], rebuilt: Float[np.ndarray, "row hidden"], active: int
     ) -> Sums:
-        """Of some positions; `active` is the number of activations that are not 0."""
+        """The sums over some positions; `active` is the number of activations that are not 0."""
         wide = stream.astype(np.float64)
         error = float(((wide - rebuilt) ** 2).sum())
         return cls(len(wide), error, float((wide**2).sum()), wide.sum(axis=0), active)
@@ -432,7 +433,7 @@ class Sums(NamedTuple):
 
     @property
     def explained_variance(self) -> float:
-        """1 − Σ|h − ĥ|² / Σ|h − mean h|²; NaN where all positions are alike."""
+        """1 − Σ|h − ĥ|² / Σ|h − mean h|², at most 1; NaN where all positions are equal."""
         if not self.n:
             return np.nan
         spread = self.squares - float(np.sum(np.square(self.total))) / self.n
@@ -446,21 +447,21 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureFidelity:
-    """How well features stand for the stream, or for the MLP's output. Made by `Features.fidelity`.
+    """How well features reconstruct the stream, or the MLP's output. Made by `Features.fidelity`.
 
     Attributes:
         samples: One row per sample: sample, group, n_positions, explained_variance (about the sample's own mean), l0,
             plain and reconstructed (log p of the target, nats, without and with the stream replaced), change
-            (reconstructed − plain; below 0: the answer lost probability).
+            (reconstructed − plain, nats; below 0 the answer lost probability).
         explained_variance: 1 − Σ|h − ĥ|² / Σ|h − mean h|² over all positions of all samples. 1 is exact, 0 is as good
-            as the mean stream at every position, below 0 is worse. 1 less it is the fraction of variance unexplained,
-            FVU, as transcoders are reported. A few positions of huge norm, such as the first
-            token of many models, can decide it alone.
+            as the mean stream at every position, below 0 is worse. Transcoders are often reported by the fraction of
+            variance unexplained (FVU), 1 − explained variance. A few positions of huge norm, such as the first token of
+            many models, can dominate it.
         l0: The mean number of active features at a position.
-        change: The mean of the samples' change. Near 0 says that what the features leave out does not matter to this
+        change: The mean of the samples' change, in nats. Near 0, what the features leave out does not matter to this
             answer; a wrong or unsure answer can also gain.
-        n_inactive: How many features were active nowhere here.
-        n_features: How many there are.
+        n_inactive: The number of features that were never active on these samples.
+        n_features: The number of features.
     """
 
     samples: pd.DataFrame
@@ -480,7 +481,7 @@ class FeatureFidelity:
         n_inactive: int,
         n_features: int,
     ) -> FeatureFidelity:
-        """The report, from the sums and the scores of each sample."""
+        """The fidelity, from the sums and the scores of each sample."""
         frame = pd.DataFrame(
             {
                 "sample": [one.id for one in samples],

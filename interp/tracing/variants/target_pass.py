@@ -40,14 +40,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ServedPass:
-    """One sample's prompt, whose variants a server runs: what a `KeptPass` is for a model on this machine.
+    """One sample's prompt whose variants run on a server; the counterpart of `KeptPass`.
 
     Attributes:
         mllm: the model.
-        batch: the sample, encoded alone, with an answer behind it.
-        aim: what the last rows predict. `run` gives its values, where a kept pass gives logits. None where only the
-            stream is wanted.
-        layers: the layers of which `stream` is asked.
+        batch: the sample, encoded alone, with an answer after it.
+        aim: what the last rows predict. `run` returns its values, where a kept pass returns logits. None where only the
+            stream is read.
+        layers: the layers whose input `stream` can return.
     """
 
     mllm: WrappedModel
@@ -66,16 +66,16 @@ class ServedPass:
 
     @property
     def keep(self) -> int:
-        """How many last rows' logits the aim takes."""
+        """The number of last rows whose logits the aim needs."""
         return 1 if self.aim is None else max(map(len, self.aim.answers))
 
     @property
     def device(self) -> torch.device:
-        """Where masks and values are made; a job moves them."""
+        """The device on which masks and values are made; a job moves them to its own."""
         return self.mllm.device
 
     def plain(self, meter: Meter) -> Float[Tensor, " one"]:
-        """The aim's value without any change, in nats; counted by the meter the first time.
+        """The aim's value without changes, in nats; the meter counts the first call.
 
         Raises:
             ModelError: Logits that are not numbers.
@@ -87,33 +87,33 @@ class ServedPass:
         return self._found["plain"][0]
 
     def stream(self, layer: int, meter: Meter) -> Float[Tensor, "one token hidden"]:
-        """What enters one of the `layers` at the image's tokens; counted by the meter the first time."""
+        """The input of one of the `layers` at the image's tokens; the meter counts the first call."""
         return self._of_stream(_streams, meter)[layer]
 
     def added_at_image(self, meter: Meter) -> dict[int, Float[Tensor, "one token hidden"]]:
-        """What the family adds to the stream after a layer, at the image's tokens, by layer (deepstack)."""
+        """Layer → what the family adds to the stream after it at the image's tokens (deepstack), (1, token, hidden)."""
         return self._of_stream(_added, meter)
 
     def _of_stream(self, work: Callable[..., dict[str, Any]], meter: Meter) -> dict[int, Tensor]:
-        """What a job finds in the unchanged stream at the image's tokens, by layer; it runs once."""
+        """Layer → what a job reads from the unchanged stream at the image's tokens; each job runs once."""
         if work.__name__ not in self._found:
             job = {"columns": of_image(self.tokens), "layers": list(self.layers)}
             self._found[work.__name__] = self.mllm.server.compute(self.batch, work, job, meter)["found"]
         return self._found[work.__name__]
 
     def stop(self, first: int) -> int:
-        """How many rows need not run again: none, as nothing is kept."""
+        """The number of first rows that need not run again: 0, since a server keeps nothing."""
         del first
         return 0
 
     def fitting(self, variants: Some, run: Callable[[Some], T]) -> list[T]:
-        """What `run` gives for the variants; a server that runs out of memory says so."""
+        """The result of `run` for all variants; they are not split where a server runs out of memory."""
         return [run(variants)]
 
     def hiding(
         self, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]
     ) -> dict[int, HiddenCells]:
-        """As `KeptPass.hiding`."""
+        """Keys hidden from every row from `rows` on, in some layers; see `KeptPass.hiding`."""
         return hidden_keys(self.tokens, keys, rows, stop, layers)
 
     def run(
@@ -127,26 +127,26 @@ class ServedPass:
         added: Mapping[int, Replaced] | None = None,
         hidden: Mapping[int, HiddenCells] | None = None,
     ) -> Float[Tensor, " variant"]:
-        """The aim's value in each of `n` variants, nats, float64; NaN where logits are not numbers.
+        """The aim's value in each of `n` variants, in nats, float64; NaN where logits are not numbers.
 
-        In half precision a variant without changes runs beside them, and its difference from `plain` is taken off
-        theirs.
+        In half precision a variant without changes runs beside the others, and its difference from `plain` is
+        subtracted from theirs.
 
         Args:
-            n: how many.
-            stop: 0.
+            n: the number of variants.
+            stop: must be 0: every row runs.
             meter: counts the pass.
-            start: the layer that `entering` enters.
-            entering: image tokens replaced in what enters it.
-            added: image tokens replaced in what is added after layers.
-            hidden: what each variant hides, by layer.
+            start: the layer whose input `entering` changes.
+            entering: image tokens replaced in the input of layer `start`.
+            added: layer → image tokens replaced in what is added after that layer.
+            hidden: layer → what each variant hides there.
 
         Raises:
-            ModelError: No variants, or rows that should not run.
+            ModelError: No variants, or a `stop` above 0.
         """
         if n < 1 or stop:
             raise ModelError(
-                f"a job runs one variant or more, of whole prompts; got {n}, from row {stop} on."
+                f"a job runs at least one variant, and whole prompts; got {n}, from row {stop} on."
             )
         changes = {
             "start": start,
@@ -173,7 +173,7 @@ class ServedPass:
 
 
 def _and_none(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes with one more variant, which changes nothing."""
+    """The changes, and one more variant that changes nothing."""
     entering, known = changes["entering"], {}
     return {
         "entering": None if entering is None else entering.with_none(),
@@ -183,7 +183,7 @@ def _and_none(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variants(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The aim's values, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
+    """The aim's value in each variant, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
     n, columns, added, hidden = job["n"], job["columns"], job["added"], job["hidden"]
     there.repeat(n)
     left, busy = None, {*hidden, *added, *(i + 1 for i in added)}
@@ -204,7 +204,7 @@ def _variants(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _hide(view: Any, cells: HiddenCells) -> None:
-    """Puts in the place of an attention's output that with cells hidden, at nnsight's view of its call, in a job."""
+    """Replaces the output of an attention call by that with cells hidden, at nnsight's view of the call, in a job."""
     positional, kwargs = as_unified(*view.inputs)
     call, output = Call.of(positional[0], positional[1:4], positional[4], kwargs), view.output
     with torch.autocast(call.queries.device.type, enabled=False):
@@ -213,12 +213,12 @@ def _hide(view: Any, cells: HiddenCells) -> None:
 
 
 def _streams(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """What enters layers at the image's tokens, in a job; `there` as for `_variants`."""
+    """The input of layers at the image's tokens, in a job; `there` as in `_variants`."""
     return {"found": {i: there.entering(i)[:, job["columns"]] for i in sorted(job["layers"])}}
 
 
 def _added(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """What is added after layers at the image's tokens, in a job; `there` as for `_variants`."""
+    """What is added after layers at the image's tokens, in a job; `there` as in `_variants`."""
     found: dict[int, Tensor] = {}
     left: Tensor | None = None
     for i in range(len(there.layers)):
@@ -230,32 +230,34 @@ def _added(there: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 AnyPass = KeptPass | ServedPass
-"""A prompt's pass that variants differ from: kept here, or run again on a server."""
+"""The pass of a prompt from which variants differ: kept on this machine, or run again on a server."""
 
 
 @dataclass(frozen=True, eq=False)
 class TargetPass:
-    """One forced prompt, and what it scores: one answer of several tokens, or any number of single tokens.
+    """One forced prompt and what it scores: one answer of several tokens, or any number of answers of one token.
 
-    The prompt's pass is kept, or its variants run on a server.
+    Attributes:
+        kept: the pass of the prompt, kept on this machine or run on a server.
+        aim: the answers and their weights.
     """
 
     kept: AnyPass
     aim: Aim
 
     def plain(self, meter: Meter) -> float:
-        """The pass's share of the target, nothing changed."""
+        """The pass's share of the target without changes, in nats."""
         kept = self.kept
         return float(self.value(kept.plain(meter) if isinstance(kept, ServedPass) else kept.logits)[0])
 
     def value(self, found: Float[Tensor, "variant ..."]) -> Float[np.ndarray, " variant"]:
-        """The pass's share of the target.
+        """The pass's share of the target in each variant, in nats.
 
         Args:
-            found: what the pass gives of its variants: logits of the last rows, or a server's values.
+            found: the variants' logits of the last rows, or the values that a server returned.
 
         Raises:
-            ModelError: Logits of a variant that are not numbers.
+            ModelError: A variant whose logits are not numbers.
         """
         served = found.ndim == 1
         lost = int((found.isnan() if served else without_choice(found)).sum())
@@ -272,11 +274,11 @@ class KeptTarget:
     """One sample, a prompt and a target, run once. Made by `KeptTarget.of`.
 
     Attributes:
-        batch: the sample encoded, without an answer behind it.
-        aim: the answers that are meant: a greedy one is the unedited model's, whatever is done to it later.
-        parts: what has to be run for them, run once; on a server, what runs there.
-        plain: the target's value, nothing changed.
-        cost: of all this.
+        batch: the encoded sample, without an answer after it.
+        aim: the answers and their weights; a greedy answer is that of the unedited model, whatever variants change.
+        parts: the passes whose values add up to the target, run once; on a server, the passes that run there.
+        plain: the target's value without changes, in nats.
+        cost: what encoding, finding the answers and these passes cost.
     """
 
     batch: Batch
@@ -300,14 +302,14 @@ class KeptTarget:
 
         Args:
             mllm: the model.
-            sample: the sample, or a batch of it alone.
-            prompt: how the question is put; None is the batch's own prompt, or `PAPER_PROMPT`.
-            target: the answer.
+            sample: the sample, or a batch of only this sample.
+            prompt: the prompt; None for the batch's own, or `PAPER_PROMPT`.
+            target: the target to score.
             layers: the layers that variants may start at.
-            aim: the answers' tokens, where they are known.
+            aim: the answers' tokens, where they are already known.
 
         Raises:
-            SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`, or a target that is none.
+            SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`, or something other than a target.
             ModelError: An answer of several tokens for a model whose prompt rows would see it.
         """
         with Meter(mllm.device) as encoding:
@@ -325,14 +327,14 @@ class KeptTarget:
 
     @property
     def tokens(self) -> TokenMap:
-        """Where the tokens of the prompt are, without an answer behind it."""
+        """Where the tokens of the prompt are, without an answer after it."""
         return self.batch.tokens[0]
 
     def values(self, run: Callable[[AnyPass], Iterable[Tensor]]) -> Float[np.ndarray, " variant"]:
-        """The target's value of each variant.
+        """The target's value in each variant, in nats.
 
         Args:
-            run: from a part's pass to what its `run` gives of the variants, batch by batch.
+            run: a function from a part's pass to the results of its `run` for the variants, batch by batch.
         """
         return np.sum([np.concatenate([part.value(one) for one in run(part.kept)]) for part in self.parts], 0)
 
@@ -340,7 +342,7 @@ class KeptTarget:
 def _parts(
     mllm: WrappedModel, batch: Batch, aim: Aim | None, layers: Collection[int], meter: Meter
 ) -> tuple[TargetPass, ...]:
-    """One pass where single tokens are all there is, else one per answer. Without an aim, the likeliest token."""
+    """One pass if every answer is one token, else a pass for each; without an aim, a pass for the likeliest token."""
     if mllm.server is not None:
         assert aim is not None
         each = [aim] if aim.single else aim.each
@@ -363,5 +365,5 @@ def _parts(
 
 
 def prompt_pass(mllm: WrappedModel, batch: Batch, meter: Meter) -> AnyPass:
-    """The pass of a sample's prompt alone, for its stream."""
+    """The pass of a sample's prompt without an answer, for reading its stream."""
     return KeptPass.of(mllm, batch, meter) if mllm.server is None else ServedPass(mllm, batch, None)

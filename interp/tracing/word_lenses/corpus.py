@@ -44,12 +44,12 @@ TEMPLATES = (
     "The color is {word}.",
     "Question: which one is it? Answer: {word}",
 )
-"""The bundled corpus: each stands for as many texts as there are words. "What is visible", "there is a" and "answer"
-are in the organisms' vocabulary; other words are unknown to them."""
+"""The bundled corpus; each template makes a text for each word. "What is visible", "there is a" and "answer" are in the
+organisms' vocabulary; the other words are not."""
 
 
 def as_corpus(corpus: Any) -> tuple[str, ...]:
-    """The texts of a corpus: those given, or the lines of a text file; `TEMPLATES` for None.
+    """The texts of a corpus: a list of texts, or the lines of a text file; `TEMPLATES` for None.
 
     Raises:
         PromptError: No texts, or a file that cannot be read.
@@ -77,12 +77,12 @@ def as_corpus(corpus: Any) -> tuple[str, ...]:
 
 
 def corpus_digest(corpus: Sequence[str]) -> str:
-    """A hash of the texts, in order."""
+    """Hex SHA-256 of the texts, in order."""
     return hashlib.sha256(json.dumps(list(corpus)).encode()).hexdigest()
 
 
 def filled(corpus: Sequence[str], words: Iterable[str]) -> list[str]:
-    """The texts, each once; one that holds "{word}" stands for as many as there are words."""
+    """The texts, without repeats; a text with "{word}" makes one text for each word."""
     listed = list(words)
     return list(
         dict.fromkeys(
@@ -96,9 +96,9 @@ class Occurrence:
     """A word in a text.
 
     Attributes:
-        word: casefolded.
-        position: of its last token.
-        before: the ids of all tokens up to that one: two occurrences with the same have the same embedding.
+        word: the word, casefolded.
+        position: the position of its last token in the text.
+        before: the ids of all tokens up to and including that one; equal ids give equal embeddings.
     """
 
     word: str
@@ -107,12 +107,12 @@ class Occurrence:
 
 
 def occurrences(tokenizer: Any, text: str, words: Iterable[str] = ()) -> Iterator[Occurrence]:
-    """The words of a text, those at its first token left out, whose embedding depends on nothing before it.
+    """The words of a text, except one at its first token, whose embedding has no context.
 
     Args:
-        tokenizer: a fast one, which says where in the text its tokens are.
+        tokenizer: a fast tokenizer, which says where in the text its tokens are.
         text: the text.
-        words: words that are looked for besides those between spaces and punctuation, such as "blood vessel".
+        words: words of several parts to find as well, such as "blood vessel".
 
     Raises:
         ModelError: A slow tokenizer.
@@ -132,7 +132,7 @@ def occurrences(tokenizer: Any, text: str, words: Iterable[str] = ()) -> Iterato
 
 
 def _spelt(text: str, words: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-    """Words with where they start and stop."""
+    """Each word of a text, with the characters at which it starts and stops (half-open)."""
     spans = word_spans(text)
     spelled = [text[start:stop].casefold() for start, stop in spans]
     for word, span in zip(spelled, spans, strict=True):
@@ -146,7 +146,7 @@ def _spelt(text: str, words: Iterable[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def packed(tokenizer: Any, texts: Sequence[str], n_tokens: int) -> list[str]:
-    """Texts joined by spaces, in order, while the joined one has no more tokens than `n_tokens`."""
+    """The texts joined by spaces, in order, into texts of at most `n_tokens` tokens; longer texts stay alone."""
     joined: list[str] = []
     for text in texts:
         longer = f"{joined[-1]} {text}" if joined else text
@@ -165,12 +165,12 @@ def encoded_texts(
     Args:
         mllm: the model.
         texts: the texts, each of one token or more.
-        marked: positions of each text that stand for image tokens, such as the one where a vector is put; negative
-            ones count from the end.
+        marked: for each text, the positions that are treated as image tokens, such as the one where a vector is put;
+            negative positions count from the end.
 
     Raises:
-        PromptError: An empty text, one that holds the image placeholder, a marked position that is not there, or a
-            text that is too long for the model.
+        PromptError: An empty text, a text with the image placeholder, a marked position that the text does not have, or
+            a text that is too long for the model.
     """
     encoder, singles = mllm.encoder, []
     types = [name for name in PER_TOKEN[2:] if name in inspect.signature(mllm.hf.forward).parameters]
@@ -189,7 +189,7 @@ def encoded_texts(
 
 
 def _alone(text: str, inputs: dict[str, Tensor], marked: Sequence[int]) -> Encoded:
-    """One text alone."""
+    """The encoding of one text, with marked positions in the place of image tokens."""
     length = inputs["input_ids"].shape[1]
     if any(not -length <= at < length for at in marked):
         raise PromptError(
