@@ -60,7 +60,7 @@ ELSEWHERE: dict[str, str] = {
     "{…} is a pickle or an archive": "tests/tracing/sparse_coding/test_features.py::test_other_files_are_refused",
     "type {…} of architecture": "tests/tracing/sparse_coding/test_transcoders.py::test_other_sites_are_refused",
     "reads of MLPs run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
-    "edits through transcoders run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
+    "edits through transcoders run on this machine only": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
     "the page shows maps over image tokens": "tests/tracing/sparse_coding/test_features.py::test_reads_maps_and_reports_are_plain_torchs",
     "presence questions need samples of one image": "tests/data/test_presence.py",
 }  # the beginning of a message: the test that makes it appear

@@ -85,7 +85,7 @@ ROWS: list[tuple[str, str, str]] = [*HEADS, *STREAM, *FEATURES, *CIRCUITS]
 SERVER = "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused"
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
     "circuits need the model on this machine": SERVER,
-    "copying scores are of the weights": SERVER,
+    "copying scores need the weights": SERVER,
     "head_means needs the model on this machine": SERVER,
     "edits through features run on this machine alone": SERVER,
     "on a server, a contrast is against": SERVER,

@@ -115,7 +115,10 @@ def test_a_patched_edge_is_a_hook_before_the_final_norm(mllm, pair, passes):
 
 def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
     own = mllm.encode([pair[0]])
-    with Meter(mllm.device) as meter, pytest.raises(ModelError, match=r"answers alike on both images"):
+    with (
+        Meter(mllm.device) as meter,
+        pytest.raises(ModelError, match=r"gives the same answer on both images"),
+    ):
         EdgePass.of(mllm, own, own, "image", meter)
     longer = mllm.encode([pair[0].replace(question="What color is the big circle?")])
     with (

@@ -124,7 +124,9 @@ def test_a_small_gemma_4_is_causal_and_every_row_is_there(executor):
 
 
 def test_on_a_server_shared_keys_are_refused(mllm):
-    with pytest.raises(ModelError, match="share keys, and on a server transformers leaves out their rows"):
+    with pytest.raises(
+        ModelError, match="share keys, and on a server transformers computes only their last row"
+    ):
         refuse_shared_keys(mllm.hf, mllm.n_layers)
     llava = tiny("llava")[0]
     refuse_shared_keys(llava, len(llava.get_decoder().layers))

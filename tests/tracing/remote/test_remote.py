@@ -444,7 +444,7 @@ def test_what_needs_the_weights_is_refused(both):
             call()
     for of_weights, message in (
         (lambda: check_layers(far), "circuits need the model on this machine"),
-        (lambda: copying_scores(far), "copying scores are of the weights, which are not on this machine"),
+        (lambda: copying_scores(far), "copying scores need the weights, which are not on this machine"),
         (lambda: interp.head_means(far, samples(), Site()), "head_means needs the model on this machine"),
     ):
         with pytest.raises(ModelError, match=message):
@@ -591,7 +591,7 @@ def test_feature_edits_send_the_weights_they_need(server, both):
 @pytest.mark.slow
 def test_work_at_mlps_stays_here(both):
     edit = interp.AblateFeature(interp.Features(**feature_weights(20), layer=1, site="mlp"), 3)
-    with pytest.raises(ServerError, match=r"transcoders run on this machine alone.*interp.AddResidual"):
+    with pytest.raises(ServerError, match=r"transcoders run on this machine only.*interp.AddResidual"):
         both[0].trace(samples(), edits=[edit])
     with pytest.raises(ServerError, match=r"reads of MLPs run on this machine alone.*interp.Residual"):
         both[0].trace(samples(), reads=[interp.MLP()])
