@@ -34,15 +34,15 @@ ROW_NAMES = {
 def page(
     model: str, question: str, layers: Sequence[int], n_heads: int, generate: int, files: str | None = None
 ) -> Any:
-    """The layout.
+    """The layout of the page.
 
     Args:
         model: The model's name.
-        question: What stands in the question's field at first.
-        layers: Layers that can be shown and edited.
-        n_heads: Heads of a layer.
-        generate: Tokens of an answer at most.
-        files: The name of the images that are there at first.
+        question: The first text of the question's field.
+        layers: The layers that can be shown and edited.
+        n_heads: The number of heads in each layer.
+        generate: The most tokens of an answer.
+        files: The name under which the first images are kept; None without images.
     """
     return html.Main(
         [
@@ -113,7 +113,7 @@ def _shown(layers: Sequence[int], n_heads: int) -> Any:
 
 
 def _marked(place: int, n: int) -> bool:
-    """Whether the layer at this place has its number below the slider: about eight have."""
+    """Whether the slider shows the number of the layer at this place; it shows about eight."""
     return place % max(1, -(-n // 8)) == 0 or place == n - 1
 
 
@@ -150,12 +150,12 @@ def _edit(layers: Sequence[int], n_heads: int) -> Any:
 
 
 def _options(names: Mapping[str, str]) -> list[dict[str, str]]:
-    """What a list offers: value → what it says."""
+    """The options of a list, from value → label."""
     return [{"label": said, "value": value} for value, said in names.items()]
 
 
 SIDE = 640
-"""Pixels of the longer side of the picture that is sent to the browser."""
+"""The longer side, in pixels, of the picture that is sent to the browser."""
 CHOSEN = "#22d3ee"
 
 
@@ -166,16 +166,16 @@ def image_figure(
     chosen: Sequence[int] = (),
     image: int = 0,
 ) -> go.Figure:
-    """The image with the map over it, in pixels of the original; chosen tokens have an outline.
+    """The image with the map over it, in pixels of the original image; chosen tokens have an outline.
 
-    Clicks give a place in pixels; a dragged region selects the centres of tokens, whose numbers are `customdata`.
+    A click gives a place in pixels; a dragged region selects the centres of tokens, whose numbers are `customdata`.
 
     Args:
-        sample: Whose image.
-        tokens: Where its tokens lie.
-        values: The map; None for the image alone.
-        chosen: Tokens that are outlined.
-        image: Which of the sample's images.
+        sample: The sample.
+        tokens: Where the sample's image tokens lie.
+        values: The map, one value for each token; None for the image alone.
+        chosen: The tokens that are outlined.
+        image: The index of the image among the sample's images.
     """
     shown = picture(sample, image, SIDE) if values is None else overlay(sample, tokens, values, image, SIDE)
     width, height = sample.sizes[image]
@@ -214,13 +214,13 @@ def image_figure(
 def head_figure(
     shares: Float[np.ndarray, "layer head"], layers: Sequence[int], shown: tuple[int, int | None], title: str
 ) -> go.Figure:
-    """Every layer's and head's share of its row, as cells to click; the one shown has a frame.
+    """The share of each layer's and head's row, as cells to click; the one that is shown has a frame.
 
     Args:
-        shares: In [0, 1].
-        layers: The layers' numbers.
-        shown: The layer shown, and the head, or None for all heads.
-        title: What the shares are of.
+        shares: The shares, (layer, head), in [0, 1].
+        layers: The numbers of the layers.
+        shown: The layer and the head that are shown; None as head for all heads.
+        title: The title, which says what the shares are of.
     """
     n_heads = shares.shape[1]
     figure = go.Figure(
@@ -254,12 +254,12 @@ def head_figure(
 
 
 def empty_figure() -> go.Figure:
-    """A figure without anything, before a question was asked."""
+    """An empty figure, for the page before the first question."""
     return laid_out(go.Figure(), 200).update_xaxes(visible=False).update_yaxes(visible=False)
 
 
 def token_at(tokens: TokenMap, x: float, y: float, image: int = 0) -> int | None:
-    """The image token whose footprint holds a place in pixels; of several the smallest; None where there is none."""
+    """The image token whose footprint holds a place in pixels, the smallest of several; None without one."""
     here = _here(tokens, image)
     boxes = tokens.footprints[here]
     inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
@@ -270,7 +270,7 @@ def token_at(tokens: TokenMap, x: float, y: float, image: int = 0) -> int | None
 
 
 def tokens_in(selected: Mapping[str, Any] | None) -> list[int]:
-    """The tokens whose centres a dragged region holds, from Plotly's event."""
+    """The tokens whose centres lie in a dragged region, from Plotly's event."""
     points = (selected or {}).get("points") or []
     return sorted({int(point["customdata"]) for point in points if "customdata" in point})
 

@@ -31,8 +31,8 @@ def second_instance(hf: Any, attention: str) -> Any:
     both.
 
     Args:
-        hf: the transformers model, wrapped or not; its config is copied.
-        attention: the name of an attention implementation, such as "eager".
+        hf: The transformers model, wrapped or not; its config is copied.
+        attention: The name of an attention implementation, such as "eager".
 
     Raises:
         ModelError: Tensors that the model's config does not describe, as of adapters that were not merged.
@@ -97,10 +97,10 @@ def randomised(mllm: Model, share: float = 1.0, *, everything: bool = False, see
     The model itself is not touched. The copy takes the memory of a second model.
 
     Args:
-        mllm: the model.
-        share: the share of the decoder layers to shuffle, in [0, 1]; 0 shuffles nothing and gives an equal copy.
-        everything: whether to shuffle every weight; `share` is then ignored.
-        seed: the seed of the order.
+        mllm: The model.
+        share: The share of the decoder layers to shuffle, in [0, 1]; 0 shuffles nothing and gives an equal copy.
+        everything: Whether to shuffle every weight; `share` is then ignored.
+        seed: The seed of the order.
 
     Raises:
         ModelError: A share outside [0, 1].

@@ -59,8 +59,8 @@ def recording(mllm: WrappedModel, work: Mapping[int, Work] | None = None) -> Ite
     The model's parameters require no gradients in the block, so nothing is kept for them.
 
     Args:
-        mllm: the model.
-        work: layer → the work of its attention module in the block.
+        mllm: The model.
+        work: Layer → the work of its attention module in the block.
     """
     armed = nullcontext() if mllm.server is not None else mllm.installation.armed(work or {})
     with armed, torch.inference_mode(False), torch.enable_grad():
@@ -108,11 +108,11 @@ def run_objective(
     """The logits after the last positions of an objective's pass; inside `recording`.
 
     Args:
-        mllm: the model.
-        objective: the pass to run.
-        meter: counts the pass.
-        before: the prefix that the pass continues.
-        changed: arguments that replace those of the batch.
+        mllm: The model.
+        objective: The pass to run.
+        meter: Counts the pass.
+        before: The prefix that the pass continues.
+        changed: Arguments that replace those of the batch.
     """
     inputs, cache = pass_inputs(objective.batch, before)
     return run_pass(mllm.hf, {**inputs, **(changed or {})}, meter, cache=cache, keep=objective.keep)
@@ -160,12 +160,12 @@ class RowGradients:
     """Rows of attention of one pass, and the gradients of its part of the target with respect to them.
 
     Attributes:
-        rows: for each layer, the rows, float32 (sample, head, row, key), padded.
-        gradients: for each layer, ∂ value / ∂ row through everything after the row, in nats per unit of attention, with
+        rows: For each layer, the rows, float32 (sample, head, row, key), padded.
+        gradients: For each layer, ∂ value / ∂ row through everything after the row, in nats per unit of attention, with
             the shape of `rows`.
-        tokens: where each sample's tokens are, including those of an answer of several tokens.
-        places: for each sample, the indices of its rows among the padded ones.
-        columns: for each sample, the key column of each of its positions.
+        tokens: Where each sample's tokens are, including those of an answer of several tokens.
+        places: For each sample, the indices of its rows among the padded ones.
+        columns: For each sample, the key column of each of its positions.
         logits: (sample, token_id), the logits after the last position of each prompt.
     """
 
@@ -210,12 +210,12 @@ def row_gradients(
     same pass.
 
     Args:
-        mllm: the model.
-        samples: one batch, or its prefix.
-        target: the target to differentiate.
-        prompt: the prompt; None for the batch's own, or `PAPER_PROMPT`.
-        meter: counts every pass.
-        layers: the layers whose rows are returned, increasing; nothing below the first one is differentiated.
+        mllm: The model.
+        samples: One batch, or its prefix.
+        target: The target to differentiate.
+        prompt: The prompt; None for the batch's own, or `PAPER_PROMPT`.
+        meter: Counts every pass.
+        layers: The layers whose rows are returned, increasing; nothing below the first one is differentiated.
         queries: "last" for the last row of the prompt, or "after_image" for every row after the image, with those of
             the answer.
 
@@ -347,10 +347,10 @@ class GraphWork:
     """Computes rows of attention inside the graph and keeps them.
 
     Attributes:
-        layer: the layer, 0-based.
-        kept: the mapping that gets the layer's rows; None for a layer whose rows are not read.
-        block: the rows to compute; None for every row after a prefix.
-        prefix: the keys and values of the prefix; None without one.
+        layer: The layer, 0-based.
+        kept: The mapping that gets the layer's rows; None for a layer whose rows are not read.
+        block: The rows to compute; None for every row after a prefix.
+        prefix: The keys and values of the prefix; None without one.
     """
 
     layer: int
@@ -408,14 +408,14 @@ class InputFunction:
     """Each sample's target value, in nats, and its gradient, as functions of the inputs. Made by `input_function`.
 
     Attributes:
-        mllm: the model.
-        of: the inputs. "pixels" are the batch's `pixel_values`, as the processor makes them; "embeddings" are the first
+        mllm: The model.
+        of: The inputs. "pixels" are the batch's `pixel_values`, as the processor makes them; "embeddings" are the first
             decoder layer's inputs at image tokens, (token, hidden), one sample after the other.
-        batch: the samples.
-        passes: the passes whose values add up to the target.
-        start: the unchanged inputs, float32 (or float64).
-        places: for each sample, the slices of the inputs that are its own.
-        meter: counts every pass.
+        batch: The samples.
+        passes: The passes whose values add up to the target.
+        start: The unchanged inputs, float32 (or float64).
+        places: For each sample, the slices of the inputs that are its own.
+        meter: Counts every pass.
     """
 
     mllm: WrappedModel
@@ -516,13 +516,13 @@ def input_function(
     """The target as a function of the inputs, for one batch; every evaluation is a whole pass.
 
     Args:
-        mllm: the model.
-        samples: the batch, or a prefix of it.
-        target: the target.
-        prompt: the prompt; None for the batch's own, or `PAPER_PROMPT`.
-        meter: counts every pass.
-        of: the inputs, "pixels" or "embeddings".
-        fixed: whether a "greedy" target is the answer to the unchanged inputs. With False it is the likeliest next
+        mllm: The model.
+        samples: The batch, or a prefix of it.
+        target: The target.
+        prompt: The prompt; None for the batch's own, or `PAPER_PROMPT`.
+        meter: Counts every pass.
+        of: The inputs, "pixels" or "embeddings".
+        fixed: Whether a "greedy" target is the answer to the unchanged inputs. With False it is the likeliest next
             token at each evaluation, which saves a pass; at the unchanged inputs both are the same.
 
     Raises:

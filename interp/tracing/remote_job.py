@@ -26,7 +26,7 @@ class RemoteJob:
     """A trace that runs on a server. Made by `Mllm.submit`.
 
     Attributes:
-        id: the server's id of the job; `Mllm.collect` takes it in any process.
+        id: The server's id of the job; `Mllm.collect` takes it in any process.
     """
 
     id: str
@@ -46,7 +46,7 @@ class RemoteJob:
         """The trace, once the job is done.
 
         Args:
-            timeout: the most seconds to wait; None to wait without a limit.
+            timeout: The most seconds to wait; None to wait without a limit.
 
         Raises:
             ServerError: A job that failed or is not done in time, or a server that does not answer.

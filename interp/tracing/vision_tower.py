@@ -47,10 +47,10 @@ class _Flat:
     """The tower's own order over a batch: the samples one after another, each sample's positions by its slots.
 
     Attributes:
-        starts: where each sample's part begins, and the end of the last.
-        slots: for each sample, the place of each of its positions in the order, counted from 0 over the batch.
-        cuts: where each sequence begins, and the end of the last.
-        padded: whether each sequence is a line of its own with padding at its end, which has no place in the order.
+        starts: Where each sample's part begins, and the end of the last.
+        slots: For each sample, the place of each of its positions in the order, counted from 0 over the batch.
+        cuts: Where each sequence begins, and the end of the last.
+        padded: Whether each sequence is a line of its own with padding at its end, which has no place in the order.
     """
 
     starts: Int[np.ndarray, " sample_and_end"]
@@ -74,9 +74,9 @@ class _Flat:
         """Where the real part of each line of a call of padded sequences begins and ends; empty where they do not fit.
 
         Args:
-            first: the place in the order where the call begins.
-            n_lines: the number of lines of the call.
-            length: the length of each line, with its padding.
+            first: The place in the order where the call begins.
+            n_lines: The number of lines of the call.
+            length: The length of each line, with its padding.
         """
         at = int(np.searchsorted(self.cuts, first))
         found = list(pairwise(self.cuts[at : at + n_lines + 1].tolist()))
@@ -286,9 +286,9 @@ class VisionWork:
     """The work of all layers of a tower in a pass.
 
     Attributes:
-        layers: layer → its work.
-        attentions: the attention modules of all layers.
-        family: the adapter's name, for errors.
+        layers: Layer → its work.
+        attentions: The attention modules of all layers.
+        family: The adapter's name, for errors.
     """
 
     layers: dict[int, _LayerWork]
@@ -367,13 +367,13 @@ def make_vision_work(
     """The work of some reads and edits in a tower. Once the tower has run, `recorder.rows` holds the rows read.
 
     Args:
-        selections: number of a read among all reads → the read of the tower.
-        edits: the edits.
-        tower: the samples' patches.
-        attentions: the attention module of each layer.
-        recorder: gets the reads' rows, as step 0.
-        family: the adapter's name, for errors.
-        device: the device of the work's tensors; by default that of each layer.
+        selections: Number of a read among all reads → the read of the tower.
+        edits: The edits.
+        tower: The samples' patches.
+        attentions: The attention module of each layer.
+        recorder: Gets the reads' rows, as step 0.
+        family: The adapter's name, for errors.
+        device: The device of the work's tensors; by default that of each layer.
     """
     flat = _Flat.of(tower.patches)
     samples = np.repeat(np.arange(len(tower.patches)), np.diff(flat.starts))

@@ -49,10 +49,10 @@ class Sinks:
     Attributes:
         norm: (token or patch,), the L2 norm of the hidden state after `layer`, in the model's units.
         outlier: (token or patch,), whether the norm is above the threshold.
-        threshold: the norm above which a token is an outlier; ∞ where the norms do not spread.
+        threshold: The norm above which a token is an outlier; ∞ where the norms do not spread.
         share: (layer,), attention on the outliers divided by attention on all image tokens (patches), in [0, 1]; 0
             without outliers, NaN where a layer gives the image no attention.
-        layer: the layer whose norms are compared.
+        layer: The layer whose norms are compared.
         where: "vision" or "decoder".
     """
 
@@ -79,8 +79,8 @@ def norm_outliers(
     half of the norms are equal, nothing is an outlier and the threshold is ∞.
 
     Args:
-        norms: the norm of each token.
-        k: how many robust standard deviations above the median the threshold lies, above 0.
+        norms: The norm of each token.
+        k: How many robust standard deviations above the median the threshold lies, above 0.
 
     Raises:
         ModelError: A `k` that is no finite number above 0.
@@ -222,9 +222,9 @@ def vision_states(mllm: WrappedModel, batch: Batch, layer: int) -> list[Float[np
     The language model is not run.
 
     Args:
-        mllm: the model.
-        batch: the encoded samples, each with an image.
-        layer: the layer, 0-based.
+        mllm: The model.
+        batch: The encoded samples, each with an image.
+        layer: The layer, 0-based.
 
     Raises:
         ModelError: The tower has another number of positions than the adapter's patches.

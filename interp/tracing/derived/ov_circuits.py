@@ -40,10 +40,10 @@ def projected_norms(
     The norms are in the units of the residual stream, float32, 0 or more.
 
     Args:
-        mllm: the model.
-        given: the batch, or its prefix.
-        layers: the layers wanted, in order.
-        meter: counts the pass.
+        mllm: The model.
+        given: The batch, or its prefix.
+        layers: The layers wanted, in order.
+        meter: Counts the pass.
 
     Raises:
         ModelError: Attention without an `o_proj`, or an `o_proj` whose input is not the heads' outputs.

@@ -1,6 +1,6 @@
-"""TransformerLens as a second library: caches, the logit lens and direct attribution, by `mllm.to_lens()`.
+"""The model in TransformerLens, by `mllm.to_lens()`: caches, the logit lens and direct logit attribution.
 
-Nothing here imports transformer_lens until `to_lens` is called; it is in the extra `lens`.
+`transformer_lens`, from the extra `lens`, is imported only when `to_lens` is called.
 """
 
 from interp.tracing.lens.attribution import Attribution

@@ -47,8 +47,8 @@ class Attribution(SampleReadings):
     distance of the sum from the model's own logit, in logits.
 
     Attributes:
-        samples: one Dataset per sample.
-        tokens: where each sample's tokens are.
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
         logits: (sample, token_id), the logits after the last prompt token.
     """
 
@@ -99,12 +99,12 @@ def completed(
     """The attribution of samples, after a check that their parts add up to the model's own logits.
 
     Args:
-        mllm: the model.
-        tokens: where each sample's tokens are.
-        shares: each sample's shares, as `labelled_shares` gives them.
-        asked: each sample's token ids, and their signs.
+        mllm: The model.
+        tokens: Where each sample's tokens are.
+        shares: Each sample's shares, as `labelled_shares` gives them.
+        asked: Each sample's token ids, and their signs.
         logits: (sample, token_id), the logits after the last prompt token.
-        relative_to: as in `Lens.attribution`.
+        relative_to: As in `Lens.attribution`.
 
     Raises:
         ModelError: Parts that do not add up to the logits.
@@ -184,9 +184,9 @@ def labelled_shares(shares: Mapping[str, np.ndarray], constant: float) -> xr.Dat
     """One sample's shares as a Dataset of `Attribution`.
 
     Args:
-        shares: the shares by kind of part: "head" is (layer, head); other kinds are (layer + 1,), with parts that have
+        shares: The shares by kind of part: "head" is (layer, head); other kinds are (layer + 1,), with parts that have
             no layer at the end.
-        constant: what the unembedding's bias adds.
+        constant: What the unembedding's bias adds.
     """
     n_layers, n_heads = shares["head"].shape
     coords = {"layer": np.arange(n_layers), "head": np.arange(n_heads)}

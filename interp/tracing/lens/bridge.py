@@ -118,7 +118,7 @@ def build_bridge(hf: Any, family: str, change: Callable[[Any], None] | None = No
         change: A function that changes the second instance in place before the bridge is made.
 
     Raises:
-        ModelError: transformer-lens is not installed, has no adapter for the model, or cannot wrap it.
+        ModelError: Transformer-lens is not installed, has no adapter for the model, or cannot wrap it.
     """
     try:
         from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
@@ -206,11 +206,11 @@ class SampleCache(Mapping):
 
     Attributes:
         activations: TransformerLens's `ActivationCache` of the whole batch.
-        hooks: the hooks that were kept in each layer.
-        layers: the decoder layers that were kept, 0-based.
-        tokens: where the sample's tokens are.
-        place: the index of the sample in the batch.
-        pad: the number of padding tokens before the sample's prompt.
+        hooks: The hooks that were kept in each layer.
+        layers: The decoder layers that were kept, 0-based.
+        tokens: Where the sample's tokens are.
+        place: The index of the sample in the batch.
+        pad: The number of padding tokens before the sample's prompt.
     """
 
     activations: Any
@@ -252,9 +252,9 @@ class LensCache(Sequence):
 
     Attributes:
         activations: TransformerLens's own `ActivationCache`: "blocks.0.attn.hook_pattern" → the padded tensor.
-        batch: the encoded samples.
-        hooks: the hooks that were kept in each layer.
-        layers: the decoder layers that were kept, 0-based.
+        batch: The encoded samples.
+        hooks: The hooks that were kept in each layer.
+        layers: The decoder layers that were kept, 0-based.
     """
 
     activations: Any
@@ -294,8 +294,8 @@ def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*plac
     """The factor of an RMS norm at `x`, value by value: gain / RMS(x). With this factor frozen, the norm is linear.
 
     Args:
-        norm: the bridge's norm.
-        x: the input of the norm.
+        norm: The bridge's norm.
+        x: The input of the norm.
 
     Raises:
         ModelError: A norm that also subtracts the mean.
@@ -326,8 +326,8 @@ class Readout:
     """The final norm and the output layer of a model. None of the supported families caps its logits.
 
     Attributes:
-        norm: the bridge's final norm.
-        head: the transformers module that gives logits.
+        norm: The bridge's final norm.
+        head: The transformers module that gives logits.
     """
 
     norm: Any
@@ -343,8 +343,8 @@ class SampleReadings(Sequence):
     """What was read from some samples; `found[i]` is the Dataset of sample i.
 
     Attributes:
-        samples: one Dataset per sample.
-        tokens: where each sample's tokens are.
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
         logits: (sample, token_id), the logits after the last prompt token.
     """
 
@@ -368,7 +368,7 @@ class BridgedModel:
 
     Attributes:
         bridge: TransformerLens's `TransformerBridge`, with all of its own methods; it has no tokenizer.
-        mllm: the model, which encodes samples.
+        mllm: The model, which encodes samples.
     """
 
     bridge: Any
@@ -396,15 +396,15 @@ class BridgedModel:
         A sample's results do not depend on the rest of its batch.
 
         Args:
-            samples: samples or an encoded batch.
-            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
-            hooks: the activations to keep in each layer: names of `HOOKS`, such as "attn.hook_pattern".
-            layers: the layers to keep activations of, 0-based, or "all".
+            samples: Samples or an encoded batch.
+            prompt: The prompt; by default that of the batch, or `PAPER_PROMPT`.
+            hooks: The activations to keep in each layer: names of `HOOKS`, such as "attn.hook_pattern".
+            layers: The layers to keep activations of, 0-based, or "all".
 
         Raises:
             SiteError: Hooks or layers that do not exist.
             ModelError: A prefix, since the lens runs whole prompts.
-            SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+            SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
         """
         kept = check_hooks(hooks)
         chosen = tuple(Site(layers=layers).resolve(self.mllm.n_layers, self.mllm.n_heads))

@@ -65,11 +65,11 @@ class Lens(BridgedModel):
         """The tokens that the final norm and the unembedding read from the stream after each layer.
 
         Args:
-            samples: samples or an encoded batch.
-            words: the words to score; each must have a spelling of one token. Probabilities of spellings are summed.
-            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
-            positions: the tokens to read: a group such as "image" or "last", or `interp.positions([…])`.
-            top: the number of likeliest tokens to keep at each place.
+            samples: Samples or an encoded batch.
+            words: The words to score; each must have a spelling of one token. Probabilities of spellings are summed.
+            prompt: The prompt; by default that of the batch, or `PAPER_PROMPT`.
+            positions: The tokens to read: a group such as "image" or "last", or `interp.positions([…])`.
+            top: The number of likeliest tokens to keep at each place.
 
         Raises:
             PromptError: A word that no single token spells, or `top` out of range.
@@ -96,9 +96,9 @@ class Lens(BridgedModel):
         frozen scales.
 
         Args:
-            samples: samples or an encoded batch.
-            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
-            positions: the tokens to read: a group such as "image" or "last", or `interp.positions([…])`.
+            samples: Samples or an encoded batch.
+            prompt: The prompt; by default that of the batch, or `PAPER_PROMPT`.
+            positions: The tokens to read: a group such as "image" or "last", or `interp.positions([…])`.
 
         Raises:
             SiteError: Positions that a sample does not have.
@@ -119,9 +119,9 @@ class Lens(BridgedModel):
         logit, or to the difference of two logits; a part above 0 raises it.
 
         Args:
-            samples: samples or an encoded batch.
-            target: the answer whose first token is meant: "greedy", a text, or a difference of two.
-            prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
+            samples: Samples or an encoded batch.
+            target: The answer whose first token is meant: "greedy", a text, or a difference of two.
+            prompt: The prompt; by default that of the batch, or `PAPER_PROMPT`.
             relative_to: "mean" subtracts the mean logit of the vocabulary, which is common to all tokens and does not
                 change the answer; "zero" does not.
 
@@ -156,7 +156,7 @@ class ServedLens:
     """The logit lens and direct attribution of a model on a server, as `Lens` gives them for a model on this machine.
 
     Attributes:
-        mllm: the model on the server.
+        mllm: The model on the server.
     """
 
     mllm: WrappedModel
@@ -283,8 +283,8 @@ def _last_row(there: Any, behind: tuple[str, str] | None) -> tuple[list[Any], li
     """Heads' outputs with the factor of the norm after them, by layer; other parts; the stream before the last norm.
 
     Args:
-        there: as in `_said`.
-        behind: the names of the norms after attention and MLP; None without such norms.
+        there: As in `_said`.
+        behind: The names of the norms after attention and MLP; None without such norms.
     """
     heads, others, stream = [], [], None
     for i, layer in enumerate(there.layers):
@@ -311,10 +311,10 @@ def _directions(
     """The direction that each sample's normed stream is projected on, and what the unembedding's bias adds.
 
     Args:
-        head: the view of the output layer.
+        head: The view of the output layer.
         like: (sample, hidden), a tensor that the output layer takes.
-        asked: each sample's token ids and their signs.
-        mean: whether the vocabulary's mean logit is subtracted.
+        asked: Each sample's token ids and their signs.
+        mean: Whether the vocabulary's mean logit is subtracted.
     """
     bias = head(torch.zeros_like(like[:1])).float()
 

@@ -76,8 +76,8 @@ class LogitLens(SampleReadings):
     Otherwise the dimension is "position", which is unpadded.
 
     Attributes:
-        samples: one Dataset per sample.
-        tokens: where each sample's tokens are.
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
         logits: (sample, token_id), the logits after the last prompt token.
     """
 
@@ -107,10 +107,10 @@ def spellings(tokenizer: Any, n_ids: int, words: Sequence[str], top: int) -> lis
     """The tokens of each word, after a check of the words and `top`.
 
     Args:
-        tokenizer: the tokenizer.
-        n_ids: the number of token ids that have logits.
-        words: the words.
-        top: the number of likeliest tokens to keep.
+        tokenizer: The tokenizer.
+        n_ids: The number of token ids that have logits.
+        words: The words.
+        top: The number of likeliest tokens to keep.
 
     Raises:
         PromptError: Words that are not different words of one token each, or `top` out of range.
@@ -155,10 +155,10 @@ def said_at(
     """The scores of words, and the likeliest tokens, at each place of a residual stream.
 
     Args:
-        read: a function from a stream to its logits, float32.
-        stream: the stream.
-        spelt: the tokens of each word.
-        top: the number of likeliest tokens to keep.
+        read: A function from a stream to its logits, float32.
+        stream: The stream.
+        spelt: The tokens of each word.
+        top: The number of likeliest tokens to keep.
     """
     parts: list[tuple[Tensor, ...]] = []
     for chunk in stream.split(CHUNK):
@@ -192,12 +192,12 @@ def labelled(
     """The scores of one sample, layer by layer, as a Dataset of `LogitLens`.
 
     Args:
-        said: the scores at the input of the first layer, and at the output of each layer.
-        words: the words that were scored.
-        positions: the places, unpadded.
-        tokens: where the sample's tokens are.
-        text: a function from a token id to its text.
-        layers: the layers of `said`; None for −1 and every layer.
+        said: The scores at the input of the first layer, and at the output of each layer.
+        words: The words that were scored.
+        positions: The places, unpadded.
+        tokens: Where the sample's tokens are.
+        text: A function from a token id to its text.
+        layers: The layers of `said`; None for −1 and every layer.
     """
     arrays = [[one.cpu().numpy() for one in layer] for layer in said]
     logprob, rank, ids, values = (np.stack(each) for each in zip(*arrays, strict=True))

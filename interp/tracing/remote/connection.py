@@ -59,11 +59,11 @@ class Connection:
     """An NDIF server, with nnsight's own settings by default.
 
     Args:
-        host: the address; `configured` takes nnsight's `CONFIG.API.HOST`, which `NDIF_HOST` sets.
-        key: the API key; `configured` takes nnsight's `CONFIG.API.APIKEY`, which `NDIF_API_KEY` or `nnsight login`
+        host: The address; `configured` takes nnsight's `CONFIG.API.HOST`, which `NDIF_HOST` sets.
+        key: The API key; `configured` takes nnsight's `CONFIG.API.APIKEY`, which `NDIF_API_KEY` or `nnsight login`
         sets.
-        retries: how often a job is sent again after the connection broke.
-        wait: the seconds before a job is sent again, and between two requests about a submitted job.
+        retries: How often a job is sent again after the connection broke.
+        wait: The seconds before a job is sent again, and between two requests about a submitted job.
     """
 
     host: str
@@ -112,7 +112,7 @@ class Connection:
         """Refuses a model that the server does not serve.
 
         Args:
-            model_key: nnsight's key of the model.
+            model_key: Nnsight's key of the model.
 
         Raises:
             ServerError: Such a model, or a server that does not answer.
@@ -150,10 +150,10 @@ class Connection:
         """The nnsight backend that runs one trace as a job.
 
         Args:
-            model_key: nnsight's key of the model.
-            env: the settings that the server makes before it runs the job.
-            job: the id of a job that was sent before; None for a new job.
-            blocking: whether to wait for the result.
+            model_key: Nnsight's key of the model.
+            env: The settings that the server makes before it runs the job.
+            job: The id of a job that was sent before; None for a new job.
+            blocking: Whether to wait for the result.
         """
         return JobBackend(self, model_key, dict(env), job, blocking)
 
@@ -174,7 +174,7 @@ class Connection:
         """Turns errors of nnsight, HTTP and websockets in the block into ours.
 
         Args:
-            backend: the backend of the job that runs in the block; None without a job.
+            backend: The backend of the job that runs in the block; None without a job.
 
         Raises:
             ServerError: A server that cannot be reached, refuses or fails.
@@ -280,8 +280,8 @@ class JobBackend(RemoteBackend):
     """nnsight's backend that runs one trace as a job of an NDIF server, and keeps the job's id and state.
 
     Attributes:
-        saved: name → value that the block saved, once the job is done; None before.
-        state: the last state that the server reported.
+        saved: Name → value that the block saved, once the job is done; None before.
+        state: The last state that the server reported.
     """
 
     def __init__(
@@ -369,8 +369,8 @@ def serialised(tracer: Any, *, compress: bool) -> bytes:
     """An nnsight tracer and its block as the body of a request, as `nnsight.schema.request.RequestModel` reads it.
 
     Args:
-        tracer: the tracer, whose block was captured.
-        compress: whether to compress the body with zstandard.
+        tracer: The tracer, whose block was captured.
+        compress: Whether to compress the body with zstandard.
     """
     frame = tracer.info.frame
     block = reduce_block(tracer.node, frame.f_globals, dict(frame.f_locals))

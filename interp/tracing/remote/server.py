@@ -63,18 +63,18 @@ class Server:
     """Runs passes of a model on an NDIF server.
 
     Attributes:
-        nn: nnsight's model, without weights.
-        layers: nnsight's views of the decoder layers.
-        head: nnsight's view of the output layer.
-        cap: the soft cap that the model puts on its logits after the output layer; None without one.
-        windows: whether rows of some layer see only a sliding window.
-        norm: nnsight's view of the norm after the last decoder layer; None where it is not found.
-        decoder: nnsight's view of the module that holds the decoder layers.
-        connection: the connection to the server.
-        waits: whether to wait for a job; with False it is submitted and left to run.
-        job: the id of a job to fetch; None to send a new one.
-        timeout: the most seconds to wait for a job that is fetched; None to wait without a limit.
-        sent: the ids of the jobs that were sent.
+        nn: Nnsight's model, without weights.
+        layers: Nnsight's views of the decoder layers.
+        head: Nnsight's view of the output layer.
+        cap: The soft cap that the model puts on its logits after the output layer; None without one.
+        windows: Whether rows of some layer see only a sliding window.
+        norm: Nnsight's view of the norm after the last decoder layer; None where it is not found.
+        decoder: Nnsight's view of the module that holds the decoder layers.
+        connection: The connection to the server.
+        waits: Whether to wait for a job; with False it is submitted and left to run.
+        job: The id of a job to fetch; None to send a new one.
+        timeout: The most seconds to wait for a job that is fetched; None to wait without a limit.
+        sent: The ids of the jobs that were sent.
     """
 
     nn: Any
@@ -133,16 +133,16 @@ class Server:
         """The outcome of a prompt and of what is generated after it.
 
         Args:
-            batch: the samples, with a contrast as `interp.tracing.passes.run.with_imageless` makes it.
-            work: layer → the work in its attention.
-            streams: layer → the work on its output.
-            routing: layer → the work on what its router returns.
-            recorder: the recorder that `work`, `streams` and `routing` share.
-            meter: counts every pass.
-            tower: the work in the vision tower, and nnsight's views of its attention modules; None for no work.
-            generation: how to generate; None to run the prompt only.
-            contrast: the guidance by the prompts without images; None without one.
-            keep: the number of last positions whose logits the outcome's `tail` holds.
+            batch: The samples, with a contrast as `interp.tracing.passes.run.with_imageless` makes it.
+            work: Layer → the work in its attention.
+            streams: Layer → the work on its output.
+            routing: Layer → the work on what its router returns.
+            recorder: The recorder that `work`, `streams` and `routing` share.
+            meter: Counts every pass.
+            tower: The work in the vision tower, and nnsight's views of its attention modules; None for no work.
+            generation: How to generate; None to run the prompt only.
+            contrast: The guidance by the prompts without images; None without one.
+            keep: The number of last positions whose logits the outcome's `tail` holds.
         """
         job: dict[str, Any] = {"work": dict(work), "streams": dict(streams), "routing": dict(routing)}
         job |= {"recorder": recorder, "contrast": contrast, "n": len(batch)}
@@ -178,12 +178,12 @@ class Server:
         """Logits, rows of attention of each layer, and the gradients of the target with respect to them.
 
         Args:
-            batch: the samples, with the answers after them.
-            block: the rows.
-            layers: the layers, increasing.
-            aims: what the last rows predict; None for the likeliest next token.
-            meter: counts the passes.
-            keep: the number of last positions whose logits are returned.
+            batch: The samples, with the answers after them.
+            block: The rows.
+            layers: The layers, increasing.
+            aims: What the last rows predict; None for the likeliest next token.
+            meter: Counts the passes.
+            keep: The number of last positions whose logits are returned.
         """
         job = {"block": block, "layers": list(layers), "aims": aims}
 
@@ -211,13 +211,13 @@ class Server:
         """The target's values at changed inputs, and their gradient.
 
         Args:
-            batch: the samples, with the answers after them.
-            leaf: the pixels, or the embeddings of image tokens.
-            places: the sample and column of each embedding; None for pixels.
-            aims: what the last rows predict; None for the likeliest next token.
-            meter: counts the passes.
-            keep: the number of last positions whose logits the aims need.
-            gradient: whether to return the gradient.
+            batch: The samples, with the answers after them.
+            leaf: The pixels, or the embeddings of image tokens.
+            places: The sample and column of each embedding; None for pixels.
+            aims: What the last rows predict; None for the likeliest next token.
+            meter: Counts the passes.
+            keep: The number of last positions whose logits the aims need.
+            gradient: Whether to return the gradient.
         """
         leaf = leaf.detach().clone().requires_grad_(gradient)
         job = {"leaf": leaf, "places": places, "aims": aims, "gradient": gradient}
@@ -248,12 +248,12 @@ class Server:
         """The result of a function that runs in a job, during one pass over the prompts, without gradients.
 
         Args:
-            batch: the samples.
-            work: the function, which is sent as source. It gets the views and `job`, and must use modules in the order
+            batch: The samples.
+            work: The function, which is sent as source. It gets the views and `job`, and must use modules in the order
                 in which they run. It may return tensors, plain values, and lists and mappings of them.
-            job: the values that the function gets.
-            meter: counts the pass.
-            keep: the number of last positions that have logits.
+            job: The values that the function gets.
+            meter: Counts the pass.
+            keep: The number of last positions that have logits.
         """
         job = {**job, "work": work}
 
@@ -428,10 +428,10 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
     """The model of that name on the server of nnsight's settings, after a check of the server's versions and models.
 
     Args:
-        where: a hub id, or a local folder that the server knows by the same path.
-        adapter: the adapter of the family.
-        processor: the processor, which is kept and not copied.
-        options: the revision and the attention implementation, where they are given.
+        where: A hub id, or a local folder that the server knows by the same path.
+        adapter: The adapter of the family.
+        processor: The processor, which is kept and not copied.
+        options: The revision and the attention implementation, where they are given.
 
     Raises:
         ServerError: A server that cannot be reached, does not serve the model, or runs versions that cannot read jobs
@@ -483,9 +483,9 @@ def skeleton_model(where: str, processor: Any, options: Mapping[str, Any]) -> An
     """nnsight's model of a checkpoint on the meta device, with the name that the server uses; no weights are read.
 
     Args:
-        where: a hub id, or a local folder that the server knows by the same path.
-        processor: the model's processor.
-        options: the revision and attention implementation, where they are given.
+        where: A hub id, or a local folder that the server knows by the same path.
+        processor: The model's processor.
+        options: The revision and attention implementation, where they are given.
 
     Raises:
         ServerError: The hub cannot be asked for the spelling of the id.

@@ -48,20 +48,20 @@ class KeptPass:
     """One sample's unedited pass, kept. Made by `KeptPass.of`; never changed. Tensors have no padding.
 
     Attributes:
-        mllm: the model. Variants run by the tap, whichever executor is chosen.
-        batch: the sample, encoded alone.
-        first: the first row whose streams are kept: 0, or the first row after the prefix that the pass continued.
-        keys: each layer's keys, (1, key_value_head, key, dim); after a prefix, those of the prefix. Empty where every
+        mllm: The model. Variants run by the tap, whichever executor is chosen.
+        batch: The sample, encoded alone.
+        first: The first row whose streams are kept: 0, or the first row after the prefix that the pass continued.
+        keys: Each layer's keys, (1, key_value_head, key, dim); after a prefix, those of the prefix. Empty where every
             row sees the whole prompt and, without a prefix, in a hybrid model.
-        values: each layer's values, with the shape of `keys`.
-        entering: layer → the input of that layer, (1, row, hidden), from row `first` on; for the chosen layers.
-        added: layer → what the family adds to the stream after that layer besides its output (deepstack), (1, row,
+        values: Each layer's values, with the shape of `keys`.
+        entering: Layer → the input of that layer, (1, row, hidden), from row `first` on; for the chosen layers.
+        added: Layer → what the family adds to the stream after that layer besides its output (deepstack), (1, row,
             hidden), from row `first` on.
-        logits: the logits after the last rows, (1, row, token_id), float32.
-        kinds: what each layer returns besides the stream; None for nothing.
-        beside: layer → what that layer is given besides the stream, one vector per row (the per-layer inputs of Gemma
+        logits: The logits after the last rows, (1, row, token_id), float32.
+        kinds: What each layer returns besides the stream; None for nothing.
+        beside: Layer → what that layer is given besides the stream, one vector per row (the per-layer inputs of Gemma
             3n and 4), from row `first` on.
-        shared: layer → the keys and values of that layer that later layers share, from row `first` on.
+        shared: Layer → the keys and values of that layer that later layers share, from row `first` on.
     """
 
     mllm: WrappedModel
@@ -90,12 +90,12 @@ class KeptPass:
         """The kept pass of a batch of one sample.
 
         Args:
-            mllm: the model.
-            batch: one sample, encoded.
-            meter: counts the pass.
-            keep: the number of last rows whose logits are kept, in this pass and in every variant.
-            layers: the layers that variants may start at.
-            before: a prefix that serves the batch and that the pass continues; variants cannot change its rows.
+            mllm: The model.
+            batch: One sample, encoded.
+            meter: Counts the pass.
+            keep: The number of last rows whose logits are kept, in this pass and in every variant.
+            layers: The layers that variants may start at.
+            before: A prefix that serves the batch and that the pass continues; variants cannot change its rows.
 
         Raises:
             ModelError: A batch of several samples, or logits that are not numbers.
@@ -180,13 +180,13 @@ class KeptPass:
         runs beside the others, and its difference from this pass is subtracted from theirs.
 
         Args:
-            n: the number of variants.
-            stop: the number of first rows that do not run, from `stop()`.
-            meter: counts the pass.
-            start: the first layer that runs.
-            entering: image tokens replaced in the input of layer `start`.
-            added: layer → image tokens replaced in what is added after that layer; the layers are some of `self.added`.
-            hidden: layer → what each variant hides there; the rows of its cells are those from `stop` on.
+            n: The number of variants.
+            stop: The number of first rows that do not run, from `stop()`.
+            meter: Counts the pass.
+            start: The first layer that runs.
+            entering: Image tokens replaced in the input of layer `start`.
+            added: Layer → image tokens replaced in what is added after that layer; the layers are some of `self.added`.
+            hidden: Layer → what each variant hides there; the rows of its cells are those from `stop` on.
 
         Raises:
             ModelError: No variants, or rows that were not kept.
@@ -476,9 +476,9 @@ class Replaced:
         """The stream of each variant.
 
         Args:
-            stream: the stream of each variant, or one stream for all variants.
-            columns: the rows of the stream that are image tokens.
-            upon: a stream that the new values are added to; by default they replace the old ones alone.
+            stream: The stream of each variant, or one stream for all variants.
+            columns: The rows of the stream that are image tokens.
+            upon: A stream that the new values are added to; by default they replace the old ones alone.
         """
         device, columns = stream.device, columns.to(stream.device)
         chosen, fill = self.chosen.to(device), self.fill.to(device, stream.dtype)

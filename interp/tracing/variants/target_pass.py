@@ -43,11 +43,11 @@ class ServedPass:
     """One sample's prompt whose variants run on a server; the counterpart of `KeptPass`.
 
     Attributes:
-        mllm: the model.
-        batch: the sample, encoded alone, with an answer after it.
-        aim: what the last rows predict. `run` returns its values, where a kept pass returns logits. None where only the
+        mllm: The model.
+        batch: The sample, encoded alone, with an answer after it.
+        aim: What the last rows predict. `run` returns its values, where a kept pass returns logits. None where only the
             stream is read.
-        layers: the layers whose input `stream` can return.
+        layers: The layers whose input `stream` can return.
     """
 
     mllm: WrappedModel
@@ -133,13 +133,13 @@ class ServedPass:
         subtracted from theirs.
 
         Args:
-            n: the number of variants.
-            stop: must be 0: every row runs.
-            meter: counts the pass.
-            start: the layer whose input `entering` changes.
-            entering: image tokens replaced in the input of layer `start`.
-            added: layer → image tokens replaced in what is added after that layer.
-            hidden: layer → what each variant hides there.
+            n: The number of variants.
+            stop: Must be 0: every row runs.
+            meter: Counts the pass.
+            start: The layer whose input `entering` changes.
+            entering: Image tokens replaced in the input of layer `start`.
+            added: Layer → image tokens replaced in what is added after that layer.
+            hidden: Layer → what each variant hides there.
 
         Raises:
             ModelError: No variants, or a `stop` above 0.
@@ -238,8 +238,8 @@ class TargetPass:
     """One forced prompt and what it scores: one answer of several tokens, or any number of answers of one token.
 
     Attributes:
-        kept: the pass of the prompt, kept on this machine or run on a server.
-        aim: the answers and their weights.
+        kept: The pass of the prompt, kept on this machine or run on a server.
+        aim: The answers and their weights.
     """
 
     kept: AnyPass
@@ -254,7 +254,7 @@ class TargetPass:
         """The pass's share of the target in each variant, in nats.
 
         Args:
-            found: the variants' logits of the last rows, or the values that a server returned.
+            found: The variants' logits of the last rows, or the values that a server returned.
 
         Raises:
             ModelError: A variant whose logits are not numbers.
@@ -274,11 +274,11 @@ class KeptTarget:
     """One sample, a prompt and a target, run once. Made by `KeptTarget.of`.
 
     Attributes:
-        batch: the encoded sample, without an answer after it.
-        aim: the answers and their weights; a greedy answer is that of the unedited model, whatever variants change.
-        parts: the passes whose values add up to the target, run once; on a server, the passes that run there.
-        plain: the target's value without changes, in nats.
-        cost: what encoding, finding the answers and these passes cost.
+        batch: The encoded sample, without an answer after it.
+        aim: The answers and their weights; a greedy answer is that of the unedited model, whatever variants change.
+        parts: The passes whose values add up to the target, run once; on a server, the passes that run there.
+        plain: The target's value without changes, in nats.
+        cost: What encoding, finding the answers and these passes cost.
     """
 
     batch: Batch
@@ -301,12 +301,12 @@ class KeptTarget:
         """The passes of a sample's target, kept.
 
         Args:
-            mllm: the model.
-            sample: the sample, or a batch of only this sample.
-            prompt: the prompt; None for the batch's own, or `PAPER_PROMPT`.
-            target: the target to score.
-            layers: the layers that variants may start at.
-            aim: the answers' tokens, where they are already known.
+            mllm: The model.
+            sample: The sample, or a batch of only this sample.
+            prompt: The prompt; None for the batch's own, or `PAPER_PROMPT`.
+            target: The target to score.
+            layers: The layers that variants may start at.
+            aim: The answers' tokens, where they are already known.
 
         Raises:
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`, or something other than a target.
@@ -334,7 +334,7 @@ class KeptTarget:
         """The target's value in each variant, in nats.
 
         Args:
-            run: a function from a part's pass to the results of its `run` for the variants, batch by batch.
+            run: A function from a part's pass to the results of its `run` for the variants, batch by batch.
         """
         return np.sum([np.concatenate([part.value(one) for one in run(part.kept)]) for part in self.parts], 0)
 

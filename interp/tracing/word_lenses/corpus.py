@@ -96,9 +96,9 @@ class Occurrence:
     """A word in a text.
 
     Attributes:
-        word: the word, casefolded.
-        position: the position of its last token in the text.
-        before: the ids of all tokens up to and including that one; equal ids give equal embeddings.
+        word: The word, casefolded.
+        position: The position of its last token in the text.
+        before: The ids of all tokens up to and including that one; equal ids give equal embeddings.
     """
 
     word: str
@@ -110,9 +110,9 @@ def occurrences(tokenizer: Any, text: str, words: Iterable[str] = ()) -> Iterato
     """The words of a text, except one at its first token, whose embedding has no context.
 
     Args:
-        tokenizer: a fast tokenizer, which says where in the text its tokens are.
-        text: the text.
-        words: words of several parts to find as well, such as "blood vessel".
+        tokenizer: A fast tokenizer, which says where in the text its tokens are.
+        text: The text.
+        words: Words of several parts to find as well, such as "blood vessel".
 
     Raises:
         ModelError: A slow tokenizer.
@@ -163,9 +163,9 @@ def encoded_texts(
     """The texts as one left-padded batch of prompts without image tokens.
 
     Args:
-        mllm: the model.
-        texts: the texts, each of one token or more.
-        marked: for each text, the positions that are treated as image tokens, such as the one where a vector is put;
+        mllm: The model.
+        texts: The texts, each of one token or more.
+        marked: For each text, the positions that are treated as image tokens, such as the one where a vector is put;
             negative positions count from the end.
 
     Raises:

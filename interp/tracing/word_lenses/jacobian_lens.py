@@ -42,12 +42,12 @@ class Jacobians:
     """The average effect of the stream after each layer on the stream after the last one. Made by `fit_jacobians`.
 
     Attributes:
-        matrices: layer → float32 (hidden, hidden) on the CPU: ∂ stream after the last layer / ∂ stream after this
+        matrices: Layer → float32 (hidden, hidden) on the CPU: ∂ stream after the last layer / ∂ stream after this
             layer, summed over this and later positions, averaged over positions and prompts. The last layer, whose
             matrix is the identity, is left out.
-        n_prompts: the number of prompts in the average.
-        model: a hash of the weights that the Jacobians were fitted on.
-        corpus: a hash of the prompts.
+        n_prompts: The number of prompts in the average.
+        model: A hash of the weights that the Jacobians were fitted on.
+        corpus: A hash of the prompts.
     """
 
     matrices: Mapping[int, Float[Tensor, "hidden hidden"]]
@@ -122,11 +122,11 @@ def fit_jacobians(
     prompts of 128 tokens are enough; published lenses have 1000.
 
     Args:
-        mllm: the model, of a family that TransformerLens knows, in float32 if possible.
-        corpus: the texts, as `LatentLens` takes them; neighbouring texts are joined to prompts of `max_tokens` tokens.
-        words: the words that replace "{word}" in the texts.
-        max_tokens: the longest prompt in tokens; the rest is cut off. At least 18.
-        show_progress: whether to show a progress bar.
+        mllm: The model, of a family that TransformerLens knows, in float32 if possible.
+        corpus: The texts, as `LatentLens` takes them; neighbouring texts are joined to prompts of `max_tokens` tokens.
+        words: The words that replace "{word}" in the texts.
+        max_tokens: The longest prompt in tokens; the rest is cut off. At least 18.
+        show_progress: Whether to show a progress bar.
 
     Raises:
         ModelError: TransformerLens is not installed or does not know the family.

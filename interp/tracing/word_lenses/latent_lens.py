@@ -136,8 +136,8 @@ class _Bank:
     """Contextual embeddings of one model. An `OpenedLens`; the ids of its words are places in `words`.
 
     Attributes:
-        vectors: layer → (entry, hidden), in the model's dtype.
-        words: the words, without repeats.
+        vectors: Layer → (entry, hidden), in the model's dtype.
+        words: The words, without repeats.
         of: (entry,), the place of each entry's word in `words`.
     """
 

@@ -70,13 +70,13 @@ def read_words(
     Each call makes the lens ready again: read many samples in one call, or run a `LensSweep`.
 
     Args:
-        mllm: the model.
-        samples: samples or an encoded batch; they run as one batch.
-        words: the words. `LatentLens` reads any word that its corpus holds; the other lenses read words of one token.
+        mllm: The model.
+        samples: Samples or an encoded batch; they run as one batch.
+        words: The words. `LatentLens` reads any word that its corpus holds; the other lenses read words of one token.
         lens: "logit", "contextual" (`LatentLens`), "jacobian" (`JacobianLens`) or "patchscope" (`Patchscope`), or one
             of these classes with settings.
-        prompt: the prompt; by default that of the batch, or `PAPER_PROMPT`.
-        top: the number of highest-scoring words to keep at each place.
+        prompt: The prompt; by default that of the batch, or `PAPER_PROMPT`.
+        top: The number of highest-scoring words to keep at each place.
 
     Raises:
         PromptError: An unknown lens, a word that the lens cannot read, or `top` out of range.

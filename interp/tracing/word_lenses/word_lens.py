@@ -64,9 +64,9 @@ class WordLens(Protocol):
         """The lens on a model.
 
         Args:
-            mllm: the model.
-            words: all words that will be read.
-            meter: counts the passes that making it ready takes.
+            mllm: The model.
+            words: All words that will be read.
+            meter: Counts the passes that making it ready takes.
         """
         ...
 
@@ -89,10 +89,10 @@ class WordReadings(SampleReadings):
     image tokens that were not read are left out.
 
     Attributes:
-        samples: one Dataset per sample.
-        tokens: where each sample's tokens are.
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
         logits: (sample, token_id), the logits after the last prompt token.
-        unit: the unit of the scores: "log probability, nats" (≤ 0) or "cosine similarity" (in [−1, 1]).
+        unit: The unit of the scores: "log probability, nats" (≤ 0) or "cosine similarity" (in [−1, 1]).
     """
 
     unit: str
@@ -143,9 +143,9 @@ def as_layers(name: str, value: Any, words: Sequence[str] = ("all",)) -> str | t
     """The layers of a lens, sorted and without repeats, or a word that stands for some layers.
 
     Args:
-        name: the argument's name, for the error.
-        value: an iterable of layers, −1 or more, or one of `words`.
-        words: the words that stand for layers.
+        name: The argument's name, for the error.
+        value: An iterable of layers, −1 or more, or one of `words`.
+        words: The words that stand for layers.
 
     Raises:
         PromptError: Something other than layers or one of the words.
@@ -168,8 +168,8 @@ def need_weights_here(mllm: WrappedModel, kind: str) -> None:
     """Refuses a model on a server.
 
     Args:
-        mllm: the model.
-        kind: the name of the lens, for the error.
+        mllm: The model.
+        kind: The name of the lens, for the error.
 
     Raises:
         ModelError: A model on a server.
