@@ -112,7 +112,7 @@ class Connection:
         """Refuses a model that the server does not serve.
 
         Args:
-            model_key: Nnsight's key of the model.
+            model_key: nnsight's key of the model.
 
         Raises:
             ServerError: Such a model, or a server that does not answer.
@@ -150,7 +150,7 @@ class Connection:
         """The nnsight backend that runs one trace as a job.
 
         Args:
-            model_key: Nnsight's key of the model.
+            model_key: nnsight's key of the model.
             env: The settings that the server makes before it runs the job.
             job: The id of a job that was sent before; None for a new job.
             blocking: Whether to wait for the result.

@@ -75,7 +75,7 @@ def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
     """Does the work of one pass at the layers, and returns the job on the device of the last of them.
 
     Args:
-        layers: Nnsight's views of the decoder layers.
+        layers: nnsight's views of the decoder layers.
         job: A mapping with "work", "streams" and "routing" (layer → the work on its attention, its output and its
             router), the "recorder" that they share, "n", the number of samples, and "contrast", the guidance by their
             prompts without images, which are further lines of the pass (None without guidance).
@@ -123,9 +123,9 @@ def prompt_pass(
     """The logits after the last `keep` positions, and the rows that were read.
 
     Args:
-        layers: Nnsight's views of the decoder layers.
-        attentions: Nnsight's views of the tower's attention modules.
-        head: Nnsight's view of the output layer.
+        layers: nnsight's views of the decoder layers.
+        attentions: nnsight's views of the tower's attention modules.
+        head: nnsight's view of the output layer.
         job: The job, as `tower_pass` and `carry_out` take it.
         cap: The soft cap of the logits; None without one.
         keep: The number of last positions.
@@ -146,7 +146,7 @@ def tower_pass(attentions: Sequence[Any], job: dict[str, Any]) -> None:
     """Does the work of the vision tower, which runs before the decoder, and adds its rows to those of the job.
 
     Args:
-        attentions: Nnsight's views of the tower's attention modules.
+        attentions: nnsight's views of the tower's attention modules.
         job: A mapping with "tower", the tower's work (None for no work), and the "recorder".
 
     Raises:
@@ -182,10 +182,10 @@ def steps(
     only the drawn token.
 
     Args:
-        tracer: Nnsight's tracer of the generation.
-        layers: Nnsight's views of the decoder layers.
-        attentions: Nnsight's views of the tower's attention modules.
-        head: Nnsight's view of the output layer.
+        tracer: nnsight's tracer of the generation.
+        layers: nnsight's views of the decoder layers.
+        attentions: nnsight's views of the tower's attention modules.
+        head: nnsight's view of the output layer.
         job: The job, as `tower_pass` and `carry_out` take it, with "generation".
         cap: The soft cap of the logits; None without one.
         found: The mapping that gets "tail", "logits", "rows", "ids" (by step), "lost" (which samples have logits that
@@ -228,8 +228,8 @@ def differentiate_rows(
     """Rows of attention, and the gradients of the target's value with respect to them.
 
     Args:
-        layers: Nnsight's views of the decoder layers.
-        head: Nnsight's view of the output layer.
+        layers: nnsight's views of the decoder layers.
+        head: nnsight's view of the output layer.
         job: A mapping with the "block" of rows, the "layers" to read them in, and the target's "aims".
         cap: The soft cap of the logits; None without one.
         keep: The number of last positions whose logits are returned.
@@ -257,8 +257,8 @@ def differentiate_input(
     """The target's values, and their gradient with respect to the pixels or to what enters the first layer.
 
     Args:
-        layers: Nnsight's views of the decoder layers.
-        head: Nnsight's view of the output layer.
+        layers: nnsight's views of the decoder layers.
+        head: nnsight's view of the output layer.
         job: A mapping with "leaf" (the inputs), "places" (the sample and column of each embedding; None for pixels,
             which the model was given), the target's "aims", and "gradient" (whether to return it).
         cap: The soft cap of the logits; None without one.

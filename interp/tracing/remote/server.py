@@ -63,13 +63,13 @@ class Server:
     """Runs passes of a model on an NDIF server.
 
     Attributes:
-        nn: Nnsight's model, without weights.
-        layers: Nnsight's views of the decoder layers.
-        head: Nnsight's view of the output layer.
+        nn: nnsight's model, without weights.
+        layers: nnsight's views of the decoder layers.
+        head: nnsight's view of the output layer.
         cap: The soft cap that the model puts on its logits after the output layer; None without one.
         windows: Whether rows of some layer see only a sliding window.
-        norm: Nnsight's view of the norm after the last decoder layer; None where it is not found.
-        decoder: Nnsight's view of the module that holds the decoder layers.
+        norm: nnsight's view of the norm after the last decoder layer; None where it is not found.
+        decoder: nnsight's view of the module that holds the decoder layers.
         connection: The connection to the server.
         waits: Whether to wait for a job; with False it is submitted and left to run.
         job: The id of a job to fetch; None to send a new one.
