@@ -46,7 +46,7 @@ class _Session:
             store.pop(next(iter(store)))
         return name
 
-    def uploaded(self, contents: Sequence[str], names: Sequence[str]) -> str:
+    def keep_images(self, contents: Sequence[str], names: Sequence[str]) -> str:
         """Keeps uploaded files, and returns their name.
 
         Raises:
@@ -55,7 +55,7 @@ class _Session:
         read = tuple(_decoded(content, name) for content, name in zip(contents, names, strict=True))
         return self.keep(self.images, (read, tuple(Path(name).name for name in names)))
 
-    def asked(self, files: str | None, question: str) -> str:
+    def keep_sample(self, files: str | None, question: str) -> str:
         """Keeps the sample with this question, and returns its name.
 
         Raises:
@@ -129,7 +129,7 @@ def _asking(app: Dash, session: _Session) -> None:
         if not contents or not names:
             return no_update, ""
         try:
-            return session.uploaded(contents, names), ", ".join(names)
+            return session.keep_images(contents, names), ", ".join(names)
         except InterpError as error:
             return None, str(error)
 
@@ -146,14 +146,14 @@ def _asking(app: Dash, session: _Session) -> None:
         if not clicks and files is None:
             return (no_update,) * 11
         try:
-            name = session.asked(files, question or "")
+            name = session.keep_sample(files, question or "")
             reading = session.reading(name)
         except InterpError as error:
             return (*(no_update,) * 10, str(error))
         steps = [{"label": _shown_word(word), "value": i} for i, word in enumerate(reading.words)]
         n_images = len(session.sample(name).sizes)
         likely = [html.Li(f"{_shown_word(word)} {share:.3f}") for word, share in reading.likely]
-        said = _said(reading.answer, reading.log_probability)
+        said = _answer_text(reading.answer, reading.log_probability)
         return name, said, likely, steps, 0, list(range(n_images)), 0, n_images < 2, None, None, ""
 
 
@@ -317,7 +317,8 @@ def _effect(before: Reading, after: Reading, kept: float) -> list[Any]:
         ("the first answer, after the edit", before.answer, kept),
     ]
     body = [
-        html.Tr([html.Th(what, scope="row"), html.Td(_said(answer, value))]) for what, answer, value in rows
+        html.Tr([html.Th(what, scope="row"), html.Td(_answer_text(answer, value))])
+        for what, answer, value in rows
     ]
     first = ", ".join(f"{_shown_word(word)} {share:.3f}" for word, share in after.likely)
     return [
@@ -326,7 +327,7 @@ def _effect(before: Reading, after: Reading, kept: float) -> list[Any]:
     ]
 
 
-def _said(answer: str | None, log_probability: float) -> str:
+def _answer_text(answer: str | None, log_probability: float) -> str:
     """An answer with its probability, as text."""
     if answer is None:
         return "no answer: the thought did not end"

@@ -150,7 +150,7 @@ class AnsweringMllm(Mllm):
         last = ends(self)
 
         def said(_: Any, some: MicroBatch) -> list[str | None]:
-            sample = _the_only(some)
+            sample = _only_sample(some)
             draw = Draw(decoding, seed, [sample.id])
             ids, _ = self._run(sample, prompt or PAPER_PROMPT, draw, generate, last)
             return [self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()]
@@ -184,7 +184,7 @@ class AnsweringMllm(Mllm):
         self._refuse_edits(edits)
 
         def scored(_: Any, some: MicroBatch) -> Scores:
-            return self._score(_the_only(some), prompt or PAPER_PROMPT, target)
+            return self._score(_only_sample(some), prompt or PAPER_PROMPT, target)
 
         return joined_scores(
             in_batches(self, _samples(samples), scored, batch_size=batch_size, progress=progress, alone=True)
@@ -223,7 +223,7 @@ class AnsweringMllm(Mllm):
         """At most `n` tokens that `choose` takes, up to one of `last`, and the logits that they were chosen from."""
         inputs = self._inputs(sample, prompt)
         chosen = _Chosen(choose, last, sample)
-        with self.installation.armed({}), _plainly(self.hf, n), torch.no_grad():
+        with self.installation.armed({}), _without_settings(self.hf, n), torch.no_grad():
             try:
                 self.hf.generate(**inputs, max_new_tokens=n, logits_processor=LogitsProcessorList([chosen]))
             except _AnswerCompleteError:
@@ -352,7 +352,7 @@ class _Forced:
 
 
 @contextmanager
-def _plainly(hf: nn.Module, n: int) -> Iterator[None]:
+def _without_settings(hf: nn.Module, n: int) -> Iterator[None]:
     """In the block, only start and padding tokens of `generation_config` apply, in every part of the model."""
     owners: list[Any] = [
         m for m in hf.modules() if isinstance(m.__dict__.get("generation_config"), GenerationConfig)
@@ -389,6 +389,6 @@ def _samples(samples: Any) -> Any:
     return samples
 
 
-def _the_only(some: MicroBatch) -> Sample:
+def _only_sample(some: MicroBatch) -> Sample:
     given: Any = some.samples
     return given[0]

@@ -133,7 +133,7 @@ class EdgePass:
 
     mllm: WrappedModel
     graph: EdgeGraph
-    seen: PlainPass
+    plain: PlainPass
     reference: Float[Tensor, "source row hidden"]
     image: Tensor
     answers: tuple[int, int]
@@ -169,7 +169,7 @@ class EdgePass:
                 "stream + attention(norm) + MLP(norm)".
         """
         check_layers(mllm)
-        own, its = _seen(mllm, batch, meter), _seen(mllm, other, meter)
+        own, its = _run_plain(mllm, batch, meter), _run_plain(mllm, other, meter)
         _check_length(own, its)
         answers = (int(own.logits.argmax()), int(its.logits.argmax()))
         if answers[0] == answers[1]:
@@ -181,8 +181,8 @@ class EdgePass:
         image = torch.tensor(batch.tokens[0].image.tolist()).to(own.embedding.device)
         shape = (len(graph.sources), *own.embedding.shape[1:])
         nothing = own.embedding.new_zeros(shape, dtype=torch.float32)
-        found = cls(mllm, graph, own, nothing, image, answers, run_layers or own_layers)
-        there = [its, *(_seen(mllm, one, meter) for one in more if against == "mean")]
+        found = cls(mllm, graph, own, nothing, image, answers, run_layers or transformers_layers)
+        there = [its, *(_run_plain(mllm, one, meter) for one in more if against == "mean")]
         for one in there:
             _check_length(own, one)
         with torch.no_grad():
@@ -196,11 +196,11 @@ class EdgePass:
         """What each source writes in the reference."""
         if against == "zero":
             found = self.reference.clone()
-            found[:2] = self._embeddings(self.seen.embedding)
+            found[:2] = self._embeddings(self.plain.embedding)
             return found
         total = torch.zeros_like(self.reference)
         for one in there:
-            logits, writes = replace(self, seen=one)._run(self.ones)
+            logits, writes = replace(self, plain=one)._run(self.ones)
             _check_sum(logits, one.logits)
             total += writes
         return total / len(there)
@@ -267,16 +267,18 @@ class EdgePass:
 
     def _run(self, weights: Tensor) -> tuple[Float[Tensor, " token_id"], Float[Tensor, "source row hidden"]]:
         """The last row's logits, and what each source wrote."""
-        stream = EdgeStream(self.graph, self._embeddings(self.seen.embedding), self.reference, weights)
-        logits = self.run_layers(self.mllm, self.seen, stream)
+        stream = EdgeStream(self.graph, self._embeddings(self.plain.embedding), self.reference, weights)
+        logits = self.run_layers(self.mllm, self.plain, stream)
         return logits, stream.written
 
 
-def own_layers(mllm: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
+def transformers_layers(
+    mllm: WrappedModel, plain: PlainPass, stream: EdgeStream
+) -> Float[Tensor, " token_id"]:
     """Runs transformers' own layers on what each receiver reads; a `RunLayers`."""
     layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
     for i, layer in enumerate(layers):
-        stream.write_heads(*_heads(layer, stream.heads_read(i).to(mllm.dtype), seen.calls[i]))
+        stream.write_heads(*_heads(layer, stream.heads_read(i).to(mllm.dtype), plain.calls[i]))
         given = stream.mlp_reads(i)[None].to(mllm.dtype)
         stream.write_mlp(layer.mlp(layer.post_attention_layernorm(given))[0])
     last = stream.answer_reads()[None, -1:].to(mllm.dtype)
@@ -339,30 +341,30 @@ def _check_length(own: PlainPass, its: PlainPass) -> None:
         )
 
 
-def _seen(mllm: WrappedModel, batch: Batch, meter: Meter) -> PlainPass:
+def _run_plain(mllm: WrappedModel, batch: Batch, meter: Meter) -> PlainPass:
     """A plain pass, with what it gives each layer."""
-    seen, handles = PlainPass(batch), []
+    plain, handles = PlainPass(batch), []
     layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
 
     def enters(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        seen.embedding = (args[0] if args else named["hidden_states"]).detach()
+        plain.embedding = (args[0] if args else named["hidden_states"]).detach()
 
     handles.append(layers[0].register_forward_pre_hook(enters, with_kwargs=True))
     for i, layer in enumerate(layers):
 
         def called(_: Any, args: tuple[Any, ...], named: dict[str, Any], i: int = i) -> None:
             kept = {name: value for name, value in named.items() if name != "hidden_states"}
-            seen.calls[i] = {**kept, "past_key_values": None, "use_cache": False}
+            plain.calls[i] = {**kept, "past_key_values": None, "use_cache": False}
 
         handles.append(layer.self_attn.register_forward_pre_hook(called, with_kwargs=True))
     try:
         with mllm.installation.armed({}), torch.no_grad():
             inputs, _ = pass_inputs(batch, None)
-            seen.logits = run_pass(mllm.hf, inputs, meter)[0, -1].float()
+            plain.logits = run_pass(mllm.hf, inputs, meter)[0, -1].float()
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    return plain
 
 
 def _check_sum(found: Tensor, wanted: Tensor) -> None:
@@ -460,8 +462,8 @@ def lens_layers(mllm: WrappedModel) -> RunLayers:
     layers: list[Any] = list(mllm.adapter.layers(mllm.hf))
     biases: list[Tensor | None] = [layer.self_attn.o_proj.bias for layer in layers]
 
-    def run(model: WrappedModel, seen: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
-        inputs = {**seen.batch.inputs, "position_ids": seen.batch.positions}
+    def run(model: WrappedModel, plain: PlainPass, stream: EdgeStream) -> Float[Tensor, " token_id"]:
+        inputs = {**plain.batch.inputs, "position_ids": plain.batch.positions}
         settle(bridge.original_model, inputs)
         ids = inputs.pop("input_ids")
         with bridge.hooks(fwd_hooks=_hooks(stream, biases)):

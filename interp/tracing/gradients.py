@@ -43,10 +43,10 @@ __all__ = [
     "Inputs",
     "RowGradients",
     "differentiable",
-    "entering",
+    "for_autograd",
     "input_function",
-    "normal",
     "recording",
+    "replaced_input",
     "row_gradients",
     "run_objective",
 ]
@@ -118,10 +118,10 @@ def run_objective(
     return run_pass(mllm.hf, {**inputs, **(changed or {})}, meter, cache=cache, keep=objective.keep)
 
 
-def normal(given: Batch | Prefix) -> Batch | Prefix:
+def for_autograd(given: Batch | Prefix) -> Batch | Prefix:
     """The same batch or prefix in tensors that autograd can use; tensors of `torch.inference_mode` are copied."""
     if isinstance(given, Prefix):
-        batch = normal(given.batch)
+        batch = for_autograd(given.batch)
         assert isinstance(batch, Batch)
         keys, values = (tuple(map(_copied, one)) for one in (given.keys, given.values))
         return replace(given, batch=batch, keys=keys, values=values)
@@ -134,7 +134,7 @@ def _copied(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def entering(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replaced_input(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """In the block, replaces a layer's input, (sample, position, hidden), by what `change` makes of it."""
 
     def changed(given: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def row_gradients(
     mllm.need_image_rows("gradients of rows and inputs")
     differentiable(mllm)
     with torch.inference_mode(False):
-        given = _started(mllm, normal(given_as(mllm, samples, prompt)), queries, meter)
+        given = _started(mllm, for_autograd(given_as(mllm, samples, prompt)), queries, meter)
         batch = given.batch if isinstance(given, Prefix) else given
         found = None
         if not likeliest(target):
@@ -250,7 +250,7 @@ def _started(mllm: WrappedModel, given: Batch | Prefix, queries: Queries, meter:
         return given
     made = make_prefix(mllm, given, stop=stop)
     meter.count(made.cost)
-    found = normal(made)
+    found = for_autograd(made)
     assert isinstance(found, Prefix)
     return found
 
@@ -430,14 +430,14 @@ class InputFunction:
         """The target's values, in nats; inside `recording` they carry their graph."""
         if self.mllm.server is not None:
             if torch.is_grad_enabled() and inputs.requires_grad:
-                return _ValuesElsewhere.apply(inputs, self)
-            return torch.stack([self._elsewhere(one, inputs)[0] for one in self.passes]).sum(dim=0)
+                return _ServerValues.apply(inputs, self)
+            return torch.stack([self._from_server(one, inputs)[0] for one in self.passes]).sum(dim=0)
         return torch.stack([self._values(one, inputs) for one in self.passes]).sum(dim=0)
 
     def gradient(self, inputs: Tensor) -> Tensor:
         """∂ value / ∂ inputs, in nats per unit of the inputs; a sample's part is the gradient of its own value."""
         if self.mllm.server is not None:
-            return self.both_elsewhere(inputs)[1]
+            return self.both_from_server(inputs)[1]
         with recording(self.mllm):
             total = torch.zeros_like(self.start)
             for one in self.passes:
@@ -450,12 +450,12 @@ class InputFunction:
         """A sample's part of the inputs, or of a gradient; a view."""
         return inputs[self.places[sample]]
 
-    def both_elsewhere(self, inputs: Tensor) -> tuple[Float[Tensor, " sample"], Tensor]:
+    def both_from_server(self, inputs: Tensor) -> tuple[Float[Tensor, " sample"], Tensor]:
         """The values and their gradient from the server that the model runs on, with one job for each pass."""
-        values, gradients = zip(*(self._elsewhere(one, inputs, True) for one in self.passes), strict=True)
+        values, gradients = zip(*(self._from_server(one, inputs, True) for one in self.passes), strict=True)
         return torch.stack(values).sum(dim=0), torch.stack(gradients).sum(dim=0)
 
-    def _elsewhere(self, objective: Objective, inputs: Tensor, gradient: bool = False) -> tuple[Any, Any]:
+    def _from_server(self, objective: Objective, inputs: Tensor, gradient: bool = False) -> tuple[Any, Any]:
         """The values of one pass, and the gradient if wanted, from the server that the model runs on."""
         places = None if self.of == "pixels" else _columns(objective.batch)
         return self.mllm.server.at_input(
@@ -477,18 +477,18 @@ class InputFunction:
             def change(hidden: Tensor) -> Tensor:
                 return hidden.index_put((sample.to(hidden.device), column.to(hidden.device)), given)
 
-            changed, hooked = {}, entering(self.mllm.installation.layers[0], change)
+            changed, hooked = {}, replaced_input(self.mllm.installation.layers[0], change)
         with hooked:
             return objective.values(run_objective(self.mllm, objective, self.meter, changed=changed))
 
 
-class _ValuesElsewhere(torch.autograd.Function):
+class _ServerValues(torch.autograd.Function):
     """Values from a server as a node of a graph on this machine; the server returns their gradient with them."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, function: InputFunction) -> Tensor:  # pyright: ignore
         """The values; their gradient is kept for `backward`."""
-        values, gradient = function.both_elsewhere(inputs)
+        values, gradient = function.both_from_server(inputs)
         ctx.save_for_backward(gradient.to(inputs.dtype))
         ctx.places = function.places
         return values
@@ -533,7 +533,7 @@ def input_function(
     mllm.need_image_rows("gradients of rows and inputs")
     differentiable(mllm)
     with torch.inference_mode(False):
-        given = normal(given_as(mllm, samples, prompt))
+        given = for_autograd(given_as(mllm, samples, prompt))
         batch = given.batch if isinstance(given, Prefix) else given
         if not any(tokens.n for tokens in batch.tokens):
             raise ModelError("gradients of inputs need images; these samples have none.")

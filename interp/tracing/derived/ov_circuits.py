@@ -62,7 +62,7 @@ def projected_norms(
         for i in mllm.attention_layers:
             work.setdefault(i, _Projected(None)).prefix = before.layer(i)
     if mllm.server is not None:
-        return _asked(mllm, batch, columns, layers, meter)
+        return _norms_from_server(mllm, batch, columns, layers, meter)
     with mllm.installation.armed(work), torch.no_grad(), _watched(mllm, wanted):
         inputs, cache = pass_inputs(batch, before)
         logits = run_pass(mllm.hf, inputs, meter, cache=cache)
@@ -83,7 +83,7 @@ def _labelled(
     return [one[..., :n] for one, n in zip(stacked, counts, strict=True)], logits[:, -1].float()
 
 
-def _asked(
+def _norms_from_server(
     mllm: WrappedModel,
     batch: Batch,
     columns: Sequence[Int[np.ndarray, " _"]],
@@ -95,13 +95,13 @@ def _asked(
     for layer in layers:
         _o_proj(attentions[layer])
     job = {"columns": _padded(columns, mllm.device), "layers": sorted(set(layers))}
-    found = mllm.server.compute(batch, _elsewhere, job, meter)
+    found = mllm.server.compute(batch, _norms_in_job, job, meter)
     if found["changed"]:
-        raise _changed(attentions[found["changed"][0]])
+        raise _altered_input(attentions[found["changed"][0]])
     return _labelled(mllm, batch, columns, [found["norms"][layer] for layer in layers], found["logits"])
 
 
-def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Any]:
+def _norms_in_job(there: Any, job: dict[str, Any]) -> dict[str, Any]:
     """The norms of each layer, and the layers whose `o_proj` is given something other than the heads' outputs.
 
     Runs in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`.
@@ -230,7 +230,7 @@ def _watched(mllm: WrappedModel, wanted: dict[int, _Projected]) -> Iterator[None
         one = wanted[layer]
         same = one.sent is not None and torch.allclose(given[:, -1], one.sent, rtol=0, atol=0, equal_nan=True)
         if not same:
-            raise _changed(module)
+            raise _altered_input(module)
         one.checked = True
         one.sent = None
 
@@ -249,10 +249,10 @@ def _watched(mllm: WrappedModel, wanted: dict[int, _Projected]) -> Iterator[None
         yield
     unchecked = [layer for layer, one in wanted.items() if not one.checked]
     if unchecked:
-        raise _changed(mllm.installation.attentions[unchecked[0]])
+        raise _altered_input(mllm.installation.attentions[unchecked[0]])
 
 
-def _changed(attention: nn.Module) -> ModelError:
+def _altered_input(attention: nn.Module) -> ModelError:
     return ModelError(
         f"value-weighted attention needs o_proj to be given the heads' outputs as they are; {type(attention).__name__} "
         "does something to them before (a gate or a norm), so V·W_O is not what a token sends. Use Attention() for "

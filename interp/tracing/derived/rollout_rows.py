@@ -39,7 +39,7 @@ def rollout(
     """
     mllm.need_image_rows("rollouts")
     if mllm.server is not None:
-        found = mllm.server.compute(batch, _elsewhere, {}, meter)
+        found = mllm.server.compute(batch, _rollout_in_job, {}, meter)
         check_logits(mllm, batch, found["logits"])
         return found["share"], found["logits"][:, -1]
     calls: dict[int, Call] = {}
@@ -51,7 +51,7 @@ def rollout(
     return share, logits[:, -1].float()
 
 
-def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
+def _rollout_in_job(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
     """The shares and the logits. Runs in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`."""
     calls = {i: call_at(attention_call(layer.self_attn)) for i, layer in enumerate(there.layers)}
     return {"logits": there.logits(), "share": _product(calls)}

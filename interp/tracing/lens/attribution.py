@@ -26,11 +26,11 @@ __all__ = [
     "Attribution",
     "Part",
     "attribution",
-    "completed",
     "components",
     "each_component",
     "first_tokens",
     "labelled_shares",
+    "make_attribution",
 ]
 
 
@@ -70,7 +70,7 @@ def attribution(
     for i, (ids, weights) in enumerate(found):
         stream, vectors = _last(lens, cache, i)
         parts.append(_attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to)))
-    return completed(lens.mllm, batch.tokens, parts, found, logits, relative_to)
+    return make_attribution(lens.mllm, batch.tokens, parts, found, logits, relative_to)
 
 
 Asked = tuple[tuple[int, ...], tuple[float, ...]]
@@ -88,7 +88,7 @@ def first_tokens(mllm: WrappedModel, batch: Batch, target: Target, relative_to: 
     return [_first_tokens(aim, target) for aim in aims(mllm, batch, target)]
 
 
-def completed(
+def make_attribution(
     mllm: WrappedModel,
     tokens: tuple[TokenMap, ...],
     shares: Sequence[xr.Dataset],

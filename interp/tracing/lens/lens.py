@@ -23,10 +23,10 @@ from interp.tracing.lens.attribution import (
     PARTS,
     Attribution,
     attribution,
-    completed,
     components,
     first_tokens,
     labelled_shares,
+    make_attribution,
 )
 from interp.tracing.lens.bridge import (
     SUPPORTED,
@@ -38,7 +38,14 @@ from interp.tracing.lens.bridge import (
     no_rms_norm,
     places,
 )
-from interp.tracing.lens.logit_lens import LogitLens, decoder, labelled, logit_lens, said_at, spellings
+from interp.tracing.lens.logit_lens import (
+    LogitLens,
+    label_scores,
+    logit_lens,
+    score_words,
+    spellings,
+    token_text,
+)
 from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.site import Selector
 from interp.tracing.wrapped_model import WrappedModel
@@ -185,10 +192,10 @@ class ServedLens:
         spelt, own = spellings(tokenizer, n_ids, words, top), places(batch, positions)
         rows = [torch.from_numpy(one + int(pad)) for one, pad in zip(own, batch.pad, strict=True)]
         job = {"rows": rows, "spelt": spelt, "top": top}
-        found = mllm.server.compute(batch, _said, job, Meter(mllm.device))
+        found = mllm.server.compute(batch, _words_in_job, job, Meter(mllm.device))
         check_logits(mllm, batch, found["logits"])
         each = zip(found["said"], own, batch.tokens, strict=True)
-        made = [labelled(said, words, at, tokens, decoder(tokenizer)) for said, at, tokens in each]
+        made = [label_scores(said, words, at, tokens, token_text(tokenizer)) for said, at, tokens in each]
         return LogitLens(tuple(made), batch.tokens, _after_prompt(found["logits"]))
 
     def attribution(
@@ -219,13 +226,15 @@ class ServedLens:
             "heads": mllm.n_heads,
             "norms behind": _AFTER if behind else None,
         }
-        found = mllm.server.compute(batch, _shares, job, Meter(mllm.device))
+        found = mllm.server.compute(batch, _shares_in_job, job, Meter(mllm.device))
         check_logits(mllm, batch, found["logits"])
         shares = [
             labelled_shares({kind: values[i].numpy() for kind, values in found["shares"].items()}, constant)
             for i, constant in enumerate(found["constants"])
         ]
-        return completed(mllm, batch.tokens, shares, asked, _after_prompt(found["logits"]), relative_to)
+        return make_attribution(
+            mllm, batch.tokens, shares, asked, _after_prompt(found["logits"]), relative_to
+        )
 
     def _check_attribution(self) -> None:
         self.mllm.server.need_norm()
@@ -244,19 +253,19 @@ def _after_prompt(logits: Float[Tensor, "sample position token_id"]) -> xr.DataA
     return xr.DataArray(logits[:, -1].float().cpu().numpy(), dims=["sample", "token_id"], name="logits")
 
 
-def _said(there: Any, job: dict[str, Any]) -> dict[str, Any]:
+def _words_in_job(there: Any, job: dict[str, Any]) -> dict[str, Any]:
     """The scores at each sample's stream, in a job; `there` is an `interp.tracing.remote.job_passes.Views`."""
 
     def read(stream: Tensor) -> list[Any]:
         chosen = [one[rows.to(stream.device)] for one, rows in zip(stream, job["rows"], strict=True)]
-        return [said_at(there.read, one, job["spelt"], job["top"]) for one in chosen]
+        return [score_words(there.read, one, job["spelt"], job["top"]) for one in chosen]
 
     by_layer = [read(there.entering(0)), *(read(there.leaving(i)) for i in range(len(there.layers)))]
     return {"said": [list(one) for one in zip(*by_layer, strict=True)], "logits": there.logits()}
 
 
-def _shares(there: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """The parts' shares at the last row, float64, as `labelled_shares` takes them, in a job; `there` as in `_said`."""
+def _shares_in_job(there: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """The parts' shares at the last row, float64, as `labelled_shares` takes them; `there` as in `_words_in_job`."""
     heads, others, stream = _last_row(there, job["norms behind"])
     logits = there.logits()
     directions, constants = _directions(there.head, stream, job["asked for"], job["mean"])
@@ -283,7 +292,7 @@ def _last_row(there: Any, behind: tuple[str, str] | None) -> tuple[list[Any], li
     """Heads' outputs with the factor of the norm after them, by layer; other parts; the stream before the last norm.
 
     Args:
-        there: As in `_said`.
+        there: As in `_words_in_job`.
         behind: The names of the norms after attention and MLP; None without such norms.
     """
     heads, others, stream = [], [], None

@@ -19,13 +19,13 @@ from interp.tracing.site import Selector
 
 __all__ = [
     "LogitLens",
-    "Said",
+    "WordScores",
     "check_words",
-    "decoder",
-    "labelled",
+    "label_scores",
     "logit_lens",
-    "said_at",
+    "score_words",
     "spellings",
+    "token_text",
     "word_ids",
 ]
 
@@ -98,8 +98,8 @@ def logit_lens(
     for i, own in enumerate(places(cache.batch, positions)):
         rows = torch.from_numpy(own + int(cache.batch.pad[i]))
         with torch.no_grad():
-            said = [said_at(read, stream[rows], spelt, top) for stream in _streams(cache, i)]
-        found.append(labelled(said, words, own, cache.batch.tokens[i], decoder(tokenizer)))
+            said = [score_words(read, stream[rows], spelt, top) for stream in _streams(cache, i)]
+        found.append(label_scores(said, words, own, cache.batch.tokens[i], token_text(tokenizer)))
     return LogitLens(tuple(found), cache.batch.tokens, logits)
 
 
@@ -139,19 +139,19 @@ def _streams(cache: LensCache, sample: int) -> list[Tensor]:
     return [cache.activations[name][sample] for name in names]
 
 
-def decoder(tokenizer: Any) -> Callable[[int], str]:
+def token_text(tokenizer: Any) -> Callable[[int], str]:
     """A function from a token id to its text."""
     return lambda token: tokenizer.decode([token]).strip()
 
 
-Said = tuple[Tensor, Tensor, Tensor, Tensor]
+WordScores = tuple[Tensor, Tensor, Tensor, Tensor]
 """Scores of the words, ranks of the words, ids of the words or tokens that score highest, and their scores. The logit
 lens scores by log-probability, in nats."""
 
 
-def said_at(
+def score_words(
     read: Callable[[Tensor], Tensor], stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int
-) -> Said:
+) -> WordScores:
     """The scores of words, and the likeliest tokens, at each place of a residual stream.
 
     Args:
@@ -181,8 +181,8 @@ def said_at(
     return logprob, rank, ids, values
 
 
-def labelled(
-    said: Sequence[Said],
+def label_scores(
+    said: Sequence[WordScores],
     words: Sequence[str],
     positions: np.ndarray,
     tokens: TokenMap,

@@ -42,7 +42,7 @@ from nnsight.schema.response import ResponseModel, Status
 from interp import errors
 from interp.errors import InterpError, ServerError
 
-__all__ = ["Connection", "JobBackend", "LostConnectionError", "SourcePickler", "serialised", "waited"]
+__all__ = ["Connection", "JobBackend", "LostConnectionError", "SourcePickler", "serialised", "wait_for"]
 
 
 _NEEDED = ("nnsight", "transformers", "torch")
@@ -120,7 +120,7 @@ class Connection:
         served = [
             one for one in self._get("/status").get("deployments", {}).values() if isinstance(one, dict)
         ]
-        if any(_named(str(one.get("model_key", ""))) == _named(model_key) for one in served):
+        if any(_model_of(str(one.get("model_key", ""))) == _model_of(model_key) for one in served):
             return
         wanted = json.loads(model_key.partition(":")[2])
         same = sorted({str(one.get("repo_id")) for one in served if one.get("task") == wanted.get("task")})
@@ -249,7 +249,7 @@ def _of_job(told: str, place: str) -> InterpError:
     return ServerError(f"{place}: {last}{whole}{_KEPT}")
 
 
-def _named(model_key: str) -> tuple[Any, ...]:
+def _model_of(model_key: str) -> tuple[Any, ...]:
     """The model, revision and task of a model key, whatever the spelling of the key."""
     try:
         found = json.loads(model_key.partition(":")[2])
@@ -348,7 +348,7 @@ class JobBackend(RemoteBackend):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def waited(
+def wait_for(
     fetch: Callable[[], dict[str, Any] | None], wait: float, timeout: float | None
 ) -> dict[str, Any] | None:
     """The first result of `fetch` that is not None; None once `timeout` seconds have passed."""

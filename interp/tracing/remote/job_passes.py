@@ -27,19 +27,19 @@ from interp.tracing.target import target_values
 
 __all__ = [
     "Views",
-    "brought",
-    "capped",
     "carry_out",
     "differentiate_input",
     "differentiate_rows",
-    "moved",
+    "job_on_device",
     "prompt_pass",
+    "soft_capped",
     "steps",
+    "to_device",
     "without_graph",
 ]
 
 
-def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
+def to_device(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
     """The value with every tensor in it moved to the device, also inside mappings, sequences and dataclasses.
 
     An object that occurs twice is moved once, so it is still shared afterwards.
@@ -57,14 +57,14 @@ def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
     elif isinstance(value, dict):
         made = {}
         known[id(value)] = (value, made)
-        made.update((key, moved(one, device, known)) for key, one in value.items())
+        made.update((key, to_device(one, device, known)) for key, one in value.items())
     elif isinstance(value, list | tuple):
-        made = type(value)([moved(one, device, known) for one in value])
+        made = type(value)([to_device(one, device, known) for one in value])
     elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         made = copy.copy(value)
         known[id(value)] = (value, made)
         for name, one in vars(value).items():
-            object.__setattr__(made, name, moved(one, device, known))
+            object.__setattr__(made, name, to_device(one, device, known))
     else:
         return value
     known[id(value)] = (value, made)
@@ -84,21 +84,21 @@ def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
         if i in job["work"]:
             call = attention_call(layers[i].self_attn)
             positional, kwargs = call.inputs
-            job = brought(job, positional[1].device)
+            job = job_on_device(job, positional[1].device)
             of = None if job["contrast"] is None else job["n"]
             carry_out_attention(call, positional, kwargs, job["work"][i], of)
         if i in job["routing"]:
             job["routing"][i](router_output(layers[i], job["routing"][i]))
         if i in job["streams"]:
             entering = layers[i].output
-            job = brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
+            job = job_on_device(job, (entering[0] if isinstance(entering, tuple) else entering).device)
             leaving = job["streams"][i](entering)
             if leaving is not entering:
                 layers[i].output = leaving
     return job
 
 
-def brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
+def job_on_device(job: dict[str, Any], device: Any) -> dict[str, Any]:
     """The job on a layer's device; the same object where the previous layer runs on that device too.
 
     Args:
@@ -107,7 +107,7 @@ def brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
     """
     if job.get("device") == device:
         return job
-    job = {**moved(job, device), "device": device}
+    job = {**to_device(job, device), "device": device}
     job["recorder"].hides.clear()  # its keys are addresses of tensors
     return job
 
@@ -132,11 +132,11 @@ def prompt_pass(
     """
     tower_pass(attentions, job)
     job = carry_out(layers, job)
-    logits = capped(head.output, cap)[:, -keep:].detach()
-    guided = guided_by(job, logits[:, -1])
+    logits = soft_capped(head.output, cap)[:, -keep:].detach()
+    chosen_from = guided(job, logits[:, -1])
     return {
         "tail": logits[: job["n"]],
-        "logits": guided,
+        "logits": chosen_from,
         "rows": job["recorder"].rows,
         "asked": job["asked"],
     }
@@ -155,13 +155,13 @@ def tower_pass(attentions: Sequence[Any], job: dict[str, Any]) -> None:
     if job["tower"] is None:
         return
     views = [attention_call(attentions[layer]) for layer in sorted(job["tower"].layers)]
-    tower = moved(job["tower"], views[0].inputs[0][1].device)
+    tower = to_device(job["tower"], views[0].inputs[0][1].device)
     carry_out_tower([(view, work) for view, (_, work) in zip(views, tower.seen_by(attentions), strict=True)])
     tower.check()
-    job["recorder"].rows.update(moved(tower.rows, "cpu"))
+    job["recorder"].rows.update(to_device(tower.rows, "cpu"))
 
 
-def guided_by(job: dict[str, Any], logits: Any) -> Any:
+def guided(job: dict[str, Any], logits: Any) -> Any:
     """The samples' logits, (sample, token_id), guided by those of the lines after them where the job has a contrast."""
     n, contrast = job["n"], job["contrast"]
     return logits if contrast is None else contrast(logits[:n], logits[n:])
@@ -200,8 +200,8 @@ def steps(
             tower_pass(attentions, job)
         job = carry_out(layers, job)
         given = head.output
-        plain = capped(given, cap)[:, -1].detach()
-        logits = guided_by(job, plain)
+        plain = soft_capped(given, cap)[:, -1].detach()
+        logits = guided(job, plain)
         ended, ends = ended.to(logits.device), ends.to(logits.device)
         if step == 0:
             found.update(tail=plain[: job["n"], None], logits=logits, ids=[], lost=ended)
@@ -238,13 +238,13 @@ def differentiate_rows(
     for i in job["layers"]:
         call = attention_call(layers[i].self_attn)
         made = call_at(call)
-        block = moved(job["block"], made.queries.device)
+        block = to_device(job["block"], made.queries.device)
         own = made.probabilities(block)
         rows[i] = own if own.requires_grad else own.requires_grad_(True)
         output = call.output
         # the leaf is part of what is spliced in, so the output is copied here
         call.output = (made.splice(output[0].clone(), block, rows[i]), *output[1:])
-    logits = capped(head.output, cap)[:, -keep:]
+    logits = soft_capped(head.output, cap)[:, -keep:]
     value = target_values(job["aims"], logits).sum()
     gradients = torch.autograd.grad(value, list(rows.values()))
     kept = {"rows": [one.detach() for one in rows.values()], "gradients": list(gradients)}
@@ -270,7 +270,7 @@ def differentiate_input(
         hidden = views.entering(0)
         at = tuple(one.to(hidden.device) for one in job["places"])
         views.enter(0, hidden.index_put(at, leaf.to(hidden.device, hidden.dtype)))
-    values = target_values(job["aims"], capped(head.output, cap)[:, -keep:])
+    values = target_values(job["aims"], soft_capped(head.output, cap)[:, -keep:])
     found = {"values": values.detach()}
     if job["gradient"]:
         found["gradient"] = torch.autograd.grad(values.sum(), leaf)[0].detach()
@@ -280,10 +280,10 @@ def differentiate_input(
 def without_graph(work: Callable[..., dict[str, Any]], views: Views, job: dict[str, Any]) -> dict[str, Any]:
     """The result of a function that runs without gradients, on the CPU."""
     with torch.no_grad():
-        return moved(work(views, job), "cpu")
+        return to_device(work(views, job), "cpu")
 
 
-def capped(logits: Any, cap: float | None) -> Any:
+def soft_capped(logits: Any, cap: float | None) -> Any:
     """The logits of the output layer, float32, soft-capped where the model caps them after that layer."""
     wide = logits.float()
     return wide if cap is None else cap * torch.tanh(wide / cap)
@@ -360,8 +360,8 @@ class Views:
 
     def logits(self, keep: int = 1) -> Tensor:
         """The logits after the last `keep` positions of the pass, (sample, position, token_id) float32."""
-        return capped(self.head.output, self.cap)[:, -keep:]
+        return soft_capped(self.head.output, self.cap)[:, -keep:]
 
     def read(self, residual: Tensor) -> Tensor:
         """The logits, float32, that a residual stream would give if no layer followed."""
-        return capped(self.head(self.norm(residual)), self.cap)
+        return soft_capped(self.head(self.norm(residual)), self.cap)

@@ -42,7 +42,7 @@ from interp.tracing.layers.visibility import chunks, windows
 from interp.tracing.model import Mllm
 from interp.tracing.passes.decoding import Guidance
 from interp.tracing.passes.run import Generation, Outcome, without_choice
-from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited
+from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, wait_for
 from interp.tracing.remote.job_passes import (
     Views,
     differentiate_input,
@@ -358,7 +358,7 @@ class Server:
         def asked_for() -> dict[str, Any] | None:
             return self._again(lambda: backend, JobBackend.fetch).saved
 
-        saved = waited(asked_for, self.connection.wait, self.timeout)
+        saved = wait_for(asked_for, self.connection.wait, self.timeout)
         if saved is None:
             raise ServerError(
                 f"job {job} is not done on {self.connection.host} after {self.timeout:g} s (state: "

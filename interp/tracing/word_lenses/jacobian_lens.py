@@ -21,7 +21,7 @@ from interp.inputs.files import file_checksum, unreadable
 from interp.inputs.text import brief
 from interp.tracing.cost import Meter
 from interp.tracing.lens.lens import Lens, make_lens
-from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
+from interp.tracing.lens.logit_lens import WordScores, score_words, spellings, token_text
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.word_lenses.corpus import as_corpus, corpus_digest, filled, packed
 from interp.tracing.word_lenses.word_lens import need_weights_here
@@ -241,7 +241,7 @@ class JacobianLens:
         else:
             object.__setattr__(self, "corpus", as_corpus(self.corpus))
 
-    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Transported:
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _OpenedJacobianLens:
         """The lens on a model, from its file or from a fit.
 
         Raises:
@@ -264,7 +264,7 @@ class JacobianLens:
                     f"{self.file} was fitted on other weights than this {mllm.family}'s. Fit it again: "
                     "fit_jacobians(mllm, corpus).save(path)."
                 )
-        return _Transported(make_lens(mllm), fitted)
+        return _OpenedJacobianLens(make_lens(mllm), fitted)
 
     def to_dict(self) -> dict[str, Any]:
         """The lens as JSON values: the file, or the corpus, by its hash."""
@@ -276,7 +276,7 @@ class JacobianLens:
         return self.kind
 
 
-class _Transported:
+class _OpenedJacobianLens:
     """A Jacobian lens on one model. An `OpenedLens`; the ids of its words are tokens."""
 
     unit = "log probability, nats"
@@ -287,7 +287,7 @@ class _Transported:
         last = lens.mllm.n_layers - 1
         self.layers = (*sorted(fitted.matrices), last)
         self.matrices = {i: one.to(lens.mllm.device) for i, one in fitted.matrices.items()}
-        self.text = decoder(lens.mllm.processor.tokenizer)
+        self.text = token_text(lens.mllm.processor.tokenizer)
 
     def find(self, words: Sequence[str], top: int) -> list[Tensor]:
         """The tokens of the words.
@@ -300,9 +300,9 @@ class _Transported:
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
+    ) -> WordScores:
         """Log-probabilities of the stream after its Jacobian."""
         matrix = self.matrices.get(layer)
         if matrix is not None:
             stream = (stream.float() @ matrix.to(stream.device).T).to(stream.dtype)
-        return said_at(self.lens.readout.logits, stream, found, top)
+        return score_words(self.lens.readout.logits, stream, found, top)

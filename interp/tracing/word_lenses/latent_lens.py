@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.tracing.cost import Meter
-from interp.tracing.lens.logit_lens import Said
+from interp.tracing.lens.logit_lens import WordScores
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.passes.streams import read_streams
 from interp.tracing.word_lenses.corpus import (
@@ -66,7 +66,7 @@ class LatentLens:
         object.__setattr__(self, "corpus", as_corpus(self.corpus))
         object.__setattr__(self, "candidates", as_layers("candidates", self.candidates, ("all", "same")))
 
-    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Bank:
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _OpenedLatentLens:
         """The embeddings of the corpus' words in a model. It runs all texts, 16 in a pass.
 
         Raises:
@@ -81,9 +81,9 @@ class LatentLens:
                 f"candidates are layers from −1 to {mllm.n_layers - 1} of this model; got {list(kept)}. Leave the "
                 "others out."
             )
-        met = _met(mllm, filled(self.corpus, words), words)
+        met = _new_occurrences(mllm, filled(self.corpus, words), words)
         vectors, names = _embedded(mllm, met, kept, meter)
-        return _Bank(every, vectors, names, self.candidates == "same")
+        return _OpenedLatentLens(every, vectors, names, self.candidates == "same")
 
     def to_dict(self) -> dict[str, Any]:
         """The lens as JSON values, the corpus by its hash."""
@@ -94,7 +94,7 @@ class LatentLens:
         return self.kind
 
 
-def _met(
+def _new_occurrences(
     mllm: WrappedModel, texts: Sequence[str], words: Sequence[str]
 ) -> list[tuple[str, list[Occurrence]]]:
     """Each text with its words, except those that an earlier text has after the same tokens."""
@@ -132,7 +132,7 @@ def _embedded(
     return dict(zip(layers, joined, strict=True)), names
 
 
-class _Bank:
+class _OpenedLatentLens:
     """Contextual embeddings of one model. An `OpenedLens`; the ids of its words are places in `words`.
 
     Attributes:
@@ -170,7 +170,7 @@ class _Bank:
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
+    ) -> WordScores:
         """Cosine similarities of the words, their ranks, and the words of the highest similarity."""
         scores = torch.cat([self._scores(layer, chunk) for chunk in stream.split(PLACES)])
         own = scores[:, torch.tensor([int(one) for one in found], dtype=torch.long, device=scores.device)]

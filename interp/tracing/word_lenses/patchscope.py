@@ -15,7 +15,7 @@ from interp.errors import PromptError
 from interp.inputs.argument_checks import check_whole
 from interp.tracing.cost import Meter
 from interp.tracing.layers.residual import side_by_side, stacked
-from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
+from interp.tracing.lens.logit_lens import WordScores, score_words, spellings, token_text
 from interp.tracing.variants.cached_pass import KeptPass, Replaced
 from interp.tracing.word_lenses.corpus import encoded_texts
 from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
@@ -74,7 +74,7 @@ class Patchscope:
             check_whole("n_tokens", self.n_tokens, 1, PromptError)
         object.__setattr__(self, "layers", as_layers("layers", self.layers))
 
-    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Target:
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _OpenedPatchscope:
         """Runs the target prompt once; the words have no effect.
 
         Raises:
@@ -94,7 +94,7 @@ class Patchscope:
             )
         batch = encoded_texts(mllm, [self.prompt], [[self.position]])
         kept = KeptPass.of(mllm, batch, meter, layers=range(mllm.n_layers))
-        return _Target(replace(self, layers=layers), kept, meter)
+        return _OpenedPatchscope(replace(self, layers=layers), kept, meter)
 
     def to_dict(self) -> dict[str, Any]:
         """The lens as JSON values."""
@@ -106,7 +106,7 @@ class Patchscope:
         return self.kind
 
 
-class _Target:
+class _OpenedPatchscope:
     """A patchscope on one model. An `OpenedLens`; the ids of its words are tokens."""
 
     unit = "log probability, nats"
@@ -115,7 +115,7 @@ class _Target:
         self.spec, self.kept, self.meter = spec, kept, meter
         self.layers, self.every = tuple(spec.layers), spec.n_tokens  # type: ignore[arg-type] - a tuple by now
         self.position = int(kept.tokens.image[0])
-        self.text = decoder(kept.mllm.processor.tokenizer)
+        self.text = token_text(kept.mllm.processor.tokenizer)
 
     def find(self, words: Sequence[str], top: int) -> list[Tensor]:
         """The tokens of the words.
@@ -127,10 +127,10 @@ class _Target:
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
+    ) -> WordScores:
         """Log-probabilities after the target prompt."""
         put = layer if self.spec.target_layer is None else self.spec.target_layer
-        return said_at(lambda vectors: self.logits(vectors, put), stream, found, top)
+        return score_words(lambda vectors: self.logits(vectors, put), stream, found, top)
 
     def logits(self, vectors: Float[Tensor, "token hidden"], layer: int) -> Float[Tensor, "token token_id"]:
         """The logits after the target prompt, with each vector put at the position after a layer."""
@@ -139,12 +139,12 @@ class _Target:
             put = Replaced(torch.ones(n, 1, dtype=torch.bool), vectors[:, None])
             return self.kept.run(n, stop, self.meter, start=layer + 1, entering=put)[:, -1]
         last = self.kept.mllm.adapter.layers(self.kept.mllm.hf)[layer]
-        with _left(last, vectors, self.position - stop):
+        with _returning(last, vectors, self.position - stop):
             return self.kept.run(n, stop, self.meter, start=layer)[:, -1]
 
 
 @contextmanager
-def _left(layer: nn.Module, vectors: Float[Tensor, "variant hidden"], row: int) -> Iterator[None]:
+def _returning(layer: nn.Module, vectors: Float[Tensor, "variant hidden"], row: int) -> Iterator[None]:
     """In the block, a layer returns the vectors at one row of the first variants."""
     handle = layer.register_forward_hook(_put(vectors, row))
     try:

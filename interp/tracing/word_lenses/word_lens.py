@@ -16,7 +16,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
 from interp.tracing.cost import Meter
 from interp.tracing.lens.bridge import SampleReadings, Samples, encoded
-from interp.tracing.lens.logit_lens import Said, check_words, labelled
+from interp.tracing.lens.logit_lens import WordScores, check_words, label_scores
 from interp.tracing.passes.streams import read_streams
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -44,7 +44,7 @@ class OpenedLens(Protocol):
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
+    ) -> WordScores:
         """Scores and ranks of the words, (token, word); ids and scores of the highest-scoring words, (token, place)."""
         ...
 
@@ -124,7 +124,7 @@ def read_tokens(
     for stream, row, tokens in zip(streams, rows, batch.tokens, strict=True):
         with torch.no_grad():
             said = [opened.at(layer, stream[layer + 1], found, top) for layer in opened.layers]
-        made.append(labelled(said, words, row, tokens, opened.text, opened.layers))
+        made.append(label_scores(said, words, row, tokens, opened.text, opened.layers))
     after = xr.DataArray(logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
     names = {"logprob": "score", "top_logprob": "top_score"}
     return WordReadings(

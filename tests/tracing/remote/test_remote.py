@@ -37,7 +37,7 @@ from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.lens.lens import ServedLens
 from interp.tracing.remote.connection import Connection, SourcePickler
-from interp.tracing.remote.job_passes import brought
+from interp.tracing.remote.job_passes import job_on_device
 from tests.remote.serving import Serving, opened, samples, serving, settings
 
 READS = [Rows(Site(queries=("question", "last"), keys="all")), Rows(Site(heads=[(2, 0), (0, 3)])), Residual()]
@@ -483,10 +483,10 @@ def test_a_remote_identity_names_model_and_server(both, server):
 def test_a_job_follows_the_layers_devices():
     rows = torch.zeros(2)
     given = {"work": {0: {"rows": rows}, 1: {"rows": rows}}, "recorder": Recorder(hides={(id(rows),): True})}
-    here = brought(given, torch.device("cpu"))
+    here = job_on_device(given, torch.device("cpu"))
     here["recorder"].hides[id(rows),] = True
-    assert brought(here, torch.device("cpu")) is here
-    there = brought(here, torch.device("meta"))
+    assert job_on_device(here, torch.device("cpu")) is here
+    there = job_on_device(here, torch.device("meta"))
     assert there["work"][0]["rows"].is_meta
     assert there["work"][0]["rows"] is there["work"][1]["rows"]
     assert not there["recorder"].hides  # its keys are addresses of tensors that may be gone
