@@ -1,7 +1,4 @@
-"""Jobs that run on a server and are collected later, in this process or another.
-
-This is a file of its own because `Mllm` names its classes, and what sends jobs imports `Mllm`.
-"""
+"""Jobs that are left to run on a server and collected later, in this process or another."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ __all__ = ["RemoteJob", "Submitted"]
 
 
 class Submitted(Exception):  # noqa: N818 - it is no error
-    """Raised instead of returning a result when a job was submitted without waiting; `job` is its id."""
+    """Raised in place of a result when a job was left to run; `job` is its id."""
 
     def __init__(self, job: str) -> None:
         super().__init__(job)
@@ -26,7 +23,7 @@ class RemoteJob:
     """A trace that runs on a server. Made by `Mllm.submit`.
 
     Attributes:
-        id: The server's id of the job; `Mllm.collect` takes it in any process.
+        id: the server's name for it; `Mllm.collect` takes it in any process.
     """
 
     id: str
@@ -35,7 +32,7 @@ class RemoteJob:
 
     @property
     def state(self) -> str:
-        """The job's state: "QUEUED", "RUNNING", "COMPLETED", "ERROR", …; "unknown" before the server has one.
+        """What the server says of it now: "QUEUED", "RUNNING", "COMPLETED", "ERROR", …; "unknown" before it says any.
 
         Raises:
             ServerError: The server does not answer.
@@ -46,9 +43,9 @@ class RemoteJob:
         """The trace, once the job is done.
 
         Args:
-            timeout: The most seconds to wait; None to wait without a limit.
+            timeout: how many seconds to wait; None for as long as it takes.
 
         Raises:
-            ServerError: A job that failed or is not done in time, or a server that does not answer.
+            ServerError: It failed, it is not done in time, or the server does not answer.
         """
         return self._collect(timeout)
