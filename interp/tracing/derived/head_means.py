@@ -55,7 +55,7 @@ def head_means(
         prompt, batch_size, progress: As in `Mllm.trace`.
 
     Raises:
-        ModelError: A model on a server, or layers whose heads differ in size.
+        ModelError: A model on a server, layers whose heads differ in size, or queries that name no row in any sample.
         EditError: A site that `AblateHeads` does not take.
         SiteError: A layer, head or position that is not there.
 

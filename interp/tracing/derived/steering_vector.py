@@ -84,7 +84,7 @@ class SteeringVector:
         return AddResidual([layer], positions, self.at(layer), alpha, steps)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a safetensors file, which holds no code, in one step; `interp.load_steering_vector` reads it.
+        """Writes a safetensors file, atomically and without code in it; `interp.load_steering_vector` reads it.
 
         Raises:
             RunError: The file cannot be written.
