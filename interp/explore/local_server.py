@@ -1,4 +1,4 @@
-"""Serves the explorer's page, to browsers on this machine unless told otherwise."""
+"""Serves the explorer's page, by default only to browsers on this machine."""
 
 from __future__ import annotations
 

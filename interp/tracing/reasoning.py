@@ -48,7 +48,7 @@ __all__ = [
 
 CLOSE = (
     "Write interp.Prompt(thinking=False) for an answer without a thought, or give the thought: mllm.reasoned(samples, "
-    "thoughts) puts one behind each prompt."
+    "thoughts) adds one after each prompt."
 )
 """Advice for a prompt that a thought follows where an answer is wanted."""
 _WRAPS = (("<answer>", "</answer>"), ("<|begin_of_box|>", "<|end_of_box|>"))
@@ -341,7 +341,7 @@ def reasoned(mllm: WrappedModel, batch: Batch | Prefix, thoughts: Sequence[str])
     """The batch with a given thought after each prompt; see `Mllm.reasoned`."""
     own = marks(mllm.processor)
     if isinstance(batch, Prefix):
-        raise PromptError("a thought is put behind samples or a batch; got a prefix. Give its samples.")
+        raise PromptError("a thought is added after the prompts of samples or a batch; got a prefix. Give its samples.")
     if own is None:
         raise PromptError(
             "neither the chat template nor the tokenizer of this model has the marks of a thought "
@@ -349,7 +349,7 @@ def reasoned(mllm: WrappedModel, batch: Batch | Prefix, thoughts: Sequence[str])
         )
     if mllm.visibility.attends == "prefix":
         raise ModelError(
-            f"{mllm.family} lets every row of its prompt see the whole prompt, so a thought behind it would be seen "
+            f"{mllm.family} lets every row of its prompt see the whole prompt, so a thought after it would be seen "
             "by the rows before it. Use a causal model."
         )
     if isinstance(thoughts, str) or not isinstance(thoughts, Sequence) or len(thoughts) != len(batch):

@@ -272,8 +272,8 @@ class Server:
         """
         if self.norm is None:
             raise ModelError(
-                f"the decoder of {type(self.nn._module).__name__} has no `norm` beside its layers, by which a job "
-                "could read its residual stream. Load the model without remote=True."
+                f"the decoder of {type(self.nn._module).__name__} has no `norm` beside its layers, which a job "
+                "needs to read its residual stream. Load the model without remote=True."
             )
 
     def _prompt(

@@ -1,4 +1,4 @@
-"""A sample's prompt with the target's answers behind it, run once, and the target's value in its variants.
+"""A sample's prompt with the target's answers after it, run once, and the target's value in its variants.
 
 Nothing is kept there between jobs, so variants run whole prompts. Images go through the vision tower once a job: what
 enters the decoder is repeated for each variant.

@@ -164,7 +164,7 @@ class _OpenedLatentLens:
         if lost:
             raise PromptError(
                 f"the corpus has no {lost[0]!r} after a text's first token. Add texts with it, or a template with "
-                '"{word}" behind other words: corpus=[…].'
+                '"{word}" after other words: corpus=[…].'
             )
         return [torch.tensor(self._place[word.casefold()]) for word in words]
 
