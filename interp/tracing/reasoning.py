@@ -341,7 +341,9 @@ def reasoned(mllm: WrappedModel, batch: Batch | Prefix, thoughts: Sequence[str])
     """The batch with a given thought after each prompt; see `Mllm.reasoned`."""
     own = marks(mllm.processor)
     if isinstance(batch, Prefix):
-        raise PromptError("a thought is added after the prompts of samples or a batch; got a prefix. Give its samples.")
+        raise PromptError(
+            "a thought is added after the prompts of samples or a batch; got a prefix. Give its samples."
+        )
     if own is None:
         raise PromptError(
             "neither the chat template nor the tokenizer of this model has the marks of a thought "

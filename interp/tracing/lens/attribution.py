@@ -16,8 +16,7 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.lens.bridge import BridgedModel, LensCache, Readout, SampleReadings, frozen, places
-from interp.tracing.site import Selector
+from interp.tracing.lens.bridge import BridgedModel, LensCache, Readout, SampleReadings, frozen
 from interp.tracing.target import Aim, aims
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -222,13 +221,6 @@ Part = tuple[str, int, int, Float[Tensor, "position hidden"]]
 """(kind, layer, head, vectors); −1 where a component has no layer or head."""
 
 
-def components(
-    lens: BridgedModel, cache: LensCache, positions: Selector | Sequence[Selector]
-) -> list[xr.DataArray]:
-    """Each sample's components at some positions; see `Lens.components`."""
-    return [_labelled(lens, cache, i, own) for i, own in enumerate(places(cache.batch, positions))]
-
-
 def each_component(lens: BridgedModel, cache: LensCache, sample: int, rows: Tensor) -> Iterator[Part]:
     """The components of a sample at padded rows, in the order in which they are added to the stream."""
 
@@ -265,7 +257,8 @@ def _attention(block: Any, layer: int, z: Float[Tensor, "position head dim"]) ->
         yield "attention bias", layer, -1, bias.detach().float().expand_as(heads[0])
 
 
-def _labelled(lens: BridgedModel, cache: LensCache, sample: int, positions: np.ndarray) -> xr.DataArray:
+def components(lens: BridgedModel, cache: LensCache, sample: int, positions: np.ndarray) -> xr.DataArray:
+    """One sample's components at some unpadded positions; see `Lens.components`."""
     rows = torch.from_numpy(positions + int(cache.batch.pad[sample]))
     with torch.no_grad():
         kinds, layers, heads, vectors = zip(*each_component(lens, cache, sample, rows), strict=True)

@@ -110,7 +110,8 @@ class Lens(BridgedModel):
         Raises:
             SiteError: Positions that a sample does not have.
         """
-        return components(self, self.run_with_cache(samples, prompt, hooks=PARTS)[1], positions)
+        _, cache = self.run_with_cache(samples, prompt, hooks=PARTS)
+        return [components(self, cache, i, own) for i, own in enumerate(places(cache.batch, positions))]
 
     def attribution(
         self,

@@ -144,19 +144,6 @@ class Connection:
             answer.raise_for_status()
             return str(answer.json().get("status", "unknown"))
 
-    def backend(
-        self, model_key: str, env: Mapping[str, Any], job: str | None, *, blocking: bool
-    ) -> JobBackend:
-        """The nnsight backend that runs one trace as a job.
-
-        Args:
-            model_key: nnsight's key of the model.
-            env: The settings that the server makes before it runs the job.
-            job: The id of a job that was sent before; None for a new job.
-            blocking: Whether to wait for the result.
-        """
-        return JobBackend(self, model_key, dict(env), job, blocking)
-
     def _get(self, path: str) -> Any:
         with self.translated():
             answer = httpx.get(
@@ -278,6 +265,13 @@ _PLAIN = SimpleNamespace(Unpickler=_Envelope, __name__="interp_envelope")
 
 class JobBackend(RemoteBackend):
     """nnsight's backend that runs one trace as a job of an NDIF server, and keeps the job's id and state.
+
+    Args:
+        connection: The connection to the server.
+        model_key: nnsight's key of the model.
+        env: The settings that the server makes before it runs the job.
+        job: The id of a job that was sent before; None for a new job.
+        blocking: Whether to wait for the result.
 
     Attributes:
         saved: Name → value that the block saved, once the job is done; None before.

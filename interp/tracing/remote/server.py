@@ -373,9 +373,8 @@ class Server:
         return found
 
     def _backend(self, job: str | None = None) -> JobBackend:
-        env = self.nn._remoteable_get_env()
-        blocking = self.waits and job is None
-        return self.connection.backend(self.nn.to_model_key(), env, job, blocking=blocking)
+        env = dict(self.nn._remoteable_get_env())
+        return JobBackend(self.connection, self.nn.to_model_key(), env, job, self.waits and job is None)
 
 
 def _entering_first_layer(views: Views, job: dict[str, Any]) -> dict[str, Tensor]:
