@@ -42,7 +42,7 @@ from interp.indicators import (
     ValueWeightedAttention,
 )
 from interp.indicators.occlusion import random_masks
-from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.variants.target_pass import KeptTarget
 
 PLAIN, FIXED = "plain sdpa forward", "fixed: encoding, one pass"
 ROWS, N = 40, 576

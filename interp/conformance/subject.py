@@ -23,7 +23,7 @@ from interp.inputs.tokens import TokenMap
 from interp.models.adapter import attends_in
 from interp.models.base import Attends
 from interp.tracing import Batch, Mllm
-from interp.tracing.vision.resampler_maps import patch_tokens
+from interp.tracing.vision_tower import patch_tokens
 
 __all__ = ["Subject", "inner_box", "photo", "places", "repainted", "shapes", "smooth"]
 

@@ -1,7 +1,6 @@
-"""The explorer: a page on this machine where a person clicks tokens, layers and heads, and edits attention."""
+"""The explorer: a local page on which the user selects tokens, layers and heads, and edits attention."""
 
-from interp.explore.change import Change
-from interp.explore.exploration import Exploration, Reading
+from interp.explore.exploration import Change, Exploration, Reading
 from interp.explore.local_server import serve
 
 __all__ = ["Change", "Exploration", "Reading", "serve"]

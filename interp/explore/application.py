@@ -1,4 +1,4 @@
-"""What the explorer's page does: each event of the page, and what it changes."""
+"""The events of the explorer's page, and what each one changes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 from PIL import Image
 
 from interp.errors import ImageError, InterpError, SampleError
-from interp.explore.change import Change, reproduction
-from interp.explore.exploration import Exploration, Reading
-from interp.explore.figures import empty_figure, head_figure, image_figure, token_at, tokens_in
-from interp.explore.screen import page
+from interp.explore.exploration import Change, Exploration, Reading, reproduction
+from interp.explore.screen import empty_figure, head_figure, image_figure, page, token_at, tokens_in
 from interp.inputs.images import load_image
 from interp.inputs.sample import Sample
 
 __all__ = ["application"]
 
 MOST_BYTES = 64 * 2**20
-"""The largest request; an image file is a third larger on its way."""
+"""The largest request, in bytes; an image file becomes a third larger in a request."""
 MOST_SAMPLES = 32
 ALL_HEADS = -1
 
 
 @dataclass(eq=False)
 class _Session:
-    """What the page's events work on; the page itself keeps names only."""
+    """The images and samples that the page's events use; the page itself holds only their names."""
 
     exploration: Exploration
     model: Mapping[str, Any]
@@ -41,27 +39,27 @@ class _Session:
     samples: dict[str, tuple[Sample, tuple[str, ...]]] = field(default_factory=dict)
 
     def keep(self, store: dict[str, Any], value: Any) -> str:
-        """Keeps a value under a new name, and the latest ones alone."""
+        """Keeps a value under a new name, and drops the oldest values beyond `MOST_SAMPLES`."""
         name = uuid4().hex
         store[name] = value
         while len(store) > MOST_SAMPLES:
             store.pop(next(iter(store)))
         return name
 
-    def uploaded(self, contents: Sequence[str], names: Sequence[str]) -> str:
-        """The name under which these uploaded files are kept.
+    def keep_images(self, contents: Sequence[str], names: Sequence[str]) -> str:
+        """Keeps uploaded files, and returns their name.
 
         Raises:
-            ImageError: A file that is no image.
+            ImageError: A file that is not an image.
         """
         read = tuple(_decoded(content, name) for content, name in zip(contents, names, strict=True))
         return self.keep(self.images, (read, tuple(Path(name).name for name in names)))
 
-    def asked(self, files: str | None, question: str) -> str:
-        """The name under which the sample with this question is kept.
+    def keep_sample(self, files: str | None, question: str) -> str:
+        """Keeps the sample with this question, and returns its name.
 
         Raises:
-            SampleError: No image was chosen, or a question that cannot be used.
+            SampleError: No image was chosen, or the question cannot be used.
         """
         if files not in self.images:
             raise SampleError("choose an image first.")
@@ -73,10 +71,10 @@ class _Session:
         return self.exploration.read(self.sample(sample), change)
 
     def sample(self, name: str) -> Sample:
-        """A kept sample.
+        """The sample with this name.
 
         Raises:
-            SampleError: It is no longer kept.
+            SampleError: A sample that is no longer kept.
         """
         if name not in self.samples:
             raise SampleError("the question is no longer kept. Ask again.")
@@ -84,12 +82,12 @@ class _Session:
 
 
 def application(exploration: Exploration, model: Mapping[str, Any], sample: Sample | None = None) -> Dash:
-    """The page with its events, to be served by any WSGI server.
+    """The page with its events, for any WSGI server.
 
     Args:
-        exploration: What computes.
+        exploration: The model and its readings.
         model: The arguments of `interp.load`, "model" among them, for the code on the page.
-        sample: What is shown first.
+        sample: The sample that is shown first; None for an empty page.
     """
     session = _Session(exploration, model)
     files = None
@@ -120,18 +118,18 @@ def application(exploration: Exploration, model: Mapping[str, Any], sample: Samp
 
 
 def _asking(app: Dash, session: _Session) -> None:
-    """Files chosen and a question asked: the answer, and one choice for each generated token."""
+    """Adds the events of choosing files and asking a question."""
 
     @app.callback(
         Output("files", "data"), Output("names", "children"),
         Input("upload", "contents"), State("upload", "filename"), prevent_initial_call=True,
     )  # fmt: skip
     def upload(contents: list[str] | None, names: list[str] | None) -> tuple[Any, str]:
-        """Keeps the files that were chosen."""
+        """Keeps the chosen files."""
         if not contents or not names:
             return no_update, ""
         try:
-            return session.uploaded(contents, names), ", ".join(names)
+            return session.keep_images(contents, names), ", ".join(names)
         except InterpError as error:
             return None, str(error)
 
@@ -144,23 +142,23 @@ def _asking(app: Dash, session: _Session) -> None:
         running=[(Output("ask", "disabled"), True, False)],
     )  # fmt: skip
     def ask(clicks: int | None, files: str | None, question: str | None) -> tuple[Any, ...]:
-        """Runs the model once; what was chosen and edited before is forgotten."""
+        """Runs the model once, and clears earlier selections and edits."""
         if not clicks and files is None:
             return (no_update,) * 11
         try:
-            name = session.asked(files, question or "")
+            name = session.keep_sample(files, question or "")
             reading = session.reading(name)
         except InterpError as error:
             return (*(no_update,) * 10, str(error))
         steps = [{"label": _shown_word(word), "value": i} for i, word in enumerate(reading.words)]
         n_images = len(session.sample(name).sizes)
         likely = [html.Li(f"{_shown_word(word)} {share:.3f}") for word, share in reading.likely]
-        said = _said(reading.answer, reading.log_probability)
+        said = _answer_text(reading.answer, reading.log_probability)
         return name, said, likely, steps, 0, list(range(n_images)), 0, n_images < 2, None, None, ""
 
 
 def _choosing(app: Dash, session: _Session) -> None:
-    """Tokens that are clicked or brushed."""
+    """Adds the events of selecting tokens by a click or a region."""
 
     @app.callback(
         Output("chosen", "data"), Output("map", "clickData"), Output("map", "selectedData"),
@@ -171,7 +169,7 @@ def _choosing(app: Dash, session: _Session) -> None:
     def choose(
         click: Any, selected: Any, clear: Any, invert: Any, name: str | None, chosen: list[int], image: int
     ) -> tuple[Any, ...]:
-        """Toggles the token under a click, adds those of a region, inverts the choice or clears it."""
+        """Toggles the token under a click, adds those of a region, inverts the selection or clears it."""
         why = {one["prop_id"] for one in ctx.triggered}
         if name is None or why & {"clear.n_clicks", "sample.data"}:
             return [], None, None
@@ -188,14 +186,14 @@ def _choosing(app: Dash, session: _Session) -> None:
 
 
 def _choosing_heads(app: Dash, session: _Session) -> None:
-    """Layers and heads that are clicked, and heads that an edit takes."""
+    """Adds the events of clicking a head, and of adding it to the edit."""
 
     @app.callback(
         Output("layer", "value"), Output("head", "value"), Input("heads", "clickData"), State("sample", "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     def choose_head(click: Any, name: str | None) -> tuple[Any, Any]:
-        """Shows the layer and the head of a cell."""
+        """Selects the layer and the head of a cell."""
         if not click or name is None:
             return no_update, no_update
         point = click["points"][0]
@@ -206,12 +204,12 @@ def _choosing_heads(app: Dash, session: _Session) -> None:
         State("head", "value"), prevent_initial_call=True,
     )  # fmt: skip
     def add_head(clicks: Any, pairs: list[str], layer: int, head: int) -> Any:
-        """Adds the head that is shown to those of the edit."""
+        """Adds the head that is shown to the heads of the edit."""
         return no_update if head == ALL_HEADS else [*dict.fromkeys([*pairs, f"{layer}.{head}"])]
 
 
 def _showing(app: Dash, session: _Session) -> None:
-    """The map, the heads and the code of what is chosen."""
+    """Adds the event that draws the map, the heads and the code of the selection."""
 
     @app.callback(
         Output("map", "figure"), Output("heads", "figure"), Output("about", "children"), Output("tokens", "children"),
@@ -224,7 +222,7 @@ def _showing(app: Dash, session: _Session) -> None:
         name: str | None, step: int, image: int, layer: int, head: int, relative: list[str], chosen: list[int],
         change: Any, which: str,
     ) -> tuple[Any, ...]:  # fmt: skip
-        """Draws what is chosen."""
+        """Draws the selection."""
         if name is None or name not in session.samples:
             return empty_figure(), empty_figure(), "", "", ""
         after = _change(change) if which == "after" else None
@@ -247,7 +245,7 @@ def _showing(app: Dash, session: _Session) -> None:
 
 
 def _editing(app: Dash, session: _Session) -> None:
-    """An edit that is run: the answers and their probabilities before and after."""
+    """Adds the event of running an edit."""
 
     @app.callback(
         Output("change", "data", allow_duplicate=True), Output("effect", "children", allow_duplicate=True),
@@ -260,7 +258,7 @@ def _editing(app: Dash, session: _Session) -> None:
         clicks: Any, name: str | None, chosen: list[int], kind: Any, factor: float | None, rows: str,
         layers: list[int], pairs: list[str],
     ) -> tuple[Any, ...]:  # fmt: skip
-        """Runs the model under the edit."""
+        """Runs the model under the edit; shows answers and probabilities before and after."""
         if name is None:
             return no_update, no_update, no_update, "ask a question first."
         given = {
@@ -289,7 +287,7 @@ def _map(
     head: int | None,
     relative: bool,
 ) -> tuple[np.ndarray, str]:
-    """The map that is shown, and what it is in words."""
+    """The map that is shown, and its description."""
     which = "mean of all heads" if head is None else f"head {head}"
     if relative and step == 0:
         rows = session.exploration.relative(sample, per_head=head is not None).sel(layer=layer)
@@ -302,7 +300,7 @@ def _map(
 
 
 def _change(given: Mapping[str, Any] | None) -> Change | None:
-    """The edit as the page holds it."""
+    """The edit from the page's values; None without one."""
     if given is None:
         return None
     pairs = tuple((int(layer), int(head)) for layer, head in (pair.split(".") for pair in given["heads"]))
@@ -312,14 +310,15 @@ def _change(given: Mapping[str, Any] | None) -> Change | None:
 
 
 def _effect(before: Reading, after: Reading, kept: float) -> list[Any]:
-    """The answers before and after, and what became of the first one's probability."""
+    """The answers before and after the edit, and the probability of the first answer after it."""
     rows = [
         ("before", before.answer, before.log_probability),
         ("after the edit", after.answer, after.log_probability),
         ("the first answer, after the edit", before.answer, kept),
     ]
     body = [
-        html.Tr([html.Th(what, scope="row"), html.Td(_said(answer, value))]) for what, answer, value in rows
+        html.Tr([html.Th(what, scope="row"), html.Td(_answer_text(answer, value))])
+        for what, answer, value in rows
     ]
     first = ", ".join(f"{_shown_word(word)} {share:.3f}" for word, share in after.likely)
     return [
@@ -328,8 +327,8 @@ def _effect(before: Reading, after: Reading, kept: float) -> list[Any]:
     ]
 
 
-def _said(answer: str | None, log_probability: float) -> str:
-    """An answer with its probability."""
+def _answer_text(answer: str | None, log_probability: float) -> str:
+    """An answer with its probability, as text."""
     if answer is None:
         return "no answer: the thought did not end"
     probability = math.exp(log_probability) if not math.isnan(log_probability) else None
@@ -342,7 +341,7 @@ def _counted(n: int) -> str:
 
 
 def _shown_word(word: str) -> str:
-    """A token as text; spaces alone are made visible."""
+    """A token as text; white space alone is made visible."""
     return word.strip() or repr(word)
 
 
@@ -350,7 +349,7 @@ def _decoded(content: str, name: str) -> Any:
     """An uploaded file as an image.
 
     Raises:
-        ImageError: It is none, or cannot be read.
+        ImageError: A file that is not an image or cannot be read.
     """
     try:
         data = base64.b64decode(content.split(",", 1)[1], validate=True)
@@ -366,5 +365,5 @@ def _decoded(content: str, name: str) -> Any:
 
 
 def _file_name(image: Any, i: int) -> str:
-    """What the code calls an image: its path, or a name to save it under."""
+    """The name of an image in the code: its path, or a name to save it under."""
     return str(image) if isinstance(image, str | Path) else f"image{i}.png"

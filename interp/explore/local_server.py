@@ -1,4 +1,4 @@
-"""Serves the explorer's page, to browsers on this machine unless told otherwise."""
+"""Serves the explorer's page, by default only to browsers on this machine."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ LOOPBACK = "127.0.0.1"
 
 
 def check_installed() -> None:
-    """Raises `ModelError` unless the extra `explore` is installed."""
+    """Checks that the extra `explore` is installed.
+
+    Raises:
+        ModelError: The extra is not installed.
+    """
     if find_spec("dash") is None:
         raise ModelError("the explorer needs dash. Install it with: pip install 'interp[explore]'")
 
 
 class Server:
-    """A running explorer; as a context it stops at the end.
+    """A running explorer; used as a context manager, it stops at the end of the block.
 
-    Whoever reaches the address can run the model, so it is the loopback's unless another is given. Requests under
-    another host's name are refused, so that pages of other sites cannot reach it by a name that points here.
+    Anyone who reaches the address can run the model, so the default is the loopback address. Requests under another
+    host name are refused, so pages of other sites cannot reach the explorer through a name that points to this machine.
 
     Args:
         mllm: The model.
-        sample: What is shown first; None for an empty page.
+        sample: The sample that is shown first; None for an empty page.
         model: The arguments of `interp.load` that the code on the page names, "model" among them.
-        prompt: How questions are put.
-        generate: Tokens of an answer at most.
+        prompt: The prompt.
+        generate: The most tokens of an answer.
         host: The address to listen at.
-        port: The port; 0 for any that is free.
+        port: The port; 0 for any free one.
 
     Attributes:
-        url: Where the page is.
+        url: The address of the page.
 
     Raises:
-        ModelError: The extra `explore` is not installed, or a model without maps.
-        RunError: The port is taken, or the address is not this machine's.
+        ModelError: The extra `explore` is not installed, or the model has no maps.
+        RunError: The port is taken, or the address does not belong to this machine.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Server:
         named = dict(model or {"model": type(mllm.hf).__name__})
 
         class Quiet(WSGIRequestHandler):
-            """Errors are logged; requests are not."""
+            """A request handler that logs errors and no requests."""
 
             def log_request(self, *_: Any, **__: Any) -> None:
                 """Logs nothing."""
@@ -88,12 +92,12 @@ class Server:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the server is stopped."""
+        """Waits until the server is stopped."""
         while self._thread.is_alive():
             self._thread.join(0.5)  # short, so that Ctrl-C is noticed
 
     def stop(self) -> None:
-        """Stops it; requests in progress are finished."""
+        """Stops the server after it has finished the requests in progress."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -112,12 +116,12 @@ def serve(mllm: Mllm, sample: Sample | None = None, *, open_page: bool = True, *
 
     Args:
         mllm: The model.
-        sample: What is shown first.
+        sample: The sample that is shown first; None for an empty page.
         open_page: Whether to open the page in a browser.
-        **options: As for `Server`.
+        **options: The other arguments of `Server`.
 
     Raises:
-        ModelError, RunError: As `Server`.
+        ModelError, RunError: As in `Server`.
     """
     with Server(mllm, sample, **options) as server:
         print(f"The explorer is at {server.url} — Ctrl-C ends it.", flush=True)
@@ -127,7 +131,7 @@ def serve(mllm: Mllm, sample: Sample | None = None, *, open_page: bool = True, *
 
 
 def _only_for(hosts: set[str] | None) -> Any:
-    """Refuses requests under other names; None lets all pass, as a public address may have any name."""
+    """A check that refuses requests under other host names; None allows all, as a public address has any name."""
 
     def check() -> Any:
         from flask import request
@@ -148,5 +152,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def _written(host: str) -> str:
-    """The host as it stands in an address: an IPv6 number has brackets."""
+    """The host as it is written in a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host else host

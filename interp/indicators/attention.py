@@ -18,12 +18,12 @@ from interp.inputs.sample_list import as_samples
 from interp.inputs.tokens import Word, word
 from interp.tracing import Batch, Mllm, Prefix, Rows, SampleTrace, Site, Trace
 from interp.tracing.cost import Cost, Meter
+from interp.tracing.derived.ov_circuits import projected_norms
 from interp.tracing.derived.rollout_rows import rollout
-from interp.tracing.derived.value_norms import projected_norms
 from interp.tracing.layers.labels import relabelled
 from interp.tracing.passes.prefix_pass import given_as, meant_prompt
 from interp.tracing.site import Layers
-from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
+from interp.tracing.vision_tower import patch_attention, patch_tokens
 
 __all__ = [
     "QUERY_NAMES",
@@ -172,7 +172,7 @@ class Attention(BatchIndicator):
 
 
 def _composed(mllm: Mllm, samples: Chosen, prompt: Prompt, maps: Maps) -> Maps:
-    """Maps over patches, from maps over the latents of a resampler; see `interp.tracing.vision.resampler_maps`."""
+    """Maps over patches, from maps over the latents of a resampler; see `interp.tracing.vision_tower`."""
     with Meter(mllm.device) as meter:
         given = given_as(mllm, samples, prompt)
         batch = given.batch if isinstance(given, Prefix) else given

@@ -32,8 +32,8 @@ from interp.tracing.gradients import RowGradients, row_gradients
 from interp.tracing.parameters.placement import together
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
-from interp.tracing.variants.target_values import AnyPass, KeptTarget
-from interp.tracing.variants.token_changes import Replaced
+from interp.tracing.variants.cached_pass import Replaced
+from interp.tracing.variants.target_pass import AnyPass, KeptTarget
 
 __all__ = ["ActivationPatching", "AttributionPatching", "knockout_effect"]
 

@@ -36,8 +36,8 @@ from interp.tracing.cost import Meter
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.target import forced_values
-from interp.tracing.variants.target_values import AnyPass, KeptTarget, prompt_pass
-from interp.tracing.variants.token_changes import Replaced
+from interp.tracing.variants.cached_pass import Replaced
+from interp.tracing.variants.target_pass import AnyPass, KeptTarget, prompt_pass
 
 __all__ = [
     "BLUR",

@@ -32,7 +32,7 @@ from interp.tracing import Batch, Decoding, Edit, Mllm, Prefix, Prefixes, Trace
 from interp.tracing.answers_only_mllm import AnsweringMllm
 from interp.tracing.parameters.fingerprint import fingerprint
 from interp.tracing.reads import Read
-from interp.tracing.reasoning.thoughts import leaves_open, marks
+from interp.tracing.reasoning import leaves_open, marks
 
 __all__ = [
     "SMALL",

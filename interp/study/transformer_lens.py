@@ -9,7 +9,7 @@ from interp.study.task import StudyTask
 
 if TYPE_CHECKING:
     from interp.tracing.lens import Lens
-    from interp.tracing.lens.served import ServedLens
+    from interp.tracing.lens.lens import ServedLens
 
 __all__ = ["LensTask"]
 
@@ -48,6 +48,6 @@ class LensTask(StudyTask):
 
 
 def _served(mllm: Any) -> ServedLens:
-    from interp.tracing.lens.served import ServedLens
+    from interp.tracing.lens.lens import ServedLens
 
     return ServedLens(mllm)

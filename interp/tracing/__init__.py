@@ -9,11 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.tracing.activation_edits import AblateHeads, AddResidual, PatchResidual, PatchRows
+    from interp.tracing.activation_edits import (
+        AblateFeature,
+        AblateHeads,
+        AddResidual,
+        ClampFeature,
+        PatchResidual,
+        PatchRows,
+        ReconstructResidual,
+    )
     from interp.tracing.cost import Cost
-    from interp.tracing.derived.feature_activations import FeatureActivations
-    from interp.tracing.derived.feature_fidelity import FeatureFidelity
-    from interp.tracing.derived.features import Features, load_features
     from interp.tracing.derived.head_means import head_means
     from interp.tracing.derived.outlying_norms import Sinks, norm_outliers, sinks
     from interp.tracing.derived.steering_vector import SteeringVector, load_steering_vector, steering_vector
@@ -26,7 +31,12 @@ if TYPE_CHECKING:
     from interp.tracing.reads import MLP, Experts, Residual, Rows
     from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
-    from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
+    from interp.tracing.sparse_coding.features import (
+        FeatureActivations,
+        FeatureFidelity,
+        Features,
+        load_features,
+    )
     from interp.tracing.target import Scores
     from interp.tracing.trace import SampleTrace, Trace, load_trace
 
@@ -82,10 +92,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "derived.feature_activations": ("FeatureActivations",),
-    "derived.feature_fidelity": ("FeatureFidelity",),
-    "derived.features": ("Features", "load_features"),
-    "sparse_coding.feature_edits": ("AblateFeature", "ClampFeature", "ReconstructResidual"),
+    "sparse_coding.features": ("FeatureActivations", "FeatureFidelity", "Features", "load_features"),
     "derived.head_means": ("head_means",),
     "derived.steering_vector": ("SteeringVector", "load_steering_vector", "steering_vector"),
     "cost": ("Cost",),
@@ -105,7 +112,15 @@ _HOMES = {
         "wrap",
     ),
     "model": ("Mllm",),
-    "activation_edits": ("AblateHeads", "AddResidual", "PatchResidual", "PatchRows"),
+    "activation_edits": (
+        "AblateFeature",
+        "AblateHeads",
+        "AddResidual",
+        "ClampFeature",
+        "PatchResidual",
+        "PatchRows",
+        "ReconstructResidual",
+    ),
     "prefix": (
         "Prefix",
         "Prefixes",

@@ -1,6 +1,6 @@
-"""Models without a map: `generate` answers and scores, and everything else is refused with the reason.
+"""Models that only answer: answers and scores come from `generate`, and everything else is refused with the reason.
 
-Nothing is put into such a model. Samples run one by one, since the processors of these families pad in various ways.
+Such a model is not changed. Samples run one by one, since the processors of these families pad in different ways.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["AnsweringMllm", "Untapped"]
 
 
 class Untapped(Installation):
-    """What stands in for an installation where a model only answers: nothing is wrapped, and nothing can be armed."""
+    """The installation of a model that only answers: nothing is wrapped, and no work can be armed."""
 
     def __init__(self, hf: Any, adapter: AnswersOnly, given: Any | None = None) -> None:
         self.hf = hf
@@ -66,19 +66,19 @@ class Untapped(Installation):
 
     @property
     def implementation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The attention implementation that its text model is configured with; "" where it says none."""
+        """The attention implementation in the config of the text model; "" where it names none."""
         config = self.hf.config.get_text_config(decoder=True)
         return str(getattr(config, "_attn_implementation", None) or "")
 
     def need_weights(self) -> None:
-        """Refuse what works on the modules themselves."""
+        """Refuses work on the modules themselves."""
         self.adapter.refuse("taps and TransformerLens")
 
     @contextmanager
     def armed(
         self, work: Any = None, streams: Any = None, routing: Any = None, mlps: Any = None
     ) -> Iterator[None]:
-        """Nothing but evaluation mode for the block; work is refused."""
+        """Evaluation mode for the block; work is refused."""
         self.check()
         if work or streams or routing or mlps:
             self.adapter.refuse("reads and edits")
@@ -86,7 +86,7 @@ class Untapped(Installation):
             yield
 
     def remove(self) -> Any:
-        """What was given, in the mode it had."""
+        """The model that was given, in the mode it had."""
         self.check()
         with self._alone():
             for module, training in self._training.items():
@@ -96,11 +96,11 @@ class Untapped(Installation):
 
 
 class AnsweringMllm(Mllm):
-    """A model that only answers: `answers`, `score`, `unwrap` and its identity; the rest raises `ModelError`.
+    """A model with `answers`, `score`, `unwrap` and its identity only; everything else raises `ModelError`.
 
-    Made by `interp.load(…, adapter="answers_only")` or `interp.wrap`. Decoder-only models and encoder-decoders are
-    served alike, as transformers' `generate` runs them: greedy or drawn, never by beams, without the settings of the
-    checkpoint's `generation_config` but for its start and end tokens.
+    Made by `interp.load(…, adapter="answers_only")` or `interp.wrap`. Decoder-only models and encoder-decoders both run
+    in transformers' `generate`: greedy or drawn, never with beams. Of the checkpoint's `generation_config` only the
+    start and end tokens are used.
     """
 
     adapter: AnswersOnly  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -110,12 +110,12 @@ class AnsweringMllm(Mllm):
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
-        """Where the model runs: its layers are not looked for."""
+        """The device of the model; its layers are not located."""
         return (self.device,)
 
     @property
     def n_layers(self) -> int:
-        """Decoder layers."""
+        """The number of decoder layers."""
         config = self._text_config
         found = getattr(config, "num_hidden_layers", None)
         return int(getattr(config, "decoder_layers", 0) if found is None else found)
@@ -136,7 +136,8 @@ class AnsweringMllm(Mllm):
 
         Raises:
             PromptError: No token to generate, or tokens drawn without a seed.
-            ModelError: Edits, guidance by a contrast, or a processor or model that fails.
+            EditError: Any edits.
+            ModelError: Guidance by a contrast, or a model that fails.
             SampleError: No samples, or one that the processor refuses.
         """
         check_arguments((), edits, generate)
@@ -149,7 +150,7 @@ class AnsweringMllm(Mllm):
         last = ends(self)
 
         def said(_: Any, some: MicroBatch) -> list[str | None]:
-            sample = _the_only(some)
+            sample = _only_sample(some)
             draw = Draw(decoding, seed, [sample.id])
             ids, _ = self._run(sample, prompt or PAPER_PROMPT, draw, generate, last)
             return [self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()]
@@ -171,18 +172,19 @@ class AnsweringMllm(Mllm):
         """The target's log-probability after each prompt; see `Mllm.score`.
 
         An answer of several tokens is fed token by token through `generate`. An encoder-decoder's answer is tokenised
-        alone, since its prompt is no part of what the decoder reads.
+        alone, since its decoder does not read the prompt.
 
         Raises:
-            PromptError: No target, an answer without tokens, or two that are the same tokens.
-            ModelError, SampleError: As in `answers`.
+            PromptError: Not a target, an answer without tokens or outside the vocabulary, or two answers of the same
+                tokens.
+            EditError, ModelError, SampleError: As in `answers`.
         """
         check_edits(edits)
         check_target(target)
         self._refuse_edits(edits)
 
         def scored(_: Any, some: MicroBatch) -> Scores:
-            return self._score(_the_only(some), prompt or PAPER_PROMPT, target)
+            return self._score(_only_sample(some), prompt or PAPER_PROMPT, target)
 
         return joined_scores(
             in_batches(self, _samples(samples), scored, batch_size=batch_size, progress=progress, alone=True)
@@ -204,7 +206,7 @@ class AnsweringMllm(Mllm):
         return Scores(np.array([sum(parts)]), Aims((aim,), finding.cost), finding.cost + meter.cost)
 
     def _greedy(self, sample: Sample, prompt: Prompt, n: int) -> tuple[int, ...]:
-        """The tokens that the answer begins with, its end token left out unless it is the first."""
+        """The first tokens of the answer, without its end token unless that is the first."""
         last = ends(self)
         ids, _ = self._run(sample, prompt, lambda logits: logits.argmax(dim=-1), n, last)
         whole = ids[:-1] if len(ids) > 1 and ids[-1] in last else ids
@@ -218,10 +220,10 @@ class AnsweringMllm(Mllm):
         n: int,
         last: frozenset[int],
     ) -> tuple[list[int], Float[Tensor, "step token_id"]]:
-        """At most `n` tokens as `choose` takes them, until one of `last`; and the logits they were chosen from."""
+        """At most `n` tokens that `choose` takes, up to one of `last`, and the logits that they were chosen from."""
         inputs = self._inputs(sample, prompt)
         chosen = _Chosen(choose, last, sample)
-        with self.installation.armed({}), _plainly(self.hf, n), torch.no_grad():
+        with self.installation.armed({}), _without_settings(self.hf, n), torch.no_grad():
             try:
                 self.hf.generate(**inputs, max_new_tokens=n, logits_processor=LogitsProcessorList([chosen]))
             except _AnswerCompleteError:
@@ -239,7 +241,7 @@ class AnsweringMllm(Mllm):
         return plain_text(sample, prompt, self.processor, self.adapter)  # pyright: ignore[reportArgumentType]
 
     def _inputs(self, sample: Sample, prompt: Prompt) -> dict[str, Tensor]:
-        """What the processor makes of a sample: its tensors, on the model's device and in its dtype."""
+        """The tensors that the processor makes of a sample, on the model's device and in its dtype."""
         self.installation.check()
         sample.check_units()
         text = self._text(sample, prompt)
@@ -279,42 +281,42 @@ class AnsweringMllm(Mllm):
         return self
 
     def using(self, executor: Any) -> NoReturn:
-        """Refused: nothing is executed inside it."""
+        """Refused: nothing runs inside the model."""
         self.adapter.refuse("executors")
 
     @property
     def encoder(self) -> NoReturn:
-        """Refused: its tokens are not located."""
+        """Refused: the positions of its tokens are not known."""
         self.adapter.refuse("traces, prefixes and encoded batches")
 
     @property
     def visibility(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Refused."""
+        """Refused: what its rows see is not known."""
         self.adapter.refuse("what rows see")
 
     def trace(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused; use `answers`."""
+        """Refused: use `answers`."""
         self.adapter.refuse("traces")
 
     def embeddings(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused; no position of the sequence stands for a place in the image."""
+        """Refused: no position of the sequence stands for a place in the image."""
         self.adapter.refuse("embeddings of image tokens")
 
     def submit(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused; it runs on this machine and only answers."""
+        """Refused: the model runs on this machine and only answers."""
         self.adapter.refuse("jobs on a server")
 
     def collect(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused, as `submit` is."""
+        """Refused: the model runs on this machine and only answers."""
         self.adapter.refuse("jobs on a server")
 
 
 class _AnswerCompleteError(Exception):
-    """Ends `generate`: the token that ends the answer was chosen."""
+    """Raised to end `generate` once the end token of the answer was chosen."""
 
 
 class _Chosen(LogitsProcessor):
-    """Makes `generate` go on with the tokens that a function chooses, and keeps the logits it chose from."""
+    """Makes `generate` continue with the tokens that a function chooses, and keeps the logits it chose from."""
 
     def __init__(
         self, choose: Callable[[Tensor], Int[Tensor, " sample"]], last: frozenset[int], sample: Sample
@@ -324,7 +326,7 @@ class _Chosen(LogitsProcessor):
         self.logits: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores in which the chosen token alone is possible."""
+        """Scores that allow only the chosen token."""
         logits = scores.float()
         if bool(without_choice(logits).any()):
             raise ModelError(
@@ -350,8 +352,8 @@ class _Forced:
 
 
 @contextmanager
-def _plainly(hf: nn.Module, n: int) -> Iterator[None]:
-    """For the block, no setting of `generation_config` holds but start and padding tokens, in no part of the model."""
+def _without_settings(hf: nn.Module, n: int) -> Iterator[None]:
+    """In the block, only start and padding tokens of `generation_config` apply, in every part of the model."""
     owners: list[Any] = [
         m for m in hf.modules() if isinstance(m.__dict__.get("generation_config"), GenerationConfig)
     ]
@@ -367,11 +369,15 @@ def _plainly(hf: nn.Module, n: int) -> Iterator[None]:
 
 
 _KEPT = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
-"""Settings of `generation_config` that say where an answer starts."""
+"""The settings of `generation_config` that are kept."""
 
 
 def _samples(samples: Any) -> Any:
-    """The samples; a batch or a prefix was encoded by another model."""
+    """The samples, unless they are an encoded batch or a prefix, which only another model can make.
+
+    Raises:
+        SampleError: A batch, a prefix, or something other than samples.
+    """
     if (
         not isinstance(samples, Sample | Iterable)
         or isinstance(samples, Mapping)
@@ -383,6 +389,6 @@ def _samples(samples: Any) -> Any:
     return samples
 
 
-def _the_only(some: MicroBatch) -> Sample:
+def _only_sample(some: MicroBatch) -> Sample:
     given: Any = some.samples
     return given[0]

@@ -25,14 +25,14 @@ Model = TypeVar("Model", bound=WrappedModel)
 def second_instance(hf: Any, attention: str) -> Any:
     """A model of the same class, in evaluation mode, whose language model attends through `attention`.
 
-    Its vision tower attends as the original's. No weight is copied: parameters and buffers, persistent or not,
-    lie in the original's storage, tied where the original's are. They are tensors of their own all the same: a
-    gradient, a `requires_grad` or a replaced tensor of one model is not the other's. Writing into a weight in
-    place changes both.
+    Its vision tower uses the original's attention. No weight is copied: parameters and buffers, persistent or not, lie
+    in the original's storage and are tied where the original's are. They are still tensors of their own: a gradient, a
+    `requires_grad` or a replaced tensor of one model does not affect the other. Writing into a weight in place changes
+    both.
 
     Args:
-        hf: the transformers model, wrapped or not; its config is copied.
-        attention: the name of an attention implementation.
+        hf: The transformers model, wrapped or not; its config is copied.
+        attention: The name of an attention implementation, such as "eager".
 
     Raises:
         ModelError: Tensors that the model's config does not describe, as of adapters that were not merged.
@@ -62,7 +62,7 @@ def second_instance(hf: Any, attention: str) -> Any:
 
 
 def _same(tensor: Tensor | None, twins: dict[int, Tensor]) -> Tensor | None:
-    """Another tensor in the same storage; the same one for the same tensor."""
+    """A new tensor in the same storage; the same new tensor for each use of a tensor."""
     if tensor is None:
         return None
     if id(tensor) not in twins:
@@ -81,7 +81,7 @@ def _unlike(hf: Any, names: set[str]) -> str:
 
 
 def _text_key(config: Any) -> str:
-    """Under which name the config holds its language model's config; "" when it is that config."""
+    """The name under which a config holds its language model's config; "" when it is that config itself."""
     text = config.get_text_config(decoder=True)
     return next((key for key in config.sub_configs if getattr(config, key) is text), "")
 
@@ -89,23 +89,23 @@ def _text_key(config: Any) -> str:
 def randomised(mllm: Model, share: float = 1.0, *, everything: bool = False, seed: int = 0) -> Model:
     """A copy whose weights are shuffled within each tensor, from the top of the language model downwards.
 
-    Each weight tensor keeps its values, and so its scale, in an order drawn by the seed and the tensor's name: what
-    was learned is gone, while activations stay about as large as they were. Shuffled are the ⌈share · L⌉ uppermost
-    decoder layers and, unless it is tied to the input embeddings, the output head; the final norm stays. With
-    `everything`, every weight of the model, vision tower and embeddings included.
+    Each weight tensor keeps its values, and so its scale, in an order that the seed and the tensor's name determine.
+    What was learned is gone, while activations stay about as large as they were. The ⌈share · L⌉ uppermost decoder
+    layers are shuffled, and the output head unless it is tied to the input embeddings; the final norm stays. With
+    `everything`, every weight of the model is shuffled, vision tower and embeddings included.
 
-    The model itself is not touched. Takes the memory of a second model.
+    The model itself is not touched. The copy takes the memory of a second model.
 
     Args:
-        mllm: the model.
-        share: share of the decoder layers, in [0, 1]; 0 shuffles nothing and gives an equal copy.
-        everything: every weight; `share` is then ignored.
-        seed: of the order.
+        mllm: The model.
+        share: The share of the decoder layers to shuffle, in [0, 1]; 0 shuffles nothing and gives an equal copy.
+        everything: Whether to shuffle every weight; `share` is then ignored.
+        seed: The seed of the order.
 
     Raises:
-        ModelError: a share outside [0, 1].
+        ModelError: A share outside [0, 1].
 
-    Source: cascading randomisation, Adebayo et al., arXiv 1810.03292, which draws new weights instead.
+    Source: Adebayo et al. 2018, cascading randomisation (arXiv 1810.03292), which draws new weights instead.
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ModelError(f"share is a number in [0, 1], of the decoder layers from the top; got {share!r}.")
@@ -120,7 +120,7 @@ def randomised(mllm: Model, share: float = 1.0, *, everything: bool = False, see
 
 
 def _copied(mllm: Model) -> Model:
-    """The same model a second time, with weights of its own."""
+    """A second model with the same weights in tensors of its own."""
     mllm.installation.need_weights()
     hf = mllm.hf
     refuse_offloaded(hf, "shuffling")

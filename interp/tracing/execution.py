@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
+from interp.tracing.activation_edits import FeatureEdit
 from interp.tracing.attention.call import LayerWork
 from interp.tracing.attention.delta_work import DeltaWork
 from interp.tracing.cost import Meter
@@ -46,9 +47,8 @@ from interp.tracing.passes.run import (
 from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import MLP, Experts, Read
-from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 from interp.tracing.values import for_samples
-from interp.tracing.vision.work import VisionWork, make_vision_work
+from interp.tracing.vision_tower import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["apart", "check_arguments", "check_decoding", "ends", "execute"]

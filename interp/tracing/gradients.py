@@ -1,8 +1,8 @@
 """Gradients of a target: with respect to rows of attention, pixels, or the image tokens' embeddings.
 
-Rows after the image, or the last one, depend on what comes before them only through its keys and values. So that is
-run once without gradients (a `Prefix`) and the graph covers the few rows of the rest; only where a prefix is not
-exact does it cover the whole pass. No parameter gets a gradient.
+Rows after the image, or the last row, depend on earlier rows only through their keys and values. So the earlier rows
+run once without gradients (a `Prefix`), and the graph covers only the rows after them; where a prefix is not exact, it
+covers the whole pass. No parameter gets a gradient.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
     "Inputs",
     "RowGradients",
     "differentiable",
-    "entering",
+    "for_autograd",
     "input_function",
-    "normal",
     "recording",
+    "replaced_input",
     "row_gradients",
     "run_objective",
 ]
@@ -54,13 +54,13 @@ __all__ = [
 
 @contextmanager
 def recording(mllm: WrappedModel, work: Mapping[int, Work] | None = None) -> Iterator[None]:
-    """Gradients are recorded for the block, whatever the caller's mode, and end at what asks for them.
+    """Records gradients in the block, whatever mode the caller is in.
 
-    The model's parameters ask for none meanwhile, so that nothing is kept for their sake.
+    The model's parameters require no gradients in the block, so nothing is kept for them.
 
     Args:
-        mllm: the model.
-        work: what attention modules do in the block.
+        mllm: The model.
+        work: Layer → the work of its attention module in the block.
     """
     armed = nullcontext() if mllm.server is not None else mllm.installation.armed(work or {})
     with armed, torch.inference_mode(False), torch.enable_grad():
@@ -79,7 +79,11 @@ def _ask(hf: nn.Module, names: set[str], wanted: bool) -> None:
 
 
 def differentiable(mllm: WrappedModel) -> None:
-    """Raise `ModelError` for weights, or layers on this device, through which no gradient can flow."""
+    """Refuses a model through which no gradient can flow.
+
+    Raises:
+        ModelError: Weights that were loaded under `torch.inference_mode`, or 4-bit layers on a CPU.
+    """
     if any(weight.is_inference() for weight in mllm.hf.parameters()):
         raise ModelError(
             "gradients need weights that autograd may use; these were loaded under torch.inference_mode. Load the "
@@ -104,20 +108,20 @@ def run_objective(
     """The logits after the last positions of an objective's pass; inside `recording`.
 
     Args:
-        mllm: the model.
-        objective: the pass.
-        meter: counts it.
-        before: keys and values that come before what is run.
-        changed: arguments to put in the place of the batch's.
+        mllm: The model.
+        objective: The pass to run.
+        meter: Counts the pass.
+        before: The prefix that the pass continues.
+        changed: Arguments that replace those of the batch.
     """
     inputs, cache = pass_inputs(objective.batch, before)
     return run_pass(mllm.hf, {**inputs, **(changed or {})}, meter, cache=cache, keep=objective.keep)
 
 
-def normal(given: Batch | Prefix) -> Batch | Prefix:
-    """The same values in tensors that autograd may keep; those made under `torch.inference_mode` are copied."""
+def for_autograd(given: Batch | Prefix) -> Batch | Prefix:
+    """The same batch or prefix in tensors that autograd can use; tensors of `torch.inference_mode` are copied."""
     if isinstance(given, Prefix):
-        batch = normal(given.batch)
+        batch = for_autograd(given.batch)
         assert isinstance(batch, Batch)
         keys, values = (tuple(map(_copied, one)) for one in (given.keys, given.values))
         return replace(given, batch=batch, keys=keys, values=values)
@@ -130,8 +134,8 @@ def _copied(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def entering(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Puts what `change` makes of a layer's input, (sample, position, hidden), in its place for the block."""
+def replaced_input(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """In the block, replaces a layer's input, (sample, position, hidden), by what `change` makes of it."""
 
     def changed(given: Tensor) -> Tensor:
         return stacked(change(side_by_side(given)), given)
@@ -156,12 +160,13 @@ class RowGradients:
     """Rows of attention of one pass, and the gradients of its part of the target with respect to them.
 
     Attributes:
-        rows: for each layer, float32 (sample, head, row, key), padded.
-        gradients: the same for ∂ value / ∂ row, through everything that follows the row.
-        tokens: where each sample's tokens are; for answers of several tokens, with the answer.
-        places: for each sample, where its rows are among the padded ones.
-        columns: for each sample, the key column of each of its positions.
-        logits: after the last position of each prompt.
+        rows: For each layer, the rows, float32 (sample, head, row, key), padded.
+        gradients: For each layer, ∂ value / ∂ row through everything after the row, in nats per unit of attention, with
+            the shape of `rows`.
+        tokens: Where each sample's tokens are, including those of an answer of several tokens.
+        places: For each sample, the indices of its rows among the padded ones.
+        columns: For each sample, the key column of each of its positions.
+        logits: (sample, token_id), the logits after the last position of each prompt.
     """
 
     rows: tuple[Float[Tensor, "sample head row key"], ...]
@@ -172,13 +177,13 @@ class RowGradients:
     logits: Float[Tensor, "sample token_id"]
 
     def of(self, sample: int, layer: int) -> tuple[Float[Tensor, "head row position"], ...]:
-        """A sample's own rows and gradients in the layer that comes `layer`-th, over its own positions."""
+        """A sample's own rows and gradients, over its own positions, in the layer at index `layer` of those read."""
         rows, columns = self._at(sample, self.rows[layer].device)
         both = (self.rows[layer], self.gradients[layer])
         return tuple(one[sample][:, rows[:, None], columns[None, :]] for one in both)
 
     def _at(self, sample: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """A sample's places and columns on a device, taken there once for all its layers."""
+        """A sample's places and columns on a device, moved there once for all layers."""
         if (sample, device) not in self._known:
             rows, columns = (torch.from_numpy(one[sample].copy()) for one in (self.places, self.columns))
             self._known[sample, device] = rows.to(device), columns.to(device)
@@ -199,29 +204,30 @@ def row_gradients(
     layers: Sequence[int],
     queries: Queries = "last",
 ) -> Iterator[RowGradients]:
-    """The passes of a target, one after the other; the gradients of all of them add up to the target's.
+    """The passes of a target, one after the other; their gradients add up to those of the target.
 
-    There is one, or two for the difference of answers of several tokens. The likeliest next token needs no pass
-    to be found.
+    There is one pass, or two for the difference of answers of several tokens. The likeliest next token is found in the
+    same pass.
 
     Args:
-        mllm: the model.
-        samples: one batch, or its prefix.
-        target: what to differentiate.
-        prompt: how the question is put; None is the batch's own prompt, or `PAPER_PROMPT`.
-        meter: counts every pass.
-        layers: the layers whose rows are wanted, increasing; nothing below the first one is differentiated.
-        queries: "last", the last row of the prompt, or "after_image", every row after the image, the answer's too.
+        mllm: The model.
+        samples: One batch, or its prefix.
+        target: The target to differentiate.
+        prompt: The prompt; None for the batch's own, or `PAPER_PROMPT`.
+        meter: Counts every pass.
+        layers: The layers whose rows are returned, increasing; nothing below the first one is differentiated.
+        queries: "last" for the last row of the prompt, or "after_image" for every row after the image, with those of
+            the answer.
 
     Raises:
-        ModelError: answers of several tokens after a prompt whose rows see all of it; weights that were loaded
-            under `torch.inference_mode`; another trace or tap is open.
-        SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+        ModelError: Answers of several tokens after a prompt whose rows see all of it, weights that were loaded under
+            `torch.inference_mode`, or another trace or tap that is open.
+        SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
     """
     mllm.need_image_rows("gradients of rows and inputs")
     differentiable(mllm)
     with torch.inference_mode(False):
-        given = _started(mllm, normal(given_as(mllm, samples, prompt)), queries, meter)
+        given = _started(mllm, for_autograd(given_as(mllm, samples, prompt)), queries, meter)
         batch = given.batch if isinstance(given, Prefix) else given
         found = None
         if not likeliest(target):
@@ -235,16 +241,16 @@ def row_gradients(
 
 
 def _started(mllm: WrappedModel, given: Batch | Prefix, queries: Queries, meter: Meter) -> Batch | Prefix:
-    """The prefix to go on from, made where that is exact and none was given."""
+    """The prefix to continue: the one that was given, or a new one where that is exact; else the batch."""
     if mllm.server is not None or isinstance(given, Prefix) or not all(tokens.n for tokens in given.tokens):
         return given
-    # a prefix that is shared with others ends where theirs do
+    # a prefix that other traces share has to end where theirs do
     stop = "last" if queries == "last" and mllm.prefixes is None else "image"
     if not exact(prefix_lengths(given, stop), given.tokens, mllm.visibility):
         return given
     made = make_prefix(mllm, given, stop=stop)
     meter.count(made.cost)
-    found = normal(made)
+    found = for_autograd(made)
     assert isinstance(found, Prefix)
     return found
 
@@ -298,7 +304,7 @@ def _labelled(
     rows: Sequence[Tensor],
     gradients: Sequence[Tensor],
 ) -> RowGradients:
-    """Rows and gradients with where they are, once the logits are known to be numbers."""
+    """Rows and gradients with their places, after a check of the logits for NaN."""
     check_logits(mllm, objective.batch, logits.detach())
     return RowGradients(
         tuple(one.detach() for one in rows),
@@ -311,14 +317,14 @@ def _labelled(
 
 
 def _positions(tokens: TokenMap, queries: Queries) -> Int[np.ndarray, " row"]:
-    """The last prompt token, or everything after the image, in a batch with or without answers."""
+    """The last prompt token, or all positions after the image, in a batch with or without answers."""
     if queries == "last" and PROMPT_LAST in tokens.spans:
         return tokens.positions(PROMPT_LAST)
     return tokens.positions(queries)
 
 
 def _block(mllm: WrappedModel, wanted: Sequence[Int[np.ndarray, " _"]], device: torch.device) -> Block:
-    """Rows of each sample and every head; short samples repeat their last row, which is not one of the cells."""
+    """The rows of each sample, for every head; short samples repeat their last row, outside the cells."""
     heads = Heads.of(range(mllm.n_heads), mllm.n_heads, mllm.n_key_value_heads, device)
     width = max(map(len, wanted))
     rows = torch.from_numpy(np.stack([np.pad(at, (0, width - len(at)), mode="edge") for at in wanted]))
@@ -329,7 +335,7 @@ def _block(mllm: WrappedModel, wanted: Sequence[Int[np.ndarray, " _"]], device: 
 def _after_prompt(
     logits: Float[Tensor, "sample position token_id"], objective: Objective
 ) -> Float[Tensor, "sample token_id"]:
-    """The logits of each prompt's last row: as many from the end as its answer has tokens."""
+    """The logits of each prompt's last row, which lies as many rows from the end as its answer has tokens."""
     if objective.aims is None:
         return logits[:, -1].float()
     backs = [len(aim.answers[0]) for aim in objective.aims]
@@ -341,10 +347,10 @@ class GraphWork:
     """Computes rows of attention inside the graph and keeps them.
 
     Attributes:
-        layer: which layer it is.
-        kept: where its rows go; None for a layer whose rows are not wanted.
-        block: the rows to compute; None for every row, where they follow a prefix.
-        prefix: keys and values that come before.
+        layer: The layer, 0-based.
+        kept: The mapping that gets the layer's rows; None for a layer whose rows are not read.
+        block: The rows to compute; None for every row after a prefix.
+        prefix: The keys and values of the prefix; None without one.
     """
 
     layer: int
@@ -353,17 +359,17 @@ class GraphWork:
     prefix: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def at(self, block: Block) -> GraphWork:
-        """The same for some rows of a whole pass."""
+        """The same work for some rows of a whole pass."""
         return GraphWork(self.layer, self.kept, block)
 
     def after(self, prefix: tuple[Tensor, Tensor]) -> GraphWork:
-        """The same for every row that follows a prefix."""
+        """The same work for every row after a prefix."""
         return GraphWork(self.layer, self.kept, None, prefix)
 
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """The attention's output, a function of the rows kept."""
+        """The attention's output, as a function of the rows that are kept."""
         if self.kept is None:
             return self._attended(call), None
         if self.block is not None:
@@ -399,17 +405,17 @@ Inputs = Literal["pixels", "embeddings"]
 
 @dataclass(frozen=True, eq=False)
 class InputFunction:
-    """Each sample's target value, and its gradient, at changed inputs. Made by `input_function`.
+    """Each sample's target value, in nats, and its gradient, as functions of the inputs. Made by `input_function`.
 
     Attributes:
-        mllm: the model.
-        of: "pixels": the batch's `pixel_values`, as the processor makes them; "embeddings": what enters the first
-            decoder layer at image tokens, (token, hidden), the samples' one after the other.
-        batch: the samples.
-        passes: the passes whose values add up to the target.
-        start: the inputs as they are, float32 (or float64).
-        places: for each sample, the part of the inputs that is its own.
-        meter: counts every pass.
+        mllm: The model.
+        of: The inputs. "pixels" are the batch's `pixel_values`, as the processor makes them; "embeddings" are the first
+            decoder layer's inputs at image tokens, (token, hidden), one sample after the other.
+        batch: The samples.
+        passes: The passes whose values add up to the target.
+        start: The unchanged inputs, float32 (or float64).
+        places: For each sample, the slices of the inputs that are its own.
+        meter: Counts every pass.
     """
 
     mllm: WrappedModel
@@ -421,17 +427,17 @@ class InputFunction:
     meter: Meter
 
     def values(self, inputs: Tensor) -> Float[Tensor, " sample"]:
-        """The target's values; inside `recording`, they carry their graph."""
+        """The target's values, in nats; inside `recording` they carry their graph."""
         if self.mllm.server is not None:
             if torch.is_grad_enabled() and inputs.requires_grad:
-                return _ValuesElsewhere.apply(inputs, self)
-            return torch.stack([self._elsewhere(one, inputs)[0] for one in self.passes]).sum(dim=0)
+                return _ServerValues.apply(inputs, self)
+            return torch.stack([self._from_server(one, inputs)[0] for one in self.passes]).sum(dim=0)
         return torch.stack([self._values(one, inputs) for one in self.passes]).sum(dim=0)
 
     def gradient(self, inputs: Tensor) -> Tensor:
-        """∂ value / ∂ inputs; a sample's part is the gradient of its own value."""
+        """∂ value / ∂ inputs, in nats per unit of the inputs; a sample's part is the gradient of its own value."""
         if self.mllm.server is not None:
-            return self.both_elsewhere(inputs)[1]
+            return self.both_from_server(inputs)[1]
         with recording(self.mllm):
             total = torch.zeros_like(self.start)
             for one in self.passes:
@@ -444,13 +450,13 @@ class InputFunction:
         """A sample's part of the inputs, or of a gradient; a view."""
         return inputs[self.places[sample]]
 
-    def both_elsewhere(self, inputs: Tensor) -> tuple[Float[Tensor, " sample"], Tensor]:
-        """The values and their gradient from the server that the model runs on: one job for each pass."""
-        values, gradients = zip(*(self._elsewhere(one, inputs, True) for one in self.passes), strict=True)
+    def both_from_server(self, inputs: Tensor) -> tuple[Float[Tensor, " sample"], Tensor]:
+        """The values and their gradient from the server that the model runs on, with one job for each pass."""
+        values, gradients = zip(*(self._from_server(one, inputs, True) for one in self.passes), strict=True)
         return torch.stack(values).sum(dim=0), torch.stack(gradients).sum(dim=0)
 
-    def _elsewhere(self, objective: Objective, inputs: Tensor, gradient: bool = False) -> tuple[Any, Any]:
-        """The values, and where asked for the gradient, from the server that the model runs on."""
+    def _from_server(self, objective: Objective, inputs: Tensor, gradient: bool = False) -> tuple[Any, Any]:
+        """The values of one pass, and the gradient if wanted, from the server that the model runs on."""
         places = None if self.of == "pixels" else _columns(objective.batch)
         return self.mllm.server.at_input(
             objective.batch,
@@ -471,25 +477,25 @@ class InputFunction:
             def change(hidden: Tensor) -> Tensor:
                 return hidden.index_put((sample.to(hidden.device), column.to(hidden.device)), given)
 
-            changed, hooked = {}, entering(self.mllm.installation.layers[0], change)
+            changed, hooked = {}, replaced_input(self.mllm.installation.layers[0], change)
         with hooked:
             return objective.values(run_objective(self.mllm, objective, self.meter, changed=changed))
 
 
-class _ValuesElsewhere(torch.autograd.Function):
-    """Values from a server as a node of a graph here: their gradient comes with them."""
+class _ServerValues(torch.autograd.Function):
+    """Values from a server as a node of a graph on this machine; the server returns their gradient with them."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, function: InputFunction) -> Tensor:  # pyright: ignore
-        """The values, with their gradient kept for `backward`."""
-        values, gradient = function.both_elsewhere(inputs)
+        """The values; their gradient is kept for `backward`."""
+        values, gradient = function.both_from_server(inputs)
         ctx.save_for_backward(gradient.to(inputs.dtype))
         ctx.places = function.places
         return values
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
-        """The gradient along `along`; each sample's value depends on its own part of the inputs."""
+        """The gradient times `along`; each sample's value depends only on its own part of the inputs."""
         (gradient,) = ctx.saved_tensors
         found = gradient.clone()
         for share, place in zip(along, ctx.places, strict=True):
@@ -510,24 +516,24 @@ def input_function(
     """The target as a function of the inputs, for one batch; every evaluation is a whole pass.
 
     Args:
-        mllm: the model.
-        samples: the batch; of a prefix, its samples.
-        target: the target.
-        prompt: how the question is put; None is the batch's own prompt, or `PAPER_PROMPT`.
-        meter: counts every pass.
-        of: which inputs.
-        fixed: "greedy" is the answer to the inputs as they are. Otherwise the likeliest next token is taken at each
-            evaluation: the same thing at the inputs as they are, and a pass less.
+        mllm: The model.
+        samples: The batch, or a prefix of it.
+        target: The target.
+        prompt: The prompt; None for the batch's own, or `PAPER_PROMPT`.
+        meter: Counts every pass.
+        of: The inputs, "pixels" or "embeddings".
+        fixed: Whether a "greedy" target is the answer to the unchanged inputs. With False it is the likeliest next
+            token at each evaluation, which saves a pass; at the unchanged inputs both are the same.
 
     Raises:
-        ModelError: answers of several tokens after a prompt whose rows see all of it; weights that were loaded
-            under `torch.inference_mode`; samples without images.
-        SampleError, PromptError, ImageTokenMismatch: as in `Mllm.encode`.
+        ModelError: Answers of several tokens after a prompt whose rows see all of it, weights that were loaded under
+            `torch.inference_mode`, or samples without images.
+        SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
     """
     mllm.need_image_rows("gradients of rows and inputs")
     differentiable(mllm)
     with torch.inference_mode(False):
-        given = normal(given_as(mllm, samples, prompt))
+        given = for_autograd(given_as(mllm, samples, prompt))
         batch = given.batch if isinstance(given, Prefix) else given
         if not any(tokens.n for tokens in batch.tokens):
             raise ModelError("gradients of inputs need images; these samples have none.")
@@ -548,14 +554,14 @@ def input_function(
 
 
 def _embedded(mllm: WrappedModel, batch: Batch, meter: Meter) -> Float[Tensor, "token hidden"]:
-    """What enters the first layer at image tokens: a pass through the vision tower, none through the decoder."""
+    """The first layer's input at image tokens; it takes a pass of the vision tower and none of the decoder."""
     hidden = embeddings(mllm, batch, meter)
     sample, column = (at.to(hidden.device) for at in _columns(batch))
     return hidden[sample, column]
 
 
 def _columns(batch: Batch) -> tuple[Tensor, Tensor]:
-    """(sample, padded column) of every image token, sample by sample."""
+    """The sample and the padded column of every image token, sample by sample."""
     counts = [tokens.n for tokens in batch.tokens]
     columns = [tokens.image + int(pad) for tokens, pad in zip(batch.tokens, batch.pad, strict=True)]
     return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)), torch.from_numpy(
@@ -569,7 +575,7 @@ def _token_places(batch: Batch) -> tuple[tuple[slice, ...], ...]:
 
 
 def _pixel_places(batch: Batch) -> tuple[tuple[slice, ...], ...]:
-    """Samples follow each other along the first axis; along others, shorter ones are filled up at their ends."""
+    """Each sample's slices: samples follow each other along the first axis, and are padded at the end of the others."""
     shapes: list[Any] = [tuple(one.inputs["pixel_values"].shape) for one in batch.singles]
     stops = np.cumsum([0, *(shape[0] for shape in shapes)]).tolist()
     return tuple(

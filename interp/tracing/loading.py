@@ -250,7 +250,7 @@ def _on_server(
     attention: str | None,
 ) -> Mllm:
     """The model on the NDIF server of nnsight's settings: its config and processor are read here, its weights there."""
-    from interp.tracing.remote.opening import open_remote
+    from interp.tracing.remote.server import open_remote
 
     usual = {"device": "cpu", "dtype": "float32"}
     if odd := [name for name, value in given.items() if str(value) != str(usual.get(name))]:

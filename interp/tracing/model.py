@@ -27,7 +27,7 @@ from interp.tracing.passes.prefix_pass import given_as, make_prefix
 from interp.tracing.passes.run import embeddings, image_features
 from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.reads import Read
-from interp.tracing.reasoning.given_thoughts import reasoned
+from interp.tracing.reasoning import reasoned
 from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.target import Scores, score

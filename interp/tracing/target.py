@@ -28,7 +28,7 @@ from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, 
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import Generation
 from interp.tracing.prefix import Prefix
-from interp.tracing.reasoning.thoughts import CLOSE, check_closed, said
+from interp.tracing.reasoning import CLOSE, check_closed, said
 from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -142,8 +142,8 @@ def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
     """The target in the context of each sample's prompt. A "greedy" target costs a pass, or `tokens` passes.
 
     Raises:
-        PromptError: not a target, an answer without tokens, two that are the same tokens, or a prompt that a thought
-            follows.
+        PromptError: Not a target, an answer without tokens or with words that are not in the vocabulary, two answers of
+            the same tokens, or a prompt that a thought follows.
     """
     check_target(target)
     batch = given.batch if isinstance(given, Prefix) else given
@@ -220,7 +220,7 @@ def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
     across the seam, the answer is tokenised alone: a model that has read the prompt cannot give half a token.
 
     Raises:
-        PromptError: the answer has no tokens.
+        PromptError: The answer has no tokens, or the tokenizer has none for a part of it.
     """
     placeholder = str(getattr(processor, "image_token", None) or "")
     tail = prompt.rpartition(placeholder)[2] if placeholder else prompt
@@ -233,6 +233,13 @@ def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
     found = both[len(before) :] if both[: len(before)] == before else ids(spaced)
     if not found:
         raise PromptError(f"the tokenizer makes no token of the answer {answer!r}; ask for another one.")
+    unknown = getattr(processor.tokenizer, "unk_token_id", None)
+    if unknown in found and processor.tokenizer.unk_token not in answer:
+        raise PromptError(
+            f"the tokenizer has no token for a part of the answer {answer!r:.200} and writes "
+            f"{processor.tokenizer.unk_token!r} there, whose probability says nothing of the answer. Name an answer "
+            "whose words are in the vocabulary."
+        )
     return tuple(found)
 
 

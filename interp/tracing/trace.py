@@ -36,7 +36,7 @@ from interp.tracing.passes.non_finite import check_reads
 from interp.tracing.passes.prefix_pass import Samples
 from interp.tracing.passes.run import Generation, Outcome
 from interp.tracing.reads import Read
-from interp.tracing.reasoning.thoughts import Said, Stages, check_stages, make_stages, said_by
+from interp.tracing.reasoning import Said, Stages, check_stages, make_stages, said_by
 from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 

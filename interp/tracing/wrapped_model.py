@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import torch
 
@@ -66,6 +66,17 @@ class WrappedModel:
         kind, own = type(self).__name__, type(self.hf).__name__
         where = f"{self.dtype}, {self.device}" if self.server is None else self.place
         return f"{kind}({own}, {self.n_layers} layers, {self.n_heads} heads, {where})"
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        """Refuses a deep copy, which would hold hooks and nnsight views of the model it was copied from.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(
+            "a wrapped model cannot be deep-copied: its hooks and nnsight's views belong to one transformers model. "
+            "Load it again with interp.load, or wrap a copy of what mllm.unwrap() gives back."
+        )
 
     @property
     def nn(self) -> Any:

@@ -20,8 +20,7 @@ from interp.data import Samples
 from interp.inputs.sample import Sample
 from interp.methods import Plain
 from interp.study import Benchmark, BenchmarkResult
-from interp.tracing.circuits.edge_pass import EdgePass
-from interp.tracing.circuits.lens_layers import lens_layers
+from interp.tracing.circuits import EdgePass, lens_layers
 from interp.tracing.cost import Meter
 
 ROWS: list[tuple[str, str, str]] = [
@@ -54,14 +53,14 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "a graph is of one run": "needs a grid of circuits; the message says to take the result of one study",
     "circuits need the model on this machine": "needs a server; the message names the argument to leave out",
-    "the nodes do not add up to the model": "tests/tracing/circuits/test_lens_layers.py reads qwen3_vl's; its advice is a dtype",
+    "the nodes do not add up to the model": "tests/tracing/test_circuits.py reads qwen3_vl's; its advice is a dtype",
     "{…} does not say after which layer": "tests/tracing/sparse_coding/test_features.py::test_other_autoencoders_are_refused",
     "{…} does not say how many features": "tests/tracing/sparse_coding/test_features.py::test_other_files_are_refused",
     "{…} has no cfg.json beside it": "tests/tracing/sparse_coding/test_features.py reads Qwen-Scope's files",
     "{…} is a pickle or an archive": "tests/tracing/sparse_coding/test_features.py::test_other_files_are_refused",
     "type {…} of architecture": "tests/tracing/sparse_coding/test_transcoders.py::test_other_sites_are_refused",
     "reads of MLPs run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
-    "edits through transcoders run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
+    "edits through transcoders run on this machine only": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
     "the page shows maps over image tokens": "tests/tracing/sparse_coding/test_features.py::test_reads_maps_and_reports_are_plain_torchs",
     "presence questions need samples of one image": "tests/data/test_questions.py",
 }  # the beginning of a message: the test that makes it appear

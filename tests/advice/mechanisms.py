@@ -23,7 +23,7 @@ from interp.report.feature_page import save_feature_page
 from interp.study import Circuit, HeadRoles
 from interp.study.probe_sweep.probes import fold_of
 from interp.tracing import AblateFeature
-from interp.tracing.circuits.edge_pass import EdgePass, _check_sum, check_layers
+from interp.tracing.circuits import EdgePass, _check_sum, check_layers
 from interp.tracing.cost import Meter
 from interp.tracing.derived.outlying_norms import sinks
 from interp.tracing.passes.second_stream import _with_noise
@@ -85,7 +85,7 @@ ROWS: list[tuple[str, str, str]] = [*HEADS, *STREAM, *FEATURES, *CIRCUITS]
 SERVER = "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused"
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
     "circuits need the model on this machine": SERVER,
-    "copying scores are of the weights": SERVER,
+    "copying scores need the weights": SERVER,
     "head_means needs the model on this machine": SERVER,
     "edits through features run on this machine alone": SERVER,
     "on a server, a contrast is against": SERVER,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -22,10 +23,9 @@ from interp.tracing.cost import Meter
 from interp.tracing.lens import Lens
 from interp.tracing.passes.decoding import Draw
 from interp.tracing.passes.run import run_pass
-from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.cached_pass import KeptPass, Replaced
 from interp.tracing.variants.knockouts import Knockouts
-from interp.tracing.variants.target_values import KeptTarget
-from interp.tracing.variants.token_changes import Replaced
+from interp.tracing.variants.target_pass import KeptTarget
 
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
@@ -44,6 +44,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.answering(nan=True).answers(one)", "Try dtype='float32'", "tr.answering().answers(one, generate=1)"),
     # wrapping
     ("tr.unwrapped().trace([one])", "interp.wrap", "interp.wrap(*tiny('llava')).trace([one])"),
+    ("tr.deep_copy(mllm)", "Load it again with interp.load", "interp.load(ld.saved())"),
+    ("tr.deep_copy(mllm)", "wrap a copy of what mllm.unwrap() gives back", "tr.copied().trace([one])"),
     ("tr.within(mllm)", "Leave the `with mllm.tap(…)` block", "tr.after(mllm)"),
     ("interp.wrap(tiny('llava')[0].to('meta'), own.processor)", "Load the model's weights before you wrap it", "interp.wrap(tiny('llava')[0], own.processor)"),
     # prompts
@@ -117,6 +119,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.calling_on().using('source').trace([one], reads=[Rows(SITE)])", "Use a model class that does", "interp.wrap(*tiny('llava')).using('source').trace([one], reads=[Rows(SITE)])"),
     # targets
     ("mllm.score([one], interp.Target(diff('yes', 'yes ')))", "Name answers that the tokenizer tells apart", "mllm.score([one], interp.Target(diff('yes', 'no')))"),
+    ("mllm.score([one], interp.Target('🦄'))", "Name an answer whose words are in the vocabulary", "mllm.score([one], interp.Target('yes'))"),
     ("indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left lung'))", "Use a target of one token", "indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left'))"),
     ("indicators.AttentionGradient()(tr.prefixing(), [one], target=interp.Target('left lung'))", "or mllm.score", "tr.prefixing().score([one], interp.Target('left lung'))"),
     ("tr.large_variants('float16')", "Load the model with dtype='float32'", "tr.large_variants('float32')"),
@@ -163,7 +166,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red'], candidates=[0, 9]))", "Leave the others out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red'], candidates=[0]))"),
     ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['red']))", "Give longer texts: corpus=[…]", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
     ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", "Add texts with it", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle', 'a red circle']))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", 'a template with "{word}" behind other words', "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['there is a {word}']))"),
+    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", 'a template with "{word}" after other words', "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['there is a {word}']))"),
     ("tr.word_lenses.read_words(mllm, [one], ['red'], 'tuned')", "such as LatentLens(corpus=[…])", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
     ("tr.word_lenses.fit_jacobians(mllm, ['a red circle'])", "Give more or longer texts: corpus=[…]", "tr.word_lenses.fit_jacobians(mllm, corpus=['a red circle'] * 1 + ['is there a circle ? ' * 5])"),
     ("tr.word_lenses.JacobianLens(tr.fitted(), corpus=['a red circle'])", "Pass one of them", "[tr.word_lenses.JacobianLens(tr.fitted()), tr.word_lenses.JacobianLens(corpus=['a red circle'])]"),
@@ -185,9 +188,9 @@ ELSEWHERE: dict[str, str] = {
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/attention/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
     "mode='zero' sets weights of a softmax": "tests/tracing/attention/test_delta_tap.py::test_a_sweep_of_windows_blocks_layers_of_both_kinds",
     "the vision tower is not read on an NDIF server": "needs a server; the message names the argument to leave out",
-    "layer {…} of the vision tower was seen to attend over": "tests/tracing/vision/test_rows.py::test_an_adapter_that_miscounts_is_refused",
+    "layer {…} of the vision tower was seen to attend over": "tests/tracing/test_vision_tower.py::test_an_adapter_that_miscounts_is_refused",
     "the vision tower has {…} positions, but the adapter": "tests/tracing/derived/test_outlying_norms.py::test_an_adapter_that_miscounts_is_refused",
-    "this batch was made without its model": "tests/tracing/vision/test_rows.py::test_a_batch_or_adapter_without_patches_is_refused",
+    "this batch was made without its model": "tests/tracing/test_vision_tower.py::test_a_batch_or_adapter_without_patches_is_refused",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/passes/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
     "the {…} lens reads a model on this machine": "needs a server; the logit lens there is tested in tests/study/test_remote_studies.py",
@@ -197,13 +200,13 @@ ELSEWHERE: dict[str, str] = {
     "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
     # they need a model that says what the test wants, or a family or a tokenizer without what is needed
-    "sample {…} of the batch ended a thought": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_be_told_is_refused",
-    "{…} lets every row of its prompt see the whole prompt, so a thought": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
-    "a thought is cut into sentences": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
-    'edits of queries="reasoning" or "answer" follow': "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_hold_a_thought_is_refused",
-    "the model begins a thought before its answer": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_be_told_is_refused",
-    "edits of gated DeltaNet layers cannot follow": "tests/tracing/reasoning/test_thoughts.py::test_deltanet_edits_of_one_stage_are_refused",
-    "the model begins a thought": "tests/tracing/reasoning/test_thoughts.py::test_what_cannot_be_told_is_refused",
+    "sample {…} of the batch ended a thought": "tests/tracing/test_reasoning.py::test_what_cannot_be_told_is_refused",
+    "{…} lets every row of its prompt see the whole prompt, so a thought": "tests/tracing/test_reasoning.py::test_what_cannot_hold_a_thought_is_refused",
+    "a thought is cut into sentences": "tests/tracing/test_reasoning.py::test_what_cannot_hold_a_thought_is_refused",
+    'edits of queries="reasoning" or "answer" follow': "tests/tracing/test_reasoning.py::test_what_cannot_hold_a_thought_is_refused",
+    "the model begins a thought before its answer": "tests/tracing/test_reasoning.py::test_what_cannot_be_told_is_refused",
+    "edits of gated DeltaNet layers cannot follow": "tests/tracing/test_reasoning.py::test_deltanet_edits_of_one_stage_are_refused",
+    "the model begins a thought": "tests/tracing/test_reasoning.py::test_what_cannot_be_told_is_refused",
     # they need a server
     "a model on an NDIF server has the executor": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
     "a model on an NDIF server is not wrapped": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
@@ -321,6 +324,18 @@ def unwrapped() -> Mllm:
     mllm = interp.wrap(*tiny("llava"))
     mllm.unwrap()
     return mllm
+
+
+def deep_copy(mllm: Mllm) -> Mllm:
+    """A deep copy of a wrapped model."""
+    return copy.deepcopy(mllm)
+
+
+def copied() -> Mllm:
+    """A wrapped copy of what unwrapping gives back."""
+    first = interp.wrap(*tiny("llava"))
+    processor = first.processor
+    return interp.wrap(copy.deepcopy(first.unwrap()), processor)
 
 
 def within(mllm: Mllm) -> None:

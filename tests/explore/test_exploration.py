@@ -12,9 +12,8 @@ import interp
 from interp.conformance.tiny import tiny as tiny_of
 from interp.errors import EditError, ModelError
 from interp.explore import Change, Exploration
-from interp.explore.change import reproduction
-from interp.explore.exploration import first_tokens
-from interp.explore.figures import head_figure, image_figure, token_at, tokens_in
+from interp.explore.exploration import first_tokens, reproduction
+from interp.explore.screen import head_figure, image_figure, token_at, tokens_in
 from interp.tracing import wrap
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,11 @@ def changed(a: Mllm, b: Mllm) -> set[str]:
 
 def test_nothing_shuffled_is_an_equal_copy(mllm: Mllm) -> None:
     state = torch.random.get_rng_state()
-    copy = randomised(mllm, 0)
-    assert changed(mllm, copy) == set()
-    np.testing.assert_array_equal(copy.trace(tiny.samples()).logits, mllm.trace(tiny.samples()).logits)
+    made = randomised(mllm, 0)
+    assert changed(mllm, made) == set()
+    np.testing.assert_array_equal(made.trace(tiny.samples()).logits, mllm.trace(tiny.samples()).logits)
     weights = {weight.data_ptr() for weight in mllm.hf.parameters()}
-    assert not weights & {weight.data_ptr() for weight in copy.hf.parameters()}
+    assert not weights & {weight.data_ptr() for weight in made.hf.parameters()}
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -56,3 +58,9 @@ def test_randomising_every_layer_reaches_the_vision_tower(mllm: Mllm) -> None:
 def test_a_share_is_between_0_and_1(mllm: Mllm, share: float) -> None:
     with pytest.raises(ModelError, match=r"share is a number in \[0, 1\]"):
         randomised(mllm, share)
+
+
+def test_a_deep_copy_is_refused_with_advice(mllm: Mllm) -> None:
+    with pytest.raises(ModelError, match=r"cannot be deep-copied: .* Load it again with interp\.load"):
+        copy.deepcopy({"model": mllm})
+    assert copy.copy(mllm).hf is mllm.hf

@@ -164,8 +164,22 @@ def test_errors_say_what_to_do(spelling, unchecked):
     with pytest.raises(
         PromptError, match=r"the difference is always zero\. Name answers that the tokenizer tells"
     ):
-        model.score(samples(), Target(diff("unheard", "unseen")))
+        model.score(samples(), Target(diff("yes", "yes ")))
     with pytest.raises(ModelError, match='a prefix stops at "image" or at "last"; got \'end\''):
         model.prefix(samples(), stop="end")
     with pytest.raises(PromptError, match="makes no token of the answer 'q'"):
         answer_ids(spelling, "A:\n", "q")
+
+
+def test_an_answer_outside_the_vocabulary_is_refused():
+    model = wrap(*tiny("llava"))
+    known, unknown = (
+        model.processor.tokenizer(word, add_special_tokens=False).input_ids for word in ("yes", "🦄")
+    )
+    assert unknown == [model.processor.tokenizer.unk_token_id] != known
+    for target in (Target("🦄"), Target("yes 🦄"), Target(diff("yes", "🦄"))):
+        with pytest.raises(
+            PromptError, match=r"no token for a part of the answer .*🦄.* Name an answer whose words"
+        ):
+            model.score(samples()[0], target)
+    assert np.isfinite(model.score(samples()[0], Target("yes")).values[0])

@@ -15,9 +15,7 @@ from interp.inputs.sample import Sample
 from interp.run import Outcome
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
-from interp.tracing.circuits.edge_graph import EdgeGraph
-from interp.tracing.circuits.edge_pass import EdgePass, RunLayers
-from interp.tracing.circuits.lens_layers import lens_layers
+from interp.tracing.circuits import EdgeGraph, EdgePass, RunLayers, lens_layers
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 

@@ -27,7 +27,7 @@ class HeadRoles(Study[HeadTable]):
       NaN where the other image has another number of tokens, and for samples of several images or none other.
     - `ablation`: ln P(answer) − ln P(answer without the head), in nats. Above 0: the head supports the answer. The head
       gives zero at the last prompt token (`interp.AblateHeads(Site(heads=[…]), "zero")`); the answer is one token.
-    - `copying`: of the weights alone, in [−1, 1]; see `interp.tracing.derived.copying.copying_scores`.
+    - `copying`: of the weights alone, in [−1, 1]; see `interp.tracing.derived.ov_circuits.copying_scores`.
 
     Heads are described on these samples. A head chosen here for one measure is to be shown on others.
 

@@ -21,7 +21,7 @@ from interp.study.first_token import first_token
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Rows, Site
-from interp.tracing.derived.copying import copying_scores
+from interp.tracing.derived.ov_circuits import copying_scores
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant
 
 __all__ = ["MEASURES", "HeadRolesTask", "row_measures"]

@@ -20,7 +20,7 @@ from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Batch, Knockout, Site
 from interp.tracing.cost import Cost
-from interp.tracing.reasoning.given_thoughts import BLIND, blind_from, sentences
+from interp.tracing.reasoning import BLIND, blind_from, sentences
 
 __all__ = ["SHARES", "TOLERANCE", "ReasoningTask", "until"]
 

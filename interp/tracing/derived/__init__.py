@@ -1,1 +1,1 @@
-"""Quantities that rows alone do not give: norms of values and of hidden states, rollout."""
+"""Quantities beyond rows of attention: head means, steering vectors, OV circuits, outlying norms, rollout."""

@@ -1,4 +1,4 @@
-"""Mean outputs of heads over a reference set: what `AblateHeads` puts in their place."""
+"""The mean outputs of heads over a reference set, which `AblateHeads` can put in place of their outputs."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def head_means(
     """The mean output of each of a site's heads over samples: (layer, head, dim), or (head, dim) for pairs, float32.
 
     A head's output at a position is Σ_key p·v, before the output projection. It is averaged over the site's rows of a
-    sample, then over samples, so that a long prompt counts as much as a short one. Samples without such a row are left
-    out. Take the reference set from data that the ablated samples are not part of.
+    sample, then over samples, so a long prompt counts as much as a short one. Samples without such a row are left out.
+    The reference set should not hold the samples that are ablated later.
 
     Cost: one pass over each whole prompt.
 
     Args:
         mllm: The model, on this machine.
         samples: The reference set.
-        site: Layers, heads and queries, as the site of the `AblateHeads` that will use the means.
+        site: The layers, heads and queries, the same as in the `AblateHeads` that will use the means.
         prompt, batch_size, progress: As in `Mllm.trace`.
 
     Raises:
-        ModelError: A model on a server, or layers whose heads differ in size.
+        ModelError: A model on a server, layers whose heads differ in size, or queries that name no row in any sample.
         EditError: A site that `AblateHeads` does not take.
-        SiteError: A layer, head or position that is not there, or rows that no sample has.
+        SiteError: A layer, head or position that is not there.
 
     >>> import interp
     >>> mllm = interp.load("organism")
@@ -102,7 +102,7 @@ def head_means(
 def _of_batch(
     mllm: WrappedModel, batch: Batch, site: Site, heads: dict[int, tuple[int, ...]]
 ) -> list[dict[int, Float[np.ndarray, "head dim"]] | None]:
-    """Each sample's mean outputs by layer, float64; None for one without such rows."""
+    """Each sample's mean outputs by layer, float64; None for a sample without such rows."""
     layout = Layout.whole([tokens.length for tokens in batch.tokens])
     n = len(batch)
     rows = [layout.rows(i, select(site.groups[0], own, i, n)) for i, own in enumerate(batch.tokens)]
@@ -118,7 +118,7 @@ def _of_batch(
 
 @dataclass(eq=False)
 class _Outputs:
-    """A layer's work: the mean of some heads' outputs over some rows of each sample."""
+    """The work of one layer: the mean of some heads' outputs over some rows of each sample."""
 
     rows: tuple[Tensor, ...]
     heads: tuple[int, ...]
@@ -127,7 +127,7 @@ class _Outputs:
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """The attention as it is; the means are kept."""
+        """The unchanged attention; the means are kept."""
         output, weights = original(
             call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs
         )

@@ -1,6 +1,6 @@
 """Image tokens of outlying norm, and how much attention they draw: registers of the tower, sinks of the decoder.
 
-`vision_states` gives the hidden states of the vision tower, as a layer leaves them.
+`vision_states` gives the hidden states after a layer of the vision tower.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Sinks", "feature_layer", "norm_outliers", "sinks", "spaced", "vision
 
 Where = Literal["vision", "decoder"]
 N_QUERIES = 64
-"""Rows of the tower that the share of attention is a mean over, at most: patches evenly spaced over the sample."""
+"""The most rows of the tower over which the share of attention is a mean: patches evenly spaced over the sample."""
 
 _MAD_TO_SD = 1.4826  # of a normal distribution
 
@@ -47,12 +47,12 @@ class Sinks:
     """Which image tokens, or patches, of one sample are norm outliers, and their share of attention.
 
     Attributes:
-        norm: (token or patch,) the L2 norm of the hidden state after `layer`, in the model's units.
-        outlier: (token or patch,) whether the norm is above the threshold.
-        threshold: the norm above which a token is an outlier; ∞ where the norms do not spread.
-        share: (layer,) attention on the outliers over attention on all image tokens (patches), in [0, 1]; NaN where a
-            layer gives the image none. It is 0 where there are no outliers.
-        layer: the layer of the norms.
+        norm: (token or patch,), the L2 norm of the hidden state after `layer`, in the model's units.
+        outlier: (token or patch,), whether the norm is above the threshold.
+        threshold: The norm above which a token is an outlier; ∞ where the norms do not spread.
+        share: (layer,), attention on the outliers divided by attention on all image tokens (patches), in [0, 1]; 0
+            without outliers, NaN where a layer gives the image no attention.
+        layer: The layer whose norms are compared.
         where: "vision" or "decoder".
     """
 
@@ -65,7 +65,7 @@ class Sinks:
 
     @property
     def n(self) -> int:
-        """How many tokens are outliers."""
+        """The number of outliers."""
         return int(self.outlier.sum())
 
 
@@ -74,16 +74,16 @@ def norm_outliers(
 ) -> tuple[Bool[np.ndarray, " token"], float]:
     """Which norms are above median + k·1.4826·MAD, and that threshold.
 
-    MAD is the median distance from the median; 1.4826·MAD is the standard deviation of normal values, and outliers
-    do not widen it until they are half of all. Where it is 0, because half of the norms are equal, or there are fewer
-    than 3, nothing is an outlier and the threshold is ∞.
+    MAD is the median distance from the median. 1.4826·MAD equals the standard deviation of normally distributed values,
+    and outliers do not widen it until they are half of all values. With fewer than 3 norms, or where MAD is 0 because
+    half of the norms are equal, nothing is an outlier and the threshold is ∞.
 
     Args:
-        norms: the norms.
-        k: how many robust standard deviations above the median a norm may be, above 0.
+        norms: The norm of each token.
+        k: How many robust standard deviations above the median the threshold lies, above 0.
 
     Raises:
-        ModelError: A `k` that is no number above 0.
+        ModelError: A `k` that is no finite number above 0.
     """
     if isinstance(k, bool) or not isinstance(k, int | float | np.number) or not 0 < k < np.inf:
         raise ModelError(f"k is a finite number above 0, of robust standard deviations; got {k!r:.100}.")
@@ -107,14 +107,14 @@ def sinks(
     batch_size: int = BATCH_SIZE,
     progress: bool = True,
 ) -> list[Sinks]:
-    """Flags image tokens whose hidden state has an outlying norm, sample by sample, with the attention they draw.
+    """Flags image tokens whose hidden state has an outlying norm, for each sample, with the attention they draw.
 
-    In vision transformers a few patches, mostly of plain background, take over global information: their output norms
-    are several times those of the others, and they say little of their own place ("Vision Transformers Need
-    Registers"). In language models a few tokens have massive activations and draw attention whatever is asked
-    ("Massive Activations in Large Language Models"; image tokens too: "See What You Are Told"). A map of attention
-    without them reads differently; the flags say where. The rule here is of norms alone (`norm_outliers`): the papers'
-    own cut-offs are absolute numbers or dimensions of single checkpoints.
+    In vision transformers a few patches, mostly of plain background, come to hold global information: their output
+    norms are several times those of the others, and they say little about their own place ("Vision Transformers Need
+    Registers"). In language models a few tokens, some of them image tokens, have massive activations and draw attention
+    whatever the question ("Massive Activations in Large Language Models"; "See What You Are Told"). A map of attention
+    looks different without them. The rule here uses norms alone (`norm_outliers`), because the papers' own cut-offs are
+    absolute numbers or dimensions of single checkpoints.
 
     Args:
         mllm: The model.
@@ -122,13 +122,14 @@ def sinks(
         where: "vision": norms of patches after a layer of the vision tower; the share is that of the rows of up to 64
             evenly spaced patches, as a mean over rows and heads. "decoder": norms of image tokens in the residual
             stream of the language model; the share is that of the last prompt token's row, as a mean over heads.
-        layer: The layer of the norms, 0-based. By default the tower's layer that goes on to the language model, or the
-            decoder's middle layer (number of layers // 2).
-        k: See `norm_outliers`.
+        layer: The layer whose norms are compared, 0-based. By default the tower's layer whose output the language model
+            gets, or the decoder's middle layer (number of layers // 2).
+        k: How many robust standard deviations above the median the threshold lies, as in `norm_outliers`.
         prompt, batch_size, progress: As in `Mllm.trace`.
 
     Raises:
-        ModelError: Another `where`, a `k` that is no number above 0, a tower that cannot be read.
+        ModelError: Not a model, another `where`, a `k` that is no finite number above 0, or a tower that cannot be
+        read.
         SiteError: A layer that the model does not have.
 
     Source: arXiv 2309.16588, 2402.17762, 2503.03321.
@@ -152,7 +153,7 @@ def sinks(
 
 
 def _in_tower(mllm: WrappedModel, batch: Batch, layer: int, k: float) -> list[Sinks]:
-    """Those of the patches."""
+    """The outliers among the patches of the tower."""
     states = vision_states(mllm, batch, layer)
     some = [spaced(one.n) for one in batch.patches]
     site = Site(tower="vision", queries=image_mask(some), keys="patches")
@@ -164,7 +165,7 @@ def _in_tower(mllm: WrappedModel, batch: Batch, layer: int, k: float) -> list[Si
 
 
 def _in_decoder(mllm: WrappedModel, batch: Batch, layer: int, k: float) -> list[Sinks]:
-    """Those of the image tokens."""
+    """The outliers among the image tokens in the decoder."""
     reads = [Residual(layers=[layer], positions="image"), Rows(Site(), reduce="head")]
     traced = trace(mllm, batch, reads=reads)
     return [
@@ -193,16 +194,16 @@ def _sinks(
 
 
 def spaced(n: int) -> Bool[np.ndarray, " patch"]:
-    """At most `N_QUERIES` of n, evenly spaced."""
+    """Flags at most `N_QUERIES` of n patches, evenly spaced."""
     found = np.zeros(n, bool)
     found[np.linspace(0, n - 1, min(n, N_QUERIES)).round().astype(int)] = True
     return found
 
 
 def feature_layer(mllm: WrappedModel) -> int:
-    """The layer of the tower whose output goes on to the language model: the last, unless the config names another.
+    """The layer of the tower whose output the language model gets, 0-based.
 
-    Where a config names several, the last of them.
+    It is the last layer unless the config names another; where a config names several, it is the last of those.
     """
     found = getattr(mllm.hf.config, "vision_feature_layer", None)
     found = (
@@ -221,13 +222,13 @@ def vision_states(mllm: WrappedModel, batch: Batch, layer: int) -> list[Float[np
     The language model is not run.
 
     Args:
-        mllm: the model.
-        batch: the encoded samples, each with an image.
-        layer: the layer, 0-based.
+        mllm: The model.
+        batch: The encoded samples, each with an image.
+        layer: The layer, 0-based.
 
     Raises:
-        ModelError: another number of positions than the adapter's patches have.
-        ServerError: a model on an NDIF server.
+        ModelError: The tower has another number of positions than the adapter's patches.
+        ServerError: A model on an NDIF server.
     """
     if mllm.server is not None:
         raise ServerError(
@@ -266,7 +267,7 @@ def vision_states(mllm: WrappedModel, batch: Batch, layer: int) -> list[Float[np
 
 
 def _in_order(states: Sequence[Tensor], patches: Sequence[PatchMap]) -> Float[np.ndarray, "flat hidden"]:
-    """The states of a layer's calls in the tower's own order, without the padding of lines."""
+    """The states of a layer's calls in the tower's own order, without padding."""
     lines = [line for one in states for line in one.reshape(-1, *one.shape[-2:])]
     if any(one.padded for one in patches):
         lengths = np.concatenate([np.bincount(one.sequence) for one in patches])

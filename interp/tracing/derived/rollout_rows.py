@@ -1,4 +1,4 @@
-"""Attention rollout of the last row, from the top layer down, a few rows of attention at a time."""
+"""Attention rollout of the last row, from the last layer to the first, a few rows of attention at a time."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ def rollout(
 ) -> tuple[Float[Tensor, "sample key"], Float[Tensor, "sample token_id"]]:
     """e_lastᵀ ∏ ½(I + mean_h A) over all layers, at the batch's padded columns; and the logits after the prompt.
 
-    Layers keep their queries and keys (about a key-value cache, twice where key-value heads are shared), and the
-    product is taken from the left: a vector times each layer's attention, whose rows are computed anew, never all.
+    The shares are float32, in [0, 1], and sum to 1. Layers keep their queries and keys (about as much memory as a
+    key-value cache, twice as much where key-value heads are shared). The product is taken from the left, a vector times
+    each layer's attention, so only the rows that the vector needs are computed.
+
+    Raises:
+        ModelError: Image tokens that are no positions of the sequence, or logits that are not numbers.
+
+    Source: Abnar and Zuidema 2020 (arXiv 2005.00928).
     """
     mllm.need_image_rows("rollouts")
     if mllm.server is not None:
-        found = mllm.server.compute(batch, _elsewhere, {}, meter)
+        found = mllm.server.compute(batch, _rollout_in_job, {}, meter)
         check_logits(mllm, batch, found["logits"])
         return found["share"], found["logits"][:, -1]
     calls: dict[int, Call] = {}
@@ -45,14 +51,14 @@ def rollout(
     return share, logits[:, -1].float()
 
 
-def _elsewhere(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
-    """The shares and the logits, in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`."""
+def _rollout_in_job(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
+    """The shares and the logits. Runs in a job on a server; `there` is an `interp.tracing.remote.job_passes.Views`."""
     calls = {i: call_at(attention_call(layer.self_attn)) for i, layer in enumerate(there.layers)}
     return {"logits": there.logits(), "share": _product(calls)}
 
 
 def _product(calls: dict[int, Call]) -> Float[Tensor, "sample key"]:
-    """e_lastᵀ times every layer's ½(I + mean_h A), from the top one down; calls are dropped on the way."""
+    """e_lastᵀ times every layer's ½(I + mean_h A), from the last layer to the first; used calls are dropped."""
     n, _, length, _ = calls[0].queries.shape
     share = torch.zeros(n, length)
     share[:, -1] = 1.0
@@ -64,7 +70,7 @@ def _product(calls: dict[int, Call]) -> Float[Tensor, "sample key"]:
 
 
 def _through(call: Call, share: Float[Tensor, "sample row"]) -> Float[Tensor, "sample key"]:
-    """Σ_row share · mean_h A[row], in chunks of the rows that have any."""
+    """Σ_row share · mean_h A[row], in chunks of the rows whose share is above 0."""
     n, n_heads, _, _ = call.queries.shape
     rows = (share > 0).any(dim=0).nonzero()[:, 0]
     step = max(1, CHUNK_BYTES // (4 * n * n_heads * call.n_keys))
@@ -79,7 +85,7 @@ def _through(call: Call, share: Float[Tensor, "sample row"]) -> Float[Tensor, "s
 
 @dataclass(frozen=True, eq=False)
 class _Keep:
-    """A layer's work: its own attention, and the call kept."""
+    """The work of one layer: its own attention; the call is kept."""
 
     layer: int
     calls: dict[int, Call]
@@ -87,6 +93,6 @@ class _Keep:
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """The attention as it is."""
+        """The unchanged attention."""
         self.calls[self.layer] = call
         return original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)

@@ -1,4 +1,4 @@
-"""Directions of the residual stream as values: the mean difference between two sets of samples."""
+"""Steering vectors: the mean difference of the residual stream between two sets of samples."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class SteeringVector:
     """A direction of the residual stream for each of some layers. Made by `interp.steering_vector`.
 
     Attributes:
-        vectors: float32 (layer, hidden), the mean over pairs of the positive sample's stream less the negative one's.
-        layers: The layers, in that order.
+        vectors: float32 (layer, hidden), the mean over pairs of the positive sample's stream minus the negative one's.
+        layers: The layers of `vectors`, in order.
         agreement: float64 (layer,), the mean cosine between each pair's difference and the mean difference of the
-            *other* pairs, in [−1, 1]. Near 0 the pairs share no direction, and the vector is noise; NaN for one pair,
-            and where a difference is 0.
-        stream_norm: float64 (layer,), the mean norm of the stream at these positions, over all samples. The vector's
-            norm divided by it says how large a step alpha 1 is.
-        n_pairs: How many pairs it is of.
-        positions: What was read, as a site writes it.
-        model: The model's family and name, for people; nothing checks it.
+            *other* pairs, in [−1, 1]. Near 0 the pairs share no direction, and the vector is noise. NaN for a single
+            pair, and where a difference is 0.
+        stream_norm: float64 (layer,), the mean L2 norm of the stream at these positions, over all samples. The vector's
+            norm divided by it says how large a step alpha=1 is.
+        n_pairs: The number of pairs.
+        positions: The positions that were read, as `Site.to_dict` writes its queries.
+        model: The model's family and name, as a label; nothing checks it.
     """
 
     vectors: Float[np.ndarray, "layer hidden"]
@@ -58,7 +58,7 @@ class SteeringVector:
         """The vector of one layer.
 
         Raises:
-            SiteError: A layer that it does not have.
+            SiteError: A layer that is not among `layers`.
         """
         if layer not in self.layers:
             raise SiteError(f"this steering vector has layers {list(self.layers)}; got {layer!r}.")
@@ -78,13 +78,13 @@ class SteeringVector:
             alpha, positions, steps: As in `AddResidual`.
 
         Raises:
-            SiteError: A layer that the vector does not have.
-            EditError: As `AddResidual`.
+            SiteError: A layer that is not among `layers`.
+            EditError: As in `AddResidual`.
         """
         return AddResidual([layer], positions, self.at(layer), alpha, steps)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a safetensors file, which holds no code, whole or not at all; `interp.load_steering_vector` reads it.
+        """Writes a safetensors file, atomically and without code in it; `interp.load_steering_vector` reads it.
 
         Raises:
             RunError: The file cannot be written.
@@ -114,7 +114,7 @@ def load_steering_vector(path: str | os.PathLike[str]) -> SteeringVector:
         ) from error
     if not fits:
         raise MapError(
-            f"{os.fspath(path)!r:.200} holds vectors of another number than its layers. Save it again."
+            f"{os.fspath(path)!r:.200} holds another number of vectors than of layers. Save it again."
         )
     return made
 
@@ -132,22 +132,22 @@ def steering_vector(
 ) -> SteeringVector:
     """The mean difference of the residual stream between paired samples: v_l = mean over pairs of h_l(+) − h_l(−).
 
-    h_l is the stream after layer l, averaged over the positions of a sample. Pair i is positive[i] and negative[i],
-    alike in all but what is to be steered (the same question on an image and on the same image recoloured): whatever
-    else differs on average is in the vector too. Take other pairs to test it than to make it.
+    h_l is the stream after layer l, averaged over the positions of a sample. Pair i is positive[i] and negative[i]. The
+    two should differ only in what is to be steered (the same question on an image and on the same image recoloured):
+    anything else that differs on average is in the vector too. Test the vector on other pairs than those it is made of.
 
     Cost: one trace over all samples, `len(positive) + len(negative)` forwards without generation.
 
     Args:
         mllm: The model.
-        positive: The samples that have what is to be added.
-        negative: As many that have not, in the same order.
-        layers: As in `interp.Residual`.
+        positive: The samples with the property to be added.
+        negative: The samples without that property, as many as `positive` and in the same order.
+        layers: The layers whose stream is read, as in `interp.Residual`.
         positions: The positions whose stream is averaged, as in `interp.Residual`.
         prompt, batch_size, progress: As in `Mllm.trace`.
 
     Raises:
-        ModelError: Not as many positive as negative samples.
+        ModelError: Not a model, or different numbers of positive and negative samples.
         SiteError: Layers or positions that are not there.
         SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
 
@@ -184,7 +184,7 @@ def steering_vector(
 
 
 def _agreement(differences: Float[np.ndarray, "pair layer hidden"]) -> Float[np.ndarray, " layer"]:
-    """The mean cosine of each pair's difference with the mean of the others."""
+    """The mean cosine between each pair's difference and the mean difference of the other pairs; NaN for one pair."""
     n = len(differences)
     if n < 2:
         return np.full(differences.shape[1], np.nan)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.activation_edits import AblateHeads, AddResidual, PatchResidual, PatchRows
+from interp.tracing.activation_edits import AblateHeads, AddResidual, FeatureEdit, PatchResidual, PatchRows
 from interp.tracing.edits import AttentionEdit, Edit, check_order
 from interp.tracing.encoding.padding import Layout
 from interp.tracing.layers.decoder_layers import CrossLayout, Decoder, Shape
@@ -39,7 +39,6 @@ from interp.tracing.layers.visibility import Visibility
 from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, vision_selection
 from interp.tracing.reads import MLP, Experts, Read, Residual, Rows
 from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
-from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 
 __all__ = [
     "Block",

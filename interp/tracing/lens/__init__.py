@@ -1,11 +1,10 @@
-"""TransformerLens as a second library: caches, the logit lens and direct attribution, by `mllm.to_lens()`.
+"""The model in TransformerLens, by `mllm.to_lens()`: caches, the logit lens and direct logit attribution.
 
-Nothing here imports transformer_lens until `to_lens` is called; it is in the extra `lens`.
+`transformer_lens`, from the extra `lens`, is imported only when `to_lens` is called.
 """
 
-from interp.tracing.lens.activation_cache import HOOKS, LensCache, SampleCache
 from interp.tracing.lens.attribution import Attribution
-from interp.tracing.lens.bridge import HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED
+from interp.tracing.lens.bridge import HOOKS, HYBRID, SUPPORTED, UNEVEN, UNSUPPORTED, LensCache, SampleCache
 from interp.tracing.lens.lens import Lens
 from interp.tracing.lens.logit_lens import LogitLens
 

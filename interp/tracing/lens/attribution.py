@@ -1,8 +1,8 @@
-"""Direct logit attribution: what each head and MLP writes towards an answer."""
+"""The residual stream taken apart by head, MLP and embedding, and what each writes towards an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,45 +16,44 @@ from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target
 from interp.inputs.tokens import TokenMap
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.lens.activation_cache import LensCache
-from interp.tracing.lens.bridged import BridgedModel, Readout, frozen
-from interp.tracing.lens.components import PARTS, Part, each_component
+from interp.tracing.lens.bridge import BridgedModel, LensCache, Readout, SampleReadings, frozen
 from interp.tracing.target import Aim, aims
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["Attribution", "attribution", "completed", "first_tokens", "labelled_shares"]
+__all__ = [
+    "PARTS",
+    "Attribution",
+    "Part",
+    "attribution",
+    "components",
+    "each_component",
+    "first_tokens",
+    "labelled_shares",
+    "make_attribution",
+]
+
 
 GAP = 0.05
-"""How far the sum of the parts may be from the model's logit, as a share of the largest logit's size."""
+"""The largest distance of the sum of the parts from the model's logit, as a share of the largest logit's size."""
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution(Sequence):
+class Attribution(SampleReadings):
     """Direct effects on a logit, per sample. `found[i]` is a Dataset in logits:
 
-    heads (layer, head), attention (layer): its heads and bias, mlp (layer), embedding, added, bias, and `logit`,
-    their sum. Its attributes: `answers` (token ids), `words`, and `completeness_error`: the distance of the sum
-    from the model's own logits.
+    heads (layer, head); attention (layer), the sum of its heads and bias; mlp (layer); embedding; added; bias; and
+    `logit`, the sum of all of these. Its attributes are `answers` (token ids), `words`, and `completeness_error`, the
+    distance of the sum from the model's own logit, in logits.
 
     Attributes:
-        samples: the Datasets.
-        tokens: where each sample's tokens are.
-        logits: (sample, token_id) after the last prompt token.
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
+        logits: (sample, token_id), the logits after the last prompt token.
     """
-
-    samples: tuple[xr.Dataset, ...]
-    tokens: tuple[TokenMap, ...]
-    logits: xr.DataArray
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.samples[index]
 
     @property
     def heads(self) -> xr.DataArray:
-        """(sample, layer, head)."""
+        """The direct effects of all heads, (sample, layer, head), in logits."""
         joined: Any = xr.concat([one.heads for one in self.samples], dim="sample")
         return joined
 
@@ -70,25 +69,25 @@ def attribution(
     for i, (ids, weights) in enumerate(found):
         stream, vectors = _last(lens, cache, i)
         parts.append(_attributed(lens, stream, vectors, _direction(readout, ids, weights, relative_to)))
-    return completed(lens.mllm, batch.tokens, parts, found, logits, relative_to)
+    return make_attribution(lens.mllm, batch.tokens, parts, found, logits, relative_to)
 
 
 Asked = tuple[tuple[int, ...], tuple[float, ...]]
-"""Tokens, and with which sign each one's logit counts."""
+"""Token ids, and the sign of each one's logit."""
 
 
 def first_tokens(mllm: WrappedModel, batch: Batch, target: Target, relative_to: str) -> list[Asked]:
     """The first tokens of each sample's answers.
 
     Raises:
-        PromptError: An unknown `relative_to`, no tokens, or answers that begin with the same one.
+        PromptError: An unknown `relative_to`, an answer without tokens, or answers that begin with the same token.
     """
     if relative_to not in ("zero", "mean"):
         raise PromptError(f'relative_to is "zero" or "mean"; got {relative_to!r}.')
     return [_first_tokens(aim, target) for aim in aims(mllm, batch, target)]
 
 
-def completed(
+def make_attribution(
     mllm: WrappedModel,
     tokens: tuple[TokenMap, ...],
     shares: Sequence[xr.Dataset],
@@ -96,18 +95,18 @@ def completed(
     logits: xr.DataArray,
     relative_to: str,
 ) -> Attribution:
-    """The attribution of samples, once their parts are known to add up to the model's own logits.
+    """The attribution of samples, after a check that their parts add up to the model's own logits.
 
     Args:
-        mllm: the model.
-        tokens: where each sample's tokens are.
-        shares: each sample's, as `labelled_shares` gives them.
-        asked: what each sample's shares are of.
-        logits: (sample, token_id) after the last prompt token.
-        relative_to: as in `Lens.attribution`.
+        mllm: The model.
+        tokens: Where each sample's tokens are.
+        shares: Each sample's shares, as `labelled_shares` gives them.
+        asked: Each sample's token ids, and their signs.
+        logits: (sample, token_id), the logits after the last prompt token.
+        relative_to: As in `Lens.attribution`.
 
     Raises:
-        ModelError: They do not.
+        ModelError: Parts that do not add up to the logits.
     """
     parts = []
     for i, (part, (ids, weights)) in enumerate(zip(shares, asked, strict=True)):
@@ -138,7 +137,7 @@ def _first_tokens(aim: Aim, target: Target) -> tuple[tuple[int, ...], tuple[floa
 def _direction(
     readout: Readout, ids: Sequence[int], weights: Sequence[float], relative_to: str
 ) -> tuple[Float[Tensor, " hidden"], float]:
-    """What the normed stream is projected on, and what the unembedding's bias adds."""
+    """The direction that the normed stream is projected on, and what the unembedding's bias adds."""
     rows, bias = readout.head.weight.detach(), getattr(readout.head, "bias", None)
     bias = None if bias is None else bias.detach()
     signs = torch.tensor(weights, device=rows.device)
@@ -165,7 +164,7 @@ def _attributed(
     vectors: Sequence[Part],
     along: tuple[Tensor, float],
 ) -> xr.Dataset:
-    """The projections of components, the final norm's scale frozen."""
+    """The projections of the components, with the final norm's scale frozen."""
     direction, constant = along
     n_layers, n_heads = lens.mllm.n_layers, lens.mllm.n_heads
     with torch.no_grad():
@@ -184,8 +183,9 @@ def labelled_shares(shares: Mapping[str, np.ndarray], constant: float) -> xr.Dat
     """One sample's shares as a Dataset of `Attribution`.
 
     Args:
-        shares: by kind of part: "head" (layer, head), others (layer + 1,), whose last is of parts without a layer.
-        constant: what the unembedding's bias adds.
+        shares: The shares by kind of part: "head" is (layer, head); other kinds are (layer + 1,), with parts that have
+            no layer at the end.
+        constant: What the unembedding's bias adds.
     """
     n_layers, n_heads = shares["head"].shape
     coords = {"layer": np.arange(n_layers), "head": np.arange(n_heads)}
@@ -208,7 +208,65 @@ def _expected(
     weights: Sequence[float],
     relative_to: str,
 ) -> float:
-    """What the parts should add up to: the model's own logits."""
+    """The value that the parts should add up to, from the model's own logits."""
     values = logits.astype(np.float64)
     found = float(np.dot(weights, values[list(ids)]))
     return found - float(sum(weights)) * float(values.mean()) if relative_to == "mean" else found
+
+
+PARTS = ("hook_resid_pre", "hook_resid_post", "attn.hook_z", "hook_mlp_out")
+"""The hooks whose activations the components are computed from."""
+
+Part = tuple[str, int, int, Float[Tensor, "position hidden"]]
+"""(kind, layer, head, vectors); −1 where a component has no layer or head."""
+
+
+def each_component(lens: BridgedModel, cache: LensCache, sample: int, rows: Tensor) -> Iterator[Part]:
+    """The components of a sample at padded rows, in the order in which they are added to the stream."""
+
+    def at(layer: int, hook: str) -> Tensor:
+        return cache.activations[f"blocks.{layer}.{hook}"][sample, rows]
+
+    n_layers = len(cache.layers)
+    yield "embedding", -1, -1, at(0, "hook_resid_pre").float()
+    for layer in range(n_layers):
+        yield from _attention(lens.bridge.blocks[layer], layer, at(layer, "attn.hook_z"))
+        yield "mlp", layer, -1, at(layer, "hook_mlp_out").float()
+        if layer + 1 < n_layers:
+            after, entering = at(layer, "hook_resid_post"), at(layer + 1, "hook_resid_pre")
+            if not torch.equal(after, entering):
+                yield "added", layer, -1, entering.float() - after.float()
+
+
+def _attention(block: Any, layer: int, z: Float[Tensor, "position head dim"]) -> Iterator[Part]:
+    """What each head writes, and the bias of the projection, both scaled by the norm after it where there is one."""
+    project = block.attn.o.original_component
+    z = z.unflatten(-1, (-1, block.attn.original_component.head_dim)) if z.ndim == 2 else z
+    weight = project.weight.float().unflatten(1, (z.shape[1], z.shape[2]))
+    heads = torch.einsum("phd,ohd->hpo", z.float(), weight)
+    bias = project.bias
+    behind = block.submodules.get("ln1_post")
+    if behind is not None:
+        entering = project(z.flatten(1))
+        factor = frozen(behind, entering)
+        heads = heads * factor
+        bias = None if bias is None else bias.float() * factor
+    for head, written in enumerate(heads):
+        yield "head", layer, head, written
+    if bias is not None:
+        yield "attention bias", layer, -1, bias.detach().float().expand_as(heads[0])
+
+
+def components(lens: BridgedModel, cache: LensCache, sample: int, positions: np.ndarray) -> xr.DataArray:
+    """One sample's components at some unpadded positions; see `Lens.components`."""
+    rows = torch.from_numpy(positions + int(cache.batch.pad[sample]))
+    with torch.no_grad():
+        kinds, layers, heads, vectors = zip(*each_component(lens, cache, sample, rows), strict=True)
+    coords: dict[str, Any] = {
+        "kind": ("component", list(kinds)),
+        "layer": ("component", list(layers)),
+        "head": ("component", list(heads)),
+        "position": positions,
+    }
+    values = torch.stack(vectors).cpu().numpy()
+    return xr.DataArray(values, dims=("component", "position", "hidden"), coords=coords, name="residual")

@@ -1,4 +1,4 @@
-"""The logit lens: what the unembedding reads in the stream after each layer, at each image token."""
+"""The logit lens: the tokens that the unembedding reads from the stream after each layer, at each image token."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.lens.activation_cache import LensCache
-from interp.tracing.lens.bridged import BridgedModel
-from interp.tracing.lens.components import places
+from interp.tracing.lens.bridge import BridgedModel, LensCache, SampleReadings, places
 from interp.tracing.site import Selector
 
 __all__ = [
     "LogitLens",
-    "Said",
+    "WordScores",
     "check_words",
-    "decoder",
-    "labelled",
+    "label_scores",
     "logit_lens",
-    "said_at",
+    "score_words",
     "spellings",
+    "token_text",
     "word_ids",
 ]
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
-    """The tokens that spell a whole word: as written, lower case, capitalised; with and without a space before.
+    """The tokens that spell a whole word: as written, in lower case or capitalised, with or without a leading space.
 
     Raises:
-        PromptError: None of its spellings is one token.
+        PromptError: A word none of whose spellings is one token.
     """
     unknown = getattr(tokenizer, "unk_token_id", None)
     spellings = dict.fromkeys((word, word.lower(), word.capitalize()))
@@ -61,36 +59,27 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
 
 
 CHUNK = 128
-"""Places whose logits over the whole vocabulary are in memory at a time."""
+"""The number of places whose logits over the whole vocabulary are in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
-class LogitLens(Sequence):
-    """Words read off the stream, per sample. `found[i]` is a Dataset over (layer, token):
+class LogitLens(SampleReadings):
+    """Words read from the stream, per sample. `found[i]` is a Dataset over (layer, token):
 
-    - `logprob` (layer, token, word): nats; a word's spellings add up.
-    - `rank` (layer, token, word): of its likeliest spelling among all tokens; 0 is the likeliest.
-    - `top` (layer, token, place): ids of the likeliest tokens; `top_word`, their text; `top_logprob`.
+    - `logprob` (layer, token, word): the word's log-probability, nats; the probabilities of its spellings are summed.
+    - `rank` (layer, token, word): the rank of its likeliest spelling among all tokens; 0 is the likeliest.
+    - `top` (layer, token, place): the ids of the likeliest tokens; `top_word` holds their text, `top_logprob` their
+      log-probabilities in nats.
 
-    Layer −1 is what enters the first layer, layer ℓ what layer ℓ returns. "token" counts image tokens from 0 where
-    only these were asked for, so that `tokens[i].to_pixels(found[i].logprob.sel(layer=3, word="red"))` draws them;
-    else the dimension is "position". "position" is unpadded.
+    Layer −1 is the input of the first layer, layer ℓ is the output of layer ℓ. Where only image tokens were read,
+    "token" counts them from 0, and `tokens[i].to_pixels(found[i].logprob.sel(layer=3, word="red"))` draws them.
+    Otherwise the dimension is "position", which is unpadded.
 
     Attributes:
-        samples: the Datasets.
-        tokens: where each sample's tokens are.
-        logits: (sample, token_id) after the last prompt token.
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
+        logits: (sample, token_id), the logits after the last prompt token.
     """
-
-    samples: tuple[xr.Dataset, ...]
-    tokens: tuple[TokenMap, ...]
-    logits: xr.DataArray
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.samples[index]
 
 
 def logit_lens(
@@ -101,7 +90,7 @@ def logit_lens(
     positions: Selector | Sequence[Selector],
     top: int,
 ) -> LogitLens:
-    """The lens on what a run kept; see `Lens.logit_lens`."""
+    """The lens on the activations that a run kept; see `Lens.logit_lens`."""
     tokenizer = lens.mllm.processor.tokenizer
     spelt = spellings(tokenizer, int(lens.readout.head.weight.shape[0]), words, top)
     read = lens.readout.logits
@@ -109,16 +98,22 @@ def logit_lens(
     for i, own in enumerate(places(cache.batch, positions)):
         rows = torch.from_numpy(own + int(cache.batch.pad[i]))
         with torch.no_grad():
-            said = [said_at(read, stream[rows], spelt, top) for stream in _streams(cache, i)]
-        found.append(labelled(said, words, own, cache.batch.tokens[i], decoder(tokenizer)))
+            said = [score_words(read, stream[rows], spelt, top) for stream in _streams(cache, i)]
+        found.append(label_scores(said, words, own, cache.batch.tokens[i], token_text(tokenizer)))
     return LogitLens(tuple(found), cache.batch.tokens, logits)
 
 
 def spellings(tokenizer: Any, n_ids: int, words: Sequence[str], top: int) -> list[Tensor]:
-    """The tokens of each word, once words and `top` are known to make sense.
+    """The tokens of each word, after a check of the words and `top`.
+
+    Args:
+        tokenizer: The tokenizer.
+        n_ids: The number of token ids that have logits.
+        words: The words.
+        top: The number of likeliest tokens to keep.
 
     Raises:
-        PromptError: They do not.
+        PromptError: Words that are not different words of one token each, or `top` out of range.
     """
     if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= n_ids:
         raise PromptError(f"top is a number of tokens from 0 to {n_ids}; got {top!r}.")
@@ -129,7 +124,7 @@ def check_words(words: Sequence[str]) -> list[str]:
     """The words as a list.
 
     Raises:
-        PromptError: Not a list of different words.
+        PromptError: Something other than a list of different words.
     """
     given: Any = words
     listed: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [None]
@@ -139,31 +134,31 @@ def check_words(words: Sequence[str]) -> list[str]:
 
 
 def _streams(cache: LensCache, sample: int) -> list[Tensor]:
-    """What enters the first layer, and what each returns: (position, hidden)."""
+    """The input of the first layer, and the output of each layer, (position, hidden)."""
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in cache.layers)]
     return [cache.activations[name][sample] for name in names]
 
 
-def decoder(tokenizer: Any) -> Callable[[int], str]:
-    """What gives a token's text."""
+def token_text(tokenizer: Any) -> Callable[[int], str]:
+    """A function from a token id to its text."""
     return lambda token: tokenizer.decode([token]).strip()
 
 
-Said = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Scores and ranks of the words, ids and scores of the words or tokens that score highest. The logit lens scores by
-log-probability, in nats."""
+WordScores = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Scores of the words, ranks of the words, ids of the words or tokens that score highest, and their scores. The logit
+lens scores by log-probability, in nats."""
 
 
-def said_at(
+def score_words(
     read: Callable[[Tensor], Tensor], stream: Float[Tensor, "place hidden"], spelt: Sequence[Tensor], top: int
-) -> Said:
-    """What a residual stream says at each of its places.
+) -> WordScores:
+    """The scores of words, and the likeliest tokens, at each place of a residual stream.
 
     Args:
-        read: gives the logits of a stream, float32.
-        stream: the stream.
-        spelt: the tokens of each word.
-        top: how many of the likeliest tokens.
+        read: A function from a stream to its logits, float32.
+        stream: The stream.
+        spelt: The tokens of each word.
+        top: The number of likeliest tokens to keep.
     """
     parts: list[tuple[Tensor, ...]] = []
     for chunk in stream.split(CHUNK):
@@ -186,23 +181,23 @@ def said_at(
     return logprob, rank, ids, values
 
 
-def labelled(
-    said: Sequence[Said],
+def label_scores(
+    said: Sequence[WordScores],
     words: Sequence[str],
     positions: np.ndarray,
     tokens: TokenMap,
     text: Callable[[int], str],
     layers: Sequence[int] | None = None,
 ) -> xr.Dataset:
-    """What one sample's stream says, layer by layer, as a Dataset of `LogitLens`.
+    """The scores of one sample, layer by layer, as a Dataset of `LogitLens`.
 
     Args:
-        said: of what enters the first layer, and of what each returns.
-        words: the words that were followed.
-        positions: the places, unpadded.
-        tokens: where the sample's tokens are.
-        text: decodes the likeliest tokens.
-        layers: the layers of `said`, where it is not of all of them.
+        said: The scores at the input of the first layer, and at the output of each layer.
+        words: The words that were scored.
+        positions: The places, unpadded.
+        tokens: Where the sample's tokens are.
+        text: A function from a token id to its text.
+        layers: The layers of `said`; None for −1 and every layer.
     """
     arrays = [[one.cpu().numpy() for one in layer] for layer in said]
     logprob, rank, ids, values = (np.stack(each) for each in zip(*arrays, strict=True))

@@ -23,7 +23,7 @@ from interp.tracing.encoding.padding import left_padded
 from interp.tracing.encoding.rope import position_ids, settle
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.residual import side_by_side
-from interp.tracing.reasoning.thoughts import Stages
+from interp.tracing.reasoning import Stages
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""Models on an NDIF server: each trace, score or gradient is a job there, and only what was asked for comes back."""
+"""Models on an NDIF server: each trace, score or gradient is a job that returns only what was asked for."""

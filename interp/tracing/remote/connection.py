@@ -1,21 +1,30 @@
-"""The way to an NDIF server: its address and key, what it runs, and jobs sent to it and fetched from it.
+"""The connection to an NDIF server: its address and key, its versions and models, and the jobs sent and fetched.
 
-nnsight speaks the protocol; here its errors become ours, and what comes back is read as tensors and plain values only,
+nnsight implements the protocol. Here its errors become ours, and results are read as tensors and plain values only,
 never as a pickle that could run code.
+
+Everything of `interp` in a job is sent as source code. nnsight sends functions as source, but classes as cloudpickle
+does, with the methods that dataclasses generate as bytecode, which another version of Python cannot run. Here a class
+of `interp` is sent as the source of its `class` statement, which the server executes again. A server needs torch,
+numpy, transformers and nnsight; it does not need `interp`.
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
+import inspect
 import io
 import json
 import pickle
 import sys
+import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import _lru_cache_wrapper, cache, cached_property, lru_cache
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
@@ -23,35 +32,38 @@ from typing import Any
 import httpx
 import torch
 import websocket
+from cloudpickle import list_registry_pickle_by_value, register_pickle_by_value, unregister_pickle_by_value
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
+from nnsight.intervention.serialization import DEFAULT_PROTOCOL, CustomCloudPickler, reduce_block
 from nnsight.ndif import pull_env
 from nnsight.schema.config import CONFIG
 from nnsight.schema.response import ResponseModel, Status
 
 from interp import errors
 from interp.errors import InterpError, ServerError
-from interp.tracing.remote.source_code import serialised
 
-__all__ = ["Connection", "JobBackend", "LostConnectionError", "waited"]
+__all__ = ["Connection", "JobBackend", "LostConnectionError", "SourcePickler", "serialised", "wait_for"]
+
 
 _NEEDED = ("nnsight", "transformers", "torch")
-"""The packages whose versions on the server numbers depend on."""
+"""The packages whose versions on the server affect numbers."""
 _LONGEST = 2000
-"""Characters of a server's words that an error repeats."""
+"""The most characters of a server's message that an error repeats."""
 _KEPT = "What was finished is stored: run the same again to go on from there."
 _LOST = (websocket.WebSocketException, httpx.HTTPError, OSError)
-"""What a connection that breaks raises; nothing of a job's own."""
+"""The errors of a broken connection; a job's own errors are none of these."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An NDIF server, by nnsight's own settings unless they are given.
+    """An NDIF server, with nnsight's own settings by default.
 
     Args:
-        host: its address; by default nnsight's `CONFIG.API.HOST`, which `NDIF_HOST` sets.
-        key: the key; by default nnsight's `CONFIG.API.APIKEY`, which `NDIF_API_KEY` or `nnsight login` sets.
-        retries: how often a job is sent again after the connection broke.
-        wait: seconds before it is, and between two questions about a job that was left to run.
+        host: The address; `configured` takes nnsight's `CONFIG.API.HOST`, which `NDIF_HOST` sets.
+        key: The API key; `configured` takes nnsight's `CONFIG.API.APIKEY`, which `NDIF_API_KEY` or `nnsight login`
+        sets.
+        retries: How often a job is sent again after the connection broke.
+        wait: The seconds before a job is sent again, and between two requests about a submitted job.
     """
 
     host: str
@@ -61,7 +73,7 @@ class Connection:
 
     @classmethod
     def configured(cls) -> Connection:
-        """The connection of nnsight's settings, as they are now."""
+        """The connection of nnsight's current settings."""
         return cls(CONFIG.API.HOST.rstrip("/"), CONFIG.API.APIKEY)
 
     def __repr__(self) -> str:
@@ -69,17 +81,17 @@ class Connection:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """The server's versions of Python and of the packages that numbers depend on."""
+        """The server's versions of Python and of the packages that affect numbers."""
         found = self._get("/env")
         packages = found.get("packages", {})
         own = {name: str(packages[name]) for name in _NEEDED if name in packages}
         return {"python": str(found.get("python_version", "")).partition(" ")[0], **own}
 
     def check_versions(self) -> None:
-        """Refuse a server whose nnsight or transformers cannot run what is sent; warn of smaller differences.
+        """Refuses a server whose nnsight or transformers cannot run jobs of this machine; warns of smaller differences.
 
         Raises:
-            ServerError: As said, or no answer.
+            ServerError: Such a server, or one that does not answer.
         """
         for name, parts, needed in (
             ("nnsight", 2, True),
@@ -97,18 +109,18 @@ class Connection:
             warnings.warn(f"{told}; numbers may differ from those of a local run.", stacklevel=3)
 
     def check_served(self, model_key: str) -> None:
-        """Refuse a model that the server does not have.
+        """Refuses a model that the server does not serve.
 
         Args:
             model_key: nnsight's key of the model.
 
         Raises:
-            ServerError: As said, or no answer.
+            ServerError: Such a model, or a server that does not answer.
         """
         served = [
             one for one in self._get("/status").get("deployments", {}).values() if isinstance(one, dict)
         ]
-        if any(_named(str(one.get("model_key", ""))) == _named(model_key) for one in served):
+        if any(_model_of(str(one.get("model_key", ""))) == _model_of(model_key) for one in served):
             return
         wanted = json.loads(model_key.partition(":")[2])
         same = sorted({str(one.get("repo_id")) for one in served if one.get("task") == wanted.get("task")})
@@ -120,10 +132,10 @@ class Connection:
         )
 
     def state(self, job: str) -> str:
-        """What the server says of a job that was left to run; "unknown" where it says nothing yet.
+        """The state of a submitted job on the server; "unknown" before the server has one.
 
         Raises:
-            ServerError: No answer.
+            ServerError: The server does not answer.
         """
         with self.translated():
             answer = httpx.get(f"{self.host}/response/{job}", timeout=60.0, headers=self._headers)
@@ -131,19 +143,6 @@ class Connection:
                 return "unknown"
             answer.raise_for_status()
             return str(answer.json().get("status", "unknown"))
-
-    def backend(
-        self, model_key: str, env: Mapping[str, Any], job: str | None, *, blocking: bool
-    ) -> JobBackend:
-        """What carries one nnsight trace out as a job.
-
-        Args:
-            model_key: nnsight's key of the model.
-            env: what the server is to set before it runs the job.
-            job: the id of a job that was sent before; None for a new one.
-            blocking: whether to wait for the result.
-        """
-        return JobBackend(self, model_key, dict(env), job, blocking)
 
     def _get(self, path: str) -> Any:
         with self.translated():
@@ -159,14 +158,14 @@ class Connection:
 
     @contextmanager
     def translated(self, backend: JobBackend | None = None) -> Iterator[None]:
-        """Errors of nnsight, HTTP and websockets in the block become ours.
+        """Turns errors of nnsight, HTTP and websockets in the block into ours.
 
         Args:
-            backend: whose job it is about.
+            backend: The backend of the job that runs in the block; None without a job.
 
         Raises:
-            ServerError: The server cannot be reached, refuses or fails.
-            InterpError: Of the kind that was raised in the job, on the server, such as an `EditError`.
+            ServerError: A server that cannot be reached, refuses or fails.
+            InterpError: An error that was raised in the job on the server, of the same class, such as `EditError`.
         """
         try:
             yield
@@ -196,7 +195,7 @@ class Connection:
         return _of_job(told, f"job {backend.job_id} failed on {self.host}")
 
     def _refusal(self, status: int, told: str) -> ServerError:
-        """What an HTTP status says."""
+        """The error for an HTTP status."""
         if status in (401, 403):
             which = "the key it was given" if self.key else "a call without a key"
             return ServerError(
@@ -212,11 +211,11 @@ class Connection:
 
 
 class LostConnectionError(ServerError):
-    """A connection that broke; the same job may pass when it is sent again."""
+    """A connection that broke; the same job may succeed when it is sent again."""
 
 
 def _of_job(told: str, place: str) -> InterpError:
-    """An error that was raised on the server: of our own kind where the last line names one."""
+    """An error that was raised on the server, of our own class where the last line names one."""
     last = told.strip().splitlines()[-1] if told.strip() else "no words"
     name, _, message = last.partition(": ")
     kind = (
@@ -237,8 +236,8 @@ def _of_job(told: str, place: str) -> InterpError:
     return ServerError(f"{place}: {last}{whole}{_KEPT}")
 
 
-def _named(model_key: str) -> tuple[Any, ...]:
-    """A model key's model, revision and task, however it is spelled."""
+def _model_of(model_key: str) -> tuple[Any, ...]:
+    """The model, revision and task of a model key, whatever the spelling of the key."""
     try:
         found = json.loads(model_key.partition(":")[2])
     except ValueError:
@@ -247,13 +246,13 @@ def _named(model_key: str) -> tuple[Any, ...]:
 
 
 class _Envelope(pickle.Unpickler):
-    """Reads a status message: plain values and the name of a state, nothing that could run code."""
+    """Reads a status message: plain values and the class of states, and nothing that could run code."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         """The class of states.
 
         Raises:
-            UnpicklingError: Any other name.
+            UnpicklingError: The name of anything else.
         """
         if (module, name) == (Status.__module__, Status.__name__):
             return Status
@@ -261,15 +260,22 @@ class _Envelope(pickle.Unpickler):
 
 
 _PLAIN = SimpleNamespace(Unpickler=_Envelope, __name__="interp_envelope")
-"""What torch takes in the place of the module `pickle`."""
+"""The object that torch takes in place of the module `pickle`."""
 
 
 class JobBackend(RemoteBackend):
-    """Carries one trace out as a job of an NDIF server: nnsight's backend, which keeps the job's id and state.
+    """nnsight's backend that runs one trace as a job of an NDIF server, and keeps the job's id and state.
+
+    Args:
+        connection: The connection to the server.
+        model_key: nnsight's key of the model.
+        env: The settings that the server makes before it runs the job.
+        job: The id of a job that was sent before; None for a new job.
+        blocking: Whether to wait for the result.
 
     Attributes:
-        saved: what the block saved, by name, once the job is done.
-        state: the last state the server told.
+        saved: Name → value that the block saved, once the job is done; None before.
+        state: The last state that the server reported.
     """
 
     def __init__(
@@ -285,13 +291,13 @@ class JobBackend(RemoteBackend):
 
     @property
     def place(self) -> str:
-        """How far the job is, in words."""
+        """How far the job is, as text for an error."""
         if self.job_id is None:
             return "before the job was sent"
         return f"while job {self.job_id} was {self.state}"
 
     def __call__(self, tracer: Any = None) -> None:
-        """Sends the block and, where it blocks, waits for what it saves."""
+        """Sends the block, and waits for the saved values where the backend is blocking."""
         if not self.blocking:
             self.submit(tracer)
             return
@@ -301,12 +307,12 @@ class JobBackend(RemoteBackend):
         self.saved = self.request(asked, tracer)
 
     def fetch(self) -> dict[str, Any] | None:
-        """What a job that was left to run has saved; None while it runs."""
+        """The values that a submitted job has saved; None while it runs."""
         self.saved = self.poll()
         return self.saved
 
     def note(self, response: ResponseModel) -> bool:
-        """Keeps the job's id and state; the rest as nnsight does."""
+        """Keeps the job's id and state, then does what nnsight does."""
         self.job_id = response.id
         if response.status is not Status.LOG:
             self.state = response.status.value
@@ -318,8 +324,8 @@ class JobBackend(RemoteBackend):
 
     @staticmethod
     def parse(message: str | bytes) -> ResponseModel:
-        """A message of the server; a binary one is read as tensors and plain values."""
-        if not message:  # what a socket that was closed gives
+        """A message of the server; a binary message is read as tensors and plain values only."""
+        if not message:  # a closed socket gives an empty message
             raise websocket.WebSocketConnectionClosedException("the server closed the socket")
         if isinstance(message, str):
             return ResponseModel.model_validate_json(message)
@@ -328,7 +334,7 @@ class JobBackend(RemoteBackend):
         return ResponseModel(**found)
 
     def finalize(self, content: bytes) -> dict[str, Any]:
-        """What the block saved, read as tensors and plain values."""
+        """The values that the block saved, read as tensors and plain values only."""
         if self.compress:
             import zstandard
 
@@ -336,10 +342,10 @@ class JobBackend(RemoteBackend):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def waited(
+def wait_for(
     fetch: Callable[[], dict[str, Any] | None], wait: float, timeout: float | None
 ) -> dict[str, Any] | None:
-    """What `fetch` gives once it gives something; None when `timeout` seconds have passed."""
+    """The first result of `fetch` that is not None; None once `timeout` seconds have passed."""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         found = fetch()
@@ -348,3 +354,128 @@ def waited(
         if until is not None and time.monotonic() + wait > until:
             return None
         time.sleep(wait)
+
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def serialised(tracer: Any, *, compress: bool) -> bytes:
+    """An nnsight tracer and its block as the body of a request, as `nnsight.schema.request.RequestModel` reads it.
+
+    Args:
+        tracer: The tracer, whose block was captured.
+        compress: Whether to compress the body with zstandard.
+    """
+    frame = tracer.info.frame
+    block = reduce_block(tracer.node, frame.f_globals, dict(frame.f_locals))
+    buffer = io.BytesIO()
+    with _sent_by_value():
+        SourcePickler(buffer, protocol=DEFAULT_PROTOCOL).dump((tracer, block))
+    if not compress:
+        return buffer.getvalue()
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=6).compress(buffer.getvalue())
+
+
+@contextmanager
+def _sent_by_value() -> Iterator[None]:
+    """In the block, functions of `interp` are sent by value, not by name; afterwards cloudpickle is as before."""
+    if _PACKAGE in list_registry_pickle_by_value():
+        yield
+        return
+    register_pickle_by_value(sys.modules[_PACKAGE])
+    try:
+        yield
+    finally:
+        unregister_pickle_by_value(sys.modules[_PACKAGE])
+
+
+class SourcePickler(CustomCloudPickler):
+    """nnsight's pickler, with the classes of `interp` as source code."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """A class of `interp` as its source and the names it uses; a caching function as the function it wraps.
+
+        Anything else is sent as nnsight sends it.
+        """
+        if isinstance(obj, type) and obj.__module__.partition(".")[0] == _PACKAGE:
+            source, line, filename, at_once, later = _parts(obj)
+            space = vars(inspect.getmodule(obj))
+            made = (source, obj.__name__, obj.__module__, f"[{obj.__name__}:{line}] {filename}", line)
+            return make_class, (*made, _found(at_once, space)), _found(later, space), None, None, fill_class
+        if isinstance(obj, _lru_cache_wrapper) and obj.__module__.partition(".")[0] == _PACKAGE:
+            return make_cached, (inspect.unwrap(obj), obj.cache_parameters()["maxsize"])
+        return super().reducer_override(obj)
+
+    def _dynamic_function_reduce(self, func: Any) -> Any:
+        """The function inside a wrapper, such as a type checker's, whose globals are those that its source uses."""
+        return super()._dynamic_function_reduce(inspect.unwrap(func))
+
+
+def make_cached(function: Any, size: int | None) -> Any:
+    """A function that caches its last `size` results; runs on the server, with an empty cache."""
+    return lru_cache(maxsize=size)(function)
+
+
+def make_class(
+    source: str, name: str, module: str, filename: str, line: int, names: Mapping[str, Any]
+) -> type:
+    """Executes a class statement; runs on the server. `fill_class` adds the names that only its methods use."""
+    space: dict[str, Any] = {"__name__": "builtins", **names}  # dataclasses look the class's module up
+    flags = __future__.annotations.compiler_flag
+    exec(compile("\n" * (line - 1) + source, filename, "exec", flags=flags, dont_inherit=True), space)
+    made = space[name]
+    made.__module__, made.names_of_methods = module, space
+    return made
+
+
+def fill_class(made: Any, names: Mapping[str, Any]) -> None:
+    """Gives the methods of a class the names that they use; runs on the server."""
+    made.names_of_methods.update(names)
+
+
+@cache
+def _parts(kind: type) -> tuple[str, int, str, frozenset[str], frozenset[str]]:
+    """A class's source, first line and file; the names its statement uses at once, and those its methods use later."""
+    lines, line = inspect.getsourcelines(kind)
+    source = textwrap.dedent("".join(lines))
+    statement = ast.parse(source).body[0]
+    assert isinstance(statement, ast.ClassDef)
+    at_once, later = set(), set()
+    for node in (*statement.decorator_list, *statement.bases, *statement.keywords):
+        at_once |= _read(node)
+    for node in statement.body:
+        if isinstance(node, ast.FunctionDef):
+            defaults = [*node.args.defaults, *(one for one in node.args.kw_defaults if one is not None)]
+            at_once |= set().union(*map(_read, (*node.decorator_list, *defaults)))
+            later |= _free(node)
+        elif not isinstance(node, ast.AnnAssign):
+            at_once |= _read(node)
+        elif node.value is not None:
+            at_once |= _read(node.value)
+    return source, line, inspect.getfile(kind), frozenset(at_once), frozenset(later)
+
+
+def _read(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
+
+
+def _free(function: ast.FunctionDef) -> set[str]:
+    """The names that a function reads and does not bind; annotations are not evaluated."""
+    read: set[str] = set().union(*map(_read, _without_annotations(function)))
+    walked = list(ast.walk(function))
+    bound = {one.id for one in walked if isinstance(one, ast.Name) and not isinstance(one.ctx, ast.Load)}
+    return read - bound - {one.arg for one in walked if isinstance(one, ast.arg)}
+
+
+def _without_annotations(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    for statement in function.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.AnnAssign):
+                node.annotation = ast.Constant(None)
+        yield statement
+
+
+def _found(names: Iterable[str], space: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: space[name] for name in sorted(names) if name in space}

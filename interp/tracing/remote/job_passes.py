@@ -1,8 +1,8 @@
 """What a job does on the server, and nnsight's views of the model there that it works on.
 
-These functions are sent as source, with the plans of `interp.tracing.layers.layer_plan` as they are, so that the
-arithmetic is the source executor's. On some servers they run in a process of their own, which holds no weights and gets
-only copies of the values it asks for: so they touch modules by nnsight's views alone.
+These functions are sent as source, together with the plans of `interp.tracing.layers.layer_plan`, so the arithmetic is
+the same as in the source executor. On some servers they run in a process of their own, which holds no weights and gets
+copies of the values it asks for. They therefore use modules through nnsight's views only.
 """
 
 from __future__ import annotations
@@ -27,22 +27,27 @@ from interp.tracing.target import target_values
 
 __all__ = [
     "Views",
-    "brought",
-    "capped",
     "carry_out",
     "differentiate_input",
     "differentiate_rows",
-    "moved",
+    "job_on_device",
     "prompt_pass",
+    "soft_capped",
     "steps",
+    "to_device",
     "without_graph",
 ]
 
 
-def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
-    """The value with every tensor in it on the device: in mappings, sequences and dataclasses.
+def to_device(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
+    """The value with every tensor in it moved to the device, also inside mappings, sequences and dataclasses.
 
-    What it holds twice is moved once, so that what was shared is shared afterwards.
+    An object that occurs twice is moved once, so it is still shared afterwards.
+
+    Args:
+        value: The value.
+        device: The device.
+        known: The objects that were moved already, by id.
     """
     known = {} if known is None else known
     if id(value) in known:
@@ -52,14 +57,14 @@ def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
     elif isinstance(value, dict):
         made = {}
         known[id(value)] = (value, made)
-        made.update((key, moved(one, device, known)) for key, one in value.items())
+        made.update((key, to_device(one, device, known)) for key, one in value.items())
     elif isinstance(value, list | tuple):
-        made = type(value)([moved(one, device, known) for one in value])
+        made = type(value)([to_device(one, device, known) for one in value])
     elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         made = copy.copy(value)
         known[id(value)] = (value, made)
         for name, one in vars(value).items():
-            object.__setattr__(made, name, moved(one, device, known))
+            object.__setattr__(made, name, to_device(one, device, known))
     else:
         return value
     known[id(value)] = (value, made)
@@ -67,43 +72,43 @@ def moved(value: Any, device: Any, known: dict[int, Any] | None = None) -> Any:
 
 
 def carry_out(layers: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
-    """Does one pass's work at the layers; returns the job on the device of the last of them.
+    """Does the work of one pass at the layers, and returns the job on the device of the last of them.
 
     Args:
         layers: nnsight's views of the decoder layers.
-        job: "work" of attention, "streams" of residual work and "routing" by layer, and the "recorder" they share; "n",
-            the number of samples, and "contrast", the guidance by their prompts without images, which are further lines
-            of the pass; None for none.
+        job: A mapping with "work", "streams" and "routing" (layer → the work on its attention, its output and its
+            router), the "recorder" that they share, "n", the number of samples, and "contrast", the guidance by their
+            prompts without images, which are further lines of the pass (None without guidance).
     """
     for i in sorted({*job["work"], *job["routing"], *job["streams"]}):
         if i in job["work"]:
             call = attention_call(layers[i].self_attn)
             positional, kwargs = call.inputs
-            job = brought(job, positional[1].device)
+            job = job_on_device(job, positional[1].device)
             of = None if job["contrast"] is None else job["n"]
             carry_out_attention(call, positional, kwargs, job["work"][i], of)
         if i in job["routing"]:
             job["routing"][i](router_output(layers[i], job["routing"][i]))
         if i in job["streams"]:
             entering = layers[i].output
-            job = brought(job, (entering[0] if isinstance(entering, tuple) else entering).device)
+            job = job_on_device(job, (entering[0] if isinstance(entering, tuple) else entering).device)
             leaving = job["streams"][i](entering)
             if leaving is not entering:
                 layers[i].output = leaving
     return job
 
 
-def brought(job: dict[str, Any], device: Any) -> dict[str, Any]:
-    """The job on a layer's device: as it is where the layer before runs on the same.
+def job_on_device(job: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The job on a layer's device; the same object where the previous layer runs on that device too.
 
     Args:
-        job: as `carry_out` takes it.
-        device: the layer's.
+        job: The job, as `carry_out` takes it.
+        device: The layer's device.
     """
     if job.get("device") == device:
         return job
-    job = {**moved(job, device), "device": device}
-    job["recorder"].hides.clear()  # which names tensors by their addresses
+    job = {**to_device(job, device), "device": device}
+    job["recorder"].hides.clear()  # its keys are addresses of tensors
     return job
 
 
@@ -115,49 +120,49 @@ def prompt_pass(
     cap: float | None,
     keep: int,
 ) -> dict[str, Any]:
-    """The logits after the last `keep` positions, and what was read.
+    """The logits after the last `keep` positions, and the rows that were read.
 
     Args:
         layers: nnsight's views of the decoder layers.
-        attentions: as `tower_pass` takes them.
+        attentions: nnsight's views of the tower's attention modules.
         head: nnsight's view of the output layer.
-        job: as `tower_pass` and `carry_out` take it.
-        cap: the soft cap of the logits.
-        keep: how many positions.
+        job: The job, as `tower_pass` and `carry_out` take it.
+        cap: The soft cap of the logits; None without one.
+        keep: The number of last positions.
     """
     tower_pass(attentions, job)
     job = carry_out(layers, job)
-    logits = capped(head.output, cap)[:, -keep:].detach()
-    guided = guided_by(job, logits[:, -1])
+    logits = soft_capped(head.output, cap)[:, -keep:].detach()
+    chosen_from = guided(job, logits[:, -1])
     return {
         "tail": logits[: job["n"]],
-        "logits": guided,
+        "logits": chosen_from,
         "rows": job["recorder"].rows,
         "asked": job["asked"],
     }
 
 
 def tower_pass(attentions: Sequence[Any], job: dict[str, Any]) -> None:
-    """Does the work of the vision tower, which runs before the decoder's first layer; its rows join the job's.
+    """Does the work of the vision tower, which runs before the decoder, and adds its rows to those of the job.
 
     Args:
         attentions: nnsight's views of the tower's attention modules.
-        job: with "tower", its work; None for nothing.
+        job: A mapping with "tower", the tower's work (None for no work), and the "recorder".
 
     Raises:
-        ModelError, EditError: As `VisionWork.check`.
+        ModelError, EditError: As in `VisionWork.check`.
     """
     if job["tower"] is None:
         return
     views = [attention_call(attentions[layer]) for layer in sorted(job["tower"].layers)]
-    tower = moved(job["tower"], views[0].inputs[0][1].device)
+    tower = to_device(job["tower"], views[0].inputs[0][1].device)
     carry_out_tower([(view, work) for view, (_, work) in zip(views, tower.seen_by(attentions), strict=True)])
     tower.check()
-    job["recorder"].rows.update(moved(tower.rows, "cpu"))
+    job["recorder"].rows.update(to_device(tower.rows, "cpu"))
 
 
-def guided_by(job: dict[str, Any], logits: Any) -> Any:
-    """The samples' logits, (line, token_id), guided where the job says so by those of the lines that follow them."""
+def guided(job: dict[str, Any], logits: Any) -> Any:
+    """The samples' logits, (sample, token_id), guided by those of the lines after them where the job has a contrast."""
     n, contrast = job["n"], job["contrast"]
     return logits if contrast is None else contrast(logits[:n], logits[n:])
 
@@ -171,20 +176,20 @@ def steps(
     cap: float | None,
     found: dict[str, Any],
 ) -> None:
-    """Fills `found` with what a generation gives, token by token as the job's "generation" draws them.
+    """Generates token by token, as the job's "generation" draws them, and puts the results into `found`.
 
-    The model's own greedy generation runs meanwhile: at each step its logits are replaced by ones that leave it no
-    other choice.
+    The model's own greedy generation runs at the same time. At each step its logits are replaced by ones that allow
+    only the drawn token.
 
     Args:
         tracer: nnsight's tracer of the generation.
         layers: nnsight's views of the decoder layers.
-        attentions: as `tower_pass` takes them.
+        attentions: nnsight's views of the tower's attention modules.
         head: nnsight's view of the output layer.
-        job: as `tower_pass` and `carry_out` take it, with "generation".
-        cap: the soft cap of the logits.
-        found: is given "tail", "logits" and "rows", "ids" by step, the samples "lost", and "seen", the logits that were
-            drawn from, where the draw keeps them.
+        job: The job, as `tower_pass` and `carry_out` take it, with "generation".
+        cap: The soft cap of the logits; None without one.
+        found: The mapping that gets "tail", "logits", "rows", "ids" (by step), "lost" (which samples have logits that
+            are not numbers), and "seen" (the logits that were drawn from, where the draw keeps them).
     """
     generation = job["generation"]
     ends = torch.tensor(sorted(generation.ends), dtype=torch.long)
@@ -195,8 +200,8 @@ def steps(
             tower_pass(attentions, job)
         job = carry_out(layers, job)
         given = head.output
-        plain = capped(given, cap)[:, -1].detach()
-        logits = guided_by(job, plain)
+        plain = soft_capped(given, cap)[:, -1].detach()
+        logits = guided(job, plain)
         ended, ends = ended.to(logits.device), ends.to(logits.device)
         if step == 0:
             found.update(tail=plain[: job["n"], None], logits=logits, ids=[], lost=ended)
@@ -225,21 +230,21 @@ def differentiate_rows(
     Args:
         layers: nnsight's views of the decoder layers.
         head: nnsight's view of the output layer.
-        job: "block" of rows, "layers" to read them in, and the target's "aims".
-        cap: the soft cap of the logits.
-        keep: of how many last positions logits are kept.
+        job: A mapping with the "block" of rows, the "layers" to read them in, and the target's "aims".
+        cap: The soft cap of the logits; None without one.
+        keep: The number of last positions whose logits are returned.
     """
     rows = {}
     for i in job["layers"]:
         call = attention_call(layers[i].self_attn)
         made = call_at(call)
-        block = moved(job["block"], made.queries.device)
+        block = to_device(job["block"], made.queries.device)
         own = made.probabilities(block)
         rows[i] = own if own.requires_grad else own.requires_grad_(True)
         output = call.output
-        # the leaf is among what is spliced in, so the copy is made here
+        # the leaf is part of what is spliced in, so the output is copied here
         call.output = (made.splice(output[0].clone(), block, rows[i]), *output[1:])
-    logits = capped(head.output, cap)[:, -keep:]
+    logits = soft_capped(head.output, cap)[:, -keep:]
     value = target_values(job["aims"], logits).sum()
     gradients = torch.autograd.grad(value, list(rows.values()))
     kept = {"rows": [one.detach() for one in rows.values()], "gradients": list(gradients)}
@@ -254,10 +259,10 @@ def differentiate_input(
     Args:
         layers: nnsight's views of the decoder layers.
         head: nnsight's view of the output layer.
-        job: "leaf", the inputs; "places" (sample, column) of embeddings, None for pixels, which the model was given;
-            the target's "aims"; and whether a "gradient" is wanted.
-        cap: the soft cap of the logits.
-        keep: of how many last positions logits are kept.
+        job: A mapping with "leaf" (the inputs), "places" (the sample and column of each embedding; None for pixels,
+            which the model was given), the target's "aims", and "gradient" (whether to return it).
+        cap: The soft cap of the logits; None without one.
+        keep: The number of last positions whose logits the aims need.
     """
     leaf = job["leaf"]
     if job["places"] is not None:
@@ -265,7 +270,7 @@ def differentiate_input(
         hidden = views.entering(0)
         at = tuple(one.to(hidden.device) for one in job["places"])
         views.enter(0, hidden.index_put(at, leaf.to(hidden.device, hidden.dtype)))
-    values = target_values(job["aims"], capped(head.output, cap)[:, -keep:])
+    values = target_values(job["aims"], soft_capped(head.output, cap)[:, -keep:])
     found = {"values": values.detach()}
     if job["gradient"]:
         found["gradient"] = torch.autograd.grad(values.sum(), leaf)[0].detach()
@@ -273,25 +278,25 @@ def differentiate_input(
 
 
 def without_graph(work: Callable[..., dict[str, Any]], views: Views, job: dict[str, Any]) -> dict[str, Any]:
-    """What a function gives, without gradients."""
+    """The result of a function that runs without gradients, on the CPU."""
     with torch.no_grad():
-        return moved(work(views, job), "cpu")
+        return to_device(work(views, job), "cpu")
 
 
-def capped(logits: Any, cap: float | None) -> Any:
-    """Logits of the output layer, soft-capped where the model does that after it; float32."""
+def soft_capped(logits: Any, cap: float | None) -> Any:
+    """The logits of the output layer, float32, soft-capped where the model caps them after that layer."""
     wide = logits.float()
     return wide if cap is None else cap * torch.tanh(wide / cap)
 
 
 def repeated(value: Any, n: int, name: str = "") -> Any:
-    """An argument of a decoder, of one sample, for `n` of them: tensors, also in mappings and lists.
+    """A decoder's argument for one sample, repeated for `n` samples; so are tensors in mappings and lists.
 
     Args:
-        value: the argument.
-        n: how many.
-        name: its name; positions of several axes have their samples second, and "deepstack" has no samples: image
-            tokens of one follow those of the other.
+        value: The argument.
+        n: The number of samples.
+        name: The argument's name. Positions of several axes have samples in their second dimension. "deepstack" has no
+            dimension of samples: the image tokens of all samples follow one another.
     """
     if isinstance(value, dict):
         return {key: repeated(one, n, name) for key, one in value.items()}
@@ -311,14 +316,14 @@ def repeated(value: Any, n: int, name: str = "") -> Any:
 class Views:
     """nnsight's views of a model's modules, inside a job.
 
-    Called with a tensor, a view runs its module on it, apart from the pass that is going on.
+    A view that is called with a tensor runs its module on that tensor, outside the current pass.
 
     Attributes:
-        layers: the decoder layers.
-        norm: the norm after the last of them; None where it is not found.
-        head: the output layer.
-        cap: the soft cap of the logits.
-        decoder: the module that has the layers.
+        layers: The views of the decoder layers.
+        norm: The view of the norm after the last decoder layer; None where it is not found.
+        head: The view of the output layer.
+        cap: The soft cap of the logits; None without one.
+        decoder: The view of the module that holds the decoder layers.
     """
 
     layers: Sequence[Any]
@@ -328,12 +333,12 @@ class Views:
     decoder: Any = None
 
     def entering(self, layer: int) -> Tensor:
-        """What enters a decoder layer, (sample, position, hidden)."""
+        """The input of a decoder layer, (sample, position, hidden)."""
         positional, named = self.layers[layer].inputs
         return positional[0] if positional else named["hidden_states"]
 
     def repeat(self, n: int) -> None:
-        """Repeats what the decoder is given, of one sample, for `n` variants. The vision tower ran once."""
+        """Repeats the decoder's arguments of one sample for `n` variants; the vision tower has run once by then."""
         positional, named = self.decoder.inputs
         self.decoder.inputs = (
             tuple(repeated(one, n) for one in positional),
@@ -341,7 +346,7 @@ class Views:
         )
 
     def enter(self, layer: int, stream: Tensor) -> None:
-        """Puts a residual stream in the place of what enters a decoder layer."""
+        """Replaces the input of a decoder layer by a residual stream."""
         positional, named = self.layers[layer].inputs
         if positional:
             self.layers[layer].inputs = ((stream, *positional[1:]), named)
@@ -349,14 +354,14 @@ class Views:
             self.layers[layer].inputs = (positional, {**named, "hidden_states": stream})
 
     def leaving(self, layer: int) -> Tensor:
-        """What a decoder layer returns, (sample, position, hidden)."""
+        """The output of a decoder layer, (sample, position, hidden)."""
         output = self.layers[layer].output
         return output[0] if isinstance(output, tuple) else output
 
     def logits(self, keep: int = 1) -> Tensor:
-        """The logits after the pass's last `keep` positions, float32."""
-        return capped(self.head.output, self.cap)[:, -keep:]
+        """The logits after the last `keep` positions of the pass, (sample, position, token_id) float32."""
+        return soft_capped(self.head.output, self.cap)[:, -keep:]
 
     def read(self, residual: Tensor) -> Tensor:
         """The logits, float32, that a residual stream would give if no layer followed."""
-        return capped(self.head(self.norm(residual)), self.cap)
+        return soft_capped(self.head(self.norm(residual)), self.cap)

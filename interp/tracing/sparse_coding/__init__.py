@@ -1,1 +1,1 @@
-"""Sparse autoencoders and transcoders: their arithmetic, their files, and the edits made with them."""
+"""Sparse autoencoders and transcoders: their files and their features; their arithmetic is in `sparse_coder`."""

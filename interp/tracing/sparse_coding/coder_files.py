@@ -25,7 +25,7 @@ HOOKS = (
     (r"blocks\.(\d+)\.hook_resid_pre", -1),
     (r"(?:.*\.)?layers\.(\d+)", 0),
 )
-"""The name of a residual site, with the layer → what to add to have the layer that returns the stream."""
+"""Pattern of a residual site's name → what to add to its number to get the layer that returns the stream."""
 MLP_INPUTS = (
     r"blocks\.(\d+)\.mlp\.hook_in",
     r"(?:.*\.)?layers\.(\d+)\.(?:pre_feedforward_layernorm\.output|mlp\.input)",
@@ -34,7 +34,7 @@ MLP_OUTPUTS = (
     r"blocks\.(\d+)\.hook_mlp_out",
     r"(?:.*\.)?layers\.(\d+)\.(?:post_feedforward_layernorm|mlp)\.output",
 )
-"""The names of what an MLP is given after its norm, and of what a layer's MLP adds to the stream."""
+"""Patterns of the names of an MLP's input after its norm, and of what the MLP adds to the stream."""
 SCALINGS = {
     "none": "none", False: "none", None: "none", "constant_norm_rescale": "constant_norm", "layer_norm": "layer_norm",
 }  # fmt: skip
@@ -43,7 +43,7 @@ TRANSCODERS = {
     "transcoder": "standard", "skip_transcoder": "standard",
     "jumprelu_transcoder": "jumprelu", "jumprelu_skip_transcoder": "jumprelu",
 }  # fmt: skip
-"""SAELens' architectures of transcoders → the autoencoder whose activation each has."""
+"""SAELens' transcoder architecture → the autoencoder architecture with the same activation."""
 RENAMED = {"w_enc": "W_enc", "w_dec": "W_dec", "activation_function.threshold": "threshold"}
 REQUIRED = ("W_enc", "W_dec", "b_dec")
 
@@ -54,7 +54,7 @@ def coder_fields(
     """The fields of a `SparseCoder` from its file or folder; see `interp.load_features`.
 
     Raises:
-        ModelError: No such files, files that are damaged or of another kind, or an autoencoder of another site.
+        ModelError: Files that do not exist, are damaged or are of another kind, or an autoencoder of another site.
     """
     try:
         given = Path(path)
@@ -144,7 +144,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def _of_saelens(
     settings: Mapping[str, Any], tensors: Mapping[str, Tensor], site: str | None
 ) -> dict[str, Any]:
-    """W_enc (hidden, feature), W_dec (feature, hidden); the kind, the site and the scaling are in cfg.json."""
+    """SAELens: W_enc (hidden, feature), W_dec (feature, hidden); cfg.json names architecture, site and scaling."""
     named_kind = settings.get("architecture", "standard")
     transcoder = isinstance(named_kind, str) and named_kind in TRANSCODERS
     kind = TRANSCODERS[named_kind] if transcoder else named_kind
@@ -183,7 +183,7 @@ def _of_saelens(
 def _transcoder(
     settings: Mapping[str, Any], tensors: Mapping[str, Tensor], site: str | None
 ) -> dict[str, Any]:
-    """What a transcoder of SAELens' has beside an autoencoder's fields."""
+    """The fields of a SAELens transcoder that an autoencoder does not have."""
     skips = "skip" in settings["architecture"]
     hooks = settings.get("hook_name"), settings.get("hook_name_out")
     skip = _needed(tensors, "W_skip").T if skips else None
@@ -191,7 +191,7 @@ def _transcoder(
 
 
 def _mlp_layer(reads: Any, writes: Any, site: str | None) -> int | None:
-    """The layer of a transcoder's MLP, by the names of what it reads and writes; None where they do not say it."""
+    """The layer of a transcoder's MLP, from the names of what it reads and writes; None where they do not say it."""
     if site == "mlp":
         found = re.search(r"(?:blocks|layers)\.(\d+)\.", str(reads))
         return int(found.group(1)) if found else None
@@ -213,7 +213,7 @@ def _matched(name: Any, known: tuple[str, ...]) -> int | None:
 def _of_gemma_scope(
     settings: Mapping[str, Any], tensors: Mapping[str, Tensor], site: str | None
 ) -> dict[str, Any]:
-    """W_enc (hidden, feature), W_dec (feature, hidden), JumpReLU without centring; the sites are in config.json."""
+    """Gemma Scope 2: W_enc (hidden, feature), W_dec (feature, hidden), JumpReLU, not centred; config.json has sites."""
     kind = settings.get("type", "sae")
     if settings.get("architecture", "jump_relu") != "jump_relu" or kind not in ("sae", "transcoder"):
         raise ModelError(
@@ -241,9 +241,9 @@ def _of_gemma_scope(
 
 
 def _is_circuit_tracer(tensors: Mapping[str, Tensor], declared: bool) -> bool:
-    """Whether encoder and decoder are both (feature, hidden), or a transcoder's names are among the tensors.
+    """Whether encoder and decoder are both (feature, hidden), or W_skip is among the tensors.
 
-    Square matrices are alike in every layout: of those it takes a config.yaml beside them, or `site`.
+    Square matrices look the same in every layout; for them a config.yaml or `site` must declare a transcoder.
     """
     shape = tuple(tensors["W_enc"].shape)
     alike = shape == tuple(tensors["W_dec"].shape)
@@ -253,7 +253,7 @@ def _is_circuit_tracer(tensors: Mapping[str, Tensor], declared: bool) -> bool:
 def _of_circuit_tracer(
     path: Path, config: Path, tensors: Mapping[str, Tensor], site: str | None
 ) -> dict[str, Any]:
-    """W_enc and W_dec (feature, hidden); the layer is in the file's name, the sites are in config.yaml."""
+    """circuit-tracer: W_enc and W_dec (feature, hidden); the file's name has the layer, config.yaml the sites."""
     text = config.read_text("utf-8", errors="replace") if config.is_file() else ""
 
     def said(name: str) -> str | None:
@@ -262,7 +262,7 @@ def _of_circuit_tracer(
 
     number = re.search(r"layer_(\d+)$", path.stem)
     reads, writes = (said(f"feature_{side}_hook") for side in ("input", "output"))
-    if site is None:  # the names are of every layer
+    if site is None:  # config.yaml names the sites of every layer at once
         _mlp_layer(reads and f"blocks.0.{reads}", writes and f"blocks.0.{writes}", None)
     skip, count = tensors.get("W_skip"), tensors.get("k") if "k" in tensors else said("k")
     thresholds = tensors.get("threshold")
@@ -317,7 +317,7 @@ def _at_least_0(layer: int, hook: Any) -> int:
 
 
 def _of_qwen_scope(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """W_enc (feature, hidden), W_dec (hidden, feature), top-k without centring; layer and k are in the names."""
+    """Qwen-Scope: W_enc (feature, hidden), W_dec (hidden, feature), top-k, not centred; the path has layer and k."""
     bias = _needed(tensors, "b_enc")
     if tuple(tensors["W_enc"].shape) != (len(bias), len(tensors["b_dec"])):
         raise ModelError(

@@ -1,1 +1,1 @@
-"""One pass that is kept, and any number of variants of it that run from where they differ."""
+"""One pass of a prompt that is kept, and any number of variants that run from where they differ from it."""

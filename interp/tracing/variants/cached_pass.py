@@ -1,10 +1,12 @@
 """One prompt run once, and any number of variants of it that run from where they first differ.
 
-What the unedited pass leaves behind (each layer's keys and values, what entered chosen layers) is kept. A variant then
-runs only the rows and layers that can differ, and any number of them run side by side as one batch on the kept
-tensors, which are never copied. The model's own code runs, so masks, positions and soft caps are the family's.
+The results of the unedited pass are kept: each layer's keys and values, and the input of chosen layers. A variant then
+runs only the rows and layers that can differ. Any number of variants run side by side as one batch on the kept tensors,
+which are never copied. The model's own code runs, so masks, positions and soft caps are the family's.
 
-`knockout_variants` hides attention in such variants; `target_variants` scores them by a target.
+`interp.tracing.variants.knockouts` hides attention in such variants; `target_pass` scores them by a target.
+
+What variants of a prompt change: image tokens replaced in the residual stream, and keys hidden from rows.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -31,10 +33,10 @@ from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.run import run_pass, whole_cache
 from interp.tracing.prefix import After, Prefix, Resumed, exact, expanded, pass_inputs
 from interp.tracing.target import is_half, wide_logits
-from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["KeptPass"]
+__all__ = ["KeptPass", "Replaced", "hidden_keys", "of_image"]
+
 
 Rows = Float[Tensor, "one row hidden"]
 Some = TypeVar("Some")
@@ -46,19 +48,20 @@ class KeptPass:
     """One sample's unedited pass, kept. Made by `KeptPass.of`; never changed. Tensors have no padding.
 
     Attributes:
-        mllm: the model. Variants run by the tap, whichever executor is chosen.
-        batch: the sample, encoded alone.
-        first: the first row whose streams are kept: 0, or the first one after the prefix that the pass went on from.
-        keys: for each layer, (1, key_value_head, key, dim); none where every row sees the whole prompt, and in a hybrid
-            model, unless the pass went on from a prefix. After a prefix, the prefix's.
-        values: the same for values.
-        entering: what entered the chosen layers, (1, row, hidden), from row `first` on.
-        added: what the family adds to the stream after a layer, beside that layer's output (deepstack); the same rows.
-        logits: after the last rows, (1, row, token_id), float32.
-        kinds: what else each layer returns beside the stream; None for nothing.
-        beside: what layers are given beside the stream, one vector per row (Gemma 3n's and 4's inputs per layer); the
-            same rows.
-        shared: keys and values that later layers share, by the layer that made them; the same rows.
+        mllm: The model. Variants run by the tap, whichever executor is chosen.
+        batch: The sample, encoded alone.
+        first: The first row whose streams are kept: 0, or the first row after the prefix that the pass continued.
+        keys: Each layer's keys, (1, key_value_head, key, dim); after a prefix, those of the prefix. Empty where every
+            row sees the whole prompt and, without a prefix, in a hybrid model.
+        values: Each layer's values, with the shape of `keys`.
+        entering: Layer → the input of that layer, (1, row, hidden), from row `first` on; for the chosen layers.
+        added: Layer → what the family adds to the stream after that layer besides its output (deepstack), (1, row,
+            hidden), from row `first` on.
+        logits: The logits after the last rows, (1, row, token_id), float32.
+        kinds: What each layer returns besides the stream; None for nothing.
+        beside: Layer → what that layer is given besides the stream, one vector per row (the per-layer inputs of Gemma
+            3n and 4), from row `first` on.
+        shared: Layer → the keys and values of that layer that later layers share, from row `first` on.
     """
 
     mllm: WrappedModel
@@ -87,15 +90,15 @@ class KeptPass:
         """The kept pass of a batch of one sample.
 
         Args:
-            mllm: the model.
-            batch: one sample, encoded.
-            meter: counts the pass.
-            keep: how many last rows' logits are wanted, here and of every variant.
-            layers: the layers that variants may start at.
-            before: a prefix that serves the batch, to go on from; no variant may then change its rows.
+            mllm: The model.
+            batch: One sample, encoded.
+            meter: Counts the pass.
+            keep: The number of last rows whose logits are kept, in this pass and in every variant.
+            layers: The layers that variants may start at.
+            before: A prefix that serves the batch and that the pass continues; variants cannot change its rows.
 
         Raises:
-            ModelError: More samples than one.
+            ModelError: A batch of several samples, or logits that are not numbers.
         """
         mllm.need_image_rows("kept passes and their variants")
         if len(batch) != 1:
@@ -129,26 +132,26 @@ class KeptPass:
 
     @property
     def keep(self) -> int:
-        """How many last rows' logits each variant gives."""
+        """The number of last rows whose logits each variant gives."""
         return self.logits.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the logits are, and masks should be."""
+        """The device of the logits, where masks should be."""
         return self.logits.device
 
     def stream(self, layer: int, meter: Meter) -> Rows:
-        """What entered one of the chosen layers at the image's tokens, (1, token, hidden); it costs nothing more."""
+        """The input of one of the chosen layers at the image's tokens, (1, token, hidden); it takes no pass."""
         del meter
         return self.entering[layer][:, of_image(self.tokens)]
 
     def added_at_image(self, meter: Meter) -> dict[int, Rows]:
-        """`added` at the image's tokens; it costs nothing more."""
+        """Layer → `added` at the image's tokens, (1, token, hidden); it takes no pass."""
         del meter
         return {i: one[:, of_image(self.tokens)] for i, one in self.added.items()}
 
     def stop(self, first: int) -> int:
-        """How many rows need not run again when rows before `first` compute what they did."""
+        """The number of first rows that need not run again where a variant changes no row before `first`."""
         visibility = self.mllm.visibility
         if visibility.recurrent:  # states are kept where the pass went on from a prefix, and nowhere else
             able = self.first <= min(first, self.tokens.length - self.keep)
@@ -172,18 +175,18 @@ class KeptPass:
     ) -> Float[Tensor, "variant kept token_id"]:
         """The last rows' logits of `n` variants, float32.
 
-        They are for comparison with those of this pass. Variants round otherwise than a whole pass, and in half
-        precision by as much as one token matters. So there a variant without changes runs beside them, and its
-        difference from this pass is taken off theirs.
+        The logits can be compared with those of this pass. Variants round differently from a whole pass, and in half
+        precision the difference is as large as the effect of one token. So in half precision a variant without changes
+        runs beside the others, and its difference from this pass is subtracted from theirs.
 
         Args:
-            n: how many.
-            stop: rows that do not run, as `stop()` says.
-            meter: counts the pass.
-            start: the first layer that runs.
-            entering: image tokens replaced in what enters it.
-            added: image tokens replaced in what is added after layers, which are some of `added`.
-            hidden: what each variant hides, by layer; the rows of its cells are those from `stop` on.
+            n: The number of variants.
+            stop: The number of first rows that do not run, from `stop()`.
+            meter: Counts the pass.
+            start: The first layer that runs.
+            entering: Image tokens replaced in the input of layer `start`.
+            added: Layer → image tokens replaced in what is added after that layer; the layers are some of `self.added`.
+            hidden: Layer → what each variant hides there; the rows of its cells are those from `stop` on.
 
         Raises:
             ModelError: No variants, or rows that were not kept.
@@ -212,7 +215,7 @@ class KeptPass:
     def _run(
         self, n: int, stop: int, meter: Meter, start: int, changes: _Changes
     ) -> Float[Tensor, "variant kept token_id"]:
-        """The last rows' logits of `n` variants, as they come."""
+        """The last rows' logits of `n` variants, without the correction for rounding."""
         devices = self.mllm.layer_devices
         hidden = {i: cells.on(devices[i]) for i, cells in changes.hidden.items()}
         cache = Cache(layers=[self._held(i, n, stop) for i in range(len(self.keys))]) if stop else None
@@ -233,7 +236,7 @@ class KeptPass:
             return run_pass(self.mllm.hf, self._inputs(n, stop), meter, cache=cache, keep=self.keep).float()
 
     def _held(self, layer: int, n: int, stop: int) -> After | Resumed:
-        """The cache layer that `n` variants go on from."""
+        """The cache layer that `n` variants continue."""
         if self.mllm.layer_kinds[layer] == "attention":
             return After(stop)
         return Resumed(
@@ -241,7 +244,7 @@ class KeptPass:
         )
 
     def _work(self, layer: int, stop: int, hidden: HiddenCells | None) -> SharedKeys | ErasedTokens | None:
-        """What a layer does in a pass of variants; None for nothing."""
+        """The work of a layer in a pass of variants; None for no work."""
         if self.mllm.layer_kinds[layer] == "attention":
             shared = (self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]) if stop else None
             return SharedKeys(shared, hidden)
@@ -255,12 +258,12 @@ class KeptPass:
         return ErasedTokens(hidden)
 
     def fitting(self, variants: Some, run: Callable[[Some], T]) -> list[T]:
-        """What `run` gives for variants side by side; for halves of them where they do not fit in memory.
+        """The results of `run` for all variants side by side, or for halves of them where memory runs out.
 
-        A model that runs all `at_once` is not split here.
+        A model from `at_once` is not split here.
 
         Raises:
-            ModelError: A single variant does not fit.
+            ModelError: A single variant that does not fit in memory.
         """
         if not self.mllm.batches:
             return [run(variants)]
@@ -280,7 +283,7 @@ class KeptPass:
         return hidden_keys(self.tokens, keys, rows, stop, layers)
 
     def _inputs(self, n: int, stop: int) -> dict[str, Tensor]:
-        """The model's arguments for the rows from `stop` on, without images: what they gave is put in their place."""
+        """The model's arguments for the rows from `stop` on, without images: `run` puts their features in."""
         batch = self.batch
         names = PER_TOKEN if not stop else ("input_ids",)
         inputs = {name: batch.inputs[name][:, stop:] for name in names if name in batch.inputs}
@@ -292,14 +295,14 @@ class KeptPass:
 
 @dataclass(frozen=True, eq=False)
 class _Changes:
-    """What variants change: what enters their first layer, what is added after layers, and what is hidden."""
+    """What variants change: the input of their first layer, what is added after layers, and what is hidden."""
 
     entering: Float[Tensor, "_ row hidden"]
     added: Mapping[int, Float[Tensor, "_ row hidden"]]
     hidden: Mapping[int, HiddenCells]
 
     def with_none(self, n: int, entering: Rows, added: Mapping[int, Rows]) -> _Changes:
-        """The changes of `n` variants and, behind them, of one that changes nothing: it has these values."""
+        """The changes of `n` variants and of one more, the last, that changes nothing and has the given values."""
         return _Changes(
             torch.cat([self.entering.expand(n, -1, -1), entering]),
             {
@@ -311,7 +314,7 @@ class _Changes:
 
 
 class _Watch:
-    """Notes what enters chosen layers, and what the family adds to the stream between layers."""
+    """Keeps the input of chosen layers, and what the family adds to the stream between layers."""
 
     def __init__(self, layers: Collection[int]) -> None:
         self.layers = layers
@@ -323,7 +326,7 @@ class _Watch:
 
     @contextmanager
     def on(self, layers: Sequence[nn.Module]) -> Iterator[None]:
-        """Watches the layers during the block."""
+        """Watches the layers in the block."""
         with ExitStack() as stack:
             for i, layer in enumerate(layers):
                 stack.callback(layer.register_forward_pre_hook(self._before(i)).remove)
@@ -332,7 +335,7 @@ class _Watch:
 
     def _before(self, i: int) -> Callable[[nn.Module, Any], None]:
         def before(_: nn.Module, arguments: Any) -> None:
-            """Keeps what enters layer i, what comes beside it, and what was added since the layer before."""
+            """Keeps the input of layer i, what comes with it, and what was added since the previous layer."""
             hidden = arguments[0]
             if i in self.layers:
                 self.entering[i] = side_by_side(hidden).clone()
@@ -358,7 +361,7 @@ def _entered(
     entering: Float[Tensor, "_ row hidden"],
     added: Mapping[int, Tensor],
 ) -> Iterator[None]:
-    """For the block, layers below `start` pass on what they get, `start` gets `entering`, and `added` is added."""
+    """In the block, layers below `start` return their input, `start` gets `entering`, and `added` is added."""
     passed = layers[:start]
     before = [layer.__dict__.get("forward") for layer in passed]
     with ExitStack() as stack:
@@ -383,9 +386,9 @@ def _as_kept(
     beside: Mapping[int, Float[Tensor, "one row _"]],
     shared: Mapping[int, tuple[Tensor, ...]],
 ) -> Iterator[None]:
-    """For the block, layers are given beside the stream what they were, and layers that do not run have keys to share.
+    """In the block, layers get the kept inputs besides the stream, and the shared keys of layers that do not run.
 
-    What is given beside the stream depends on the images, which variants do not have.
+    The inputs besides the stream depend on the images, which variants do not have.
     """
     with ExitStack() as stack:
         for i, values in beside.items():
@@ -397,7 +400,7 @@ def _as_kept(
 
 
 def _beside(arguments: Sequence[Any]) -> int | None:
-    """Where, among what a layer is given by place, a tensor stands beside the stream; None where none does."""
+    """The index of a layer's positional argument that holds a tensor besides the stream; None without one."""
     found = (i for i, one in enumerate(arguments) if i and isinstance(one, Tensor) and one.ndim == 3)
     return next(found, None)
 
@@ -440,9 +443,60 @@ def _plus(values: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Through:
-    """Stands for a layer's forward that gives what it gets; `tail` is what else such a layer returns."""
+    """A layer's forward that returns its input; `tail` is what such a layer returns besides the stream."""
 
     tail: tuple[Any, ...] | None
 
     def __call__(self, hidden: Tensor, *_: Any, **__: Any) -> Any:
         return hidden if self.tail is None else (hidden, *self.tail)
+
+
+@dataclass(frozen=True, eq=False)
+class Replaced:
+    """Image tokens whose values in a residual stream are replaced, different ones in each variant.
+
+    Attributes:
+        chosen: (variant, token), which of the sample's image tokens are replaced.
+        fill: (1 or variant, token or 1, hidden), the new values: the same in each variant, or one for each.
+    """
+
+    chosen: Bool[Tensor, "variant token"]
+    fill: Float[Tensor, "_ _ hidden"]
+
+    def with_none(self) -> Replaced:
+        """The same replacements and one more variant, which replaces nothing."""
+        return Replaced(torch.cat([self.chosen, self.chosen.new_zeros(1, self.chosen.shape[1])]), self.fill)
+
+    def in_stream(
+        self,
+        stream: Float[Tensor, "_ row hidden"],
+        columns: Int[Tensor, " token"],
+        upon: Float[Tensor, "_ row hidden"] | None = None,
+    ) -> Float[Tensor, "variant row hidden"]:
+        """The stream of each variant.
+
+        Args:
+            stream: The stream of each variant, or one stream for all variants.
+            columns: The rows of the stream that are image tokens.
+            upon: A stream that the new values are added to; by default they replace the old ones alone.
+        """
+        device, columns = stream.device, columns.to(stream.device)
+        chosen, fill = self.chosen.to(device), self.fill.to(device, stream.dtype)
+        rows = stream.expand(len(chosen), -1, -1).clone()
+        given = fill if upon is None else upon.to(device)[:, columns] + fill
+        rows[:, columns] = torch.where(chosen[..., None], given, rows[:, columns])
+        return rows
+
+
+def of_image(tokens: TokenMap) -> Int[Tensor, " token"]:
+    """The positions of a sample's image tokens."""
+    return torch.from_numpy(tokens.image.copy())
+
+
+def hidden_keys(
+    tokens: TokenMap, keys: Bool[Tensor, "variant key"], rows: int, stop: int, layers: Collection[int]
+) -> dict[int, HiddenCells]:
+    """Keys hidden from every row from `rows` on, in some layers, for variants that run from row `stop` on."""
+    late = torch.arange(stop, tokens.length, device=keys.device) >= rows
+    cells = HiddenCells(late.expand(len(keys), -1), keys)
+    return dict.fromkeys(layers, cells)

@@ -1,8 +1,8 @@
-"""Many knockouts of one prompt: each pass starts at its lowest blocked layer and goes on from one unedited pass.
+"""Many knockouts of one prompt: each pass starts at its lowest blocked layer and continues one unedited pass.
 
-A knockout in layer ℓ leaves everything below ℓ as it was, and rows before its first query everywhere. So the image's
-keys and values (a `Prefix`) and what entered each layer in one unedited pass are kept, and several knockouts run side
-by side on the kept tensors (`KeptPass`).
+A knockout in layer ℓ changes nothing below ℓ, and no row before its first query. So the image's keys and values (a
+`Prefix`) and each layer's input in one unedited pass are kept, and several knockouts run side by side on the kept
+tensors (`KeptPass`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,17 @@ _NONE: Mapping[int, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class KnockoutVariant:
-    """Keys hidden from queries of one sample in some layers, in unpadded positions. No `heads`: every head."""
+    """Keys hidden from queries of one sample in some layers.
+
+    Attributes:
+        layers: The decoder layers, 0-based.
+        queries: The rows, as unpadded positions.
+        keys: The keys that are hidden, as unpadded positions.
+        heads: The heads, 0-based; None for every head.
+
+    Raises:
+        EditError: No layers, queries, keys or heads.
+    """
 
     layers: tuple[int, ...]
     queries: tuple[int, ...]
@@ -57,9 +67,13 @@ class KnockoutVariant:
             )
 
     def edits(self, mode: Mode, linear: Mapping[int, int] = _NONE) -> list[Knockout]:
-        """The same as edits of a trace: one of its attention layers, one of its gated DeltaNets.
+        """The knockout as edits of a trace: one for its attention layers, one for its gated DeltaNets.
 
-        Short convolutions, which `linear` gives no heads, are passed over where there are other layers.
+        Short convolutions, to which `linear` gives no heads, are left out where there are other layers.
+
+        Args:
+            mode: As in `Knockout`.
+            linear: The layers without a softmax → their numbers of heads.
         """
         heads = "all" if self.heads is None else self.heads
         rows = {"heads": heads, "queries": positions(self.queries), "keys": positions(self.keys)}
@@ -72,7 +86,10 @@ class KnockoutVariant:
 class VariantLogits:
     """Logits after the last prompt token, one row per variant, and what they cost.
 
-    `layer_tokens` counts token positions times the decoder layers that ran on them, padding included.
+    Attributes:
+        logits: float32 (variant, token_id).
+        cost: What the passes cost.
+        layer_tokens: The number of token positions times the decoder layers that ran on them, padding included.
     """
 
     logits: Float[np.ndarray, "variant token_id"]
@@ -85,11 +102,11 @@ class Knockouts:
     """One sample's prompt, ready for passes under knockouts. Made by `Knockouts.of`; one at a time per model.
 
     Attributes:
-        mllm: The model. Under its "source" executor every pass is a trace of its own and runs all layers; on an NDIF
-            server each is a job.
+        mllm: The model. Under its "source" executor each knockout is a trace of its own, which runs all layers; on an
+            NDIF server each is a job.
         batch: The sample, encoded alone.
-        prefix: Everything up to its last image token; None where a prefix is not exact.
-        cost: What encoding and the prefix took.
+        prefix: The prefix up to the sample's last image token; None where a prefix is not exact.
+        cost: What encoding and the prefix cost.
     """
 
     mllm: WrappedModel
@@ -99,7 +116,7 @@ class Knockouts:
 
     @classmethod
     def of(cls, mllm: WrappedModel, sample: Sample | Batch, prompt: Prompt | None = None) -> Knockouts:
-        """The knockouts of a sample, or of a batch of it alone.
+        """The knockouts of a sample, or of a batch of one sample.
 
         Raises:
             SampleError, PromptError, ImageTokenMismatch: As in `Mllm.encode`.
@@ -116,7 +133,7 @@ class Knockouts:
 
     @property
     def n_prefix(self) -> int:
-        """Tokens that are not run again; 0 without a prefix."""
+        """The number of tokens that are not run again; 0 without a prefix."""
         return 0 if self.prefix is None else self.prefix.lengths[0]
 
     @cached_property
@@ -132,11 +149,11 @@ class Knockouts:
         return VariantLogits(found.logits, self.cost + found.cost, before + found.layer_tokens)
 
     def refusal(self, variant: KnockoutVariant, mode: Mode = "renormalise") -> str | None:
-        """Why the knockout cannot be made, in the words of the trace; None when it can."""
+        """Why the knockout cannot be made, as the message of a trace's error; None where it can."""
         linear = self.mllm.linear_heads
         keeps = mode == "zero" or not set(variant.queries) & set(variant.keys)
         if keeps and not set(variant.layers) & linear.keys():
-            return None  # a row always sees itself, so it keeps a key
+            return None  # a row always sees itself, so it keeps that key
         try:
             resolve(
                 [],
@@ -153,7 +170,7 @@ class Knockouts:
         return None
 
     def hides(self, variant: KnockoutVariant) -> bool:
-        """Whether any of the variant's queries could see any of its keys at all."""
+        """Whether any of the variant's queries can see any of its keys."""
         horizon = self.mllm.visibility.horizon(self.tokens)
         return bool((horizon[list(variant.queries)] >= min(variant.keys)).any())
 
@@ -163,13 +180,13 @@ class Knockouts:
         """The logits under each knockout alone, in the order given.
 
         Args:
-            variants: What to hide, one pass each.
+            variants: The knockouts.
             mode: As in `Knockout`.
-            batch: Passes side by side at most; those of one batch start within an eighth of the layers.
+            batch: The most knockouts that run side by side; those of one batch start within an eighth of the layers.
 
         Raises:
-            EditError: A row left without keys under "renormalise".
-            SiteError: A layer or head the model does not have.
+            EditError: A row without any key left under "renormalise".
+            SiteError: A layer or head that the model does not have.
         """
         self._check(variants, mode)
         logits = np.empty((len(variants), self.plain.logits.shape[1]), np.float32)
@@ -193,7 +210,7 @@ class Knockouts:
                 raise EditError(refused)
 
     def _batches(self, variants: Sequence[KnockoutVariant], size: int) -> Iterator[tuple[list[int], bool]]:
-        """Numbers of variants that run side by side, and whether they run over the whole prompt."""
+        """The indices of variants that run side by side, and whether they run over the whole prompt."""
         size = 1 if self.mllm.executor == "source" else size
         for whole in (False, True):
             own = [i for i, one in enumerate(variants) if self._whole(one) is whole]
@@ -202,7 +219,7 @@ class Knockouts:
                 yield chosen, whole
 
     def _whole(self, variant: KnockoutVariant) -> bool:
-        """Whether rows or states change that a prefix would hold, so that the whole prompt has to run."""
+        """Whether the variant changes rows or states that a prefix would hold, so that the whole prompt has to run."""
         states = bool(set(variant.layers) & self.mllm.linear_heads.keys())
         return self.prefix is None or min(variant.queries) < self.n_prefix or states
 
@@ -215,7 +232,7 @@ class Knockouts:
         return VariantLogits(logits, meter.cost, (self.mllm.n_layers - start) * meter.tokens)
 
     def _hidden(self, variants: Sequence[KnockoutVariant], stop: int, mode: Mode) -> dict[int, HiddenCells]:
-        """What the variants hide in each layer, their rows counted from `stop` on."""
+        """Layer → what the variants hide there, with rows counted from `stop` on."""
         n, length, device = len(variants), self.tokens.length, self.mllm.device
         queries, keys = np.zeros((n, length - stop), bool), np.zeros((n, length), bool)
         for i, one in enumerate(variants):
@@ -234,7 +251,7 @@ class Knockouts:
         }
 
     def _kept(self, *, whole: bool) -> tuple[KeptPass, Cost]:
-        """The unedited pass over the whole prompt, or over what follows the prefix, and its cost."""
+        """The unedited pass over the whole prompt, or over the rows after the prefix, and its cost."""
         if whole not in self._passes:
             before = None if whole else self.prefix
             with Meter(self.mllm.device) as meter:
@@ -256,7 +273,7 @@ class Knockouts:
 
 
 def _flags(variants: Sequence[KnockoutVariant], n_heads: int) -> Bool[Tensor, "variant head"]:
-    """The heads of each variant, of `n_heads`; heads that a layer lacks are not among them."""
+    """Which of `n_heads` heads each variant hides; heads that a layer does not have are ignored."""
     heads = torch.zeros(len(variants), n_heads, dtype=torch.bool)
     for i, one in enumerate(variants):
         chosen = range(n_heads) if one.heads is None else [head for head in one.heads if head < n_heads]
@@ -269,9 +286,9 @@ def _unless_all(heads: Bool[Tensor, "variant head"]) -> Bool[Tensor, "variant he
 
 
 def near_batches(lowest: Mapping[int, int], size: int, spread: int) -> Iterator[list[int]]:
-    """The keys in the order of their values, at most `size` together and no further apart than `spread`.
+    """Batches of keys in the order of their values: at most `size` keys, whose values differ by at most `spread`.
 
-    A batch starts at its lowest layer, so the layers above that run for nothing where another variant starts higher.
+    A batch starts at its lowest layer, so a variant that starts higher runs layers that it does not need.
     """
     chosen: list[int] = []
     for i in sorted(lowest, key=lambda i: lowest[i]):

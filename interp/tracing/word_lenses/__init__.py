@@ -1,6 +1,6 @@
-"""What image tokens say: lenses that give each word a score at each layer and token.
+"""Lenses that give each word a score at each layer and image token.
 
-`read_words` reads through any of them; a study does by `LensSweep(lens=…)`. The logit lens is that of `mllm.to_lens()`.
+`read_words` reads words through any of them; in a study, `LensSweep(lens=…)` does. `mllm.to_lens()` has the logit lens.
 """
 
 from interp.tracing.word_lenses.corpus import TEMPLATES

@@ -1,4 +1,4 @@
-"""The Jacobian lens: what a residual stream disposes the model to say, by its average effect on the last layer."""
+"""The Jacobian lens: the words that a residual stream makes likely, by its average effect on the last layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from interp.inputs.files import file_checksum, unreadable
 from interp.inputs.text import brief
 from interp.tracing.cost import Meter
 from interp.tracing.lens.lens import Lens, make_lens
-from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
+from interp.tracing.lens.logit_lens import WordScores, score_words, spellings, token_text
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.word_lenses.corpus import as_corpus, corpus_digest, filled, packed
 from interp.tracing.word_lenses.word_lens import need_weights_here
@@ -30,9 +30,10 @@ from interp.tracing.wrapped_model import WrappedModel
 __all__ = ["JacobianLens", "Jacobians", "fit_jacobians", "load_jacobians"]
 
 SKIPPED = 16
-"""First positions of a prompt that the average leaves out, as in the source: much of their stream is no content."""
+"""The number of first positions of a prompt that the average leaves out, as in the source: their streams hold little
+content."""
 DIMENSIONS = 8
-"""Output dimensions of a backward pass; the prompt is repeated as often."""
+"""Output dimensions of one backward pass; the prompt is repeated that often."""
 _KIND = "interp Jacobian lens"
 
 
@@ -41,12 +42,12 @@ class Jacobians:
     """The average effect of the stream after each layer on the stream after the last one. Made by `fit_jacobians`.
 
     Attributes:
-        matrices: by layer, float32 (hidden, hidden) on the CPU: ∂ stream after the last layer / ∂ stream after this
-            one, summed over this and later positions, averaged over positions and prompts. The last layer has none: its
-            matrix is the identity.
-        n_prompts: how many prompts it is an average over.
-        model: a hash of the weights it was fitted on.
-        corpus: a hash of the prompts.
+        matrices: Layer → float32 (hidden, hidden) on the CPU: ∂ stream after the last layer / ∂ stream after this
+            layer, summed over this and later positions, averaged over positions and prompts. The last layer, whose
+            matrix is the identity, is left out.
+        n_prompts: The number of prompts in the average.
+        model: A hash of the weights that the Jacobians were fitted on.
+        corpus: A hash of the prompts.
     """
 
     matrices: Mapping[int, Float[Tensor, "hidden hidden"]]
@@ -55,7 +56,7 @@ class Jacobians:
     corpus: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a safetensors file, which `load_jacobians` and `JacobianLens(file)` read; 4 · layers · hidden² bytes.
+        """Writes a safetensors file of 4 · layers · hidden² bytes; `load_jacobians` and `JacobianLens(file)` read it.
 
         Raises:
             ModelError: A path that does not end in .safetensors.
@@ -75,7 +76,7 @@ def load_jacobians(path: str | os.PathLike[str]) -> Jacobians:
     """The Jacobians of a file that `Jacobians.save` wrote.
 
     Raises:
-        ModelError: No such file, or another one.
+        ModelError: A file that does not exist, is damaged or holds something else.
     """
     place = _file(path)
     try:
@@ -116,20 +117,23 @@ def fit_jacobians(
     """The Jacobians of a model on texts, fitted by TransformerLens (extra `lens`), whose estimator is the source's.
 
     For each prompt, J_ℓ = mean over positions t of Σ over t' ≥ t of ∂ h_last[t'] / ∂ h_ℓ[t], without the first 16
-    positions and the last; then the mean over prompts. A prompt takes one forward and hidden / 8 backward passes over
-    8 copies of it: hidden times the cost of a backward pass over the text. The source says that about 100 prompts of
-    128 tokens are enough to read by; published lenses have 1000.
+    positions and the last; then the mean over prompts. A prompt takes one forward pass and hidden / 8 backward passes
+    over 8 copies of it, which is hidden times the cost of a backward pass over the text. The source says that about 100
+    prompts of 128 tokens are enough; published lenses have 1000.
 
     Args:
-        mllm: the model, of a family that TransformerLens knows, in float32 if it can be.
-        corpus: texts, as `LatentLens` takes them; neighbours are joined to prompts of `max_tokens` tokens.
-        words: what stands for "{word}" in texts that hold it.
-        max_tokens: the longest prompt; what is behind is cut off.
-        show_progress: whether a bar shows how many prompts are done.
+        mllm: The model, of a family that TransformerLens knows, in float32 if possible.
+        corpus: The texts, as `LatentLens` takes them; neighbouring texts are joined to prompts of `max_tokens` tokens.
+        words: The words that replace "{word}" in the texts.
+        max_tokens: The longest prompt in tokens; the rest is cut off. At least 18.
+        show_progress: Whether to show a progress bar.
 
     Raises:
-        ModelError: TransformerLens is not there, or does not know the family.
-        PromptError: No texts, or all of them together have fewer than 18 tokens.
+        ModelError: TransformerLens is not installed or does not know the family.
+        PromptError: No texts, texts with fewer than 18 tokens in all, or `max_tokens` below 18.
+
+    Source: Gurnee et al., Verbalizable Representations Form a Global Workspace in Language Models, Transformer Circuits
+        2026.
     """
     need_weights_here(mllm, JacobianLens.kind)
     check_whole("max_tokens", max_tokens, SKIPPED + 2, PromptError)
@@ -150,12 +154,12 @@ def fit_jacobians(
 
 
 def _ids(tokenizer: Any, text: str) -> Int[Tensor, "one token"]:
-    """A text as every lens takes it; TransformerLens would decide about the first special token by the family."""
+    """A text's token ids as for every lens; TransformerLens would add a first special token or not by family."""
     return torch.tensor([tokenizer(text, truncation=False, padding=False)["input_ids"]])
 
 
 def _fitted(bridge: Any, prompts: Sequence[str], corpus: str, max_tokens: int) -> Any:
-    """TransformerLens' own lens."""
+    """TransformerLens' own fitted lens."""
     from transformer_lens.tools.analysis import JacobianLens as Fitted
 
     options: dict[str, Any] = {
@@ -167,7 +171,7 @@ def _fitted(bridge: Any, prompts: Sequence[str], corpus: str, max_tokens: int) -
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="fitting in"
-            )  # half precision, which our docstring names
+            )  # in half precision; our docstring names it
             return Fitted.fit(bridge, prompts, corpus=corpus, show_progress=False, **options)
     except (TypeError, ValueError) as error:
         raise ModelError(
@@ -177,7 +181,7 @@ def _fitted(bridge: Any, prompts: Sequence[str], corpus: str, max_tokens: int) -
 
 
 class _Counted(Sequence):
-    """A list whose elements count as done when the next one is asked for."""
+    """A list that advances a progress bar each time its next element is taken."""
 
     def __init__(self, listed: Sequence[str], advance: Callable[[int], None]) -> None:
         self.listed, self.advance = listed, advance
@@ -198,20 +202,20 @@ class _Counted(Sequence):
 class JacobianLens:
     """The log-probability of a word when the stream is carried to the last layer by its average Jacobian.
 
-    lens_ℓ(h) = log softmax(unembedding(norm(J_ℓ h))), in nats, of each word's spellings together. With J = 1 it is the
-    logit lens, and after the last layer it is. What enters the first layer ("layer −1") has no Jacobian and is not
-    read. Needs the extra `lens` and a family that TransformerLens knows.
+    lens_ℓ(h) = log softmax(unembedding(norm(J_ℓ h))), in nats, summed over the probabilities of each word's spellings.
+    After the last layer, where J is the identity, it equals the logit lens. The input of the first layer ("layer −1")
+    has no Jacobian and is not read. The lens needs the extra `lens` and a family that TransformerLens knows.
 
     Args:
-        file: What `fit_jacobians(mllm, corpus).save(path)` wrote, on the same weights. None fits when the lens is
-            opened, which a study does in each process: fine for small models.
-        corpus: Without a file, the texts to fit on, as `LatentLens` takes them. The templates that are the default are
-            far fewer than a fit needs: give running text.
-        max_tokens: Without a file, the longest prompt.
+        file: The path of a file that `fit_jacobians(mllm, corpus).save(path)` wrote, on the same weights. With None the
+            lens is fitted when it is opened, which a study does in each process; that suits small models only.
+        corpus: The texts to fit on where there is no file, as `LatentLens` takes them. The default templates are far
+            too few for a good fit: give running text.
+        max_tokens: The longest prompt in tokens where there is no file. At least 18.
 
     Raises:
-        ModelError: A file that is not there or holds no Jacobians.
-        PromptError: A corpus without texts, one beside a file, or `max_tokens` below 18.
+        ModelError: A file that does not exist or holds no Jacobians.
+        PromptError: A corpus without texts, a corpus together with a file, or `max_tokens` below 18.
 
     Source: Gurnee et al., Verbalizable Representations Form a Global Workspace in Language Models, Transformer Circuits
         2026; through `transformer_lens.tools.analysis.JacobianLens`.
@@ -237,11 +241,11 @@ class JacobianLens:
         else:
             object.__setattr__(self, "corpus", as_corpus(self.corpus))
 
-    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Transported:
-        """The lens on a model: its file, or a fit.
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _OpenedJacobianLens:
+        """The lens on a model, from its file or from a fit.
 
         Raises:
-            ModelError: A file of another model, or as in `fit_jacobians`.
+            ModelError: A file of another model, a file that was changed, or as in `fit_jacobians`.
             PromptError: As in `fit_jacobians`.
         """
         del meter  # TransformerLens runs its own passes
@@ -260,7 +264,7 @@ class JacobianLens:
                     f"{self.file} was fitted on other weights than this {mllm.family}'s. Fit it again: "
                     "fit_jacobians(mllm, corpus).save(path)."
                 )
-        return _Transported(make_lens(mllm), fitted)
+        return _OpenedJacobianLens(make_lens(mllm), fitted)
 
     def to_dict(self) -> dict[str, Any]:
         """The lens as JSON values: the file, or the corpus, by its hash."""
@@ -272,7 +276,7 @@ class JacobianLens:
         return self.kind
 
 
-class _Transported:
+class _OpenedJacobianLens:
     """A Jacobian lens on one model. An `OpenedLens`; the ids of its words are tokens."""
 
     unit = "log probability, nats"
@@ -283,7 +287,7 @@ class _Transported:
         last = lens.mllm.n_layers - 1
         self.layers = (*sorted(fitted.matrices), last)
         self.matrices = {i: one.to(lens.mllm.device) for i, one in fitted.matrices.items()}
-        self.text = decoder(lens.mllm.processor.tokenizer)
+        self.text = token_text(lens.mllm.processor.tokenizer)
 
     def find(self, words: Sequence[str], top: int) -> list[Tensor]:
         """The tokens of the words.
@@ -296,9 +300,9 @@ class _Transported:
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
-        """Log-probabilities of the carried stream."""
+    ) -> WordScores:
+        """Log-probabilities of the stream after its Jacobian."""
         matrix = self.matrices.get(layer)
         if matrix is not None:
             stream = (stream.float() @ matrix.to(stream.device).T).to(stream.dtype)
-        return said_at(self.lens.readout.logits, stream, found, top)
+        return score_words(self.lens.readout.logits, stream, found, top)

@@ -1,4 +1,4 @@
-"""LatentLens: the words whose embeddings in context are nearest to what stands at an image token."""
+"""LatentLens: the words whose embeddings in context are nearest to the stream at an image token."""
 
 from __future__ import annotations
 
@@ -12,39 +12,46 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.tracing.cost import Meter
-from interp.tracing.lens.logit_lens import Said
+from interp.tracing.lens.logit_lens import WordScores
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.passes.streams import read_streams
-from interp.tracing.word_lenses.corpus import Occurrence, as_corpus, corpus_digest, filled, occurrences
-from interp.tracing.word_lenses.plain_text import encoded_texts
+from interp.tracing.word_lenses.corpus import (
+    Occurrence,
+    as_corpus,
+    corpus_digest,
+    encoded_texts,
+    filled,
+    occurrences,
+)
 from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["LatentLens"]
 
 TEXTS = 16
-"""Texts of a pass."""
+"""The number of texts in one pass."""
 PLACES = 128
-"""Image tokens that are compared at a time."""
+"""The number of image tokens compared at a time."""
 
 
 @dataclass(frozen=True)
 class LatentLens:
-    """The cosine similarity of what stands at an image token and a word's nearest embedding in context.
+    """The cosine similarity of the stream at an image token and a word's nearest embedding in context.
 
     The language model reads the texts of a corpus, without an image. A word's contextual embedding at layer ℓ is the
     residual stream at the word's last token there. At an image token, a word's score is the largest cosine similarity
-    with any of its contextual embeddings: of all texts and all candidate layers. It is from −1 to 1; the words are
-    ranked among all words of the corpus. A text's first token is left out. A zero vector has similarity 0.
+    with any of its contextual embeddings, over all texts and all candidate layers. It lies in [−1, 1]. Words are ranked
+    among all words of the corpus. A text's first token is left out. A zero vector has similarity 0.
 
     Args:
-        corpus: A list of texts, or a text file with one a line. A text that holds "{word}" stands for as many as
-            there are words that are asked for. By default five such templates (`interp.tracing.word_lenses.TEMPLATES`).
-        candidates: The layers whose embeddings are candidates at every layer of the image: "all", from −1 on (the
-            input embeddings), as published but for −1; some of them; or "same", the layer that is read alone.
+        corpus: A list of texts, or a text file with one text per line. A text with "{word}" makes one text for each
+            word that is read. By default five such templates (`interp.tracing.word_lenses.TEMPLATES`).
+        candidates: The layers whose embeddings are compared with every layer of the image: "all" for every layer from
+            −1 (the input embeddings) on, as published except for −1; a list of layers; or "same" for only the layer
+            that is read.
 
     Raises:
-        PromptError: No texts, a file that cannot be read, or candidates that are no layers.
+        PromptError: No texts, a file that cannot be read, or candidates that are not layers.
 
     Source: Krojer et al., LatentLens, arXiv 2602.00462. Phukan et al., Beyond Logit Lens, arXiv 2411.19187, compare
         image tokens with the model's own answer in the same way.
@@ -59,8 +66,8 @@ class LatentLens:
         object.__setattr__(self, "corpus", as_corpus(self.corpus))
         object.__setattr__(self, "candidates", as_layers("candidates", self.candidates, ("all", "same")))
 
-    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Bank:
-        """The embeddings of the corpus' words in a model; passes over all its texts, 16 at a time.
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _OpenedLatentLens:
+        """The embeddings of the corpus' words in a model. It runs all texts, 16 in a pass.
 
         Raises:
             PromptError: A text that cannot be encoded, or candidates that the model does not have.
@@ -74,9 +81,9 @@ class LatentLens:
                 f"candidates are layers from −1 to {mllm.n_layers - 1} of this model; got {list(kept)}. Leave the "
                 "others out."
             )
-        met = _met(mllm, filled(self.corpus, words), words)
+        met = _new_occurrences(mllm, filled(self.corpus, words), words)
         vectors, names = _embedded(mllm, met, kept, meter)
-        return _Bank(every, vectors, names, self.candidates == "same")
+        return _OpenedLatentLens(every, vectors, names, self.candidates == "same")
 
     def to_dict(self) -> dict[str, Any]:
         """The lens as JSON values, the corpus by its hash."""
@@ -87,10 +94,10 @@ class LatentLens:
         return self.kind
 
 
-def _met(
+def _new_occurrences(
     mllm: WrappedModel, texts: Sequence[str], words: Sequence[str]
 ) -> list[tuple[str, list[Occurrence]]]:
-    """Each text with the words of it that no earlier one has after the same tokens."""
+    """Each text with its words, except those that an earlier text has after the same tokens."""
     seen: set[Occurrence] = set()
     found = []
     for text in texts:
@@ -110,7 +117,7 @@ def _met(
 def _embedded(
     mllm: WrappedModel, met: Sequence[tuple[str, list[Occurrence]]], layers: Sequence[int], meter: Meter
 ) -> tuple[dict[int, Tensor], list[str]]:
-    """The stream at each occurrence, by layer, and each one's word."""
+    """Layer → the stream at each occurrence of a word; and the word of each occurrence."""
     names = [one.word for _, own in met for one in own]
     parts: list[Tensor] = []
     at = [layer + 1 for layer in layers]
@@ -125,13 +132,13 @@ def _embedded(
     return dict(zip(layers, joined, strict=True)), names
 
 
-class _Bank:
+class _OpenedLatentLens:
     """Contextual embeddings of one model. An `OpenedLens`; the ids of its words are places in `words`.
 
     Attributes:
-        vectors: by layer, (entry, hidden), in the model's dtype.
-        words: the words, each once.
-        of: (entry,) the place of each entry's word.
+        vectors: Layer → (entry, hidden), in the model's dtype.
+        words: The words, without repeats.
+        of: (entry,), the place of each entry's word in `words`.
     """
 
     unit = "cosine similarity"
@@ -157,14 +164,14 @@ class _Bank:
         if lost:
             raise PromptError(
                 f"the corpus has no {lost[0]!r} after a text's first token. Add texts with it, or a template with "
-                '"{word}" behind other words: corpus=[…].'
+                '"{word}" after other words: corpus=[…].'
             )
         return [torch.tensor(self._place[word.casefold()]) for word in words]
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
-        """Cosine similarities."""
+    ) -> WordScores:
+        """Cosine similarities of the words, their ranks, and the words of the highest similarity."""
         scores = torch.cat([self._scores(layer, chunk) for chunk in stream.split(PLACES)])
         own = scores[:, torch.tensor([int(one) for one in found], dtype=torch.long, device=scores.device)]
         ranks = (
@@ -174,7 +181,7 @@ class _Bank:
         return own, ranks, best.indices, best.values
 
     def _scores(self, layer: int, stream: Tensor) -> Float[Tensor, "token word"]:
-        """Each word's largest similarity."""
+        """The largest similarity of each word."""
         best = torch.full((len(stream), len(self.words)), -torch.inf, device=stream.device)
         unit = torch.nn.functional.normalize(stream.float(), dim=-1)
         for candidate in [layer] if self.same else self.vectors:

@@ -1,4 +1,4 @@
-"""The lenses by their names, and words read through any of them."""
+"""The lenses by name, and `read_words`, which reads words through any of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
 from interp.tracing.cost import Meter
-from interp.tracing.lens.bridged import Samples
-from interp.tracing.lens.lens import make_lens
+from interp.tracing.lens.bridge import Samples
+from interp.tracing.lens.lens import ServedLens, make_lens
 from interp.tracing.lens.logit_lens import LogitLens, check_words
-from interp.tracing.lens.served import ServedLens
 from interp.tracing.word_lenses.jacobian_lens import JacobianLens
 from interp.tracing.word_lenses.latent_lens import LatentLens
 from interp.tracing.word_lenses.patchscope import Patchscope
@@ -23,16 +22,16 @@ __all__ = ["LENSES", "LOGIT", "as_lens", "as_readings", "read_words"]
 
 LOGIT = "logit"
 LENSES: Mapping[str, Any] = {one.kind: one for one in (LatentLens, JacobianLens, Patchscope)}
-"""Name → the lens of that name, made without arguments; beside "logit"."""
+"""Name → class of the lens, for all lenses but "logit"; each can be made without arguments."""
 
 
 def as_lens(lens: Any) -> Any:
-    """A `WordLens` or "logit": from its name, or from {name: settings} as a command line gives it.
+    """A `WordLens` or "logit", from its name or from {name: settings}, as a command line gives it.
 
-    "logit" and lenses are given back as they are.
+    A lens, or "logit", is returned unchanged.
 
     Raises:
-        PromptError: Anything else, or settings that the lens does not take.
+        PromptError: Something else, or settings that the lens does not take.
     """
     if isinstance(lens, str) and lens in LENSES:
         return LENSES[lens]()
@@ -66,22 +65,22 @@ def read_words(
     prompt: Prompt | None = None,
     top: int = 1,
 ) -> WordReadings:
-    """How much each image token says each word, at each layer, through a lens.
+    """The score of each word at each layer and image token, through a lens.
 
-    The lens is made ready at every call: read many samples at once, or run a `LensSweep`.
+    Each call makes the lens ready again: read many samples in one call, or run a `LensSweep`.
 
     Args:
-        mllm: the model.
-        samples: samples or an encoded batch; they run as one batch.
-        words: the words. `LatentLens` takes any that its corpus holds; the others take words of one token.
+        mllm: The model.
+        samples: Samples or an encoded batch; they run as one batch.
+        words: The words. `LatentLens` reads any word that its corpus holds; the other lenses read words of one token.
         lens: "logit", "contextual" (`LatentLens`), "jacobian" (`JacobianLens`) or "patchscope" (`Patchscope`), or one
-            of these with settings.
-        prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch.
-        top: how many of the words that score highest to keep at each place.
+            of these classes with settings.
+        prompt: The prompt; by default that of the batch, or `PAPER_PROMPT`.
+        top: The number of highest-scoring words to keep at each place.
 
     Raises:
-        PromptError: An unknown lens, a word that it cannot read, or `top` out of range.
-        ModelError: A model that the lens does not read.
+        PromptError: An unknown lens, a word that the lens cannot read, or `top` out of range.
+        ModelError: Not a model, or a model that the lens cannot read.
         SampleError, ImageTokenMismatch: As in `Mllm.encode`.
     """
     if not isinstance(mllm, WrappedModel):
@@ -95,7 +94,7 @@ def read_words(
 
 
 def as_readings(found: LogitLens) -> WordReadings:
-    """What a logit lens found, as the other lenses give it."""
+    """The readings of a logit lens in the form of the other lenses."""
     names = {"logprob": "score", "top_logprob": "top_score"}
     samples = tuple(one.rename(names).drop_vars("top") for one in found.samples)
     return WordReadings(samples, found.tokens, found.logits, "log probability, nats")

@@ -1,4 +1,4 @@
-"""Patchscopes: what stands at an image token is put into a prompt of text, and the model itself says what it is."""
+"""Patchscopes: the stream at an image token is put into a text prompt, and the model itself continues it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from interp.errors import PromptError
 from interp.inputs.argument_checks import check_whole
 from interp.tracing.cost import Meter
 from interp.tracing.layers.residual import side_by_side, stacked
-from interp.tracing.lens.logit_lens import Said, decoder, said_at, spellings
-from interp.tracing.variants.cached_pass import KeptPass
-from interp.tracing.variants.token_changes import Replaced
-from interp.tracing.word_lenses.plain_text import encoded_texts
+from interp.tracing.lens.logit_lens import WordScores, score_words, spellings, token_text
+from interp.tracing.variants.cached_pass import KeptPass, Replaced
+from interp.tracing.word_lenses.corpus import encoded_texts
 from interp.tracing.word_lenses.word_lens import as_layers, need_weights_here
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -32,23 +31,24 @@ class Patchscope:
     """The log-probability of a word after a prompt of text in which an image token's vector stands at one position.
 
     The vector is the residual stream at the image token after a layer; it replaces the stream at the position after
-    the same layer (or `target_layer`), and the layers behind run on. The score is the log-probability, in nats, of the
-    word as the next token after the prompt. After the last layer, at the last position, it is the logit lens.
+    the same layer (or `target_layer`), and the later layers run on from there. The score is the log-probability, in
+    nats, of the word as the next token after the prompt. After the last layer, at the last position, it equals the
+    logit lens.
 
-    A sample takes one vector through the layers behind for each image token and layer: about (layers / 2) × tokens
-    rows, as much as layers / 2 passes over the image alone. `layers` and `n_tokens` take fewer.
+    For each image token and layer, one vector runs through the later layers: about (layers / 2) × tokens rows for a
+    sample, as much as layers / 2 passes over the image alone. Fewer `layers` or `n_tokens` reduce the cost.
 
     Args:
-        prompt: The target prompt, taken as it stands. By default the identity prompt of the source, which asks for the
+        prompt: The target prompt, used verbatim. By default the identity prompt of the source, which asks for the
             patched token again.
-        position: Which of its tokens is replaced; negative ones count from the end.
-        target_layer: Where the vector is put: after this layer (−1: before the first) whichever layer it is from. None
-            for the layer it is from.
-        layers: The layers that are read: "all", from −1 on, or some of them.
-        n_tokens: At most how many image tokens of a sample are read, evenly spaced; None for all.
+        position: The token of the prompt that is replaced; negative numbers count from the end.
+        target_layer: The layer after which the vector is put, whichever layer it comes from; −1 puts it before the
+            first. None puts it after the layer it comes from.
+        layers: The layers that are read: "all" for every layer from −1 on, or a list of layers.
+        n_tokens: The most image tokens of a sample that are read, evenly spaced; None for all.
 
     Raises:
-        PromptError: No text, layers that are none, or no whole numbers.
+        PromptError: An empty prompt, something other than layers, or numbers that are not whole.
 
     Source: Ghandeharioun et al., Patchscopes, arXiv 2401.06102 (token identity).
     """
@@ -74,8 +74,8 @@ class Patchscope:
             check_whole("n_tokens", self.n_tokens, 1, PromptError)
         object.__setattr__(self, "layers", as_layers("layers", self.layers))
 
-    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _Target:
-        """The target prompt run once; the words decide nothing.
+    def open(self, mllm: WrappedModel, words: Sequence[str], meter: Meter) -> _OpenedPatchscope:
+        """Runs the target prompt once; the words have no effect.
 
         Raises:
             PromptError: A prompt that cannot be encoded, a position that it does not have, or layers that the model
@@ -94,7 +94,7 @@ class Patchscope:
             )
         batch = encoded_texts(mllm, [self.prompt], [[self.position]])
         kept = KeptPass.of(mllm, batch, meter, layers=range(mllm.n_layers))
-        return _Target(replace(self, layers=layers), kept, meter)
+        return _OpenedPatchscope(replace(self, layers=layers), kept, meter)
 
     def to_dict(self) -> dict[str, Any]:
         """The lens as JSON values."""
@@ -106,7 +106,7 @@ class Patchscope:
         return self.kind
 
 
-class _Target:
+class _OpenedPatchscope:
     """A patchscope on one model. An `OpenedLens`; the ids of its words are tokens."""
 
     unit = "log probability, nats"
@@ -115,7 +115,7 @@ class _Target:
         self.spec, self.kept, self.meter = spec, kept, meter
         self.layers, self.every = tuple(spec.layers), spec.n_tokens  # type: ignore[arg-type] - a tuple by now
         self.position = int(kept.tokens.image[0])
-        self.text = decoder(kept.mllm.processor.tokenizer)
+        self.text = token_text(kept.mllm.processor.tokenizer)
 
     def find(self, words: Sequence[str], top: int) -> list[Tensor]:
         """The tokens of the words.
@@ -127,25 +127,25 @@ class _Target:
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
+    ) -> WordScores:
         """Log-probabilities after the target prompt."""
         put = layer if self.spec.target_layer is None else self.spec.target_layer
-        return said_at(lambda vectors: self.logits(vectors, put), stream, found, top)
+        return score_words(lambda vectors: self.logits(vectors, put), stream, found, top)
 
     def logits(self, vectors: Float[Tensor, "token hidden"], layer: int) -> Float[Tensor, "token token_id"]:
-        """After the target prompt, with each vector at the position after a layer."""
+        """The logits after the target prompt, with each vector put at the position after a layer."""
         n, stop = len(vectors), self.kept.stop(self.position)
         if layer + 1 < self.kept.mllm.n_layers:
             put = Replaced(torch.ones(n, 1, dtype=torch.bool), vectors[:, None])
             return self.kept.run(n, stop, self.meter, start=layer + 1, entering=put)[:, -1]
         last = self.kept.mllm.adapter.layers(self.kept.mllm.hf)[layer]
-        with _left(last, vectors, self.position - stop):
+        with _returning(last, vectors, self.position - stop):
             return self.kept.run(n, stop, self.meter, start=layer)[:, -1]
 
 
 @contextmanager
-def _left(layer: nn.Module, vectors: Float[Tensor, "variant hidden"], row: int) -> Iterator[None]:
-    """For the block, a layer returns the vectors at a row of the first variants."""
+def _returning(layer: nn.Module, vectors: Float[Tensor, "variant hidden"], row: int) -> Iterator[None]:
+    """In the block, a layer returns the vectors at one row of the first variants."""
     handle = layer.register_forward_hook(_put(vectors, row))
     try:
         yield

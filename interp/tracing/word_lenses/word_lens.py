@@ -1,4 +1,4 @@
-"""What image tokens say, through any lens: scores of words at each layer and token."""
+"""Scores of words at each layer and image token, through any lens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Prompt
-from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Meter
-from interp.tracing.lens.bridged import Samples, encoded
-from interp.tracing.lens.logit_lens import Said, check_words, labelled
+from interp.tracing.lens.bridge import SampleReadings, Samples, encoded
+from interp.tracing.lens.logit_lens import WordScores, check_words, label_scores
 from interp.tracing.passes.streams import read_streams
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -29,34 +28,34 @@ class OpenedLens(Protocol):
     """A lens on one model, ready to read streams."""
 
     unit: str
-    """Of its scores."""
+    """The unit of the scores."""
     layers: tuple[int, ...]
     """The layers it reads: −1 is what enters the first one."""
     every: int | None
-    """At most how many image tokens of a sample it reads, evenly spaced; None for all."""
+    """The most image tokens of a sample that it reads, evenly spaced; None for all."""
 
     def find(self, words: Sequence[str], top: int) -> list[Tensor]:
-        """What `at` needs to know of each word.
+        """The ids of each word, as `at` takes them.
 
         Raises:
-            PromptError: A word that it cannot read, or `top` out of range.
+            PromptError: A word that the lens cannot read, or `top` out of range.
         """
         ...
 
     def at(
         self, layer: int, stream: Float[Tensor, "token hidden"], found: Sequence[Tensor], top: int
-    ) -> Said:
-        """Scores (token, word) and ranks of the words, ids and scores (token, place) of those that score highest."""
+    ) -> WordScores:
+        """Scores and ranks of the words, (token, word); ids and scores of the highest-scoring words, (token, place)."""
         ...
 
     def text(self, id: int) -> str:
-        """The word of an id that `at` gives."""
+        """The word of an id that `at` returns."""
         ...
 
 
 @runtime_checkable
 class WordLens(Protocol):
-    """A lens as a value that says how streams are read; `open` makes it ready for a model."""
+    """The settings of a lens; `open` makes it ready for a model."""
 
     kind: str
     """Its name in `LensSweep(lens=…)`."""
@@ -65,47 +64,38 @@ class WordLens(Protocol):
         """The lens on a model.
 
         Args:
-            mllm: the model.
-            words: all words that it will be asked for.
-            meter: counts what making it ready runs.
+            mllm: The model.
+            words: All words that will be read.
+            meter: Counts the passes that making it ready takes.
         """
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the scores depend on, beside the model and the words, as JSON values."""
+        """Everything that the scores depend on except the model and the words, as JSON values."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class WordReadings(Sequence):
+class WordReadings(SampleReadings):
     """Words read at image tokens, per sample. `found[i]` is a Dataset over (layer, token):
 
-    - `score` (layer, token, word): larger means more of the word. `unit` says what it is.
+    - `score` (layer, token, word): larger means more of the word, in the unit that `unit` names.
     - `rank` (layer, token, word): how many of the lens's words score higher; 0 is the first. The logit lens, the
-      Jacobian lens and patchscopes rank by likeliest spelling among all tokens of the vocabulary, `LatentLens` among
-      all words of its corpus.
-    - `top_word` and `top_score` (layer, token, place): the words that score highest.
+      Jacobian lens and patchscopes rank the likeliest spelling among all tokens of the vocabulary; `LatentLens` ranks
+      the word among all words of its corpus.
+    - `top_word` and `top_score` (layer, token, place): the words that score highest, and their scores.
 
-    Layer −1 is what enters the first layer, layer ℓ what layer ℓ returns. "token" counts image tokens from 0; those
-    that were not read are not there.
+    Layer −1 is the input of the first layer, layer ℓ is the output of layer ℓ. "token" counts image tokens from 0;
+    image tokens that were not read are left out.
 
     Attributes:
-        samples: the Datasets.
-        tokens: where each sample's tokens are.
-        logits: (sample, token_id) after the last prompt token.
-        unit: of the scores: "log probability, nats" (≤ 0) or "cosine similarity" (from −1 to 1).
+        samples: One Dataset per sample.
+        tokens: Where each sample's tokens are.
+        logits: (sample, token_id), the logits after the last prompt token.
+        unit: The unit of the scores: "log probability, nats" (≤ 0) or "cosine similarity" (in [−1, 1]).
     """
 
-    samples: tuple[xr.Dataset, ...]
-    tokens: tuple[TokenMap, ...]
-    logits: xr.DataArray
     unit: str
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.samples[index]
 
 
 def read_tokens(
@@ -118,7 +108,7 @@ def read_tokens(
     prompt: Prompt | None = None,
     top: int = 1,
 ) -> WordReadings:
-    """What the image tokens of samples say through a lens.
+    """Words read at the image tokens of samples, through a lens.
 
     Raises:
         PromptError: A word that the lens cannot read, or `top` out of range.
@@ -134,7 +124,7 @@ def read_tokens(
     for stream, row, tokens in zip(streams, rows, batch.tokens, strict=True):
         with torch.no_grad():
             said = [opened.at(layer, stream[layer + 1], found, top) for layer in opened.layers]
-        made.append(labelled(said, words, row, tokens, opened.text, opened.layers))
+        made.append(label_scores(said, words, row, tokens, opened.text, opened.layers))
     after = xr.DataArray(logits.cpu().numpy(), dims=["sample", "token_id"], name="logits")
     names = {"logprob": "score", "top_logprob": "top_score"}
     return WordReadings(
@@ -143,22 +133,22 @@ def read_tokens(
 
 
 def _spaced(n: int, most: int | None) -> list[int]:
-    """The numbers of at most `most` of n tokens, evenly spaced."""
+    """The indices of at most `most` of n tokens, evenly spaced."""
     if most is None or n <= most:
         return list(range(n))
     return [(2 * i + 1) * n // (2 * most) for i in range(most)]
 
 
 def as_layers(name: str, value: Any, words: Sequence[str] = ("all",)) -> str | tuple[int, ...]:
-    """The layers of a lens, sorted and each once, or one of the words that stand for some.
+    """The layers of a lens, sorted and without repeats, or a word that stands for some layers.
 
     Args:
-        name: what they are called.
-        value: any iterable of layers, from −1 on, or a word.
-        words: the words.
+        name: The argument's name, for the error.
+        value: An iterable of layers, −1 or more, or one of `words`.
+        words: The words that stand for layers.
 
     Raises:
-        PromptError: Something else.
+        PromptError: Something other than layers or one of the words.
     """
     if isinstance(value, str) and value in words:
         return value
@@ -175,7 +165,15 @@ def as_layers(name: str, value: Any, words: Sequence[str] = ("all",)) -> str | t
 
 
 def need_weights_here(mllm: WrappedModel, kind: str) -> None:
-    """Raise `ModelError` for a model on a server."""
+    """Refuses a model on a server.
+
+    Args:
+        mllm: The model.
+        kind: The name of the lens, for the error.
+
+    Raises:
+        ModelError: A model on a server.
+    """
     if mllm.server is not None:
         raise ModelError(
             f"the {kind} lens reads a model on this machine; this one is on a server. Use the logit lens there, or "

@@ -14,7 +14,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.families.aria import Aria
 from interp.tracing import Mllm, wrap
-from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
+from interp.tracing.vision_tower import patch_attention, patch_tokens
 from tests.models import pixel_impulses
 from tests.tracing.reference_attention import attention_of
 

@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.models.adapter import find
 from interp.models.families.blip2 import Blip2, InstructBlip
 from interp.tracing import Mllm, Rows, Site, wrap
-from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
+from interp.tracing.vision_tower import patch_attention, patch_tokens
 
 QUERIES, SIDE = 6, 6
 

@@ -14,7 +14,7 @@ from interp.errors import ModelError
 from interp.inputs.footprints import check_layout
 from interp.models.families.idefics import Idefics2
 from interp.tracing import Mllm, wrap
-from interp.tracing.vision.resampler_maps import patch_attention, patch_tokens
+from interp.tracing.vision_tower import patch_attention, patch_tokens
 from tests.models import pixel_impulses
 
 ADAPTER, PATCH = Idefics2(), 7

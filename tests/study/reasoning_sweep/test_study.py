@@ -13,7 +13,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.study.dataframes import where
 from interp.study.reasoning_sweep.task import SHARES, until
-from interp.tracing.reasoning.given_thoughts import blind_from, sentences
+from interp.tracing.reasoning import blind_from, sentences
 from tests.tracing.scripted import Script, by_hand, ids, picture, scripted
 
 THOUGHT = "there is a circle . is it red ? yes it is in the left ."

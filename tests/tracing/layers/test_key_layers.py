@@ -17,7 +17,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Knockout, Mllm, Rows, Site, positions, wrap
 from interp.tracing.cost import Meter
 from interp.tracing.layers.decoder_layers import key_layers
-from interp.tracing.remote.opening import refuse_shared_keys
+from interp.tracing.remote.server import refuse_shared_keys
 from interp.tracing.variants.cached_pass import KeptPass
 from tests.tracing.reference_attention import greedy
 
@@ -124,7 +124,9 @@ def test_a_small_gemma_4_is_causal_and_every_row_is_there(executor):
 
 
 def test_on_a_server_shared_keys_are_refused(mllm):
-    with pytest.raises(ModelError, match="share keys, and on a server transformers leaves out their rows"):
+    with pytest.raises(
+        ModelError, match="share keys, and on a server transformers computes only their last row"
+    ):
         refuse_shared_keys(mllm.hf, mllm.n_layers)
     llava = tiny("llava")[0]
     refuse_shared_keys(llava, len(llava.get_decoder().layers))

@@ -231,7 +231,7 @@ def test_a_model_whose_logits_are_not_the_streams_is_refused(monkeypatch):
 
 
 def test_a_norm_that_subtracts_the_mean_is_refused():
-    from interp.tracing.lens.bridged import frozen
+    from interp.tracing.lens.bridge import frozen
 
     class Norm:
         uses_rms_norm = False

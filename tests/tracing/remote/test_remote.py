@@ -30,15 +30,14 @@ from interp import (
     indicators,
 )
 from interp.errors import EditError, ModelError, ServerError
-from interp.tracing.circuits.edge_pass import check_layers
+from interp.tracing.circuits import check_layers
 from interp.tracing.cost import Meter
-from interp.tracing.derived.copying import copying_scores
+from interp.tracing.derived.ov_circuits import copying_scores
 from interp.tracing.gradients import input_function, row_gradients
 from interp.tracing.layers.recorder import Recorder
-from interp.tracing.lens.served import ServedLens
-from interp.tracing.remote.connection import Connection
-from interp.tracing.remote.job_passes import brought
-from interp.tracing.remote.source_code import SourcePickler
+from interp.tracing.lens.lens import ServedLens
+from interp.tracing.remote.connection import Connection, SourcePickler
+from interp.tracing.remote.job_passes import job_on_device
 from tests.remote.serving import Serving, opened, samples, serving, settings
 
 READS = [Rows(Site(queries=("question", "last"), keys="all")), Rows(Site(heads=[(2, 0), (0, 3)])), Residual()]
@@ -445,7 +444,7 @@ def test_what_needs_the_weights_is_refused(both):
             call()
     for of_weights, message in (
         (lambda: check_layers(far), "circuits need the model on this machine"),
-        (lambda: copying_scores(far), "copying scores are of the weights, which are not on this machine"),
+        (lambda: copying_scores(far), "copying scores need the weights, which are not on this machine"),
         (lambda: interp.head_means(far, samples(), Site()), "head_means needs the model on this machine"),
     ):
         with pytest.raises(ModelError, match=message):
@@ -484,10 +483,10 @@ def test_a_remote_identity_names_model_and_server(both, server):
 def test_a_job_follows_the_layers_devices():
     rows = torch.zeros(2)
     given = {"work": {0: {"rows": rows}, 1: {"rows": rows}}, "recorder": Recorder(hides={(id(rows),): True})}
-    here = brought(given, torch.device("cpu"))
+    here = job_on_device(given, torch.device("cpu"))
     here["recorder"].hides[id(rows),] = True
-    assert brought(here, torch.device("cpu")) is here
-    there = brought(here, torch.device("meta"))
+    assert job_on_device(here, torch.device("cpu")) is here
+    there = job_on_device(here, torch.device("meta"))
     assert there["work"][0]["rows"].is_meta
     assert there["work"][0]["rows"] is there["work"][1]["rows"]
     assert not there["recorder"].hides  # its keys are addresses of tensors that may be gone
@@ -592,7 +591,7 @@ def test_feature_edits_send_the_weights_they_need(server, both):
 @pytest.mark.slow
 def test_work_at_mlps_stays_here(both):
     edit = interp.AblateFeature(interp.Features(**feature_weights(20), layer=1, site="mlp"), 3)
-    with pytest.raises(ServerError, match=r"transcoders run on this machine alone.*interp.AddResidual"):
+    with pytest.raises(ServerError, match=r"transcoders run on this machine only.*interp.AddResidual"):
         both[0].trace(samples(), edits=[edit])
     with pytest.raises(ServerError, match=r"reads of MLPs run on this machine alone.*interp.Residual"):
         both[0].trace(samples(), reads=[interp.MLP()])

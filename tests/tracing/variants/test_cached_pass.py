@@ -17,7 +17,7 @@ from interp.tracing.attention.shared_keys import HiddenCells
 from interp.tracing.cost import Meter
 from interp.tracing.target import log_probabilities
 from interp.tracing.variants.cached_pass import KeptPass
-from interp.tracing.variants.target_values import KeptTarget
+from interp.tracing.variants.target_pass import KeptTarget
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ import torch
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
-from interp.tracing.reasoning.given_thoughts import _tokens
-from interp.tracing.reasoning.thoughts import MARKS, Follower, make_stages, marks, said
+from interp.tracing.reasoning import MARKS, Follower, _tokens, make_stages, marks, said
 from tests.tracing.scripted import Script, by_hand, ids, picture, scripted
 
 OPEN, CLOSED = interp.Prompt(thinking=True), interp.Prompt(thinking=False)

@@ -17,6 +17,7 @@ from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
 
 __all__ = ["Activation", "CoderSite", "Scaling", "SparseCoder"]
 
+
 Activation = Literal["relu", "jumprelu", "topk", "gated"]
 Scaling = Literal["none", "constant_norm", "layer_norm"]
 CoderSite = Literal["residual", "mlp"]
@@ -24,7 +25,7 @@ Own = TypeVar("Own", bound="SparseCoder")
 Array = TypeVar("Array", Tensor, np.ndarray)
 
 EPSILON = 1e-5
-"""Of the standard deviation under "layer_norm", as in SAELens."""
+"""Added to the standard deviation under "layer_norm", as in SAELens."""
 VECTORS = {"encoder_bias": "feature", "decoder_bias": "hidden"}
 OPTIONAL = ("threshold", "gate_bias", "log_scale")
 
@@ -83,15 +84,15 @@ class SparseCoder:
         check_bool("centred", self.centred, ModelError)
         if self.site == "mlp" and (self.centred or self.scaling != "none"):
             raise ModelError(
-                "a transcoder's decoder_bias is of the MLP's output, so it is not taken off the input, and nothing is "
-                f"rescaled; got centred={self.centred}, scaling={self.scaling!r}. Give centred=False and "
+                "a transcoder's decoder_bias belongs to the MLP's output, so it is not subtracted from the input, and "
+                f"nothing is rescaled; got centred={self.centred}, scaling={self.scaling!r}. Give centred=False and "
                 'scaling="none".'
             )
         if self.skip is not None and (
             self.site != "mlp" or self.skip.shape != (self.n_hidden, self.n_hidden)
         ):
             raise ModelError(
-                'skip is (hidden, hidden), of a transcoder (site="mlp") alone; got shape '
+                'skip is (hidden, hidden), and only a transcoder (site="mlp") has one; got shape '
                 f"{tuple(self.skip.shape)} with site={self.site!r}."
             )
         check_bool("rectified", self.rectified, ModelError)
@@ -101,7 +102,7 @@ class SparseCoder:
                 if (getattr(self, name) is not None) != (self.activation == kind):
                     lacks = self.activation == kind
                     raise ModelError(
-                        f'activation="{kind}" takes {name}, and no other does; got activation={self.activation!r} '
+                        f'only activation="{kind}" takes {name}, and it needs it; got activation={self.activation!r} '
                         f"{'without' if lacks else 'with'} {name}. {'Give it' if lacks else 'Leave it out'}."
                     )
         if self.k is not None:
@@ -109,24 +110,24 @@ class SparseCoder:
 
     @property
     def n_features(self) -> int:
-        """How many features it has."""
+        """The number of features."""
         return self.encoder.shape[1]
 
     @property
     def n_hidden(self) -> int:
-        """How many values the stream has at each position."""
+        """The hidden size: the number of values of the stream at each position."""
         return self.encoder.shape[0]
 
     def encode(self, stream: Array, features: Sequence[int] | None = None) -> Array:
         """The activations of features, float32 (…, feature), ≥ 0; 0 where a feature is not active.
 
         Args:
-            stream: (…, hidden), the residual stream after the layer, of a transcoder the input of the layer's MLP; a
-                tensor, or an array.
-            features: The features wanted, in the order of the result; all of them when left out.
+            stream: (…, hidden), the residual stream after the layer, or for a transcoder the input of the layer's MLP,
+                as a tensor or an array.
+            features: The features to return, in that order; by default all of them.
 
         Raises:
-            ModelError: A stream of another size.
+            ModelError: A stream of another hidden size.
         """
         own, given = self._given(stream)
         chosen = slice(None) if features is None or own.activation == "topk" else list(features)
@@ -138,12 +139,12 @@ class SparseCoder:
         return _as(stream, found)
 
     def decode(self, activations: Array, stream: Array | None = None) -> Array:
-        """The stream that the features stand for, of a transcoder the MLP's output, float32 (…, hidden).
+        """The reconstructed stream, or for a transcoder the reconstructed output of the MLP, float32 (…, hidden).
 
         Args:
-            activations: (…, feature) of every feature.
-            stream: What they were made from: needed where the autoencoder rescales what it is given, or the transcoder
-                has a `skip`.
+            activations: (…, feature), the activations of every feature.
+            stream: (…, hidden), what the activations were encoded from. It is needed where the autoencoder rescales its
+                input, or where the transcoder has a `skip`.
 
         Raises:
             ModelError: Activations of another size, or no stream where one is needed.
@@ -152,7 +153,8 @@ class SparseCoder:
         own = self.on(given.device)
         if given.shape[-1] != self.n_features:
             raise ModelError(
-                f"decode takes the activations of all {self.n_features} features, last; got shape {tuple(given.shape)}."
+                f"decode takes the activations of all {self.n_features} features in the last dimension; got shape "
+                f"{tuple(given.shape)}."
             )
         if stream is None and self.scaling != "none":
             raise ModelError(
@@ -180,9 +182,10 @@ class SparseCoder:
         return change @ own.decoder[list(features)] * own._scale(given)[0]
 
     def part(self, features: Sequence[int] | None = None) -> SparseCoder:
-        """The arithmetic alone, of these features in this order where it can be had without the others, else of all.
+        """The coder of these features alone, in this order; a top-k coder keeps all features, which it has to compare.
 
-        Which features are among the k largest is known from all of them.
+        Args:
+            features: The features to keep; None for all.
         """
         kept = None if features is None or self.k is not None else list(features)
         named = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
@@ -193,7 +196,7 @@ class SparseCoder:
         return SparseCoder(**named)
 
     def on(self: Own, device: torch.device) -> Own:
-        """The same on a device; the copy is kept."""
+        """The same coder on a device; the copy is kept for later calls."""
         if self.encoder.device == device:
             return self
         if device not in self._copies:
@@ -203,14 +206,16 @@ class SparseCoder:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the weights and of how they are used."""
+        """Hex SHA-256 of the weights and settings, without the name."""
         if not self._digests:
             hashed = hashlib.sha256()
             for one in fields(self):
                 value = getattr(self, one.name)
                 if one.name.startswith("_") or one.name == "name":
                     continue
-                if one.name in ("site", "skip") and value == one.default:  # as before there were any
+                if (
+                    one.name in ("site", "skip") and value == one.default
+                ):  # so that hashes stay those of coders from before these fields
                     continue
                 hashed.update(f"{one.name} {value.shape if isinstance(value, Tensor) else value}".encode())
                 if isinstance(value, Tensor):
@@ -240,7 +245,7 @@ class SparseCoder:
         return self.on(given.device), given
 
     def _scale(self, stream: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """What the autoencoder divides each position by, and what it takes off before."""
+        """What the autoencoder divides each position by, and what it subtracts before."""
         if self.scaling == "constant_norm":
             norm = stream.norm(dim=-1, keepdim=True)
             return norm / self.n_hidden**0.5, 0.0
@@ -253,7 +258,7 @@ class SparseCoder:
         return (stream - centre) / (size + EPSILON if self.scaling == "layer_norm" else size)
 
     def _activated(self, before: Tensor, chosen: Any) -> Tensor:
-        """Activations from the encoder's product, which has the chosen features."""
+        """The activations of the chosen features, from their values before bias and activation function."""
         if self.gate_bias is not None and self.log_scale is not None:
             sizes = before * self.log_scale[chosen].exp() + self.encoder_bias[chosen]
             return torch.where(before + self.gate_bias[chosen] > 0, sizes.relu(), 0.0)
@@ -278,5 +283,5 @@ def _weights(name: str, value: Any) -> Tensor:
 
 
 def _as(like: Array, found: Tensor) -> Any:
-    """A tensor where one was given, else an array."""
+    """The values as a tensor or an array, whichever `like` is."""
     return found if isinstance(like, Tensor) else found.cpu().numpy()

@@ -1,8 +1,12 @@
-"""Carries out reads and edits of the vision tower's attention.
+"""Reads and edits of the vision tower's attention, and maps composed through a resampler.
 
-A tower's attention is called once for all images of a batch, or once for each image or window, or over all images
-packed into one row under a mask. Whatever the form, each call holds the next positions of the tower's own order
-(`slots`), so it is cut into pieces that see each other and every piece is read and edited on its own.
+A tower calls its attention once for all images of a batch, once for each image or window, or once over all images
+packed into one row under a mask. In each form, a call holds the next positions of the tower's own order (`slots`).
+It is cut into pieces whose positions see each other, and each piece is read and edited on its own.
+
+A composed map is a product of rows over a resampler's latents and the latents' own attention over the image's patches.
+Each factor is the model's own attention. Their product is a heuristic, not an attribution: it lets a latent stand for
+the patches it attended to, whatever its values carry, and leaves out residual streams and MLPs between the two.
 """
 
 from __future__ import annotations
@@ -20,29 +24,33 @@ from torch import Tensor, nn
 
 from interp.errors import EditError, ModelError
 from interp.inputs.patch_map import PatchMap
+from interp.inputs.tokens import TokenMap
 from interp.tracing.attention.call import AttentionFunction, Call, only_visible
 from interp.tracing.attention.functions import registered, set_work
 from interp.tracing.attention.rows import visible
 from interp.tracing.attention.shared_keys import CHUNK_BYTES
+from interp.tracing.encoding.batch import Batch
 from interp.tracing.layers.edit_cells import Cells, Change
 from interp.tracing.layers.heads import Heads
 from interp.tracing.layers.layer_plan import Block
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
 from interp.tracing.parameters.placement import execution_device
+from interp.tracing.passes.run import embeddings
+from interp.tracing.wrapped_model import WrappedModel
 
-__all__ = ["VisionWork", "make_vision_work"]
+__all__ = ["VisionWork", "make_vision_work", "patch_attention", "patch_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
 class _Flat:
-    """The tower's own order over a batch: the samples' positions one after another, each sample's by its slots.
+    """The tower's own order over a batch: the samples one after another, each sample's positions by its slots.
 
     Attributes:
-        starts: where each sample's part begins, and the end.
-        slots: each sample's positions → places of the order, counted from 0 over the batch.
-        cuts: where each sequence begins, and the end.
-        padded: whether each sequence is a line of its own, with padding at its end, which is no place of the order.
+        starts: Where each sample's part begins, and the end of the last.
+        slots: For each sample, the place of each of its positions in the order, counted from 0 over the batch.
+        cuts: Where each sequence begins, and the end of the last.
+        padded: Whether each sequence is a line of its own with padding at its end, which has no place in the order.
     """
 
     starts: Int[np.ndarray, " sample_and_end"]
@@ -52,7 +60,7 @@ class _Flat:
 
     @classmethod
     def of(cls, patches: Sequence[PatchMap]) -> _Flat:
-        """Where the patches of all samples lie in one sequence, one sample after the other."""
+        """The order of the patches of all samples, one sample after the other."""
         starts = np.cumsum([0, *(one.length for one in patches)])
         slots = tuple(start + one.slots for start, one in zip(starts[:-1], patches, strict=True))
         first = [
@@ -63,12 +71,12 @@ class _Flat:
         return cls(starts, slots, np.concatenate([*first, starts[-1:]]), padded)
 
     def lines(self, first: int, n_lines: int, length: int) -> list[tuple[int, int]]:
-        """Where the real part of each line of a call begins and ends, of padded sequences; none where they do not fit.
+        """Where the real part of each line of a call of padded sequences begins and ends; empty where they do not fit.
 
         Args:
-            first: where the call begins.
-            n_lines: its lines.
-            length: how long they are, with their padding.
+            first: The place in the order where the call begins.
+            n_lines: The number of lines of the call.
+            length: The length of each line, with its padding.
         """
         at = int(np.searchsorted(self.cuts, first))
         found = list(pairwise(self.cuts[at : at + n_lines + 1].tolist()))
@@ -77,18 +85,18 @@ class _Flat:
 
     @property
     def n(self) -> int:
-        """Positions of the batch."""
+        """The number of positions of the batch."""
         return int(self.starts[-1])
 
     def flags(self, places: Sequence[np.ndarray]) -> Bool[np.ndarray, " flat"]:
-        """Which places of the order are among the samples' positions."""
+        """Whether each place of the order is among the samples' positions."""
         found = np.zeros(self.n, bool)
         for slots, at in zip(self.slots, places, strict=True):
             found[slots[at]] = True
         return found
 
     def numbers(self, places: Sequence[np.ndarray]) -> Int[np.ndarray, " flat"]:
-        """For each place of the order the number of its position among its sample's, −1 for those that are none."""
+        """For each place of the order, its index among its sample's positions; −1 where it is not among them."""
         found = np.full(self.n, -1)
         for slots, at in zip(self.slots, places, strict=True):
             found[slots[at]] = np.arange(len(at))
@@ -97,7 +105,7 @@ class _Flat:
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One read of one layer: its number, the heads, which rows and columns of the order it wants, and what it found."""
+    """One read of one layer: its number, its heads, its rows and columns in the order, and the values read."""
 
     number: int
     heads: Heads
@@ -109,13 +117,13 @@ class _Read:
 
     @property
     def result(self) -> Float[Tensor, "sample head query key"]:
-        """The rows read; filled in as the tower runs."""
+        """The rows that were read; filled in as the tower runs."""
         return self.found[:, :, :-1].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class _Edited:
-    """One edit of one layer: its heads, which of them, and its rows and columns in the order."""
+    """One edit of one layer: its heads, a flag for each head (None for all), and its rows and columns in the order."""
 
     edit: VisionEdit
     heads: Heads
@@ -126,7 +134,7 @@ class _Edited:
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Rows of a call that hold one sequence (or window) each: the call, and where each row begins in the order."""
+    """Lines of a call that hold one sequence (or window) each: the call, and where each line begins in the order."""
 
     call: Call
     first: Int[np.ndarray, " line"]
@@ -134,17 +142,17 @@ class _Piece:
 
     @property
     def length(self) -> int:
-        """Positions of each row."""
+        """The number of positions of each line."""
         return int(self.call.queries.shape[2])
 
     def part(self, values: np.ndarray) -> np.ndarray:
-        """(line, position) of values over the order."""
+        """The values over the order, at the positions of the piece, (line, position)."""
         return values[self.first[:, None] + np.arange(self.length)]
 
 
 @dataclass(eq=False)
 class _LayerWork:
-    """What the attention module of one layer of the tower does in a pass."""
+    """The work of the attention module of one layer of the tower in a pass."""
 
     flat: _Flat
     reads: tuple[_Read, ...]
@@ -156,14 +164,14 @@ class _LayerWork:
     def __call__(
         self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """The model's own attention, then `finish`."""
+        """The model's own attention, followed by `finish`."""
         own = original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
         return self.finish(call, own[0], kwargs), own[1]
 
     def finish(
         self, call: Call, output: Float[Tensor, "line query head dim"], kwargs: Mapping[str, Any]
     ) -> Float[Tensor, "line query head dim"]:
-        """The attention's output with edited rows recomputed; what is read goes to the reads."""
+        """The attention's output with edited rows recomputed; the reads are filled in."""
         if self.recorder.paused:
             return output
         lines, _, length, _ = call.queries.shape
@@ -181,7 +189,7 @@ class _LayerWork:
         return output
 
     def _pieces(self, call: Call, first: int, packed: Tensor | None) -> Iterator[_Piece]:
-        """The call's rows cut where sequences begin; whole rows stay together."""
+        """The call, cut where sequences begin; lines without a cut stay together."""
         lines, _, length, _ = call.queries.shape
         if self.flat.padded:
             for line, (start, stop) in enumerate(self.flat.lines(first, lines, length)):
@@ -202,7 +210,7 @@ class _LayerWork:
                 yield _Piece(_part(call, *at), np.array([start + low]), at)
 
     def _change(self, one: _Edited, piece: _Piece) -> Change | None:
-        """The edit in a piece; None where no row of it sees a key of the edit."""
+        """The edit in a piece; None where no row of the piece sees a key of the edit."""
         rows, columns = piece.part(one.rows), piece.part(one.columns)
         rows = rows & columns.any(axis=1, keepdims=True)
         if not rows.any():
@@ -215,7 +223,7 @@ class _LayerWork:
     def _splice(
         self, one: _Edited, change: Change, changes: Sequence[Change], piece: _Piece, output: Tensor
     ) -> None:
-        """Recomputes the rows of an edit under all changes, in place, a bounded number of rows at a time."""
+        """Recomputes the rows of an edit under all changes, in place, in blocks of bounded size."""
         hiding = [other for other in changes if other.hides]
         for block in _blocks(change.cells.queries.cpu().numpy(), one.heads, piece.call):
             if hiding:
@@ -224,7 +232,7 @@ class _LayerWork:
             piece.call.splice(output[piece.at], block, piece.call.probabilities(block, changes), before)
 
     def _note_starved(self, block: Block, hiding: Sequence[Change], call: Call) -> None:
-        """Notes whether a row of a block has every key hidden."""
+        """Records whether a row of a block has every key hidden."""
         queries, keys = call.queries.shape[2], call.n_keys
         seen = visible(call.mask, block.rows, n_queries=queries, n_keys=keys, causal=call.causal)
         left = only_visible(call.probabilities(block, hiding), seen).sum(dim=-1)
@@ -232,7 +240,7 @@ class _LayerWork:
         self.starved.append((left[line, :, place] == 0).any())
 
     def _read(self, read: _Read, changes: Sequence[Change], piece: _Piece) -> None:
-        """Puts the rows of a piece that are read in their places."""
+        """Writes the rows of a piece into the values of a read."""
         numbers, columns = piece.part(read.rows), piece.part(read.columns)
         device = piece.call.queries.device
         columns = torch.from_numpy(np.where(columns < 0, read.found.shape[2] - 1, columns)).to(device)
@@ -249,7 +257,7 @@ class _LayerWork:
 
 
 def _part(call: Call, line: slice, at: slice) -> Call:
-    """Some positions of some rows of a call, that see each other."""
+    """A call over some positions of some lines, which see each other."""
     tensors = (call.queries, call.keys[0], call.values[0])
     queries, keys, values = (one[line, :, at] for one in tensors)
     mask = call.mask
@@ -260,7 +268,7 @@ def _part(call: Call, line: slice, at: slice) -> Call:
 
 
 def _blocks(flags: Bool[np.ndarray, "line position"], heads: Heads, call: Call) -> Iterator[Block]:
-    """The flagged rows as blocks whose rows of attention take about `CHUNK_BYTES`."""
+    """The flagged rows as blocks whose attention rows take about `CHUNK_BYTES`."""
     counts = flags.sum(axis=1)
     widest, device = int(counts.max(initial=0)), call.queries.device
     n_heads = max(len(heads.index), 1)
@@ -275,12 +283,12 @@ def _blocks(flags: Bool[np.ndarray, "line position"], heads: Heads, call: Call) 
 
 @dataclass(frozen=True, eq=False)
 class VisionWork:
-    """All that the layers of a tower do in a pass.
+    """The work of all layers of a tower in a pass.
 
     Attributes:
-        layers: each layer's number and work.
-        attentions: the attention modules of all layers.
-        family: the adapter's name, for errors.
+        layers: Layer → its work.
+        attentions: The attention modules of all layers.
+        family: The adapter's name, for errors.
     """
 
     layers: dict[int, _LayerWork]
@@ -289,7 +297,7 @@ class VisionWork:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """The tower does its work in the block; then it is as it was. One at a time: inside `Installation.armed`.
+        """The tower does its work in the block, which must be inside `Installation.armed`, and is restored after it.
 
         Raises:
             ModelError: The tower's attention implementation cannot be tapped.
@@ -308,7 +316,7 @@ class VisionWork:
 
     @property
     def rows(self) -> dict[tuple[int, int], list[Tensor]]:
-        """(read, step 0) → what each layer gave, in order, as a `Recorder` has it; filled in as the tower runs."""
+        """(read, 0) → the rows of each layer, in order, as in `Recorder.rows`; filled in as the tower runs."""
         found: dict[tuple[int, int], list[Tensor]] = {}
         for _, work in sorted(self.layers.items()):
             for read in work.reads:
@@ -316,18 +324,18 @@ class VisionWork:
         return found
 
     def without_modules(self) -> VisionWork:
-        """The same without the attention modules, which only `armed` needs."""
+        """The same work without the attention modules, which only `armed` needs."""
         return replace(self, attentions=())
 
     def seen_by(self, views: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """The views of the attention modules that have work, each with it, for the source executor."""
+        """For the source executor: the view of each attention module that has work, with that work."""
         return [(views[layer], work.finish) for layer, work in sorted(self.layers.items())]
 
     def check(self) -> None:
-        """Refuse results of a tower that did not run as the adapter says, or of rows without keys.
+        """Refuses the results of a tower that did not run as the adapter describes, or that has rows without keys.
 
         Raises:
-            ModelError: Another number of positions than the adapter's `patches` have.
+            ModelError: The tower ran over another number of positions than the adapter's `patches` have.
             EditError: A row with every key hidden.
         """
         for layer, work in self.layers.items():
@@ -356,16 +364,16 @@ def make_vision_work(
     family: str,
     device: torch.device | None = None,
 ) -> VisionWork:
-    """The work of reads (by number) and edits. What is read stands in `recorder.rows` once the tower has run.
+    """The work of some reads and edits in a tower. Once the tower has run, `recorder.rows` holds the rows read.
 
     Args:
-        selections: the reads of the tower, by their number among all reads.
-        edits: the edits.
-        tower: the samples' patches.
-        attentions: the attention module of each layer.
-        recorder: gets the reads' rows, of step 0.
-        family: the adapter's name, for errors.
-        device: where its tensors are; by default where each layer runs.
+        selections: Number of a read among all reads → the read of the tower.
+        edits: The edits.
+        tower: The samples' patches.
+        attentions: The attention module of each layer.
+        recorder: Gets the reads' rows, as step 0.
+        family: The adapter's name, for errors.
+        device: The device of the work's tensors; by default that of each layer.
     """
     flat = _Flat.of(tower.patches)
     samples = np.repeat(np.arange(len(tower.patches)), np.diff(flat.starts))
@@ -396,6 +404,67 @@ def make_vision_work(
 
 
 def _empty(one: VisionSelection, n_heads: int, device: torch.device) -> Tensor:
-    """Room for a layer's rows, zero: keys of other sequences get no attention. The last column is for no key."""
+    """Zeros for a layer's rows, since keys of other sequences get no attention. The last column holds keys not read."""
     wide, deep = (max(map(len, places)) for places in (one.keys, one.queries))
     return torch.zeros(len(one.queries), deep, wide + 1, 1 if one.reduce else n_heads, device=device)
+
+
+def patch_tokens(mllm: WrappedModel, batch: Batch) -> list[TokenMap]:
+    """The patches of each sample's images as the tokens of a map, numbered from 0, with their footprints.
+
+    They are no positions of the prompt, which holds the latents: use only the places (footprints, grid) of such a map.
+    """
+    adapter: Any = mllm.adapter
+    found = []
+    for single, sample in zip(batch.singles, batch.samples, strict=True):
+        own = adapter.latent_patches(sample.sizes, single.inputs, mllm.processor, mllm.hf.config)
+        at = np.arange(len(own))
+        found.append(TokenMap(at, own.boxes, own.grid, own.views, own.image, sample.sizes, max(len(own), 1)))
+    return found
+
+
+def patch_attention(mllm: WrappedModel, batch: Batch) -> list[Float[np.ndarray, "latent patch"]]:
+    """The attention of each sample's latents: the mean of softmax(q kᵀ) over the resampler's layers and heads, float64.
+
+    Rows are in the order of the latents in the prompt, columns in that of `patch_tokens`. Latents of one view attend to
+    the patches of that view. A row sums to 1 minus the attention of latents to latents. It takes one pass of the vision
+    tower for each sample.
+    """
+    adapter: Any = mllm.adapter
+    resampler = adapter.resampler(mllm.hf)
+    found = []
+    for i in range(len(batch)):
+        one = mllm.encoder.part(batch, [i])
+        with _eager(resampler.attentions) as weights:
+            embeddings(mllm, one)
+        each = [w.double() if w.ndim == 3 else w.double().mean(dim=1) for w in weights]
+        mean = torch.stack(each).mean(dim=0).cpu().numpy()
+        n_views, n_latents, n_keys = mean.shape
+        n = n_keys - (n_latents if resampler.attends_to_latents else 0)
+        factor = np.zeros((n_views, n_latents, n_views, n))
+        factor[np.arange(n_views), :, np.arange(n_views)] = mean[:, :, :n]
+        found.append(factor.reshape(n_views * n_latents, n_views * n))
+    return found
+
+
+@contextmanager
+def _eager(attentions: list[Any]) -> Iterator[list[Tensor]]:
+    """The attention weights of these modules, (view, head, latent, key), from eager passes in the block.
+
+    torch's own `MultiheadAttention` gives the mean over heads instead, (view, latent, key).
+    """
+    weights: list[Tensor] = []
+    configs = {id(one.config): one.config for one in attentions if hasattr(one, "config")}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    handles = [
+        one.register_forward_hook(lambda _, __, output: weights.append(output[1])) for one in attentions
+    ]
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = "eager"
+        yield weights
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation_internal = before[key]
+        for handle in handles:
+            handle.remove()

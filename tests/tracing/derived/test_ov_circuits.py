@@ -12,7 +12,7 @@ from torch import nn
 
 import tests.tiny as tiny
 from interp.tracing import wrap
-from interp.tracing.derived.copying import copying_scores
+from interp.tracing.derived.ov_circuits import copying_scores
 from tests.tracing.reference_attention import layers_of
 
 DIM = 16

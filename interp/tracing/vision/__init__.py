@@ -1,1 +1,0 @@
-"""The vision tower: reads and edits of its attention, its hidden states, its resampler."""
