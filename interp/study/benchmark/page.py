@@ -1,4 +1,9 @@
-"""The page of a benchmark: its table beside the published one, changes with tests, flips with images, and how."""
+"""The page of a benchmark: its table beside the published one, changes with tests, flips with images, and how.
+
+Figures of a benchmark: marks of each benchmark, and of each value of a field, before and after.
+
+The words of a benchmark's page.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.report import gallery
+from interp.report.figures import Figures, panels, points
 from interp.report.html import (
     bold,
     capital,
@@ -27,42 +34,47 @@ from interp.report.html import (
     table,
 )  # fmt: skip
 from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import count, listed, number, p_value, rows, varying
-from interp.study.benchmark.answer_rows import SIZES, cell_text
+from interp.report.tables import count, estimate, listed, number, p_value, rows, varying
+from interp.report.theme import GREY, SERIES, laid_out
+from interp.stats import MIN_GROUPS
+from interp.study.benchmark.answer_rows import SIZES, cell_text, left_out
 from interp.study.benchmark.answer_scoring import about, label
-from interp.study.benchmark.figures import figures
 from interp.study.benchmark.paper_tables import PaperTable
-from interp.study.benchmark.texts import (
-    AVERAGES,
-    BY,
-    FLIPPED,
-    LEAD,
-    LENGTHS,
-    METHODS,
-    PUBLISHED,
-    ROWS,
-    TERMS,
-    YES_NO,
-    methods_text,
-)
 from interp.study.benchmark.yes_no_table import asks_yes_or_no
 from interp.study.dataframes import records, rows_of, where
 from interp.study.model_spec import is_organism
 from interp.study.refinement.tables import (
+    DIFFERENCE,
     cell_title,
     count_of,
     flips_card,
     methods_card,
     pairs_card,
     per_group,
-    points,
+    percentage_points,
 )
 
 if TYPE_CHECKING:
     from interp.study.benchmark.result import BenchmarkResult
     from interp.study.runs import GridCell
 
-__all__ = ["figures", "write_page"]
+__all__ = [
+    "AVERAGES",
+    "BY",
+    "FLIPPED",
+    "LEAD",
+    "LENGTHS",
+    "METHODS",
+    "PUBLISHED",
+    "ROWS",
+    "TERMS",
+    "YES_NO",
+    "figures",
+    "methods_text",
+    "stratum_figure",
+    "write_page",
+]
+
 
 SHOWN = 6
 """Flipped samples of a cell that are drawn, in each direction half of them."""
@@ -158,7 +170,7 @@ def _yes_no(result: BenchmarkResult) -> Markup | str:
                     for name in ("accuracy", "precision", "recall", "f1", "yes_ratio")
                 ),
                 number(100 * marks["neither"]["value"], 1),
-                bold(points({**marks["f1"], **_ends(marks["f1"])})),
+                bold(percentage_points({**marks["f1"], **_ends(marks["f1"])})),
             ]
         )
     kinds = [] if key is None else ["absent labels"]
@@ -208,7 +220,7 @@ def _averages(result: BenchmarkResult) -> Markup | str:
         "average": "average",
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(points(row)),
+        "points": lambda row: bold(percentage_points(row)),
         "N": "strata",
     }
     shown = card(paragraph(AVERAGES, kind="soft"), table(list(columns), rows(found, columns), "dense"))
@@ -230,7 +242,7 @@ def _by(result: BenchmarkResult, key: str, shown: Mapping[str, Any]) -> Markup:
         "groups": "n_groups",
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(points(row)),
+        "points": lambda row: bold(percentage_points(row)),
         "+": lambda row: count_of(row["wrong_to_right"]),
         "−": lambda row: count_of(row["right_to_wrong"]),
         "McNemar": lambda row: p_value(row["p_flips"]),
@@ -350,3 +362,125 @@ def _origin(cell: GridCell) -> Markup:
         ),
     ]
     return origin(cell.folder, more)
+
+
+LINE = 26
+"""Pixels a line of a figure takes."""
+
+
+def figures(result: BenchmarkResult) -> Figures:
+    """ "difference": each cell's change, where something changes; "by-…": the same by each field of the samples."""
+    if not any(cell.study.changes for cell in result.cells) or result.main not in result.measures:
+        return {}
+    summary = result.summary()
+    found = {"difference": _differences(result, where(summary, summary.measure == result.main), None)}
+    return found | {f"by-{key}": stratum_figure(result, key) for key in result.strata()}
+
+
+def stratum_figure(result: BenchmarkResult, key: str) -> go.Figure:
+    """The change of each value of a field, one panel per model and method."""
+    return _differences(result, result.by(key), key)
+
+
+def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) -> go.Figure:
+    """Points with intervals in points of the measure; one panel per method, a line per data set or stratum."""
+    axes = [axis for axis in varying(result.cells) if axis != "data" or key is not None] or ["method"]
+    changed = [cell for cell in result.cells if cell.measured and cell.study.changes]
+    titles = list(dict.fromkeys(" · ".join(cell.labels[axis] for axis in axes) for cell in changed))
+    figure = panels(titles, shared_yaxes=True)
+    named = pd.Series([" · ".join(row[axis] for axis in axes) for row in records(found)], index=found.index)
+    most = 1
+    for column, title in enumerate(titles, start=1):
+        rows = where(found, named == title)
+        most = max(most, len(rows))
+        figure.add_trace(_points(rows, key or "data"), row=1, col=column)
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    name = result.measure_names[result.main]
+    figure.update_xaxes(title_text=f"{name},<br>after − before, points<br>(higher is better →)", matches="x")
+    layout: Any = figure.layout
+    layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
+    return laid_out(figure, 172 + LINE * most, columns=len(titles), showlegend=False)
+
+
+def _points(rows: pd.DataFrame, key: str) -> go.Scatter:
+    return points(
+        rows,
+        [str(value) for value in rows[key]],
+        of=DIFFERENCE,
+        scale=100,
+        marker={"size": 9, "color": SERIES[0]},
+        arms={"thickness": 2, "width": 5},
+        text=[_hover(row) for row in records(rows)],
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+
+
+def _hover(row: dict[str, object]) -> str:
+    few = "" if int(str(row["n_groups"])) >= MIN_GROUPS else ", too few for an interval"
+    words = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True)
+    return f"{words} points · {row['n']} samples, {row['n_groups']} groups{few}"
+
+
+LEAD = Markup("""<b>{models}</b> on {samples}. What is shown is {scorer}, in percent.""")
+ROWS = """A row is a model as it is, or under a method or edits; a column is a data set. N counts the questions that
+were marked. “micro” is the mean over all questions, “macro” the mean of the columns."""
+PUBLISHED = """Published numbers are quoted for comparison. They were measured with other software, on splits and
+with prompts and scorers that the source does not always state, so a difference of a point or two says little."""
+AVERAGES = """“micro” weighs each question alike, “macro” each data set. Intervals resample whole groups of all data
+sets together; groups of different data sets are different groups."""
+METHODS = """Each line is one method, or a set of edits, against the plain model on the same questions. Points are
+the difference after − before in percentage points, with the 95 % interval over groups. “+” counts answers that
+became right, “−” answers that became wrong. Holm's p is that of the group-wise sign test, adjusted over the lines.
+s ×, passes × and tokens × are the cost divided by the plain model's."""
+BY = """The same, for the questions of each value. Holm's p is adjusted over this table. A value with few questions
+or groups has a wide interval, or none; the best of many values flatters."""
+YES_NO = """POPE's marks (arXiv 2305.10355), yes being the positive class: precision is how many of the answers yes
+are true, recall how many true ones were found. A share of yes far from one half, on as many questions of either answer,
+is a leaning. An answer that is neither counts as wrong and as not yes. Absent labels are drawn at random, are the most
+common ones (popular), or those that usually stand beside what is there (adversarial): a model that says yes to these
+alone answers from what goes together. Points of F1 are after − before, paired over groups. “No” is true only where the
+annotation names everything that is in the picture."""
+FLIPPED = """McNemar's exact test asks whether a fair coin would split the flips so unevenly; it treats questions as
+independent, so read the interval over groups where several share an image. Pictures are drawn with seed {seed} from
+each direction; the list holds all of them."""
+LENGTHS = """Scorers of whole texts mark a longer answer wrong although it may hold the right word, so a change of
+length can look like a change of knowledge. “none came”: a thought took all tokens."""
+TERMS = {
+    "Before, after": """Before is the model as it is, after the model under the method or the edits, on the same
+    questions, prompt and number of tokens.""",
+    "Intervals": """95 %, percentile bootstrap over groups (2,000 resamplings): patients or images, as the data name
+    them. With fewer than 20 groups no claim about a population is made, and no interval is shown.""",
+    "p": """Of a sign-flip test over whole groups; McNemar's is of single questions. Holm's adjusts for all lines of its
+    table.""",
+    "Cost": """Seconds, passes and token positions of the change's whole call, its own measuring passes included,
+    over those of plain generation on the same batches, each as if it ran alone. Passes of models that only answer
+    are not counted.""",
+}
+
+
+def methods_text(result: BenchmarkResult) -> str:
+    """How the numbers came about, as a paragraph for a paper's methods section."""
+    studies = [cell.study for cell in result.cells]
+    templates = listed(f"“{study.prompt.template}”" for study in studies)
+    lettered = any(study.prompt.options == "letters" for study in studies)
+    drawn = {study.decoding.temperature for study in studies}
+    decoding = "greedily" if drawn == {0.0} else f"at temperature {listed(drawn)}, with seed {result.seed}"
+    tokens = listed(study.max_new_tokens for study in studies)
+    scorers = listed(label(scorer) for study in studies for scorer in study.scorer)
+    n = len(result.samples) // max(len({(c.labels["model"], c.labels["method"]) for c in result.cells}), 1)
+    changed = listed(cell.labels["method"] for cell in result.cells if cell.study.changes)
+    parts = [
+        f"{listed(cell.labels['model'] for cell in result.cells)} answered {count(n, 'question')} of "
+        f"{listed(cell.labels['data'] for cell in result.cells)}, {decoding}, with at most {tokens} new tokens, under "
+        f"the prompt {templates}" + (", options lettered." if lettered else "."),
+        f"Answers were scored by {scorers}.",
+    ]
+    if changed:
+        parts.append(
+            f"The same questions were answered under {changed}. Differences are paired; 95 % intervals come from a "
+            "percentile bootstrap over groups (2,000 resamplings), p values from sign flips of whole groups and from "
+            "McNemar's exact test, with Holm's adjustment over the cells of a table."
+        )
+    parts.append(left_out(result.failures) or "No question was left out.")
+    return " ".join(parts)

@@ -1,4 +1,7 @@
-"""The page of a reasoning sweep: when the image stops mattering, over all samples and sentence by sentence."""
+"""The page of a reasoning sweep: when the image stops mattering, over all samples and sentence by sentence.
+
+The figure of a reasoning sweep: the answer's log-probability by how much of the reasoning saw the image.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from interp.report.figures import Figures, curves, panels, reference_line
 from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
 from interp.report.tables import estimate, listed, percent, rows, signed
-from interp.study.dataframes import records, where
+from interp.report.theme import SERIES, laid_out, plain
+from interp.study.dataframes import records, rows_of, where
 from interp.study.model_spec import is_organism
-from interp.study.reasoning_sweep.figures import figures
 from interp.study.reasoning_sweep.task import TOLERANCE
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from interp.study.runs import GridCell
 
 __all__ = ["figures", "write_page"]
+
 
 N_SHOWN = 3
 LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Thought and answer were then forced,
@@ -125,3 +130,21 @@ def _origin(cell: GridCell) -> Markup:
     return origin(
         cell.folder, [("prompt", as_json(study.prompt)), ("thoughts, tokens, answer tokens, batch", settings)]
     )
+
+
+def figures(result: GridResult) -> Figures:
+    """ "change": mean change of the answer's log-probability with its 95 % band over groups, or a line per group."""
+    cells = [cell for cell in result.cells if cell.measured]
+    figure = panels([" · ".join(cell.key) for cell in cells], columns=len(cells), shared_yaxes=True)
+    for column, cell in enumerate(cells, start=1):
+        summary, scores = (
+            where(own, own.measure == "change").rename(columns={"seen": "layer"})
+            for own in (rows_of(frame, cell.labels) for frame in (result.summary(), result.scores))
+        )
+        for trace in curves(summary, scores, "image hidden from there on", SERIES[0], legend=column == 1):
+            figure.add_trace(trace, row=1, col=column)
+        reference_line(figure, y=0, row=1, col=column)
+    figure.update_xaxes(title_text="share of the sentences that see the image", tickformat=".0%")
+    title = plain("log p of the answer, change in nats,\nlower: the image mattered more ↓")
+    figure.update_yaxes(title_text=title, row=1, col=1)
+    return {"change": laid_out(figure, 380, columns=len(cells), margin={"l": 84, "b": 110})}

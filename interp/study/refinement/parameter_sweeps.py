@@ -15,9 +15,8 @@ from interp.report.provenance import opening
 from interp.report.tables import listed, number
 from interp.study.dataframes import records, rows_of, where
 from interp.study.model_spec import is_organism
-from interp.study.refinement.figures import panel_name, places
 from interp.study.refinement.result import numeric_pair
-from interp.study.refinement.tables import points
+from interp.study.refinement.tables import panel_name, percentage_points, places
 
 if TYPE_CHECKING:
     from interp.study.refinement.result import RefinementResult
@@ -141,7 +140,9 @@ def _ours(result: RefinementResult, along: str, fixed: Mapping[str, float]) -> M
         line = [f"{value:g}"]
         for place in shown:
             rows = records(rows_of(at, place))
-            line.append(f"{number(100 * rows[0]['after'], 1)} ({points(rows[0])})" if rows else "–")
+            line.append(
+                f"{number(100 * rows[0]['after'], 1)} ({percentage_points(rows[0])})" if rows else "–"
+            )
         lines.append(line)
     plain = [records(rows_of(found, place))[:1] for place in shown]
     lines.insert(0, ["plain model", *(number(100 * rows[0]["before"], 1) if rows else "–" for rows in plain)])

@@ -11,16 +11,17 @@ from markupsafe import Markup
 
 from interp.errors import StudyError
 from interp.report.html import Cell, Row, bold, card, details, join, paragraph, section, span, table
-from interp.report.tables import cell_name, count, estimate, number, p_value, rows
+from interp.report.tables import cell_name, count, estimate, number, p_value, rows, varying
 from interp.stats import flips
 from interp.study.dataframes import records, rows_of, where
-from interp.study.refinement.figures import DIFFERENCE, panel_name, places
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
     from interp.study.refinement.paired_result import PairedResult
 
 __all__ = [
+    "DIFFERENCE",
+    "PLACE",
     "cell_title",
     "count_of",
     "difference",
@@ -28,16 +29,31 @@ __all__ = [
     "measures_table",
     "methods_card",
     "pairs_card",
+    "panel_name",
     "per_group",
-    "points",
+    "percentage_points",
+    "places",
 ]
 
+PLACE = ("model", "data")
+DIFFERENCE = ("difference", "low", "high")
 MANY_PAIRS = 90
 MANY_GROUPS = 10
 PAIRS = """The mean with the first method minus the mean with the second. p: sign flips of whole groups' differences.
 Holm's p is adjusted over this table."""
 PER_GROUP = """There are too few groups for an interval that would speak about others. These are the values group by
 group; no claim about a population is made."""
+
+
+def places(result: PairedResult) -> list[dict[str, str]]:
+    """The models and data of a result, one panel each, in order."""
+    found = dict.fromkeys(tuple(cell.labels[axis] for axis in PLACE) for cell in result.cells)
+    return [dict(zip(PLACE, key, strict=True)) for key in found]
+
+
+def panel_name(result: PairedResult, place: dict[str, str]) -> str:
+    """What tells a panel from the others: its data, with its model where there are several."""
+    return " · ".join(place.values()) if "model" in varying(result.cells) else place["data"]
 
 
 def cell_title(result: PairedResult, cell: GridCell) -> str:
@@ -55,7 +71,7 @@ def count_of(value: float | None) -> str:
     return number(math.nan if value is None else float(value), 0)
 
 
-def points(row: dict[str, Any]) -> str:
+def percentage_points(row: dict[str, Any]) -> str:
     """A difference of accuracies in percentage points."""
     return difference(row, 100, 1)
 
@@ -79,7 +95,7 @@ def methods_card(result: PairedResult) -> Markup | str:
         "method": lambda row: " · ".join(str(row[axis]) for axis in rest),
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(points(row)),
+        "points": lambda row: bold(percentage_points(row)),
         "+": lambda row: count_of(row["wrong_to_right"]),
         "−": lambda row: count_of(row["right_to_wrong"]),
         "McNemar": lambda row: p_value(row["p_flips"]),
@@ -127,7 +143,7 @@ def pairs_card(result: PairedResult) -> Markup | str:
             f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""
         ),
         each: lambda row: f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}",
-        "difference, points": lambda row: Cell(points(row), "own"),
+        "difference, points": lambda row: Cell(percentage_points(row), "own"),
         "only one right": lambda row: f"{count_of(row['only_a_right'])}, {count_of(row['only_b_right'])}",
         "p": lambda row: p_value(row["p"]),
         "Holm's p": lambda row: bold(p_value(row["p_holm"])),

@@ -8,7 +8,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import ModelSpec
-from interp.study.head_ranking.figures import heat_maps, rank_scatter, ranking_figures
+from interp.study.head_ranking.page import heat_maps, rank_scatter, ranking_figures
 from interp.study.head_ranking.result import HeadResult
 from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
