@@ -23,8 +23,8 @@ from interp.cli import WorkerOptions, run_script
 from interp.metrics.scorers import BertScore, Bleu1, OpenRecall, Scorer
 from interp.paper_options import HeadChoice, HeadOptions
 from interp.study import Benchmark, BenchmarkResult
-from interp.study.benchmark.answer_rows import mean_rows, rows_text
 from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
+from interp.study.benchmark.tables import mean_rows, rows_text
 
 
 def main(

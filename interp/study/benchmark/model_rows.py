@@ -14,10 +14,10 @@ from interp.errors import StudyError
 from interp.methods import Method, Plain, VGRefine
 from interp.models.refusals import ANSWERS_ONLY
 from interp.run import Workers
-from interp.study.benchmark.answer_rows import rows_text
 from interp.study.benchmark.paper_tables import paper_table
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.study import Benchmark
+from interp.study.benchmark.tables import rows_text
 from interp.study.conventions import choice_samples
 from interp.study.grid import Grid
 from interp.study.model_spec import ModelSpec, is_organism

@@ -37,10 +37,9 @@ from interp.report.provenance import as_json, failure_list, meanings, opening, o
 from interp.report.tables import count, estimate, listed, number, p_value, rows, varying
 from interp.report.theme import GREY, SERIES, laid_out
 from interp.stats import MIN_GROUPS
-from interp.study.benchmark.answer_rows import SIZES, cell_text, left_out
-from interp.study.benchmark.answer_scoring import about, label
 from interp.study.benchmark.paper_tables import PaperTable
-from interp.study.benchmark.yes_no_table import asks_yes_or_no
+from interp.study.benchmark.tables import SIZES, asks_yes_or_no, cell_text, left_out
+from interp.study.benchmark.task import about, label
 from interp.study.dataframes import records, rows_of, where
 from interp.study.model_spec import is_organism
 from interp.study.refinement.tables import (

@@ -11,15 +11,21 @@ from pathlib import Path
 import pandas as pd
 
 from interp.errors import StudyError
-from interp.study.benchmark.answer_rows import answer_rows, left_out, rows_text
-from interp.study.benchmark.answer_scoring import gives_marks, label
-from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
-from interp.study.benchmark.yes_no_table import asks_yes_or_no, yes_no_table
+from interp.study.benchmark.tables import (
+    answer_rows,
+    asks_yes_or_no,
+    averages,
+    by,
+    left_out,
+    rows_text,
+    strata,
+    yes_no_table,
+)
+from interp.study.benchmark.task import gives_marks, label
 from interp.study.dataframes import rows_of, where
 from interp.study.fields import is_level
-from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
-from interp.study.refinement.result import varied
+from interp.study.refinement.result import MANY, PairedResult, methods_table, varied
 from interp.study.result import counted
 from interp.study.runs import GridCell
 

@@ -12,11 +12,11 @@ from interp.metrics import METRICS
 from interp.run import Workers
 from interp.study.dataframes import records, where
 from interp.study.grid import Grid
-from interp.study.head_ranking.head_set import HeadSet
-from interp.study.head_ranking.published_heads import (
+from interp.study.head_ranking.head_set import (
     CHECKPOINTS,
     PUBLISHED,
     UNPUBLISHED,
+    HeadSet,
     published_checkpoint,
     published_heads,
 )

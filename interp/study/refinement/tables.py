@@ -17,7 +17,7 @@ from interp.study.dataframes import records, rows_of, where
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    from interp.study.refinement.paired_result import PairedResult
+    from interp.study.refinement.result import PairedResult
 
 __all__ = [
     "DIFFERENCE",

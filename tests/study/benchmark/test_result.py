@@ -17,7 +17,7 @@ from interp.methods import Plain
 from interp.metrics.scorers import OpenRecall, Strict
 from interp.stats import holm
 from interp.study import BenchmarkResult, Grid, paper_table
-from interp.study.benchmark.answer_rows import mean_rows
+from interp.study.benchmark.tables import mean_rows
 from interp.study.dataframes import records, rows_of
 from tests.study.benchmark.planted_benchmark import benchmark, divided
 from tests.study.planted import sample

@@ -10,8 +10,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import ModelSpec, Result
-from interp.study.head_ranking.head_set import HeadSet
-from interp.study.head_ranking.published_heads import PUBLISHED, published_heads
+from interp.study.head_ranking.head_set import PUBLISHED, HeadSet, published_heads
 from interp.tracing import Site
 from tests.study.planted import Model, sample, samples, sweep
 from tests.study.planted_heads import PlantedHeads, ranking

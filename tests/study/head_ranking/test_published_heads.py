@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from interp.study import ModelSpec
-from interp.study.head_ranking.published_heads import CHECKPOINTS, published_checkpoint
+from interp.study.head_ranking.head_set import CHECKPOINTS, published_checkpoint
 
 HUB = "FreedomIntelligence/HuatuoGPT-Vision-7B"
 
