@@ -20,7 +20,7 @@ from interp.metrics import spearman
 from interp.report.html import join, span, table
 from interp.report.tables import count, number, percent
 from interp.study.first_look.shown_map import ShownMap
-from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffled
+from interp.study.indicator_comparison.indicator_maps import ALL, fixed_targets, shuffled
 from interp.study.indicator_comparison.removal_curves import measured, run_removal, scaled
 from interp.tracing.derived.outlying_norms import sinks
 

@@ -18,10 +18,10 @@ from interp.metrics import METRICS, normalised
 from interp.run import manifest_of
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison.checks import AGREEMENT
 from interp.study.indicator_comparison.indicator_maps import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found, no_baseline
 from interp.study.indicator_comparison.removal_curves import scaled
+from interp.study.indicator_comparison.task import AGREEMENT
 from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
 
