@@ -33,7 +33,7 @@ from interp.report.html import (
     section,
     table,
 )  # fmt: skip
-from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.provenance import as_json, failure_list, meanings, origin
 from interp.report.tables import count, estimate, listed, number, p_value, rows, varying
 from interp.report.theme import GREY, SERIES, laid_out
 from interp.stats import MIN_GROUPS
@@ -41,7 +41,7 @@ from interp.study.benchmark.paper_tables import PaperTable
 from interp.study.benchmark.tables import SIZES, asks_yes_or_no, cell_text, left_out
 from interp.study.benchmark.task import about, label
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 from interp.study.refinement.tables import (
     DIFFERENCE,
     cell_title,
@@ -98,7 +98,7 @@ def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[Pa
         section("How it was measured", card(paragraph(methods_text(result), kind="wide"))),
         _failures(result),
         meanings(TERMS, _scorers(result)),
-        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+        origins(result, _origin, folded=True),
     ]
     title, question = result.study.title, _question(result, changed)
     return save_page(path, title=title, question=question, lead=_lead(result), body=body, figures=shown)
@@ -125,9 +125,7 @@ def _changed(result: BenchmarkResult) -> str:
 def _lead(result: BenchmarkResult) -> Markup:
     sizes = {cell.labels["data"]: len(cell.frame("samples")) for cell in result.cells}
     told = ", ".join(f"{count(n, 'question')} of {name}" for name, n in sizes.items())
-    models = listed(cell.labels["model"] for cell in result.cells)
-    words = LEAD.format(models=models, samples=told, scorer=result.measure_names[result.main])
-    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    return lead(result, LEAD, samples=told, scorer=result.measure_names[result.main])
 
 
 def _rows(result: BenchmarkResult, beside: Sequence[PaperTable]) -> Markup:

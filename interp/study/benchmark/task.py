@@ -177,10 +177,7 @@ class BenchmarkTask(StudyTask):
             for name, value in own.items()
         ]
         row = {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "options": None if sample.options is None else list(sample.options),
             "text_before": texts[0],
             "text_after": texts[1],

@@ -16,11 +16,11 @@ from markupsafe import Markup
 
 from interp.report.figures import Figures, interval_arms, panels, reference_line
 from interp.report.html import card, definitions, figure_cards, paragraph, save_page, section, table
-from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import listed, number, percent, rows, times
+from interp.report.provenance import as_json, origin
+from interp.report.tables import number, percent, rows
 from interp.report.theme import GREY, SERIES, clear, laid_out
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failure_line, lead, origins
 
 if TYPE_CHECKING:
     from interp.study.circuit.result import CircuitResult
@@ -162,14 +162,12 @@ def write_page(result: CircuitResult, path: str | Path) -> Path:
         ),
         section("Strongest edges", *(_table(result, cell) for cell in result.cells if cell.measured)),
         section("What the words mean", card(definitions(TERMS))),
-        section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        section("Failures", paragraph(failure_line(result), kind="wide")),
+        origins(result, _origin),
     ]
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
     against = AGAINST[study.against].format(n_images=study.n_images)
-    words = LEAD.format(models=models, data=data, n=result.n_samples, against=against)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD, against=against)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _table(result: CircuitResult, cell: GridCell) -> Markup:
@@ -184,13 +182,6 @@ def _table(result: CircuitResult, cell: GridCell) -> Markup:
     }
     title = " · ".join(cell.key) if len(result.cells) > 1 else ""
     return card(table(list(columns), rows(own, columns)), title=title)
-
-
-def _failures(result: CircuitResult) -> str:
-    found = result.failures
-    if found.empty:
-        return "None: every sample was measured."
-    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
 
 
 def _origin(cell: GridCell) -> Markup:

@@ -11,8 +11,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import InterpError, RunError, SampleError, StudyError
-from interp.inputs.sample import Sample
 from interp.run import Outcome
+from interp.study.baselines import has_one_image, with_image_of
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.circuits.edge_graph import EdgeGraph
@@ -83,7 +83,6 @@ class CircuitTask(StudyTask):
         return Outcome(tables, {"forwards": float(sum(costs))})
 
     def _rows(self, index: int, costs: list[float]) -> TableRows:
-        sample, (name, group) = self.study.data[index], self.identity(index)
         with Meter(self.mllm.device) as meter:
             lender, found = self._pass(index, meter)
         costs.append(float(meter.cost.forwards))
@@ -102,19 +101,9 @@ class CircuitTask(StudyTask):
             scores.append({**row, "measure": "value", "value": value})
         token, other = (str(self.mllm.processor.tokenizer.decode([one])).strip() for one in found.answers)
         said = {"token": token, "other_token": other, "other": self.identity(lender)[0]}
-        own = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
-        }
+        row = {**self._sample_fields(index), **said, "value_all": plain, "value_none": none}
         edges = list(_edges(index, graph, valid, effects, exact))
-        return {
-            "scores": scores,
-            "edges": edges,
-            "samples": [{**own, **said, "value_all": plain, "value_none": none}],
-        }
+        return {"scores": scores, "edges": edges, "samples": [row]}
 
     def _patched(self, found: EdgePass, order: Int[np.ndarray, " edge"]) -> Float[np.ndarray, " patched"]:
         """The exact effects of the first edges."""
@@ -164,7 +153,7 @@ class CircuitTask(StudyTask):
     def _asked(self, index: int, lender: int) -> Batch:
         """A sample's question, asked of another sample's image or its own."""
         sample = self.study.data[index]
-        asked = sample if lender == index else _swapped(sample, self.study.data[lender])
+        asked = sample if lender == index else with_image_of(sample, self.study.data[lender])
         return self.mllm.encode([asked], prompt=self.study.prompt)
 
     def _more(self, index: int, lenders: list[int], batch: Batch) -> list[Batch]:
@@ -199,9 +188,9 @@ class CircuitTask(StudyTask):
         able = [
             i
             for i in range(len(data))
-            if i != index and _single(data[i]) and data.pictures[i] != data.pictures[index]
+            if i != index and has_one_image(data[i]) and data.pictures[i] != data.pictures[index]
         ]
-        if not _single(data[index]):
+        if not has_one_image(data[index]):
             return []
         drawn = np.random.default_rng([self.study.seed, index]).permutation(len(able))
         own = data[index]
@@ -209,14 +198,6 @@ class CircuitTask(StudyTask):
             (able[i] for i in drawn),
             key=lambda i: (data[i].question != own.question, data[i].answer == own.answer),
         )
-
-
-def _single(sample: Sample) -> bool:
-    return sample.video is None and len(sample.images) == 1
-
-
-def _swapped(sample: Sample, lender: Sample) -> Sample:
-    return sample.replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)
 
 
 def _kept(

@@ -19,13 +19,13 @@ from scipy.stats import rankdata
 
 from interp.report.figures import Figures, heat, interval_arms, panels, ticks_at
 from interp.report.html import card, figure_cards, join, paragraph, save_page, section, table
-from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import estimate, interval, listed, number, rows, times
+from interp.report.provenance import as_json, origin
+from interp.report.tables import estimate, interval, number, rows
 from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, SERIES, colour_bar, laid_out
 from interp.stats import population_note
 from interp.study.dataframes import where
 from interp.study.head_ranking.result import HeadMeans, draws
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failure_line, lead, origins
 
 if TYPE_CHECKING:
     from interp.study.head_ranking.result import HeadResult
@@ -164,25 +164,18 @@ def write_page(
         section("By layer", figure_cards(["parts"]), intro=PARTS),
         section("Do they agree?", agreement, figure_cards(["scatter"]), intro=CORRELATION),
         section("Where direct and total differ", _heads(result, head_table(result, ranked)), intro=TABLE),
-        section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        section("Failures", paragraph(failure_line(result), kind="wide")),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
     return save_page(
         path,
         title=study.title,
         question=study.question,
-        lead=_lead(result),
+        lead=lead(result, LEAD, error=float(result.samples.completeness_error.max())),
         body=body,
         figures=figures(result, ranked),
     )
-
-
-def _lead(result: GridResult) -> Markup:
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    error = float(result.samples.completeness_error.max())
-    words = LEAD.format(models=models, data=data, n=result.n_samples, error=error)
-    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
 
 
 def said(row: Mapping[str, Any]) -> str:
@@ -206,13 +199,6 @@ def _heads(result: GridResult, heads: pd.DataFrame) -> Markup:
         order = (own.total - own.direct).abs().sort_values(ascending=False).index[:N_SHOWN]
         lines += rows(own.loc[order], columns)
     return card(table(list(columns), lines))
-
-
-def _failures(result: GridResult) -> str:
-    found = result.failures
-    if found.empty:
-        return "None: every sample was measured."
-    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
 
 
 def _origin(cell: GridCell) -> Markup:

@@ -91,14 +91,10 @@ class AttributionTask(LensTask):
     def _rows(
         self, index: int, found: xr.Dataset, logits: Float[np.ndarray, " token_id"], costs: list[float]
     ) -> TableRows:
-        sample, (name, group) = self.study.data[index], self.identity(index)
+        sample = self.study.data[index]
         token = int(found.attrs["answers"][0])
         row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "token": found.attrs["words"][0],
             "token_id": token,
             "logit": float(found.logit),

@@ -26,11 +26,11 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import estimate, listed, number, rows, times
+from interp.report.provenance import as_json, origin
+from interp.report.tables import estimate, number, rows
 from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, colour_bar, laid_out
 from interp.study.dataframes import rows_of
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failure_line, lead, origins
 
 if TYPE_CHECKING:
     from interp.study.head_roles.result import HeadTable
@@ -77,14 +77,12 @@ def write_page(result: HeadTable, path: str | Path) -> Path:
         ),
         section("Share of the image and effect", figure_cards(name for name in shown if name == "roles")),
         section("Heads by measure", *_tables(result), intro=TABLE),
-        section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        section("Failures", paragraph(failure_line(result), kind="wide")),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, data=data, n=result.n_samples)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _names(result: HeadTable) -> list[str]:
@@ -119,13 +117,6 @@ def _said(name: str) -> Any:
         return estimate(row, of=(name, f"{name}_low", f"{name}_high"))
 
     return said
-
-
-def _failures(result: HeadTable) -> str:
-    found = result.failures
-    if found.empty:
-        return "None: every sample was measured."
-    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
 
 
 def _origin(cell: GridCell) -> Markup:

@@ -17,6 +17,7 @@ from interp.errors import ImageTokenMismatch, MapError, PromptError, SampleError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import Outcome
+from interp.study.baselines import has_one_image, with_image_of
 from interp.study.first_token import first_token
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
@@ -154,34 +155,27 @@ class HeadRolesTask(StudyTask):
 
     def _swapped(self, index: int) -> Sample:
         """The sample with the image that it borrows."""
-        lender = self.study.data[self._lender(index)]
-        return self.study.data[index].replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)
+        return with_image_of(self.study.data[index], self.study.data[self._lender(index)])
 
     def _lender(self, index: int) -> int | None:
         """The sample whose image this one borrows, where both have one image and no video."""
         other = self._partners[index]
-        both = [self.study.data[index]] if other is None else [self.study.data[index], self.study.data[other]]
-        able = other is not None and all(one.video is None and len(one.images) == 1 for one in both)
-        return other if able else None
+        if other is None or not all(has_one_image(self.study.data[one]) for one in (index, other)):
+            return None
+        return other
 
     def _rows(self, index: int, own: Found, other: np.ndarray | None, costs: list[float]) -> TableRows:
         rows, layers, tokens, logits = own
-        sample, (name, group) = self.study.data[index], self.identity(index)
+        sample = self.study.data[index]
         if not tokens.n:
             raise MapError("the sample has no image tokens, so no head has a map of it.")
-        said = first_token(
-            logits, sample, self.study.prompt, self.mllm.processor.tokenizer, self.study.target
-        )
+        said = first_token(logits, sample, self.study.prompt, self.tokenizer, self.study.target)
         measured = row_measures(rows, tokens.image, other)
         if self.study.ablate:
             measured["ablation"] = self._ablation(index, said.token, layers, costs)
         lender = self._lender(index)
         row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "token": said.text,
             "logprob": float(log_softmax(logits.astype(float))[said.token]),
             "n_tokens": tokens.n,

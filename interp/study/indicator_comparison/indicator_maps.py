@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from interp.run import ProcessCache, Workers, cost_of
 from interp.study.layer_choice import LayerChoice, choose_layer
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.model_spec import open_model
-from interp.study.prefix_cost import billed
+from interp.study.prefix_cost import billed, stored_cost
 from interp.study.runs import GridCell
 from interp.study.task import fault, suitable_threads
 from interp.study.truth import at_truth
@@ -43,7 +43,6 @@ __all__ = [
     "SUM",
     "Aimed",
     "Found",
-    "Ledger",
     "MapMaker",
     "asked_otherwise",
     "cost_entries",
@@ -135,6 +134,8 @@ ALL = "all"
 CHECKS = 8
 """An indicator of `few` samples runs on so many times fewer in the sanity checks."""
 Map = Float[np.ndarray, " token"]
+Costs = list[dict[str, float]]
+"""What a micro-batch costs, piece by piece; `interp.run.sessions.sum_costs` adds the pieces up."""
 
 
 @dataclass(eq=False)
@@ -160,20 +161,6 @@ class Found:
     lost: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-class Ledger:
-    """Adds up what a micro-batch costs; of peaks the largest counts."""
-
-    def __init__(self) -> None:
-        self.total: dict[str, float] = {}
-
-    def add(self, cost: Cost | Mapping[str, float]) -> None:
-        """Add a cost, or entries that are named already."""
-        entries = asdict(cost) if isinstance(cost, Cost) else cost
-        for name, value in entries.items():
-            join = max if name.startswith("peak") else float.__add__
-            self.total[name] = join(self.total[name], float(value)) if name in self.total else float(value)
-
-
 class MapMaker:
     """Makes the maps of a study's indicators on one process's model, and its copies with shuffled weights, once."""
 
@@ -183,20 +170,20 @@ class MapMaker:
         self._warm = False
 
     def make(
-        self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+        self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], costs: Costs
     ) -> list[Found]:
         """Every indicator's map of every sample; one that fails in the batch is tried on each sample alone."""
-        found = self._plain(mllm, shelf, samples, ranks, ledger)
+        found = self._plain(mllm, shelf, samples, ranks, costs)
         for label in self._study.indicators:
             limit = self._study.few.get(label, math.inf)
             chosen = [(sample, own) for sample, own in zip(samples, found, strict=True) if own.rank < limit]
             asked, of = [sample for sample, _ in chosen], [own for _, own in chosen]
-            if asked and not self._batch(label, mllm, shelf, asked, of, ledger):
+            if asked and not self._batch(label, mllm, shelf, asked, of, costs):
                 for sample, own in chosen:
-                    self._batch(label, mllm, shelf, [sample], [own], ledger, last=True)
+                    self._batch(label, mllm, shelf, [sample], [own], costs, last=True)
         return found
 
-    def check(self, mllm: Any, pairs: Sequence[tuple[Sample, Sample | None, Found]], ledger: Ledger) -> None:
+    def check(self, mllm: Any, pairs: Sequence[tuple[Sample, Sample | None, Found]], costs: Costs) -> None:
         """The maps of shuffled weights and of another question, of samples each with one that asks otherwise."""
         study = self._study
         samples = [sample for sample, _, _ in pairs]
@@ -204,12 +191,12 @@ class MapMaker:
         for (sample, other, own), target in zip(pairs, targets, strict=True):
             for label in [one for one in own.maps if self._checks(one, own)]:
                 for share in study.randomised:
-                    made = self._again(label, self._copy(mllm, share), sample, target, own, ledger)
+                    made = self._again(label, self._copy(mllm, share), sample, target, own, costs)
                     if made is not None:
                         own.shuffled[label, stage_name(share)] = made
                 if other is not None:
                     asked = asked_otherwise(sample, other)
-                    made = self._again(label, mllm, asked, study.target, own, ledger)
+                    made = self._again(label, mllm, asked, study.target, own, costs)
                     if made is not None:
                         own.asked[label] = made
 
@@ -218,7 +205,7 @@ class MapMaker:
         return few is None or own.rank < max(1, few // CHECKS)
 
     def _plain(
-        self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], ledger: Ledger
+        self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], costs: Costs
     ) -> list[Found]:
         """Where the image tokens are, what the model says, and the price of one plain forward."""
         prompt = self._study.prompt
@@ -230,7 +217,7 @@ class MapMaker:
         best = trace.logits.values.argmax(axis=-1)
         said = [str(mllm.processor.tokenizer.decode([int(token)])).strip() for token in best]
         found = [Found(*one) for one in zip(trace.tokens, said, ranks, strict=True)]
-        self._pay(PLAIN, mllm, trace.cost, bill.found, found, ledger)
+        self._pay(PLAIN, mllm, trace.cost, bill.found, found, costs)
         return found
 
     def _batch(
@@ -240,7 +227,7 @@ class MapMaker:
         shelf: ProcessCache,
         samples: Sequence[Sample],
         found: Sequence[Found],
-        ledger: Ledger,
+        costs: Costs,
         *,
         last: bool = False,
     ) -> bool:
@@ -254,7 +241,7 @@ class MapMaker:
             if last:
                 found[0].lost.append((label, type(error).__name__, str(error)))
             return False
-        self._pay(label, mllm, maps.cost, bill.found, found, ledger)
+        self._pay(label, mllm, maps.cost, bill.found, found, costs)
         for one, array in zip(found, maps, strict=True):
             try:
                 one.maps[label] = one_map(array, label, self._study.layers)
@@ -263,11 +250,11 @@ class MapMaker:
         return True
 
     def _again(
-        self, label: str, mllm: Any, sample: Sample, target: Any, own: Found, ledger: Ledger
+        self, label: str, mllm: Any, sample: Sample, target: Any, own: Found, costs: Costs
     ) -> Map | None:
         try:
             maps = self._call(label, mllm, [sample], target)
-            ledger.add(maps.cost)
+            costs.append(stored_cost(maps.cost))
             return one_map(maps[0], label, self._study.layers)
         except RunError:
             raise
@@ -279,13 +266,13 @@ class MapMaker:
         return self._study.indicators[label](mllm, list(samples), prompt=self._study.prompt, target=target)
 
     def _pay(
-        self, label: str, mllm: Any, cost: Cost, shared: Cost, found: Sequence[Found], ledger: Ledger
+        self, label: str, mllm: Any, cost: Cost, shared: Cost, found: Sequence[Found], costs: Costs
     ) -> None:
         """Write a cost down twice: what was spent, and under the indicator's name what it takes alone."""
-        ledger.add(cost)
+        costs.append(stored_cost(cost))
         alone = cost + shared
         length = float(np.mean([one.tokens.length for one in found]))
-        ledger.add(cost_entries(label, alone, len(found), flops(mllm, alone, length)))
+        costs.append(cost_entries(label, alone, len(found), flops(mllm, alone, length)))
 
     def _copy(self, mllm: Any, share: float | str) -> Any:
         if share not in self._copies:

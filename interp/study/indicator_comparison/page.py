@@ -34,7 +34,7 @@ from interp.report.html import (
     table,
     tip,
 )  # fmt: skip
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
 from interp.report.tables import estimate, number, p_value, rows, size_of, varying
 from interp.stats import MIN_GROUPS, population_note
 from interp.stats import per_group as groups_of
@@ -43,7 +43,7 @@ from interp.study.indicator_comparison.figures import colours, figures, measured
 from interp.study.indicator_comparison.indicator_maps import FLOPS
 from interp.study.indicator_comparison.paired_tests import no_baseline, values_of
 from interp.study.indicator_comparison.removal_curves import MEASURES
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 from interp.study.truth import BOXES, truth_boxes
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def write_page(result: IndicatorResult, path: str | Path) -> Path:
         _gallery(result),
         _failures(result),
         _meanings(result),
-        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+        origins(result, _origin, folded=True),
     ]
     study = result.cells[0].study
     return save_page(
@@ -160,7 +160,9 @@ def _finds(result: IndicatorResult) -> Markup:
 def _lead(result: IndicatorResult) -> Markup:
     studies = [cell.study for cell in result.cells]
     removals = list(dict.fromkeys(removal.name for study in studies for removal in study.removals))
-    words = LEAD.format(
+    first = lead(
+        result,
+        LEAD,
         samples=Markup("; ").join(_counted(result, cell) for cell in measured_cells(result)),
         n=len(result.indicators),
         target=" or ".join(dict.fromkeys(_target(study.target) for study in studies)),
@@ -177,7 +179,7 @@ def _lead(result: IndicatorResult) -> Markup:
     )
     lines = [paragraph(line, kind="soft wide") for line in result.sentences()]
     layers = join(*lines) if len(lines) < 2 else details("The layer shown for each indicator", *lines)
-    return join(opening(words, organism=any(is_organism(study.model) for study in studies)), *notes, layers)
+    return join(first, *notes, layers)
 
 
 def _counted(result: IndicatorResult, cell: IndicatorCell) -> Markup:

@@ -17,9 +17,11 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import kendall, named, spearman
 from interp.run import FAILURES, Outcome
+from interp.run.sessions import sum_costs
 from interp.run.task import failure
-from interp.study.indicator_comparison.indicator_maps import Found, Ledger, MapMaker, other_questions
+from interp.study.indicator_comparison.indicator_maps import Costs, Found, MapMaker, other_questions
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
+from interp.study.prefix_cost import stored_cost
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.study.truth import BOXES, inside_of, truth_boxes, truth_identity
@@ -119,26 +121,24 @@ class IndicatorTask(StudyTask):
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of each sample; the cost of each indicator is listed beside the total."""
-        data, ledger = self.study.data, Ledger()
+        data, costs = self.study.data, Costs()
         with suitable_threads(self.mllm):
             ranks = [self._ranks[index] for index in indices]
-            found = self._maker.make(
-                self.mllm, self._shelf, [data[index] for index in indices], ranks, ledger
-            )
+            found = self._maker.make(self.mllm, self._shelf, [data[index] for index in indices], ranks, costs)
             pairs = []
             for index, own in zip(indices, found, strict=True):
                 other = self._others[index]
                 if index in self._checked_on:
                     pairs.append((data[index], None if other is None else data[other], own))
-            self._maker.check(self.mllm, pairs, ledger)
-            rows = self.each(indices, lambda place, index: self._rows(index, found[place], ledger))
-        return Outcome(rows, ledger.total)
+            self._maker.check(self.mllm, pairs, costs)
+            rows = self.each(indices, lambda place, index: self._rows(index, found[place], costs))
+        return Outcome(rows, sum_costs(costs))
 
-    def _rows(self, index: int, found: Found, ledger: Ledger) -> TableRows:
+    def _rows(self, index: int, found: Found, costs: Costs) -> TableRows:
         """The sample's scores, curves, own row and maps."""
         study, sample, tokens = self.study, self.study.data[index], found.tokens
         masks = {truth: self._inside(tokens, sample, truth) for truth in study.truth}
-        curves, failures = self._curves(index, sample, found.maps, ledger)
+        curves, failures = self._curves(index, sample, found.maps, costs)
         scores = [
             *self._localised(found, masks),
             *self._agreed(found.maps),
@@ -191,7 +191,7 @@ class IndicatorTask(StudyTask):
                 yield a, name, b, AGREEMENT[name](first, second)
 
     def _curves(
-        self, index: int, sample: Sample, maps: Mapping[str, Map], ledger: Ledger
+        self, index: int, sample: Sample, maps: Mapping[str, Map], costs: Costs
     ) -> tuple[dict[str, dict[str, Curves]], list[dict[str, Any]]]:
         """Removal → indicator → its curves; a removal that cannot be run of this sample is a failure."""
         study = self.study
@@ -205,7 +205,7 @@ class IndicatorTask(StudyTask):
                 curves[removal.name], cost = run_removal(
                     removal, self.mllm, sample, maps, study.steps, seed=study.seed, options=options
                 )
-                ledger.add(cost)
+                costs.append(stored_cost(cost))
             except InterpError as error:
                 failures.append(failure(self, index, type(error).__name__, str(error), metric=removal.name))
         return curves, failures
@@ -252,13 +252,10 @@ class IndicatorTask(StudyTask):
         ]
 
     def _sample_row(self, index: int, found: Found, n_truth: list[int]) -> dict[str, Any]:
-        sample, other, tokens = self.study.data[index], self._others[index], found.tokens
+        other, tokens = self._others[index], found.tokens
         checked = index in self._checked_on
         return {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "predicted": found.said,
             "other_question": self.study.data[other].question if checked and other is not None else None,
             "n_tokens": tokens.n,

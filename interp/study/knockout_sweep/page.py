@@ -5,6 +5,7 @@ Figures of knockout sweeps: information flow over the layers, and a heat map per
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,13 @@ from interp.report.html import (
     section,
     table,
 )  # fmt: skip
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
 from interp.report.tables import estimate, interval, p_value, rows, signed
 from interp.report.theme import DIVERGING, colour_bar, laid_out, plain, series_colour
 from interp.study.dataframes import records, rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.knockout_sweep.result import LEAST
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 
 if TYPE_CHECKING:
     from interp.study.knockout_sweep.result import KnockoutResult
@@ -97,7 +98,7 @@ def write_page(result: KnockoutResult, path: str | Path) -> Path:
         section("What was blocked", grid((_blocked(result, cell) for cell in result.cells), "stacked")),
         _failures(result),
         meanings(TERMS),
-        provenance((" · ".join(cell.key), _origin(result, cell)) for cell in result.cells),
+        origins(result, partial(_origin, result)),
     ]
     study = result.study
     return save_page(
@@ -112,12 +113,13 @@ def _lead(result: KnockoutResult) -> Markup:
         right = cell.study.target == "answer" and counted < measured
         note = f" ({counted} of them answered correctly: probabilities are means over those)" if right else ""
         counts.append(join(f"{measured} samples of ", bold(" · ".join(cell.key)), note))
-    words = LEAD.format(
+    return lead(
+        result,
+        LEAD,
         samples=Markup(" and ").join(counts),
         where=" or ".join(dict.fromkeys(PLACES[study.by] for study in studies)),
         target=" or ".join(dict.fromkeys(TARGETS[study.target] for study in studies)),
     )
-    return opening(words, organism=any(is_organism(study.model) for study in studies))
 
 
 def _strongest(result: KnockoutResult) -> Markup:

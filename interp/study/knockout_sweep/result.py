@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from interp.study.fields import is_level
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.result import GridResult, printed
 from interp.study.runs import GridCell
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "LEAST",

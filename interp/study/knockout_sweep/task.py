@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,9 +14,11 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, MapError, StudyError
 from interp.run import FAILURES, Outcome, Plan, make_plan
+from interp.run.sessions import sum_costs
 from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
+from interp.study.prefix_cost import stored_cost
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.target import log_probabilities
@@ -97,11 +99,7 @@ class KnockoutTask(StudyTask):
         costs: list[dict[str, float]] = []
         with suitable_threads(self.mllm):
             rows = self.each(indices, lambda _, index: self._rows(index, costs))
-        total = {name: 0.0 for cost in costs for name in cost}
-        for cost in costs:
-            for name, value in cost.items():
-                total[name] = max(total[name], value) if name.startswith("peak") else total[name] + value
-        return Outcome(rows, total)
+        return Outcome(rows, sum_costs(costs))
 
     def _rows(self, index: int, costs: list[dict[str, float]]) -> TableRows:
         study, sample = self.study, self.study.data[index]
@@ -187,15 +185,10 @@ class KnockoutTask(StudyTask):
         return queries, keys
 
     def _sample_row(self, index: int, knockouts: Knockouts, followed: FirstToken) -> dict[str, Any]:
-        sample, (name, group) = self.study.data[index], self.identity(index)
         logits, tokenizer = knockouts.plain.logits[0], self.tokenizer
         predicted = int(np.argmax(logits))
         return {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "predicted": str(tokenizer.decode([predicted])).strip(),
             "token": followed.text,
             "token_id": followed.token,
@@ -223,5 +216,4 @@ def _logprob(logits: Float[np.ndarray, " token_id"], token: int) -> float:
 
 
 def _cost(passes: VariantLogits) -> dict[str, float]:
-    cost = {name: float(value) for name, value in asdict(passes.cost).items() if value is not None}
-    return {**cost, "layer_tokens": float(passes.layer_tokens)}
+    return {**stored_cost(passes.cost), "layer_tokens": float(passes.layer_tokens)}

@@ -20,14 +20,14 @@ from markupsafe import Markup
 from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card, views
 from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
-from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import estimate, group_values, listed, number, p_value, rows, times
+from interp.report.provenance import as_json, origin
+from interp.report.tables import estimate, group_values, number, p_value, rows, times
 from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
 from interp.study.logit_lens.task import OTHERS, OWN
 from interp.study.logit_lens.wording import MIXED, Wording, wording_of
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 from interp.study.result import stored_tokens
 
 if TYPE_CHECKING:
@@ -97,18 +97,11 @@ def write_page(result: GridResult, path: str | Path) -> Path:
         section("Own word against another's", _table(result, gaps, words), *_few(result), intro=LAYERS),
         section("On the image", *_examples(result, peaks(gaps)), intro=HOW.format(shown=said, ramp=ramp())),
         section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
-    return save_page(
-        path, title=words.title, question=study.question, lead=_lead(result, words), body=body, figures=shown
-    )
-
-
-def _lead(result: GridResult, wording: Wording) -> Markup:
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = Markup(wording.lead).format(models=models, n=result.n_samples, data=data)
-    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells), note=KNOWN)
+    first = lead(result, Markup(words.lead), note=KNOWN)
+    return save_page(path, title=words.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:

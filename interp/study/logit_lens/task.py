@@ -196,7 +196,7 @@ class LensSweepTask(LensTask):
         return (text.split() or [None])[-1] if word == "label" else text or None
 
     def _rows(self, index: int, found: xr.Dataset, tokens: TokenMap, logits: np.ndarray) -> TableRows:
-        sample, (name, group) = self.study.data[index], self.identity(index)
+        sample = self.study.data[index]
         inside = tokens_inside(tokens, sample, self.study.rule)
         seen = np.asarray(~np.isnan(tokens.footprints).any(axis=1))
         if not inside.any() or inside[seen].all():
@@ -204,11 +204,7 @@ class LensSweepTask(LensTask):
                 "the boxes cover no image token, or all of them: there is no inside and outside."
             )
         row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "label": sample.meta.get("label"),
             **answer_columns(logits, sample, self.study.prompt, self.tokenizer),
             "n_tokens": tokens.n,

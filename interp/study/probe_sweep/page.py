@@ -9,16 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
 from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
-from interp.report.provenance import INTERVALS, as_json, opening, origin, provenance
-from interp.report.tables import estimate, listed, rows, times
+from interp.report.provenance import INTERVALS, as_json, origin
+from interp.report.tables import estimate, rows
 from interp.report.theme import GREY, SERIES, laid_out
 from interp.study.dataframes import rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failure_line, lead, origins
 
 if TYPE_CHECKING:
     from interp.study.probe_sweep.result import ProbeResult
@@ -50,18 +49,15 @@ def write_page(result: ProbeResult, path: str | Path) -> Path:
         path: The HTML file.
     """
     shown, study = figures(result), result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    told = {"target": study.target, "folds": study.folds, "n": result.n_samples}
-    words = LEAD.format(models=models, data=data, **told)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
     terms = {name: text.format(control=study.control) for name, text in TERMS.items()}
     body = [
         section("Layer by layer", figure_cards(shown), card(definitions(terms)), intro=FIGURE),
         section("In numbers", *_tables(result)),
-        section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        section("Failures", paragraph(failure_line(result), kind="wide")),
+        origins(result, _origin),
     ]
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD, target=study.target, folds=study.folds)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _tables(result: ProbeResult) -> Iterator[Markup]:
@@ -91,13 +87,6 @@ def _said(measure: str) -> Any:
         return estimate(row[measure])
 
     return said
-
-
-def _failures(result: ProbeResult) -> str:
-    found: pd.DataFrame = result.failures
-    if found.empty:
-        return "None: every sample was measured."
-    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
 
 
 def _origin(cell: GridCell) -> Markup:

@@ -85,7 +85,7 @@ class ProbeTask(StudyTask):
         return Outcome(self.each(indices, rows), {"forwards": float(trace.cost.forwards)})
 
     def _rows(self, index: int, streams: Mapping[str, Any], tokens: Any) -> TableRows:
-        study, sample, (name, group) = self.study, self.study.data[index], self.identity(index)
+        study, sample = self.study, self.study.data[index]
         target, kind = (self._property(index, one) for one in (study.target, study.control))
         for asked, found in ((study.target, target), (study.control, kind)):
             if not found:
@@ -99,14 +99,8 @@ class ProbeTask(StudyTask):
             for layer, vector in zip(stream["layer"].values, values, strict=True):
                 place = {"index": index, "position": position, "layer": int(layer)}
                 features.append({**place, "values": vector.astype(np.float32).tolist()})
-        row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
-        }
-        return {"features": features, "samples": [{**row, "target": target, "type": kind}]}
+        row = {**self._sample_fields(index), "target": target, "type": kind}
+        return {"features": features, "samples": [row]}
 
     def _averaged(
         self, stream: Float[np.ndarray, "layer place hidden"], position: str, sample: Sample, tokens: Any

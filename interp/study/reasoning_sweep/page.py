@@ -15,11 +15,11 @@ from markupsafe import Markup
 from interp.report.figures import Figures, curves, panels, reference_line
 from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import estimate, listed, percent, rows, signed
+from interp.report.provenance import INTERVALS, as_json, meanings, origin
+from interp.report.tables import estimate, percent, rows, signed
 from interp.report.theme import SERIES, laid_out, plain
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.reasoning_sweep.task import TOLERANCE
 
 if TYPE_CHECKING:
@@ -59,15 +59,13 @@ def write_page(result: GridResult, path: str | Path) -> Path:
     body = [
         section("When the image stops mattering", figure_cards(shown), card(_table(result)), intro=FIGURE),
         section("Sentence by sentence", *_examples(result), intro=SENTENCE),
-        section("Failures", _failures(result)),
+        section("Failures", failures_by_sample(result)),
         meanings(TERMS),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, n=result.n_samples, data=data)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _table(result: GridResult) -> Markup:
@@ -115,13 +113,6 @@ def _until(until: float) -> str:
         return "Hiding the image matters to the end, even from the answer alone."
     after = f"after {percent(until)} of the sentences" if until else "from the first sentence on"
     return f"Hiding the image no longer matters {after}."
-
-
-def _failures(result: GridResult) -> Markup:
-    found = result.failures
-    if found.empty:
-        return paragraph("None: every sample was measured.", kind="wide")
-    return failure_list(found, ["model", "data", "sample"])
 
 
 def _origin(cell: GridCell) -> Markup:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +15,7 @@ from interp.errors import SampleError
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import Target
 from interp.run import Outcome, Plan, make_plan
+from interp.study.prefix_cost import stored_cost
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Batch, Knockout, Site
@@ -100,7 +100,7 @@ class ReasoningTask(StudyTask):
         with suitable_threads(self.mllm):
             rows = self.each(indices, lambda _, index: self._rows(index, costs))
         total = sum(costs[1:], costs[0]) if costs else Cost()
-        return Outcome(rows, {name: float(v) for name, v in asdict(total).items() if v is not None})
+        return Outcome(rows, stored_cost(total))
 
     def _rows(self, index: int, costs: list[Cost]) -> TableRows:
         study, sample = self.study, self.study.data[index]
@@ -127,10 +127,7 @@ class ReasoningTask(StudyTask):
         ]
         tokens = batch.tokens[0]
         row = {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "reasoning": thought,
             "said": said,
             "correct": is_right(said, sample, study.prompt),

@@ -33,12 +33,12 @@ from interp.report.html import (
     save_page,
     section,
 )  # fmt: skip
-from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import count, estimate, listed, number, p_value, percent, signed, varying
+from interp.report.provenance import as_json, failure_list, meanings, origin
+from interp.report.tables import count, estimate, number, p_value, percent, signed, varying
 from interp.report.theme import DIVERGING, GREY, SERIES, colour_bar, laid_out, plain
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 from interp.study.refinement.result import numeric_pair
 from interp.study.refinement.tables import (
     DIFFERENCE,
@@ -126,7 +126,7 @@ def write_page(result: RefinementResult, path: str | Path) -> Path:
         _gallery(result),
         _failures(result),
         _meanings(result),
-        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+        origins(result, _origin, folded=True),
     ]
     title, question = result.study.title, _question(result)
     return save_page(path, title=title, question=question, lead=_lead(result), body=body, figures=shown)
@@ -150,10 +150,7 @@ def _lead(result: RefinementResult) -> Markup:
     for place in places(result):
         sizes = [len(cell.frame("samples")) for cell in result.cells if place.items() <= cell.labels.items()]
         counts.append(f"{count(max(sizes), 'sample')} of {panel_name(result, place)}")
-    words = LEAD.format(
-        models=listed(cell.labels["model"] for cell in result.cells), samples=", ".join(counts)
-    )
-    first = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    first = lead(result, LEAD, samples=", ".join(counts))
     lines = (paragraph(capital(line), kind="soft wide") for line in result.sentences()[:FEW_CELLS])
     return join(first, *lines)
 

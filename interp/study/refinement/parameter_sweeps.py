@@ -11,10 +11,9 @@ from markupsafe import Markup
 
 from interp.errors import StudyError
 from interp.report.html import card, grid, paragraph, save_page, section, table
-from interp.report.provenance import opening
-from interp.report.tables import listed, number
+from interp.report.tables import number
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead
 from interp.study.refinement.result import numeric_pair
 from interp.study.refinement.tables import panel_name, percentage_points, places
 
@@ -125,10 +124,8 @@ def write_sweeps(
             ),
         ]
         body.append(section(title, grid(cards, "stacked"), intro=OURS))
-    words = LEAD.format(models=listed(cell.labels["model"] for cell in result.cells))
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
     question = "How much does each parameter matter while the other is held?"
-    return save_page(path, title="Parameter sweeps", question=question, lead=lead, body=body)
+    return save_page(path, title="Parameter sweeps", question=question, lead=lead(result, LEAD), body=body)
 
 
 def _ours(result: RefinementResult, along: str, fixed: Mapping[str, float]) -> Markup:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.report.tables import p_value
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
@@ -47,7 +48,6 @@ __all__ = [
     "costs",
     "methods_table",
     "numeric_pair",
-    "p_text",
     "pairs_table",
     "varied",
 ]
@@ -113,8 +113,8 @@ def _numbers(row: Mapping[Any, Any], logprob: str) -> tuple[str, ...]:
         f"{row['after']:.3f}",
         _range(row),
         f"+{row['wrong_to_right']:.0f} −{row['right_to_wrong']:.0f}" if marked else "–",
-        p_text(row["p_flips"]),
-        p_text(row["p_holm"]),
+        p_value(row["p_flips"]),
+        p_value(row["p_holm"]),
         logprob,
         f"×{row['seconds']:.2f}",
         f"×{row['forwards']:.2f}",
@@ -134,8 +134,8 @@ def pairs_table(found: pd.DataFrame, name: str = "accuracy") -> str:
             f"{row['mean_a']:.3f}, {row['mean_b']:.3f}",
             _range(row),
             "–" if pd.isna(row["only_a_right"]) else f"{row['only_a_right']}, {row['only_b_right']}",
-            p_text(row["p"]),
-            p_text(row["p_holm"]),
+            p_value(row["p"]),
+            p_value(row["p_holm"]),
         )
         table.add_row(*map(Text, (pair, *numbers)))
     return printed(table, WIDTH)
@@ -167,13 +167,6 @@ def _range(row: Mapping[Any, Any]) -> str:
 
 def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # no negative zero
-
-
-def p_text(p: float | None) -> str:
-    """A p-value with three digits; a dash when there is none."""
-    if p is None or math.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def costs(cells: Sequence[GridCell]) -> pd.DataFrame:

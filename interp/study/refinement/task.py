@@ -218,10 +218,7 @@ class RefinementTask(StudyTask):
             *self._ratios(index, tokens, looks),
         ]
         row = {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "text_before": pair[0].text,
             "text_after": pair[1].text,
             "correct_before": right[0],

@@ -34,11 +34,11 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import estimate, listed, number, rows
+from interp.report.provenance import INTERVALS, as_json, meanings, origin
+from interp.report.tables import estimate, number, rows
 from interp.report.theme import GREY, SERIES, laid_out
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.result import stored_tokens
 from interp.study.stated_boxes.task import MEASURES
 
@@ -80,20 +80,18 @@ def write_page(result: GridResult, path: str | Path) -> Path:
         path: The HTML file.
     """
     shown, study = figures(result), result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    told = {"n": result.n_samples, "indicator": type(study.indicator).__name__}
-    words = LEAD.format(models=models, data=data, stored=STORED if study.answers is not None else "", **told)
     body = [
         section("How far they agree", figure_cards(shown), intro=FIGURE),
         section("In numbers", *_tables(result)),
         section("Samples", *_examples(result), intro=GALLERY),
         section("What could not be read", *_unparsed(result), intro=UNPARSED),
-        section("Failures", _failures(result)),
+        section("Failures", failures_by_sample(result)),
         meanings(TERMS),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        origins(result, _origin),
     ]
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    stored = STORED if study.answers is not None else ""
+    first = lead(result, LEAD, stored=stored, indicator=type(study.indicator).__name__)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _tables(result: GridResult) -> Iterator[Markup]:
@@ -175,13 +173,6 @@ def _unparsed(result: GridResult) -> Iterator[Markup]:
         if len(own):
             lines = [(row["sample"], row["unparsed"]) for row in records(own.head(N_UNPARSED))]
             yield card(table(("sample", "reason and text"), lines, kind="text"))
-
-
-def _failures(result: GridResult) -> Markup:
-    found = result.failures
-    if found.empty:
-        return paragraph("None: every sample was measured.", kind="wide")
-    return failure_list(found, ["model", "data", "sample"])
 
 
 def _origin(cell: GridCell) -> Markup:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from interp.metrics import attention_ratio, boxes_iou, pixel_iou
 from interp.models.resizing import resized_sizes
 from interp.run import Outcome, digest
 from interp.study.baselines import moved_boxes
+from interp.study.prefix_cost import stored_cost
 from interp.study.samples_task import SamplesTask
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
@@ -86,8 +86,7 @@ class StatedTask(SamplesTask):
         self._check_dims(maps)
         texts, said = self._texts(indices)
         cost = said if paid else maps.cost + said
-        entries = {name: float(value) for name, value in asdict(cost).items() if value is not None}
-        return Outcome(self._all_rows(indices, maps, texts), entries)
+        return Outcome(self._all_rows(indices, maps, texts), stored_cost(cost))
 
     def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
         """Each sample's rows, with what the model says asked for here."""
@@ -213,13 +212,8 @@ class StatedTask(SamplesTask):
         return list(moved_boxes(lender.boxes, lender.sizes, self.study.data[index].sizes))
 
     def _row(self, index: int, said: str | None, found: ParsedBoxes, tokens: TokenMap) -> dict[str, Any]:
-        sample, (name, group) = self.study.data[index], self.identity(index)
         return {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "said": said,
             "n_stated": len(found.found),
             "n_unparsed": len(found.unparsed),
