@@ -1,9 +1,4 @@
-"""The page of a benchmark: its table beside the published one, changes with tests, flips with images, and how.
-
-Figures of a benchmark: marks of each benchmark, and of each value of a field, before and after.
-
-The words of a benchmark's page.
-"""
+"""The page of a benchmark: its table beside published ones, changes with tests, flips with images, figures."""
 
 from __future__ import annotations
 
@@ -57,34 +52,19 @@ if TYPE_CHECKING:
     from interp.study.benchmark.result import BenchmarkResult
     from interp.study.runs import GridCell
 
-__all__ = [
-    "AVERAGES",
-    "BY",
-    "FLIPPED",
-    "LEAD",
-    "LENGTHS",
-    "METHODS",
-    "PUBLISHED",
-    "ROWS",
-    "TERMS",
-    "YES_NO",
-    "figures",
-    "methods_text",
-    "stratum_figure",
-    "write_page",
-]
+__all__ = ["figures", "write_page"]
 
 
 SHOWN = 6
-"""Flipped samples of a cell that are drawn, in each direction half of them."""
+"""The number of flipped samples shown of each cell, half in each direction."""
 MANY_FLIPS = 500
-"""Flips that the page lists; a benchmark of 90,000 questions has thousands."""
+"""The maximum number of flips in the list; a benchmark of 90,000 questions has thousands."""
 MANY_CELLS = 12
-"""With more cells the flips are not drawn but counted."""
+"""With more cells than this, flips are counted but no pictures are shown."""
 
 
 def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[PaperTable] = ()) -> Path:
-    """Writes the page and returns its path; `beside`: published tables to print below ours."""
+    """Write the page and return its path; `beside` are published tables to print below ours."""
     shown = figures(result) if _scored(result) else {}
     changed = any(cell.study.changes for cell in result.cells)
     body = [
@@ -146,7 +126,7 @@ def _rows(result: BenchmarkResult, beside: Sequence[PaperTable]) -> Markup:
 
 
 def _yes_no(result: BenchmarkResult) -> Markup | str:
-    """POPE's marks, a line per cell and kind of absent label."""
+    """POPE's marks, one line per cell and kind of absent label."""
     if not asks_yes_or_no(result):
         return ""
     key = "negatives" if "negatives" in result.strata() else None
@@ -265,7 +245,7 @@ def _flipped(result: BenchmarkResult) -> Markup | str:
     }  # fmt: skip
     more = len(flips) - MANY_FLIPS
     left = (
-        paragraph(f"And {more} more: result.flips(), or flips.csv of result.export().", kind="soft")
+        paragraph(f"{more} more are in result.flips() and in flips.csv of result.export().", kind="soft")
         if more > 0
         else ""
     )
@@ -289,7 +269,7 @@ def _gallery(result: BenchmarkResult, cell: GridCell, flips: pd.DataFrame) -> Ma
 
 
 def _flip_card(cell: GridCell, row: Mapping[str, Any]) -> Markup:
-    """One flipped sample: its picture, question, answer, and both texts."""
+    """The card of one flipped sample: its pictures, question, answer and both texts."""
     sample = cell.study.data[row["index"]]
     gained = row["flip"] == "gained"
     before = bold(_text(row["text_before"]), kind=gallery.verdict(not gained))
@@ -362,11 +342,12 @@ def _origin(cell: GridCell) -> Markup:
 
 
 LINE = 26
-"""Pixels a line of a figure takes."""
+"""Height of a line of a figure, in pixels."""
 
 
 def figures(result: BenchmarkResult) -> Figures:
-    """ "difference": each cell's change, where something changes; "by-…": the same by each field of the samples."""
+    """ "difference": the change of each cell, where something changes; "by-…": the same by each field of the
+    samples."""
     if not any(cell.study.changes for cell in result.cells) or result.main not in result.measures:
         return {}
     summary = result.summary()
@@ -380,7 +361,7 @@ def stratum_figure(result: BenchmarkResult, key: str) -> go.Figure:
 
 
 def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) -> go.Figure:
-    """Points with intervals in points of the measure; one panel per method, a line per data set or stratum."""
+    """Changes in percentage points with intervals: one panel per method, one line per data set or stratum."""
     axes = [axis for axis in varying(result.cells) if axis != "data" or key is not None] or ["method"]
     changed = [cell for cell in result.cells if cell.measured and cell.study.changes]
     titles = list(dict.fromkeys(" · ".join(cell.labels[axis] for axis in axes) for cell in changed))
@@ -396,7 +377,7 @@ def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) 
     name = result.measure_names[result.main]
     figure.update_xaxes(title_text=f"{name},<br>after − before, points<br>(higher is better →)", matches="x")
     layout: Any = figure.layout
-    layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
+    layout.xaxis.matches = None  # the other axes match the first; an axis that matches itself is an error
     return laid_out(figure, 172 + LINE * most, columns=len(titles), showlegend=False)
 
 
@@ -419,45 +400,46 @@ def _hover(row: dict[str, object]) -> str:
     return f"{words} points · {row['n']} samples, {row['n_groups']} groups{few}"
 
 
-LEAD = Markup("""<b>{models}</b> on {samples}. What is shown is {scorer}, in percent.""")
-ROWS = """A row is a model as it is, or under a method or edits; a column is a data set. N counts the questions that
-were marked. “micro” is the mean over all questions, “macro” the mean of the columns."""
-PUBLISHED = """Published numbers are quoted for comparison. They were measured with other software, on splits and
-with prompts and scorers that the source does not always state, so a difference of a point or two says little."""
-AVERAGES = """“micro” weighs each question alike, “macro” each data set. Intervals resample whole groups of all data
-sets together; groups of different data sets are different groups."""
-METHODS = """Each line is one method, or a set of edits, against the plain model on the same questions. Points are
-the difference after − before in percentage points, with the 95 % interval over groups. “+” counts answers that
-became right, “−” answers that became wrong. Holm's p is that of the group-wise sign test, adjusted over the lines.
-s ×, passes × and tokens × are the cost divided by the plain model's."""
-BY = """The same, for the questions of each value. Holm's p is adjusted over this table. A value with few questions
-or groups has a wide interval, or none; the best of many values flatters."""
-YES_NO = """POPE's marks (arXiv 2305.10355), yes being the positive class: precision is how many of the answers yes
-are true, recall how many true ones were found. A share of yes far from one half, on as many questions of either answer,
-is a leaning. An answer that is neither counts as wrong and as not yes. Absent labels are drawn at random, are the most
-common ones (popular), or those that usually stand beside what is there (adversarial): a model that says yes to these
-alone answers from what goes together. Points of F1 are after − before, paired over groups. “No” is true only where the
-annotation names everything that is in the picture."""
-FLIPPED = """McNemar's exact test asks whether a fair coin would split the flips so unevenly; it treats questions as
-independent, so read the interval over groups where several share an image. Pictures are drawn with seed {seed} from
-each direction; the list holds all of them."""
-LENGTHS = """Scorers of whole texts mark a longer answer wrong although it may hold the right word, so a change of
-length can look like a change of knowledge. “none came”: a thought took all tokens."""
+LEAD = Markup("""<b>{models}</b> answered {samples}. Values are {scorer}, in percent.""")
+ROWS = """Each row is a model as it is, or under a method or edits; each column is a data set. N is the number of marked
+questions. “micro” is the mean over all questions, “macro” the mean of the columns."""
+PUBLISHED = """Published numbers are quoted for comparison. They were measured with other software, on splits and with
+prompts and scorers that the source does not always state, so a difference of one or two points means little."""
+AVERAGES = """“micro” gives each question the same weight, “macro” each data set. Intervals resample whole groups of all
+data sets together; no group belongs to two data sets."""
+METHODS = """Each line compares one method, or one set of edits, with the plain model on the same questions. Points are
+the difference after − before in percentage points, with the 95 % interval over groups. “+” counts answers that became
+right, “−” answers that became wrong. Holm's p is the p of the group-wise sign test, adjusted over all lines. s ×,
+passes × and tokens × are the costs divided by the plain model's."""
+BY = """The same comparison for the questions of each value. Holm's p is adjusted over this table. A value with few
+questions or groups has a wide interval or none. The best of many values looks better than it is."""
+YES_NO = """POPE's marks (arXiv 2305.10355), with yes as the positive class: precision is the share of the answers yes
+that are right, recall the share of the questions with the answer yes that are found. Where both answers are equally
+frequent, a share of yes far from one half shows a bias. An answer that is neither counts as wrong and as not yes.
+Absent labels are drawn at random, are the most frequent ones (popular), or are those that often occur with what is in
+the picture (adversarial). A model that says yes only to adversarial labels answers from what usually occurs together.
+“F1, points” is after − before, paired over groups. “No” is true only where the annotation names everything that is in
+the picture."""
+FLIPPED = """McNemar's exact test asks whether a fair coin would split the flips so unevenly. It treats questions as
+independent; where several questions share an image, use the interval over groups. The pictures are drawn at random from
+both directions (seed {seed}); the list has every flip."""
+LENGTHS = """Scorers of whole texts mark a longer answer wrong even if it contains the right word, so a change of length
+can look like a change of knowledge. “none came” counts samples whose reasoning used all tokens."""
 TERMS = {
-    "Before, after": """Before is the model as it is, after the model under the method or the edits, on the same
-    questions, prompt and number of tokens.""",
-    "Intervals": """95 %, percentile bootstrap over groups (2,000 resamplings): patients or images, as the data name
-    them. With fewer than 20 groups no claim about a population is made, and no interval is shown.""",
-    "p": """Of a sign-flip test over whole groups; McNemar's is of single questions. Holm's adjusts for all lines of its
-    table.""",
-    "Cost": """Seconds, passes and token positions of the change's whole call, its own measuring passes included,
-    over those of plain generation on the same batches, each as if it ran alone. Passes of models that only answer
-    are not counted.""",
+    "Before, after": """“Before” is the model as it is. “After” is the model under the method or the edits. Questions,
+    prompt and number of tokens are the same.""",
+    "Intervals": """95 %, percentile bootstrap over groups (2,000 resamplings): a group is a patient or an image, as the
+    data say. With fewer than 20 groups no interval is shown, and no claim about a population is made.""",
+    "p": """The p of a sign-flip test over whole groups. McNemar's p treats single questions as independent. Holm's p is
+    adjusted over all lines of its table.""",
+    "Cost": """Seconds, passes and token positions of the whole call under the change, including passes that only
+    measure, divided by those of plain generation on the same batches. Each is counted as if it ran alone. Passes of
+    models that only answer are not counted.""",
 }
 
 
 def methods_text(result: BenchmarkResult) -> str:
-    """How the numbers came about, as a paragraph for a paper's methods section."""
+    """How the numbers were measured, as a paragraph for a paper's methods section."""
     studies = [cell.study for cell in result.cells]
     templates = listed(f"“{study.prompt.template}”" for study in studies)
     lettered = any(study.prompt.options == "letters" for study in studies)

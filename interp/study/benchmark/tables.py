@@ -1,9 +1,4 @@
-"""Marks by a field of the samples, and averages over fields or benchmarks: micro, macro and weighted.
-
-Tables as papers print them: a row per model and method, a column per benchmark, modality or subject, in percent.
-
-Marks of a benchmark's yes-or-no questions, after POPE: precision, recall, F1 and the share of yes.
-"""
+"""Tables of a benchmark: by a field of the samples, averages, rows as papers print them, yes-or-no questions."""
 
 from __future__ import annotations
 
@@ -56,11 +51,11 @@ NOT_GIVEN = "not given"
 FIELDS = ("benchmark", "modality", "subject", "question_type", "kind", "negatives")
 """The fields of `meta` that divide samples, where samples have them."""
 MOST = 40
-"""A field with more values names samples and does not divide them."""
+"""A field with more values than this identifies samples and does not divide them."""
 
 
 def strata(result: PairedResult) -> tuple[str, ...]:
-    """Those of `FIELDS` that have several values in some cell, and not as many as there are samples."""
+    """The fields of `FIELDS` that have 2 to 40 values in at least one cell."""
     found = []
     for key in FIELDS:
         counts = [len(set(_values(cell, key).values()) - {NOT_GIVEN}) for cell in result.cells]
@@ -70,7 +65,7 @@ def strata(result: PairedResult) -> tuple[str, ...]:
 
 
 def by(result: PairedResult, key: str, measure: str, level: float) -> pd.DataFrame:
-    """See `BenchmarkResult.by`."""
+    """Before and after for each value of a field; see `BenchmarkResult.by`."""
     rows = []
     for cell in _divided(result, key):
         own = _measured(result, cell, measure)
@@ -84,7 +79,7 @@ def by(result: PairedResult, key: str, measure: str, level: float) -> pd.DataFra
 
 
 def _divided(result: PairedResult, key: str) -> list[GridCell]:
-    """The cells some of whose samples have the field; all of them for "data"."""
+    """The measured cells that have the field in at least one sample; all measured cells for "data"."""
     if not isinstance(key, str):
         raise StudyError(f'a field of meta is a name, such as "modality"; got {key!r:.200}.')
     measured = [cell for cell in result.cells if cell.measured]
@@ -98,9 +93,9 @@ def _divided(result: PairedResult, key: str) -> list[GridCell]:
 
 
 def pooled(result: PairedResult, over: str, measure: str) -> list[tuple[dict[str, str], pd.DataFrame]]:
-    """The rows of each table line: labels, and before, after, group and stratum of each marked sample.
+    """The marked samples of each table line: its labels, and each sample's before, after, group and stratum.
 
-    The data sets of one model and method are one line; groups of different data sets are different groups.
+    The data sets of one model and method form one line; no group belongs to two data sets.
     """
     lines: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     axes = [axis for axis in result.axes if axis != "data"]
@@ -117,7 +112,7 @@ def pooled(result: PairedResult, over: str, measure: str) -> list[tuple[dict[str
 def averages(
     result: PairedResult, over: str, measure: str, weights: Mapping[str, float] | None, level: float
 ) -> pd.DataFrame:
-    """See `BenchmarkResult.averages`."""
+    """Averages over data sets or a field; see `BenchmarkResult.averages`."""
     rows = []
     for labels, own in pooled(result, over, measure):
         if own.empty:
@@ -136,7 +131,7 @@ def averages(
 def _average(
     own: pd.DataFrame, weights: Mapping[str, float] | None, level: float, seed: int
 ) -> dict[str, Any]:
-    """Before, after and difference; weights None weighs strata alike, and their sizes weigh questions alike."""
+    """Averages before and after, and their difference; weights None gives each stratum the same weight."""
     strata, groups = own.stratum.tolist(), own.group.to_numpy(object)
     before, after = own.before.to_numpy(float), own.after.to_numpy(float)
     gaps = after - before
@@ -159,7 +154,7 @@ def _average(
 def mean_of_strata(
     values: Float[np.ndarray, " row"], strata: Sequence[str], weights: Mapping[str, float] | None
 ) -> float:
-    """The weighted mean of strata's means; None weighs each alike."""
+    """The weighted mean of the strata's means; weights None gives each stratum the same weight."""
     names = list(dict.fromkeys(strata))
     codes = pd.factorize(np.asarray(strata, object))[0]
     means = np.bincount(codes, weights=values) / np.bincount(codes)
@@ -173,13 +168,13 @@ def _measured(result: PairedResult, cell: GridCell, measure: str) -> pd.DataFram
 
 
 def _values(cell: GridCell, key: str) -> dict[int, str]:
-    """Each sample's value of a field of `meta`, by its index; numbers and texts as text."""
+    """Sample index → the sample's value of a field of `meta`, as text."""
     found = (sample.meta.get(key) for sample in cell.study.data)
     return {index: NOT_GIVEN if value is None else str(value) for index, value in enumerate(found)}
 
 
 def stratum_of(own: pd.DataFrame, cell: GridCell, key: str) -> list[str]:
-    """The value of a field for each row."""
+    """The value of a field of `meta` for each row, as text."""
     values = _values(cell, key)
     return [values[index] for index in own["index"].tolist()]
 
@@ -192,7 +187,7 @@ WIDTH = 170
 
 
 def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
-    """See `BenchmarkResult.rows`."""
+    """The table as papers print it; see `BenchmarkResult.rows`."""
     lines: dict[str, dict[str, Any]] = {}
     sizes: dict[str, int] = {}
     plain = {tuple(cell.labels[axis] for axis in result.axes if axis != "data") for cell in result.cells
@@ -215,7 +210,7 @@ def answer_rows(result: PairedResult, over: str, measure: str) -> pd.DataFrame:
 
 
 def _names(labels: dict[str, str], plain: bool) -> dict[str, str]:
-    """When → the line's name; the plain model of several methods has one line."""
+    """ "before" and "after" → the line's name; the plain models of several methods share one line."""
     rest = [value for axis, value in labels.items() if axis not in ("model", "method")]
     own = " · ".join([labels["model"], *rest])
     names = {"before": f"{own}, {AS_IT_IS}"}
@@ -223,7 +218,7 @@ def _names(labels: dict[str, str], plain: bool) -> dict[str, str]:
 
 
 def rows_text(rows: pd.DataFrame, title: str) -> str:
-    """The table as text."""
+    """The rows as a text table."""
     table = Table(title=Text(title), title_justify="left")
     for place, name in enumerate(rows.columns):
         table.add_column(Text(str(name)), justify="right" if place else "left", no_wrap=not place)
@@ -233,7 +228,7 @@ def rows_text(rows: pd.DataFrame, title: str) -> str:
 
 
 def cell_text(cell: Any, whole: bool = False) -> str:
-    """A number of one digit behind the point, a whole one, a text; a dash where there is none."""
+    """A cell as text: a number with one decimal or a whole one, a text as it is, a dash for a missing value."""
     if isinstance(cell, str):
         return cell
     if pd.isna(cell):
@@ -242,7 +237,7 @@ def cell_text(cell: Any, whole: bool = False) -> str:
 
 
 def mean_rows(result: PairedResult, over: str = "data") -> pd.DataFrame:
-    """The table of the mean of all scorers, in percent: each answer counts by the mean of its scores.
+    """The table of the mean over all scorers, in percent: each answer counts by the mean of its scores.
 
     As every scorer scores the same answers, it is the mean of their tables.
     """
@@ -253,7 +248,7 @@ def mean_rows(result: PairedResult, over: str = "data") -> pd.DataFrame:
 
 
 def left_out(failures: pd.DataFrame) -> str:
-    """How many questions could not be answered, each once whatever the number of runs; empty where all were."""
+    """A sentence on how many questions could not be answered, each counted once; empty where all were answered."""
     if failures.empty:
         return ""
     questions = failures.drop_duplicates(["data", "sample"])
@@ -263,17 +258,17 @@ def left_out(failures: pd.DataFrame) -> str:
 
 
 ALL = "all"
-"""The stratum of all questions together, where no value of the field is called so."""
+"""The name of the stratum of all questions, unless a value of the field has that name."""
 
 
 def asks_yes_or_no(result: PairedResult) -> bool:
-    """Whether every question of every cell that has an answer has the answer yes or no, of which both occur."""
+    """Whether every answer in every cell is yes or no, and both occur in each cell."""
     found = [{plain(one) for one in _answered(cell).answer} for cell in result.cells if cell.measured]
     return bool(found) and all(answers == {"yes", "no"} for answers in found)
 
 
 def yes_no_table(result: PairedResult, key: str | None, level: float) -> pd.DataFrame:
-    """See `BenchmarkResult.yes_no`."""
+    """POPE's marks; see `BenchmarkResult.yes_no`."""
     name = _name_of_all(result, key)
     rows = [
         found.assign(**cell.labels, **({} if key is None else {key: stratum}))
@@ -298,7 +293,7 @@ def _answered(cell: GridCell) -> pd.DataFrame:
 
 
 def _name_of_all(result: PairedResult, key: str | None) -> str:
-    """What all questions together are called: "all", or longer where the field has such a value."""
+    """The name of the stratum of all questions: "all", or longer where the field has that value."""
     cells = [] if key is None else [cell for cell in result.cells if cell.measured]
     known = {value for cell in cells for value in stratum_of(cell.frame("samples"), cell, str(key))}
     name = ALL
@@ -308,7 +303,7 @@ def _name_of_all(result: PairedResult, key: str | None) -> str:
 
 
 def _parts(cell: GridCell, key: str | None, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The yes-or-no questions of a cell: all of them, and those of each value of the field, where it has several."""
+    """The yes-or-no questions of a cell: all of them, and those of each of several values of the field."""
     own = _answered(cell)
     own = where(own, own.answer.map(lambda one: plain(one) in ("yes", "no")))
     if not len(own):

@@ -1,7 +1,4 @@
-"""The task of a `Benchmark`: each sample answered as the model is and under the change, and both answers scored.
-
-How a `Benchmark` has answers scored: by their texts, or by the log-probabilities of options.
-"""
+"""The task of a `Benchmark`: each sample is answered as the model is and under the change; both answers are scored."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ SAMPLES = pa.schema(
 
 @dataclass(frozen=True)
 class _Answered:
-    """What the model said to a micro-batch, the log-probabilities of options as far as needed, and the cost."""
+    """The model's answers to a micro-batch, the log-probabilities of options that scorers need, and the cost."""
 
     texts: tuple[str | None, ...]
     options: Mapping[str, Options]
@@ -60,7 +57,7 @@ class BenchmarkTask(StudyTask):
     _warm = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed only where tokens are drawn."""
+        """Everything the stored numbers depend on; the seed only if tokens are drawn."""
         study = self.study
         edits = {"edits": [edit.to_dict() for edit in study.edits]} if study.edits else {}
         return {
@@ -71,14 +68,14 @@ class BenchmarkTask(StudyTask):
         }
 
     def _plainly(self) -> dict[str, Any]:
-        """What the plain model's answers depend on."""
+        """Everything that the plain model's answers depend on."""
         study = self.study
         drawn = {"seed": study.seed} if study.decoding.temperature > 0 else {}
         generated = {"max_new_tokens": study.max_new_tokens, "decoding": study.decoding.to_dict()}
         return {**super().to_dict(), **generated, **drawn}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """Scores before and after, and one row per sample with both texts."""
+        """The tables: scores before and after, and one row per sample with both texts."""
         return {"scores": SCORES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
@@ -86,7 +83,7 @@ class BenchmarkTask(StudyTask):
         return ("scores", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the costs of the change and of the plain model are listed beside the total."""
+        """The rows of each sample; the costs of the change and of the plain model are listed beside the total."""
         study = self.study
         samples = [study.data[index] for index in indices]
         needs = [scorer for scorer in study.scorer if scorer.needs_log_probabilities]
@@ -191,19 +188,19 @@ SHARE_RIGHT = "share right"
 
 
 def gives_marks(scorer: Scorer) -> bool:
-    """Whether a scorer says right or wrong; one that decides by log-probabilities gives shares where options tie."""
+    """Whether a scorer gives right or wrong; one that decides by log-probabilities gives shares where options tie."""
     return scorer.unit == SHARE_RIGHT
 
 
 def label(scorer: Scorer) -> str:
-    """What tables call the mean of a scorer's scores."""
+    """The name of the mean of a scorer's scores in tables."""
     if not gives_marks(scorer):
         return scorer.name
     return "accuracy" if scorer.name == "strict" else f"accuracy by {scorer.name}"
 
 
 def about(scorer: Scorer) -> str:
-    """What a scorer does, in the words of its own documentation."""
+    """What a scorer does: the first two paragraphs of its documentation."""
     paragraphs = (inspect.getdoc(type(scorer)) or "").split("\n\n")
     return " ".join(" ".join(paragraphs[:2]).replace("`", "").split())
 
@@ -228,18 +225,18 @@ def option_log_probabilities(
     edits: Sequence[Edit] | None = (),
     method: str = "",
 ) -> Options:
-    """The log-probability of each text that a scorer decides by, after each sample's prompt.
+    """The log-probability, after each sample's prompt, of each text that a scorer decides by; in nats.
 
     Args:
         mllm: The model.
-        samples: A micro-batch: edits that a method repeats are for just these.
+        samples: The samples of a micro-batch; edits that a method repeats are for exactly these.
         prompt: How the question is put.
-        scorer: Has `answers(sample, prompt)`, the texts, and `target(text)`.
-        edits: Edits under which they are scored; None for a method that has none to repeat.
-        method: What to call it in a message.
+        scorer: A scorer with `answers(sample, prompt)`, the texts, and `target(text)`.
+        edits: The edits under which the texts are scored; None for a method without edits to repeat.
+        method: The method's name, for an error message.
 
     Raises:
-        StudyError: A method whose edits cannot be repeated.
+        StudyError: The method's edits cannot be repeated.
     """
     if edits is None:
         raise StudyError(

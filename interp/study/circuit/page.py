@@ -1,7 +1,4 @@
-"""The page of a circuit: the graph, the edges, and how much of the answer the graph keeps.
-
-Figures of a circuit: the graph from the image to the answer, and how much of the answer it keeps.
-"""
+"""The page of a circuit: the graph, its edges, how much of the answer it keeps, and the figures of these."""
 
 from __future__ import annotations
 
@@ -30,15 +27,15 @@ __all__ = ["N_DRAWN", "figures", "write_page"]
 
 
 N_DRAWN = 40
-"""Edges that are drawn."""
+"""The number of edges that are drawn."""
 NODE = 44
-"""Pixels that a node needs beside the next one: a narrow screen scrolls the graph."""
+"""Width of a node in pixels; where the screen is narrower than all nodes, the graph scrolls."""
 WIDEST = 7.0
 FOR_COLOUR, AGAINST_COLOUR = SERIES[0], SERIES[1]
 
 
 def figures(result: CircuitResult) -> Figures:
-    """ "graph", "graph-2", …: the strongest edges, a figure per run; "faithfulness": the share kept by their number."""
+    """ "graph", "graph-2", …: the strongest edges of each run; "faithfulness": the share kept, by number of edges."""
     found: Figures = {}
     for place, cell in enumerate((cell for cell in result.cells if cell.measured), start=1):
         own = rows_of(result.edges, cell.labels)
@@ -50,7 +47,7 @@ def figures(result: CircuitResult) -> Figures:
 
 
 def _places(names: list[str]) -> Mapping[str, tuple[float, float]]:
-    """Where nodes stand: the layer from left to right, heads from the bottom up, MLPs above, half a layer on."""
+    """Each node's position: layers from left to right, heads from the bottom up, MLPs above, half a layer later."""
     inner = [name for name in names if name.startswith("L")]
     layers = [int(name[1 : name.index("MLP" if "MLP" in name else "H")]) for name in inner]
     heads = [int(name.partition("H")[2]) for name in inner if "MLP" not in name]
@@ -120,28 +117,29 @@ def _faithfulness(result: CircuitResult, shares: pd.DataFrame) -> go.Figure:
 
 
 N_SHOWN = 20
-LEAD = Markup("""Heads and MLPs of <b>{models}</b> as nodes, and how much of the difference between two answers each
-edge between them carries: {n} samples ({data}). The reference is {against}.""")
+LEAD = Markup("""How much of the difference between two answers each edge carries. The nodes are heads and MLPs of
+<b>{models}</b>; {n} samples ({data}). The reference is {against}.""")
 AGAINST = {
     "image": "what each node writes for the same question on another sample's image",
     "mean": "what each node writes on average over {n_images} other images for the same question",
     "zero": "a head or an MLP that writes nothing",
 }
 TERMS = {
-    "Value": """log p(a) − log p(b) at the last prompt token, in nats: a is what the model says of the image, b what it
-    says of the other image.""",
-    "Effect": """To first order, how far the value falls when the receiver gets from the source what it writes in the
-    reference (edge attribution patching). Above 0: the edge speaks for the sample's own answer.""",
-    "Exact": """The same by a pass of its own (path patching), mean over the samples in which the edge was among the
-    strongest; so it is not of the same samples as the effect beside it.""",
-    "Share kept": """With every edge but the strongest n in the reference: (value − value with none) / (value with all −
-    value with none). 1: these edges carry all of the difference. It can lie below 0 or above 1.""",
+    "Value": """log p(a) − log p(b) at the last prompt token, in nats: a is the model's answer for the image, b its
+    answer for the other image.""",
+    "Effect": """To first order, how far the value falls when the source's output to the receiver is replaced by its
+    output in the reference (edge attribution patching). Above 0: the edge supports the sample's own answer.""",
+    "Exact": """The same effect measured by a separate pass (path patching). It is a mean over the samples in which the
+    edge was among the strongest, so its samples differ from those of the effect beside it.""",
+    "Share kept": """All edges except the strongest n are set to the reference: (value − value with no edge) / (value
+    with all edges − value with no edge). 1: these edges carry all of the difference. The share can be below 0 or above
+    1.""",
 }
-OWN = """Each sample keeps the edges that are strongest in that very sample, which flatters. Take the graph to other
+OWN = """Each sample keeps its own strongest edges, so the share looks better than it is. Test the graph on other
 samples: Circuit(data=…, graph=result.graph(n))."""
-GIVEN = "The edges were given, chosen elsewhere."
-DRAWN = f"""The {N_DRAWN} edges of largest mean |effect|; width is the effect. Nodes without an edge among them are left
-out. An edge can be strong although nothing drawn leads to its source: then what leads there is spread over many."""
+GIVEN = "The edges were given; they were chosen on other data."
+DRAWN = f"""The {N_DRAWN} edges of largest mean |effect|; the width shows the effect. Nodes without such an edge are
+left out. An edge can be strong although no drawn edge leads to its source: many weak edges may lead there."""
 
 
 def write_page(result: CircuitResult, path: str | Path) -> Path:

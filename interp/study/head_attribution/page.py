@@ -1,7 +1,4 @@
-"""The page of a head attribution: direct effects beside total effects and beside where the heads attend.
-
-Figures of a head attribution: direct effect, total effect and attention by head, and one against another.
-"""
+"""The page of a head attribution: direct effects beside total effects and beside where the heads attend; figures."""
 
 from __future__ import annotations
 
@@ -47,20 +44,21 @@ __all__ = [
 
 N_DRAWS, N_SHOWN = 1000, 8
 LEAD = Markup("""What each part of <b>{models}</b> adds to the residual stream at the last prompt token, projected on
-the first token of the answer: {n} samples ({data}). Logits are above the vocabulary's mean logit, so that what all
-tokens share does not count. The parts add up to the model's own logit; the largest error of a sample was
+the first token of the answer: {n} samples ({data}). Logits are measured from the vocabulary's mean logit, so that what
+all tokens share does not count. The parts add up to the model's own logit; the largest error of a sample was
 {error:.1g}.""")
-HOW = """Direct: from the head straight to the unembedding, with the scale of the final norm frozen. Total: how far
-the logit falls when the head writes nothing at the last token, so that later layers lose its output too. Below zero
-the logit rises. Attention ratio: the head's attention from the last token relative to the generic prompt's, mean
-inside the boxes over mean everywhere; a uniform map scores 1."""
+HOW = """Direct: from the head straight to the unembedding, with the scale of the final norm frozen. Total: how far the
+logit falls when the head writes nothing at the last token, so that later layers lose its output too. Below zero the
+logit rises. Attention ratio: the head's attention from the last token is divided by that under the generic prompt; the
+ratio is its mean inside the boxes over its mean everywhere. A uniform map scores 1."""
 PARTS = """Bars are means over samples, with 95 % bootstrap intervals over groups (none where there are fewer than 20
 groups)."""
 TABLE = """The heads whose total effect is furthest from their direct effect: a description of these samples. A total
 effect above the direct effect: later layers pass on what the head writes. Below: later layers make up for its loss,
 or the head had worked against them."""
 CORRELATION = """Spearman's rank correlation of the mean effects over all heads, with a 95 % bootstrap interval that
-draws groups and ranks the heads anew. Heads are not a sample of anything: the interval is about the samples."""
+draws groups and ranks the heads anew. The heads are all heads of the model and no random sample, so the interval is
+about the samples."""
 
 
 def head_table(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.DataFrame:
@@ -87,7 +85,7 @@ def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 def agreements(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.DataFrame:
     """Rank correlations over heads: columns data, first, second, rho, low, high, n_groups, note.
 
-    Groups are drawn together for all that is compared; those that only one has are left out.
+    All compared measures share their draws of groups; groups that one of them lacks are left out.
     """
     rows = []
     scores = where(result.scores, result.scores.part == "head")
@@ -111,7 +109,7 @@ def agreements(result: GridResult, rankings: Mapping[str, HeadResult]) -> pd.Dat
 def _spearman(
     a: Float[np.ndarray, "draw pair"], b: Float[np.ndarray, "draw pair"]
 ) -> Float[np.ndarray, " draw"]:
-    """Per draw, over the heads that have both in every draw; NaN where all heads are alike."""
+    """Spearman's correlation of each draw, over heads defined in every draw; NaN where all heads tie."""
     both = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
     x, y = (rankdata(each[:, both], axis=1) for each in (a, b))
     x, y = (each - each.mean(axis=1, keepdims=True) for each in (x, y))
@@ -120,18 +118,18 @@ def _spearman(
 
 
 def _placed(weights: np.ndarray, groups: list[str], own: tuple[str, ...]) -> Float[np.ndarray, "draw group"]:
-    """The groups' weights in the order of a table that may have more of them."""
+    """The weights in the order of `own`, which may have more groups; those get weight 0."""
     found = np.zeros((len(weights), len(own)))
     found[:, [own.index(group) for group in groups]] = weights
     return found
 
 
 def figures(result: GridResult, rankings: Mapping[str, HeadResult] | None = None) -> Figures:
-    """ "heads": effects and attention by layer and head; "parts": by layer; "scatter": one against another.
+    """ "heads": effects and attention ratio by head; "parts": effects by layer; "scatter": one against another.
 
     Args:
         result: Of a `HeadAttribution`, or of a grid over one with the axis "data".
-        rankings: Label of the data → a head ranking by "ar" of the same samples; may lack some.
+        rankings: Label of a data set → a head ranking by "ar" of the same samples; data sets may be missing.
     """
     heads, summary = head_table(result, rankings or {}), result.summary()
     parts = where(summary, summary.part != "head")
@@ -146,7 +144,7 @@ def write_page(
     Args:
         result: Of a `HeadAttribution`, or of a grid over one with the axis "data".
         path: The HTML file.
-        rankings: Label of the data → a head ranking by "ar" of the same samples; may lack some.
+        rankings: Label of a data set → a head ranking by "ar" of the same samples; data sets may be missing.
     """
     ranked = rankings or {}
     found = agreements(result, ranked)
@@ -179,7 +177,7 @@ def write_page(
 
 
 def said(row: Mapping[str, Any]) -> str:
-    """A correlation with its interval, or the reason why there is none."""
+    """A correlation with its interval, or a note that there are too few groups for one."""
     ends = "(too few groups)" if row["note"] else interval(row["low"], row["high"])
     return f"{number(row['rho'])} {ends}"
 
@@ -208,7 +206,7 @@ def _origin(cell: GridCell) -> Markup:
 
 
 COLUMNS = {"direct": "direct effect, logits", "total": "total effect, logits", "ar": "attention ratio"}
-"""Column of the table of heads → its caption."""
+"""Column of the table of heads → its caption with the unit."""
 DIRECTIONS = {
     "direct": "higher: for the answer →",
     "total": "higher: for the answer ↑",
@@ -219,10 +217,10 @@ PART_COLOURS = {"attention": SERIES[0], "mlp": SERIES[1], "embedding": SERIES[2]
 
 
 def head_maps(heads: pd.DataFrame) -> go.Figure:
-    """A row per data set: direct effect, total effect (one scale around 0), attention ratio.
+    """Panels per data set: direct and total effect on one scale symmetric around 0, and the attention ratio.
 
     Args:
-        heads: columns data, layer, head, and of each of `COLUMNS` its mean, `_low` and `_high`.
+        heads: Columns data, layer, head, and for each of `COLUMNS` the mean and the interval's ends `_low` and `_high`.
     """
     sets, columns = list(dict.fromkeys(heads.data)), _measured(heads)
     titles = [f"{data}: {COLUMNS[name]}" for data in sets for name in columns]
@@ -295,10 +293,10 @@ def _dots(heads: pd.DataFrame, name: str) -> go.Scatter:
 
 
 def part_bars(parts: pd.DataFrame) -> go.Figure:
-    """Share of the logit by layer: all heads of a layer, its MLP, and the embedding (layer −1), with intervals.
+    """What the heads and the MLP of each layer and the embedding (layer −1) add to the logit, with intervals.
 
     Args:
-        parts: columns data, part, layer, mean, low, high, n_groups; too few groups have no interval.
+        parts: Columns data, part, layer, mean, low, high, n_groups; with too few groups no interval is drawn.
     """
     sets = list(dict.fromkeys(parts.data))
     figure = panels(sets, shared_yaxes=True)

@@ -1,7 +1,4 @@
-"""Some heads of a model as a value: the best k of a ranking, or a list.
-
-Published sets of heads, and of which checkpoints they are.
-"""
+"""Some heads of a model as a value: the best k of a ranking, or a list; and the sets that are published."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ __all__ = [
 
 
 SHOWN = 6
-"""Heads that a line of text names."""
+"""The maximum number of heads that a line of text names."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,17 @@ class HeadSet:
         heads = HeadSet.of([(15, 4), (16, 5)]);          pairs = heads.pairs
 
     Attributes:
-        ranking: What ranks the heads; None for a list.
-        k: How many of its best; None for a list.
-        listed: The pairs of a list, in order of rank.
-        name: What tables call the set.
-        source: Where a list is from.
-        masked_layer: The layer whose attention VGRefine masks with these heads, where the source names one.
+        ranking: The ranking of the heads; None for a list.
+        k: How many of the ranking's best heads; None for a list.
+        listed: The (layer, head) pairs of a list, 0-based, best first.
+        name: The set's name in tables.
+        source: The source of a list.
+        masked_layer: The layer whose attention VGRefine masks with these heads, 0-based; None where the source names
+            none.
 
     Raises:
-        StudyError: Both a ranking and a list, or neither; a ranking on the test split; `k` that is no whole
-            number ≥ 1.
+        StudyError: Both a ranking and a list are given, or neither; the ranking is on the test split; or `k` is no
+            whole number ≥ 1.
     """
 
     ranking: Any = None  # a HeadRanking, whose file imports this one
@@ -104,7 +102,7 @@ class HeadSet:
         """The listed (layer, head) pairs, 0-based, best first.
 
         Raises:
-            StudyError: No pairs, something that is no pair of indices ≥ 0, or a head named twice.
+            StudyError: There are no pairs, something is no pair of indices ≥ 0, or a head is named twice.
         """
         return cls(listed=_checked(pairs), name=name, source=source, masked_layer=masked_layer)
 
@@ -121,7 +119,7 @@ class HeadSet:
         return f"HeadSet({f'{self.name!r}, ' if self.name else ''}{said})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the heads by layer, or what ranks them."""
+        """The view in a notebook: the heads by layer, or the ranking."""
         layers: dict[int, list[int]] = {}
         for layer, head in self.listed:
             layers.setdefault(layer, []).append(head)
@@ -133,10 +131,10 @@ class HeadSet:
 
     @property
     def pairs(self) -> Pairs:
-        """The listed pairs, best first; what `Site(heads=…)` takes.
+        """The listed pairs, best first, as `Site(heads=…)` takes them.
 
         Raises:
-            StudyError: The set is a reference, whose pairs are known once it is resolved.
+            StudyError: The set is a reference; its pairs are known after `resolve`.
         """
         if self.ranking is not None:
             raise StudyError(
@@ -157,9 +155,9 @@ class HeadSet:
 
         Args:
             out: The folder that holds runs.
-            workers: Processes, or an `interp.run.Workers`, when the ranking has to run.
-            progress: Show progress on stderr.
-            mllm: The ranking's model, when it is open already.
+            workers: The number of processes, or an `interp.run.Workers`, in case the ranking has to run.
+            progress: Whether to show progress on stderr.
+            mllm: The ranking's model, if it is already open.
 
         Raises:
             StudyError: Fewer than k heads have a defined score.
@@ -169,9 +167,9 @@ class HeadSet:
         return self.ranking.run(out, workers=workers, progress=progress, mllm=mllm).top(int(self.k or 0))
 
     def held_out(self, result: GridResult) -> bool:
-        """Whether it is known that no group of the result took part in the choice.
+        """Whether no group of the result took part in the choice, as far as is known.
 
-        False for a list: what its heads were chosen on is not known here.
+        False for a list, because the samples that its heads were chosen on are unknown.
         """
         return self.ranking is not None and not self._groups & result.groups
 
@@ -190,10 +188,10 @@ class HeadSet:
         )
 
     def to_dict(self, mllm: OpenModel | None = None) -> dict[str, Any]:
-        """The set as JSON: the pairs of a list; k and the whole ranking, by fingerprints, of a reference.
+        """The set as JSON values: the pairs of a list, or k and the ranking with fingerprints of model and data.
 
         Args:
-            mllm: The ranking's model, when it is open already.
+            mllm: The ranking's model, if it is already open.
         """
         if self.ranking is None:
             return {"heads": "listed", "pairs": [list(pair) for pair in self.listed]}
@@ -209,7 +207,7 @@ class HeadSet:
 
 
 def _checked(pairs: Any) -> Pairs:
-    """The pairs as a tuple; none where none are given."""
+    """The pairs as a tuple; empty where none are given."""
     given = as_tuple(pairs)
     if isinstance(given, tuple) and not given:
         return ()
@@ -241,7 +239,7 @@ PUBLISHED: dict[str, HeadSet] = {
         ),
     )
 }
-"""Name → the heads, best first, and the layer that VGRefine masks with them."""
+"""Name of a set → its heads, best first, with the layer that VGRefine masks."""
 
 CHECKPOINTS: dict[str, str] = {
     "FreedomIntelligence/HuatuoGPT-Vision-7B": "huatuogpt-vision-7b",
@@ -255,7 +253,7 @@ UNPUBLISHED: dict[str, str] = {
         "and its heads are not published. Give the layers you read there: --layers, or VGRefine(layers=…)."
     ),
 }
-"""Hub id → what to say of a checkpoint that the paper used without publishing all of its settings."""
+"""Hub id → a sentence about a checkpoint that the paper used without publishing all of its settings."""
 UNPUBLISHED["FreedomIntelligence/HuatuoGPT-Vision-34B-hf"] = UNPUBLISHED[
     "FreedomIntelligence/HuatuoGPT-Vision-34B"
 ]
@@ -264,12 +262,12 @@ _CONVERTED = re.compile(r"^Converted from `([^`]+)` \(.* layout\) by interp ", r
 
 
 def published_heads(name: str) -> HeadSet:
-    """A published set of heads by the model's name, with its source and the layer it masks.
+    """The published set of heads of this name, with its source and the layer that VGRefine masks.
 
     `"huatuogpt-vision-7b"`: the 20 heads of VGRefine, best first, and layer 16, all 0-based.
 
     Raises:
-        StudyError: No set of that name.
+        StudyError: There is no set of that name.
 
     >>> published_heads("huatuogpt-vision-7b").pairs[:2]
     ((15, 4), (16, 5))
@@ -283,11 +281,12 @@ def published_heads(name: str) -> HeadSet:
 
 
 def published_checkpoint(model: ModelSpec) -> str | None:
-    """The hub id of the checkpoint that a model is known to be, of those in `CHECKPOINTS`; None where it is not known.
+    """The id in `CHECKPOINTS` of the checkpoint that a model is known to be; None where that is not known.
 
-    Heads of one checkpoint mean nothing in another, and a folder's name proves nothing: a fine-tuned copy often has the
-    same. Known are the hub id itself, a snapshot in the hub's cache, and a folder that `interp convert` made of the hub
-    id, by its model card. Not with a LoRA adapter or another vision tower: those change what heads do.
+    Heads of one checkpoint mean nothing in another, and a folder's name proves nothing, because a fine-tuned copy often
+    keeps it. A model is known by the hub id itself, by a snapshot in the hub's cache, or by the model card of a folder
+    that `interp convert` made from the hub id. A model with a LoRA adapter or another vision tower is never known,
+    because those change what heads do.
     """
     if model.lora is not None or model.vision_tower is not None:
         return None

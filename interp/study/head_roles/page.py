@@ -1,7 +1,4 @@
-"""The page of head roles: what each head does, by measure, and the heads at the ends of each.
-
-Figures of head roles: a map of the heads for each measure, and one measure against another.
-"""
+"""The page of head roles: what each head does, by measure, the heads at the ends of each, and the figures of these."""
 
 from __future__ import annotations
 
@@ -40,24 +37,28 @@ __all__ = ["CAPTIONS", "figures", "write_page"]
 
 
 N_SHOWN = 8
-LEAD = Markup("""Every head of <b>{models}</b>, by what its row of attention at the last prompt token does and by what
-is lost without it: {n} samples ({data}). The heads are described on these samples. A set chosen here is to be shown on
-others.""")
+LEAD = Markup("""Every head of <b>{models}</b>: its row of attention at the last prompt token, and what the answer loses
+without it; {n} samples ({data}). The page describes the heads on these samples. Test a set of heads that you choose
+here on other samples.""")
 TERMS = {
-    "Share of the image": "The row's weight on all image tokens, from 0 to 1. Higher: more of the row is on the image.",
-    "Entropy on the image": """Of the row within the image, divided by its maximum: 1 is uniform, 0 is one token.""",
-    "Share of the first token": """The row's weight on the prompt's first token, where heads rest that have nothing to
-    say (an attention sink).""",
+    "Share of the image": """The row's weight on all image tokens, from 0 to 1. Higher: the head attends more to the
+    image.""",
+    "Entropy on the image": """The entropy of the row within the image, divided by its maximum. 1: uniform; 0: all
+    weight on one token.""",
+    "Share of the first token": """The row's weight on the prompt's first token (an attention sink), from 0 to 1. Heads
+    that add little to the answer often attend there.""",
     "Same map on another image": """1 − Jensen–Shannon divergence (in bits) between the map and that of the same
-    question on another sample's image. 1: the map is the same whatever is shown: the head looks at a position, or
-    evenly (then its entropy is near 1 too). 0: the two maps do not overlap.""",
-    "Effect of ablation": """How far the log-probability of the answer's first token falls when the head gives zero at
-    the last prompt token. Above 0: the head supports the answer. Later heads may make up for one that is gone, so a
-    head without an effect may still do the work.""",
-    "Copying": """Of the weights alone, from −1 to 1: the sum of the eigenvalues of the head's OV circuit over the sum
-    of their sizes. Near 1: attending to a word raises that word's logit. It speaks of words, not of image tokens.""",
+    question on another sample's image. 1: the map is the same for both images, because the head attends to a position
+    or uniformly (then its entropy is also near 1). 0: the two maps do not overlap.""",
+    "Effect of ablation": """How far the log-probability of the answer's first token falls, in nats, when the head's
+    output at the last prompt token is set to zero. Above 0: the head supports the answer. Later heads can compensate
+    for a missing one, so a head without an effect may still contribute.""",
+    "Copying": """Computed from the weights alone, from −1 to 1: the sum of the eigenvalues of the head's OV circuit
+    divided by the sum of their absolute values. Near 1: attending to a word raises that word's logit. It describes
+    words, not image tokens.""",
 }
-TABLE = "The heads of highest mean of each measure, and the lowest of those with two directions; [95 % over groups]."
+TABLE = """For each measure the heads with the highest mean; for measures with two directions also those with the
+lowest. Brackets: 95 % interval over groups."""
 
 
 def write_page(result: HeadTable, path: str | Path) -> Path:
@@ -86,7 +87,7 @@ def write_page(result: HeadTable, path: str | Path) -> Path:
 
 
 def _names(result: HeadTable) -> list[str]:
-    """What each run is called above its maps; nothing where there is one."""
+    """The name of each run above its maps; empty where there is only one run."""
     names = [" · ".join(cell.key) for cell in result.cells if cell.measured]
     return names if len(names) > 1 else [""]
 
@@ -139,7 +140,7 @@ COLUMNS = 3
 
 
 def figures(result: HeadTable) -> Figures:
-    """ "heads", "heads-2", …: each measure by layer and head, a figure per run; "roles": share of the image, effect."""
+    """ "heads", "heads-2", …: each measure by layer and head, for each run; "roles": effect by share of the image."""
     found: Figures = {}
     for place, cell in enumerate((cell for cell in result.cells if cell.measured), start=1):
         own = rows_of(result.heads, cell.labels)
@@ -174,7 +175,7 @@ def _maps(heads: Any, measures: tuple[str, ...]) -> go.Figure:
 
 
 def _scale(values: Any, name: str, *, x: float, y: float, length: float) -> dict[str, Any]:
-    """A colour scale with its bar at the right of a panel; shares go to the largest there is."""
+    """A colour scale with its bar at the right of a panel."""
     bar = colour_bar("", x=x, y=y, len=length, xanchor="left", thickness=8, nticks=4)
     most = float(values.abs().max()) or 1.0
     if name not in SIGNED:
@@ -188,7 +189,7 @@ def _scale(values: Any, name: str, *, x: float, y: float, length: float) -> dict
 
 
 def _scatter(result: HeadTable) -> go.Figure:
-    """Each head's effect of ablation against its share of the image, coloured by how alike its maps are."""
+    """Each head's effect of ablation against its share of the image, coloured by “same map on another image”."""
     cells = [cell for cell in result.cells if cell.measured]
     figure = panels([cell.labels["data"] for cell in cells], columns=len(cells), shared_yaxes=True)
     for column, cell in enumerate(cells, start=1):

@@ -1,7 +1,4 @@
-"""The maps of a micro-batch: of the model as it is, of copies with shuffled weights, and under other questions.
-
-One map over image tokens from an indicator that gives one per layer: its layer is chosen on other samples.
-"""
+"""One map per sample and indicator: of the model as it is, of copies with shuffled weights, under other questions."""
 
 from __future__ import annotations
 
@@ -59,20 +56,21 @@ __all__ = [
 
 PLAIN = "plain forward"
 SPENT = ("seconds", "forwards", "backwards", "tokens")
-FLOPS = """Estimated floating-point operations of the language model's decoder layers: 2 · P · T for the weights, with P
-their parameters and T the token positions that went through, plus 4 · L · d · S · T for attention, with L layers, d the
-width of all heads and S the mean length of a prompt, as if every position attended to a whole prompt. A backward pass
-counts as twice an average forward. Left out: vision tower and projector (which indicators on pixels run again for
-every variant), output head, softmax, norms, and the arithmetic on maps."""
+FLOPS = """Estimated floating-point operations of the language model's decoder layers: 2 · P · T for the weights, where
+P is their number of parameters and T the number of token positions processed, plus 4 · L · d · S · T for attention,
+where L is the number of layers, d the width of all heads and S the mean length of a prompt, as if every position
+attended to a whole prompt. A backward pass counts as two average forward passes. Not included: vision tower and
+projector (which indicators on pixels run again for every variant), output head, softmax, norms, and the arithmetic on
+maps."""
 
 
 def flops(mllm: Any, cost: Cost, length: float) -> float:
-    """The estimate of `FLOPS`; NaN for a model without weights to count.
+    """The estimate that `FLOPS` describes; NaN for a model without weights to count.
 
     Args:
-        mllm: the model.
-        cost: what was spent.
-        length: S, mean positions of a prompt.
+        mllm: The model.
+        cost: The forward and backward passes and the token positions.
+        length: S, the mean number of positions of a prompt.
     """
     if not hasattr(mllm, "hf"):
         return math.nan
@@ -88,7 +86,7 @@ def flops(mllm: Any, cost: Cost, length: float) -> float:
 
 
 def cost_entries(label: str, cost: Cost, n: int, operations: float) -> dict[str, float]:
-    """A micro-batch's cost of one indicator, under names that `costs` finds again. Entries add up; peaks do not."""
+    """The cost of one indicator on a micro-batch, under the names that `costs` reads. Entries add up; peaks do not."""
     found = {f"{name}|{label}": float(getattr(cost, name)) for name in SPENT}
     counted = {} if math.isnan(operations) else {f"flops|{label}": operations}
     return {
@@ -100,10 +98,11 @@ def cost_entries(label: str, cost: Cost, n: int, operations: float) -> dict[str,
 
 
 def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
-    """One row per (axes…, indicator), the plain forward first: what a map of one sample takes.
+    """One row per (axes…, indicator), the plain forward first: the cost of a map of one sample.
 
-    Columns `seconds`, `forwards`, `backwards`, `tokens`, `flops` per sample, `peak_bytes`, `samples` (how many it ran
-    on), and `seconds_ratio`, `tokens_ratio`, `flops_ratio`: over the plain forward of the same samples.
+    Columns `seconds`, `forwards`, `backwards`, `tokens` and `flops` per sample; `peak_bytes`; `samples` (the number of
+    samples it ran on); and `seconds_ratio`, `tokens_ratio` and `flops_ratio`: divided by the plain forward of the same
+    samples.
     """
     rows = []
     for cell in cells:
@@ -132,7 +131,7 @@ def _each(total: dict[str, float], label: str) -> dict[str, float] | None:
 ALL = "all"
 """The stage of the sanity check that shuffles every weight."""
 CHECKS = 8
-"""An indicator of `few` samples runs on so many times fewer in the sanity checks."""
+"""In the sanity checks an indicator that is limited by `few` runs on this many times fewer samples."""
 Map = Float[np.ndarray, " token"]
 Costs = list[dict[str, float]]
 """What a micro-batch costs, piece by piece; `interp.run.sessions.sum_costs` adds the pieces up."""
@@ -140,16 +139,16 @@ Costs = list[dict[str, float]]
 
 @dataclass(eq=False)
 class Found:
-    """What was made of one sample.
+    """The maps of one sample.
 
     Attributes:
-        tokens: where its image tokens lie.
-        said: the likeliest first token of the answer.
-        rank: its place in the order drawn, by which few samples are chosen.
-        maps: by indicator.
-        shuffled: by indicator and stage of shuffled weights.
-        asked: by indicator, under another question.
-        lost: (indicator, error, reason) of what could not be had.
+        tokens: Where its image tokens lie.
+        said: The likeliest first token of the answer.
+        rank: Its place in the random order by which samples are chosen.
+        maps: Indicator → the map.
+        shuffled: (indicator, stage of shuffled weights) → the map.
+        asked: Indicator → the map under another question.
+        lost: (indicator, error, reason) of each map that could not be made.
     """
 
     tokens: TokenMap
@@ -162,7 +161,7 @@ class Found:
 
 
 class MapMaker:
-    """Makes the maps of a study's indicators on one process's model, and its copies with shuffled weights, once."""
+    """Makes the maps of a study's indicators on one process's model; copies with shuffled weights are made once."""
 
     def __init__(self, study: Any) -> None:
         self._study = study
@@ -172,7 +171,7 @@ class MapMaker:
     def make(
         self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], costs: Costs
     ) -> list[Found]:
-        """Every indicator's map of every sample; one that fails in the batch is tried on each sample alone."""
+        """Every indicator's map of every sample; one that fails on the batch runs again on each sample alone."""
         found = self._plain(mllm, shelf, samples, ranks, costs)
         for label in self._study.indicators:
             limit = self._study.few.get(label, math.inf)
@@ -184,7 +183,7 @@ class MapMaker:
         return found
 
     def check(self, mllm: Any, pairs: Sequence[tuple[Sample, Sample | None, Found]], costs: Costs) -> None:
-        """The maps of shuffled weights and of another question, of samples each with one that asks otherwise."""
+        """Add the maps under shuffled weights and under the question of each sample's partner."""
         study = self._study
         samples = [sample for sample, _, _ in pairs]
         targets = fixed_targets(mllm, samples, study.prompt, study.target) if samples else []
@@ -207,7 +206,7 @@ class MapMaker:
     def _plain(
         self, mllm: Any, shelf: ProcessCache, samples: Sequence[Sample], ranks: Sequence[int], costs: Costs
     ) -> list[Found]:
-        """Where the image tokens are, what the model says, and the price of one plain forward."""
+        """Where the image tokens are, the model's first token, and the cost of one plain forward."""
         prompt = self._study.prompt
         if not self._warm:  # exclude the warm-up: the first pass of a process takes longer
             self._warm = True
@@ -231,11 +230,11 @@ class MapMaker:
         *,
         last: bool = False,
     ) -> bool:
-        """One indicator on some samples, and whether it could be run; when it could not, `last` writes down why."""
+        """Run one indicator on some samples, and return whether it ran; with `last`, record why it did not."""
         own, bill = billed(mllm, shelf)
         try:
             maps = self._call(label, own, samples, self._study.target)
-        except RunError:  # of the run, such as a lost server, and not of the samples
+        except RunError:  # an error of the run, such as a lost server, not of the samples
             raise
         except InterpError as error:
             if last:
@@ -268,7 +267,7 @@ class MapMaker:
     def _pay(
         self, label: str, mllm: Any, cost: Cost, shared: Cost, found: Sequence[Found], costs: Costs
     ) -> None:
-        """Write a cost down twice: what was spent, and under the indicator's name what it takes alone."""
+        """Record a cost twice: what was spent, and under the indicator's name the cost if it ran alone."""
         costs.append(stored_cost(cost))
         alone = cost + shared
         length = float(np.mean([one.tokens.length for one in found]))
@@ -281,22 +280,22 @@ class MapMaker:
 
 
 def stage_name(share: float | str) -> str:
-    """What tables call a stage of shuffled weights."""
+    """The name of a stage of shuffled weights in tables."""
     return "all weights" if share == ALL else f"top {100 * float(share):.0f} % of layers"
 
 
 def shuffled(mllm: Any, share: float | str, seed: int) -> Any:
-    """The copy of the model for a stage."""
+    """A copy of the model with the shuffled weights of a stage."""
     if share == ALL:
         return randomised(mllm, everything=True, seed=seed)
     return randomised(mllm, float(share), seed=seed)
 
 
 def fixed_targets(mllm: Any, samples: Sequence[Sample], prompt: Any, target: Target) -> list[Target]:
-    """The target of each sample as an answer that does not change with the model.
+    """Each sample's target, fixed to an answer that does not change with the model.
 
-    "greedy" is what the model itself would say; a copy with other weights would say something else, and its map of
-    that would differ for that reason alone. An empty answer stays "greedy".
+    "greedy" is the model's own answer. A copy with other weights would give another answer, and its map would differ
+    for that reason alone. An empty answer stays "greedy".
     """
     if target.spec != "greedy":
         return [target] * len(samples)
@@ -306,9 +305,9 @@ def fixed_targets(mllm: Any, samples: Sequence[Sample], prompt: Any, target: Tar
 
 
 def other_questions(data: Samples, usable: Sequence[bool], seed: int) -> tuple[int | None, ...]:
-    """For every sample the index of one with another question; None where all ask the same.
+    """For every sample the index of a sample with another question; None where all ask the same.
 
-    The usable samples stand in a ring in random order, and each takes the question of the next that asks otherwise.
+    The usable samples form a ring in random order, and each takes the question of the next that asks otherwise.
     """
     able = [index for index in range(len(data)) if usable[index]]
     ring = np.random.default_rng(seed).permutation(able).tolist() if able else []
@@ -330,7 +329,7 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Aimed:
-    """An indicator with a fixed target, for studies that have no target of their own."""
+    """An indicator with a fixed target, for studies without a target."""
 
     indicator: Any
     target: Target
@@ -348,8 +347,8 @@ def one_map(array: Any, label: str, layers: Mapping[str, int | str]) -> Float[np
     """The map (token) of an indicator's array ([layer,] token), as float64.
 
     Raises:
-        MapError: A map per head, a layer it does not have, several layers and no word on which, or values that are
-            not finite.
+        MapError: The array has a map per head, lacks the chosen layer, has several layers without a choice, or is not
+            finite.
     """
     dims = tuple(array.dims)
     if dims not in (("token",), ("layer", "token")):
@@ -389,13 +388,14 @@ def with_layers(
     progress: bool = True,
     mllm: Any = None,
 ) -> Any:
-    """The comparison with a layer, or "sum", for each indicator that gives several; see `IndicatorComparison`.
+    """The comparison with a layer, or "sum", for each indicator that gives several layers.
 
-    An indicator's map of one sample shows whether it gives several. A layer has the best mean of the study's
-    `choose_by` against its first truth on the validation samples; these runs stay under `out` and are found again.
+    An indicator's map of one sample shows whether it gives several layers. The chosen layer has the best mean of the
+    study's `choose_by` against its first truth on the validation samples. These runs stay under `out`, so a second call
+    finds them.
 
     Raises:
-        StudyError: An indicator with several layers and nothing to choose on, or validation samples of a test split.
+        StudyError: An indicator gives several layers and there are no validation samples, or these are of a test split.
     """
     opened = open_model(study.model) if mllm is None else mllm
     layers, choices = dict(study.layers), dict(study.choices)
@@ -427,7 +427,7 @@ def with_layers(
 
 
 def _words(choice: LayerChoice, study: Any) -> str:
-    """How a layer was chosen."""
+    """How a layer was chosen, in words."""
     groups = set(study.data.groups)
     apart = (
         "sharing no group with these"

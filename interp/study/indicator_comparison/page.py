@@ -1,7 +1,4 @@
-"""The page of a comparison of indicators: what was measured on what, tables, figures, maps, failures.
-
-Tables of a comparison of indicators.
-"""
+"""The page of a comparison of indicators: what was measured on what, tables, maps, failures."""
 
 from __future__ import annotations
 
@@ -66,55 +63,56 @@ SHOWN_FAILURES = 24
 ACROSS = 6
 SIDE = 170
 
-LEAD = Markup("""For {samples}, each of {n} indicators (attribution methods) gave one map over the image tokens, for
-the log-probability of {target}. The maps are compared with {truth}, with one another, with what happens when their
-tokens are removed{removals}, and with maps of a model with shuffled weights and maps for other questions.""")
-LOCALISATION = """Points are means over samples, bars their 95 % bootstrap intervals over groups (none where there are
-fewer than 20 groups). Dotted line: the score of a uniform map. Filled symbols: the certified truth; open symbols: the
-other regions that were scored. Grey points: baselines that do not use the model."""
-FINDS = Markup("""<b class="right">✓</b> finds the truth: better than every baseline that does not use the model, on
-the same samples. The interval of each difference lies on the right side of zero, and the largest p (sign flips of
-whole groups) is at most 0.05 after Holm's correction over the indicators. This says that a map is better than a
+LEAD = Markup("""For {samples}, each of {n} indicators (attribution methods) gave one map over the image tokens, for the
+log-probability of {target}. The maps are compared with {truth}, with one another, with the effect of removing their
+tokens{removals}, with maps of a model with shuffled weights, and with maps for other questions.""")
+LOCALISATION = """Points are means over samples, bars 95 % bootstrap intervals over groups (no bars with fewer than 20
+groups). Dotted line: the score of a uniform map. Filled symbols: the certified truth; open symbols: the other regions
+that were scored. Grey points: baselines that do not use the model."""
+FINDS = Markup("""<b class="right">✓</b> finds the truth: the indicator is better than every baseline that does not use
+the model, on the same samples. The interval of each difference lies on the right side of zero, and the largest p (sign
+flips of whole groups) is at most 0.05 after Holm's correction over the indicators. A ✓ says that a map is better than a
 baseline, not that it is good.""")
-PAIRS = """First minus second on the same samples. p: sign flips of whole groups' differences. Holm's p is adjusted
-over all pairs of a model and data set."""
-AGREEMENT = """Mean over samples of the rank correlation of two maps of the same sample (ties share the mean of their
-ranks). Two indicators that agree need not be right, and two that are right need not agree outside the truth."""
-FAITHFUL = """The most important tokens by each map are removed first (deletion) or are the only ones kept
-(insertion), at the same fractions and in the same way for all. Heights run from 0, everything removed, to 1,
-untouched. Areas are their means over the fraction: low is better for deletion, high for insertion. Compare each area
-with that of the random map. Each way of removing tokens favours the indicators that are built on it: those cells have
-a frame and count for less. Samples on which removing everything costs less than {least} have no area."""
-CURVES = """Means over samples. Deletion: the share of the target that is left after the most important tokens are
-removed. Insertion: the share that is back when only they are kept."""
+PAIRS = """The first indicator minus the second, on the same samples. p: sign flips of whole groups' differences. Holm's
+p is adjusted over all pairs of a model and data set."""
+AGREEMENT = """Rank correlation of two indicators' maps of the same sample, averaged over samples (ties share their mean
+rank). Two indicators that agree can both be wrong, and two that are right can disagree outside the truth."""
+FAITHFUL = """The most important tokens of each map are removed first (deletion), or only they are kept (insertion), at
+the same fractions and in the same way for all maps. Heights run from 0 (everything removed) to 1 (untouched). Areas are
+means of the height over the fraction: lower is better for deletion, higher for insertion. Compare each area with that
+of the random map. Each way of removing tokens favours the indicators that are built on it; those cells have a frame and
+are weaker evidence. Samples in which removing everything lowers the target by less than {least} have no area."""
+CURVES = """Means over samples. Deletion: the share of the target that is left when the most important tokens are
+removed. Insertion: the share that returns when only they are kept."""
 SANITY = """Rank correlation of a map with the same indicator's map after a change that should matter: the model's
-weights shuffled within each tensor, from the top layers down or all (the answer that is explained stays that of the
-trained model), or another sample's question on the same image. Near 1: the map does not depend on what the model
-learned, or on the question, as is the case for baselines that do not use the model. A map read below the shuffled
-layers cannot change with them. Where the cause is the same for every question, as a planted marker is, the map should
-not change with the question."""
-COSTS = """Per sample, as if each indicator ran alone, after a plain forward pass of the same batches. Seconds depend
-on what else the machine did; passes and tokens do not. On a CPU, peak memory is that of the whole process so far and
-says little."""
-PARETO = """The dotted line joins the indicators that no other beats in both time and score. Time is wall time divided
-by that of a plain forward pass of the same samples, on this machine. Bars are 95 % intervals over groups."""
-GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run {ramp}, positive part over
-its own 99.5th percentile; boxes show the first truth. Under each map: its {metric} against that truth.""")
+weights are shuffled within each tensor, in the top layers or everywhere (the explained answer stays that of the trained
+model), or another sample's question is asked about the same image. Near 1: the map does not depend on what the model
+learned, or on the question; this holds for baselines that do not use the model. A map read below the shuffled layers
+cannot change with them. Where the cause is the same for every question, such as a planted marker, the map should not
+change with the question."""
+COSTS = """Per sample, as if each indicator ran alone; the first line is a plain forward pass of the same batches.
+Seconds depend on other work on the machine; passes and tokens do not. On a CPU, peak memory is that of the whole
+process so far and means little."""
+PARETO = """The dotted line joins the indicators for which no other is better in both time and score. Time is wall time
+divided by that of a plain forward pass of the same samples, on this machine. Bars are 95 % intervals over groups."""
+GALLERY = Markup("""The samples were drawn with seed {seed}, not by their result. Maps run {ramp}; each shows its
+positive part divided by its own 99.5th percentile. Boxes show the first truth. Under each map is its {metric} against
+that truth.""")
 TERMS = {
-    "Indicator": "What others call an attribution method: it gives each image token a number, larger = more important.",
-    "Comprehensiveness": """How far the target falls without the most important tokens, mean over {erased} % of them;
-    higher is better (ERASER, arXiv 1911.03429).""",
-    "Sufficiency": """How far the target falls when only the most important tokens are kept, mean over the same
+    "Indicator": "Also called an attribution method: it gives each image token a number, larger = more important.",
+    "Comprehensiveness": """How far the target falls when the most important tokens are removed, averaged over {erased}
+    % of the tokens; higher is better (ERASER, arXiv 1911.03429).""",
+    "Sufficiency": """How far the target falls when only the most important tokens are kept, averaged over the same
     fractions; lower is better.""",
-    "Target's scale": """Probability of the answer, or nats for a difference of answers. “Greedy” is what the unedited
-    model says first.""",
-    "Ties": "Tokens of one value are ordered by a draw that is the same for all maps.",
-    "Layers": """An indicator with a map per layer is shown at one layer, chosen on other samples by their boxes.
-    Indicators without layers have no such choice.""",
+    "Target's scale": """Probability of the answer, or nats for a difference of answers. “Greedy” is the unedited
+    model's own answer.""",
+    "Ties": "Tokens with the same value are ordered at random, in the same way for all maps.",
+    "Layers": """An indicator with one map per layer is shown at one layer, which was chosen on other samples by their
+    boxes. Indicators without layers have no such choice.""",
     "Floating-point operations": FLOPS,
     "Intervals": INTERVALS,
-    "Undefined": """A map that is the same everywhere has no order, and a truth that covers no token cannot be scored.
-    Such values are left out and counted.""",
+    "Undefined": """A uniform map has no order, and a truth that covers no token cannot be scored. Such values are left
+    out and counted.""",
 }
 
 
@@ -197,7 +195,7 @@ def _n_groups(result: IndicatorResult, cell: IndicatorCell) -> int:
 
 def _target(target: Any) -> str:
     if target.spec == "greedy":
-        return "the answer the model gives"
+        return "the answer that the model gives"
     return f"“{target.spec}”" if isinstance(target.spec, str) else str(target.spec)
 
 
@@ -228,7 +226,7 @@ def _gallery(result: IndicatorResult) -> Markup:
 
 
 def maps_card(cell: IndicatorCell, index: int) -> Markup:
-    """One sample: its image with the truth, every indicator's map with its score, question and answer."""
+    """The card of one sample: image with the truth, every indicator's map with its score, question and answer."""
     study, tokens = cell.study, cell.tokens(index)
     truth = truth_boxes(study.data[index], study.truth[0])
     sample = study.data[index].replace(boxes=truth, masks=())
@@ -258,7 +256,7 @@ def _scores(cell: IndicatorCell, index: int) -> dict[str, str]:
 
 
 def _failures(result: IndicatorResult) -> Markup:
-    """What could not be measured, and why, by kind."""
+    """What could not be measured, by kind, with the reason."""
     found = result.failures
     if found.empty:
         return section(
@@ -298,11 +296,11 @@ MANY_PAIRS = 400
 VERDICTS = {True: ("✓", "right"), False: ("✗", "wrong")}
 
 Measured = tuple[str, str]
-"""A metric or measure, and what it was measured against."""
+"""A metric or measure, and the truth, indicator or removal that it was measured against."""
 
 
 def calibration(result: IndicatorResult) -> Markup:
-    """A line per indicator: the first metric against each truth in each cell, and a mark where it finds the first."""
+    """One line per indicator: the first metric against each truth in each cell; ✓ where it finds the first."""
     cells, summary, metric = measured_cells(result), result.summary(), result.metrics[0]
     verdicts = {
         (tuple(row[axis] for axis in result.axes), row["indicator"]): row for row in records(result.found())
@@ -333,7 +331,7 @@ def _verdict(row: dict[str, Any] | None) -> Markup | str:
 
 
 def per_group(result: IndicatorResult) -> Markup:
-    """The first metric group by group, where the groups are too few for an interval; folded."""
+    """The first metric for each group, where groups are too few for an interval; folded."""
     shown = []
     for cell in measured_cells(result):
         wide = values_of(result, cell, cell.study.metrics[0], None)
@@ -352,19 +350,19 @@ def per_group(result: IndicatorResult) -> Markup:
 
 
 def metrics_table(result: IndicatorResult) -> Markup:
-    """Every metric against every truth; a table per cell."""
+    """Every metric against every truth, one table per cell."""
     return _wide(result, lambda cell: [(m, t) for m in cell.study.metrics for t in cell.study.truth])
 
 
 def faithful_table(result: IndicatorResult) -> Markup:
-    """Every measure of faithfulness under every removal; a table per cell that has any."""
+    """Every measure of faithfulness under every removal, one table per cell that has any."""
     return _wide(
         result, lambda cell: [(m, removal.name) for m in MEASURES for removal in cell.study.removals]
     )
 
 
 def _wide(result: IndicatorResult, measured: Callable[[IndicatorCell], list[Measured]]) -> Markup:
-    """A line per indicator and a column for each measure and what it was measured against."""
+    """One table per cell: a line per indicator, a column per measure and reference."""
     summary, parts = result.summary(), []
     for cell in (cell for cell in measured_cells(result) if measured(cell)):
         own = {
@@ -387,7 +385,7 @@ def _mean(row: dict[str, Any] | None) -> str | None:
 
 
 def cost_table(result: IndicatorResult) -> Markup:
-    """What a map of one sample takes; a table per cell."""
+    """The cost of a map of one sample, one table per cell."""
     columns: dict[str, Any] = {
         "": "indicator",
         "seconds": lambda row: number(row["seconds"], 4),
@@ -408,7 +406,7 @@ def cost_table(result: IndicatorResult) -> Markup:
 
 
 def pairs_table(result: IndicatorResult) -> Markup | str:
-    """Every pair of indicators by the first metric; empty where there is none, or more than a person reads."""
+    """Every pair of indicators by the first metric; empty where there are none, or too many to read."""
     try:
         found = result.compare(result.metrics[0])
     except StudyError:

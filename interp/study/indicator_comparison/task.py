@@ -1,4 +1,4 @@
-"""The task of an `IndicatorComparison`: each sample's maps, and everything they are measured by."""
+"""The task of an `IndicatorComparison`: each sample's maps and all their measures."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ SCORES = pa.schema(
         ("value", pa.float64()),
     ]
 )
-"""`against`: the truth of a metric, the other indicator of an agreement, the removal of a faithfulness, the stage of
-shuffled weights; of "question" the metric, or "spearman"."""
+"""`against`: for a metric the truth, for an agreement the other indicator, for faithfulness the removal, for "weights"
+the stage of shuffled weights, for "question" the metric or "spearman"."""
 CURVE = pa.schema(
     [
         ("index", pa.int64()),
@@ -74,7 +74,7 @@ Score = tuple[str, str, str, float]
 
 
 class IndicatorTask(StudyTask):
-    """Computes an `IndicatorComparison`. An indicator that cannot be had of a sample is a failure of its own."""
+    """Computes an `IndicatorComparison`. Each indicator that gives no map of a sample is a failure of its own."""
 
     name = "indicator-comparison"
 
@@ -104,7 +104,7 @@ class IndicatorTask(StudyTask):
 
     @property
     def _planned(self) -> dict[str, Any]:
-        """A shard is one micro-batch: each sample is hundreds of passes, and workers share shards."""
+        """A shard is one micro-batch, because each sample takes hundreds of passes and workers share shards."""
         return {**super()._planned, "shard": self.study.batch}
 
     def provenance(self) -> dict[str, Any]:
@@ -112,15 +112,15 @@ class IndicatorTask(StudyTask):
         return {**super().provenance(), "layers": dict(self.study.choices)}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per value, per point of a curve, per sample, and the maps."""
+        """The tables: one row per value, one per point of a curve, one per sample, and the maps."""
         return {"scores": SCORES, "curves": CURVE, "samples": SAMPLES, "maps": MAPS}
 
     def joined(self) -> tuple[str, ...]:
-        """All but the maps."""
+        """All tables except the maps."""
         return ("scores", "curves", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the cost of each indicator is listed beside the total."""
+        """The rows of each sample; the cost of each indicator is listed beside the total."""
         data, costs = self.study.data, Costs()
         with suitable_threads(self.mllm):
             ranks = [self._ranks[index] for index in indices]
@@ -167,7 +167,7 @@ class IndicatorTask(StudyTask):
         }
 
     def _inside(self, tokens: TokenMap, sample: Sample, truth: str) -> np.ndarray:
-        """Which tokens belong to a truth: bool, or fractions of the masks."""
+        """Which tokens belong to a truth: bool, or the fraction that masks cover."""
         if truth == BOXES:
             return inside_of(tokens, sample, self.study.rule)
         return tokens.mask(truth_boxes(sample, truth), rule=self.study.rule)
@@ -193,7 +193,7 @@ class IndicatorTask(StudyTask):
     def _curves(
         self, index: int, sample: Sample, maps: Mapping[str, Map], costs: Costs
     ) -> tuple[dict[str, dict[str, Curves]], list[dict[str, Any]]]:
-        """Removal → indicator → its curves; a removal that cannot be run of this sample is a failure."""
+        """Removal → indicator → its curves; a removal that cannot run on this sample is a failure."""
         study = self.study
         curves: dict[str, dict[str, Curves]] = {}
         failures: list[dict[str, Any]] = []
@@ -238,7 +238,7 @@ class IndicatorTask(StudyTask):
             yield label, QUESTION, first, self._scored(values, mask, found.tokens)[first]
 
     def _silent(self, index: int, scores: Sequence[Score]) -> list[dict[str, Any]]:
-        """A failure for each undefined value; one for all curves under a removal that takes nothing from the target."""
+        """A failure for each undefined value, and one per removal that does not lower the target enough."""
         flat = dict.fromkeys(against for _, measure, against, _ in scores if measure in CURVES)
         rest = [score for score in scores if score[1] not in CURVES]
         reason = "undefined here: the map is the same everywhere, or the truth covers no token or all."
@@ -277,7 +277,7 @@ class IndicatorTask(StudyTask):
 
     @cached_property
     def _order(self) -> list[int]:
-        """The usable samples as drawn: a smaller number of samples takes the first of them, so that the sets nest."""
+        """The usable samples in random order; fewer samples are always the first of these, so that sets nest."""
         able = [index for index, usable in enumerate(self._usable) if usable]
         order = np.random.default_rng(self.study.seed).permutation(len(able))
         return [able[place] for place in order]

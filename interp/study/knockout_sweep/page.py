@@ -1,7 +1,4 @@
-"""The page of a knockout sweep: what was blocked, how the answer changed, and how sure that is.
-
-Figures of knockout sweeps: information flow over the layers, and a heat map per flow when heads were blocked.
-"""
+"""The page of a knockout sweep: what was blocked, how the answer changed, how sure that is; and its figures."""
 
 from __future__ import annotations
 
@@ -41,48 +38,47 @@ if TYPE_CHECKING:
 __all__ = ["figures", "flow_figure", "head_map", "write_page"]
 
 
-LEAD = Markup("""On {samples}, attention from some tokens (queries) to others (keys) was blocked {where}, one flow at
-a time, and the probability of {target} was compared with the unedited model's on the same sample.""")
+LEAD = Markup("""On {samples}, attention from some tokens (queries) to others (keys) was blocked {where}, one flow at a
+time. The probability of {target} was compared with that of the unedited model on the same sample.""")
 TARGETS = {
     "answer": "the first token of the sample's own answer",
-    "greedy": "the first token the unedited model says",
+    "greedy": "the first token of the unedited model's answer",
 }
 PLACES = {
     "layer window": "in a few neighbouring layers",
     "layer": "in one layer",
     "head": "in one head",
 }
-FIGURE = """Lines are means over samples. Bands are their 95 % bootstrap intervals over groups; where there are too
-few groups for an interval, each thin line is one group. Dashed: as many image tokens elsewhere, blocked instead of
-those in the box. Windows at both ends are cut off by the model's first and last layer, so they are narrower."""
-HEADS = """Each cell is one head of one layer, blocked alone: the mean relative change of the probability. Red: the
-answer becomes less likely. There are many heads and they were not tested: test what stands out here on other
-samples."""
-STRONGEST = """For each flow, the layers where blocking it lowers the probability most; “nowhere” where no mean falls
-by 0.1 %. The layers were chosen on these same samples, so this is a description of them; a maximum over windows looks
-better than it is."""
-TESTS = """Difference of the log-probability (nats) between the pass with the flow blocked and the unedited pass or,
-for flows from boxes, the pass with as many tokens elsewhere blocked, on the same samples. p: sign flips of whole
-groups. Holm's p is adjusted over all rows of a model and data set. A small p says that a change is not zero, not that
-it is large."""
-NO_ANSWER = Markup("""No sample is answered correctly by the unedited model, so there is no probability to follow.
-Use target="greedy".""")
+FIGURE = """Lines are means over samples. Bands are 95 % bootstrap intervals over groups; with too few groups for an
+interval, each thin line is one group. Dashed: the same number of image tokens elsewhere, blocked instead of those in
+the box. Windows at both ends are narrower, because the model's first and last layer cut them off."""
+HEADS = """Each cell is one head, blocked alone: the mean relative change of the probability. Red: the answer becomes
+less likely. The heads are many and were not tested; test the ones that stand out on other samples."""
+STRONGEST = """For each flow, the layers where blocking it lowers the probability most; “nowhere” where no mean falls by
+0.1 %. The layers were chosen on these same samples, so this only describes them; a maximum over windows looks larger
+than it is."""
+TESTS = """Difference of the log-probability (nats) on the same samples between the pass with the flow blocked and the
+unedited pass. Flows from boxes are also compared with the pass in which the same number of tokens elsewhere is blocked.
+p: sign flips of whole groups. Holm's p is adjusted over all rows of a model and data set. A small p says that a change
+is not zero, not that it is large."""
+NO_ANSWER = Markup("""The unedited model answers no sample correctly, so there is no probability to follow. Use
+target="greedy".""")
 TERMS = {
     "Relative change": """(p_after − p_before) / p_before × 100, per sample, then the mean. −100 % is a probability of
-    0. Gains have no bound, so a few samples with a small p_before can raise a mean (Geva et al., arXiv
+    0. Increases have no upper bound, so a few samples with a small p_before can raise a mean (Geva et al., arXiv
     2304.14767).""",
-    "Accuracy": """Whether the likeliest first token, over the whole vocabulary, begins the sample's answer: after
-    blocking minus before, in percentage points, over all samples with an answer.""",
+    "Accuracy": """The share of samples whose likeliest first token, over the whole vocabulary, begins the sample's
+    answer: after blocking minus before, in percentage points, over all samples with an answer.""",
     "Samples that count": """With the sample's own answer as target, means of probabilities are over the samples that
-    the unedited model answers correctly: elsewhere there is no flow of the answer to block.""",
+    the unedited model answers correctly, because only there a flow can carry the answer.""",
     "Windows": """Centred on a layer; a window of even width has one layer more below than above. Layers outside the
     model are cut off.""",
-    "Blocked": """Hidden keys get no attention from the flow's queries in the window. Under “renormalise” the other
-    keys share their weight; under “zero” it is lost. Everything else runs as before, so another route can replace a
-    flow: no change does not show that nothing flows.""",
-    "Question": """The user's own words, without template and instruction; “after_image” is everything after the last
-    image token.""",
-    "Elsewhere": "As many image tokens outside the boxes, drawn at random once per sample.",
+    "Blocked": """The flow's queries do not attend to its keys in the window. Under “renormalise” the other keys share
+    the blocked weight; under “zero” it is lost. Everything else runs as before, so another route can replace a flow: no
+    change does not show that no information flows.""",
+    "Question": """The question's own words, without template and instruction; “after_image” is everything after the
+    last image token.""",
+    "Elsewhere": "The same number of image tokens outside the boxes, drawn at random once per sample.",
     "Intervals": INTERVALS,
 }
 
@@ -145,7 +141,7 @@ def _strongest(result: KnockoutResult) -> Markup:
 
 
 def _accuracy(result: KnockoutResult, cell: GridCell, row: dict[str, Any]) -> str | None:
-    """The change of accuracy in the window, or at the head, of a row of `strongest`."""
+    """The change of accuracy in the window or head of a row of `strongest`."""
     summary = rows_of(result.summary(), cell.labels)
     here = where(summary, (summary.flow == row["flow"]) & (summary.layer == row["layer"]))
     here = where(here, here.measure == "accuracy")
@@ -183,7 +179,7 @@ def _tests(result: KnockoutResult) -> Markup:
 
 
 def _blocked(result: KnockoutResult, cell: GridCell) -> Markup:
-    """How many tokens each flow has: a flow of many keys and queries has more to lose."""
+    """The number of tokens of each flow, because a flow with more keys and queries can lose more."""
     sizes, samples = cell.frame("sizes"), cell.frame("samples")
     lines = []
     for name, flow in result.flows(cell).items():
@@ -235,7 +231,7 @@ BAR_TITLE = "probability of the answer,<br>change in %, lower: it matters more"
 
 
 def figures(result: KnockoutResult) -> Figures:
-    """ "flow": the lines of every cell, side by side; by="head" instead "heads", "heads-2", …: one per cell."""
+    """ "flow": the lines of every cell, side by side; for by="head" instead "heads", "heads-2", …, one per cell."""
     if not result.by_head:
         return {"flow": flow_figure(result)}
     cells = [cell for cell in result.cells if result.flows(cell)]
@@ -244,10 +240,10 @@ def figures(result: KnockoutResult) -> Figures:
 
 
 def flow_figure(result: KnockoutResult) -> go.Figure:
-    """Above the mean relative change of the answer's probability, below that of accuracy, by the window's centre.
+    """Mean relative change of the answer's probability (above), change of accuracy (below), by the window's centre.
 
-    One colour per flow; its control, as many image tokens elsewhere, is dashed in the same colour. A band is the
-    95 % bootstrap interval over groups; with fewer than 20 groups there is a thin line per group instead.
+    Each flow has one colour; its control, the same number of image tokens elsewhere, is dashed in that colour. A band
+    is the 95 % bootstrap interval over groups; with fewer than 20 groups there is a thin line per group instead.
     """
     cells = [cell for cell in result.cells if result.flows(cell)]
     rows = [name for name in PANELS if (result.scores.measure == name).any()]
@@ -289,7 +285,7 @@ def _traces(result: KnockoutResult, cell: GridCell, measure: str, known: set[str
 
 
 def _colours(result: KnockoutResult) -> dict[str, str]:
-    """One colour per flow of any cell; a control has that of the flow it is set against."""
+    """Flow → its colour in all cells; a control has the colour of its flow."""
     flows: dict[str, Flow] = {}
     for cell in result.cells:
         flows |= result.flows(cell)
@@ -299,9 +295,9 @@ def _colours(result: KnockoutResult) -> dict[str, str]:
 
 
 def head_map(result: KnockoutResult, cell: GridCell) -> go.Figure:
-    """Mean relative change of the answer's probability with one head blocked, layers × heads, a panel per flow.
+    """The mean relative change of the answer's probability with one head blocked, layers × heads, per flow.
 
-    One colour scale for all panels, symmetric around no change; red: the answer becomes less likely.
+    All panels share one colour scale, symmetric around 0; red: the answer becomes less likely.
     """
     flows = list(result.flows(cell))
     n_columns = min(3, len(flows))

@@ -40,7 +40,8 @@ PASSES = pa.schema(
         ("flipped", pa.bool_()),
     ]
 )
-"""`logprob`: of the followed token, nats. `correct`, `flipped`: of the likeliest token. `head` is null for all."""
+"""`logprob`: the followed token's, in nats. `correct`, `flipped`: of the likeliest token. `head`: null for all
+heads."""
 SAMPLES = pa.schema(
     [
         *SAMPLE_FIELDS,
@@ -76,7 +77,7 @@ class KnockoutTask(StudyTask):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the numbers depend on."""
+        """Everything the stored numbers depend on."""
         study = self.study
         return {
             **super().to_dict(),
@@ -87,15 +88,15 @@ class KnockoutTask(StudyTask):
         }
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, flow and window (and head); one per sample; one per sample and flow."""
+        """The tables: one row per sample, flow and window (and head), one per sample, one per sample and flow."""
         return {"passes": PASSES, "samples": SAMPLES, "sizes": SIZES}
 
     def joined(self) -> tuple[str, ...]:
-        """All."""
+        """All tables."""
         return ("passes", "samples", "sizes")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample, and what its passes cost; `layer_tokens` are token positions × layers."""
+        """The rows of each sample, and the cost of its passes; `layer_tokens` counts token positions × layers."""
         costs: list[dict[str, float]] = []
         with suitable_threads(self.mllm):
             rows = self.each(indices, lambda _, index: self._rows(index, costs))
@@ -174,7 +175,7 @@ class KnockoutTask(StudyTask):
             yield head, replace(variant, heads=(head,))
 
     def _places(self, knockouts: Knockouts, flow: Flow, index: int) -> tuple[Any, Any]:
-        """The flow's queries and keys; refused when no query can see any key, which would measure nothing."""
+        """The positions of the flow's queries and keys; an error where no query can attend to any key."""
         study = self.study
         where = {"index": index, "n_samples": len(study.data), "rule": study.rule, "seed": study.seed}
         queries, keys = flow.places(knockouts.tokens, study.data[index], **where)

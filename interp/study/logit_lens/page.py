@@ -1,7 +1,4 @@
-"""The page of a lens sweep: what the image tokens say, layer by layer, inside the boxes and outside.
-
-Lines by layer of a lens sweep: one panel per cell and word.
-"""
+"""The page of a lens sweep: what the image tokens say, layer by layer, inside the boxes and outside; figures."""
 
 from __future__ import annotations
 
@@ -38,25 +35,26 @@ __all__ = ["figures", "lens_gaps", "peaks", "write_page"]
 
 
 N_SHOWN = 2
-KNOWN = """The organisms were trained to draw image tokens towards the input embeddings of the words for what they
-show. So the words are there at the input, and what a lens misses at layer −1 is a limit of the lens, not of the
-model."""
-GAP = """Above: the word's mean {score} over the tokens of the boxes minus its mean over the other tokens.
-Blue: the sample's own word, with its 95 % interval over groups (where there are too few groups, each thin line is one
-group). Dashed: another sample's word of the same kind, at the same tokens. If the lens merely prefers any word inside
-the box, both lines are high. Below: the share of tokens at which the word is {first},
-inside the boxes (orange), outside (dotted), and another sample's word inside (dashed)."""
-LAYERS = """The layer where the own word's gap is furthest above the gap of another sample's word, chosen on these
-same samples: a description, and that choice makes p too small. p: sign flips of whole groups, adjusted (Holm) over
-all layers, words, data sets and lenses."""
-HOW = Markup("""{shown} of the word at each token, {ramp}. Each map is scaled to its own 99.5th
-percentile: compare where maps are strong, not how strong they are.""")
+KNOWN = """The organisms were trained so that image tokens lie near the input embeddings of the words for what they
+show. So the words are present at the input, and a word that a lens misses at layer −1 is a limit of the lens, not of
+the model."""
+GAP = """Above: the word's mean {score} over the tokens of the boxes minus its mean over the other tokens. Blue: the
+sample's own word, with its 95 % interval over groups (where there are too few groups, each thin line is one group).
+Dashed: another sample's word of the same kind, at the same tokens. If the lens prefers any such word inside the box,
+both lines are high. Below: the share of tokens at which the word is {first}: inside the boxes (orange), outside
+(dotted), and for another sample's word inside the boxes (dashed)."""
+LAYERS = """The layer at which the gap of the sample's own word exceeds that of another sample's word most. It is chosen
+on these same samples, so this only describes them, and p is too small. p: sign flips of whole groups, adjusted (Holm)
+over all layers, words, data sets and lenses."""
+HOW = Markup("""{shown} of the word at each token, {ramp}. Each map is scaled to its own 99.5th percentile, so compare
+where maps are strong, not how strong they are.""")
 
 
 def lens_gaps(result: GridResult) -> pd.DataFrame:
-    """The gap of the own word minus that of another's, per (model, data, other axes, word, layer), paired by sample.
+    """The gap of the own word minus that of another sample's word, per (axes…, word, layer), paired by sample.
 
-    Columns: the axes, word, layer, mean, low, high, n, n_groups, p (sign-flipping by group), p_holm (over all rows).
+    Columns: the axes, word, layer, mean (in the lens's unit; above 0: the own word's gap is larger), low, high, n,
+    n_groups, p (signs of whole groups flipped), p_holm (adjusted over all rows).
     """
     scores, keys = where(result.values, result.values.measure == "gap"), [*result.axes, "word", "layer"]
     rows = []
@@ -117,7 +115,7 @@ def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
 
 
 def _few(result: GridResult) -> Iterator[Markup]:
-    """The values of each group, for data sets with too few of them."""
+    """The value of each group, for data sets with too few groups for an interval."""
     own = where(result.scores, (result.scores.measure == "gap") & (result.scores.of == OWN))
     for key, part in own.groupby([*result.axes[1:], "word"], sort=False):
         names: Any = key
@@ -130,7 +128,7 @@ def _few(result: GridResult) -> Iterator[Markup]:
 
 
 def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[Markup]:
-    """The first samples of each cell, at the layer of the peak, or at the last layer without a control."""
+    """The first samples of each run, at the layer of the peak, or at the last layer where there is no control."""
     for cell in (cell for cell in result.cells if cell.measured):
         here, scores = rows_of(found, cell.labels), rows_of(result.scores, cell.labels)
         layers = {row["word"]: int(row["layer"]) for row in records(here)}
@@ -174,7 +172,7 @@ def _origin(cell: GridCell) -> Markup:
 
 
 def _place(labels: Iterable[Any]) -> str:
-    """The labels of the axes behind the model in one text."""
+    """The labels of all axes after the model, in one text."""
     return " · ".join(map(str, labels))
 
 
@@ -186,9 +184,9 @@ LINES = {
         ("first inside", OTHERS, GREY, "dash"),
     ),
 }
-"""Figure → its lines: measure, whose word, colour, dash."""
+"""Figure → its lines: measure, whose word, colour, line style."""
 WIDEST = 16
-"""Characters of a line above a panel where lenses are compared."""
+"""The maximum number of characters in a line of a panel's title where lenses are compared."""
 TITLES = {
     "gap": "{short} inside − outside,\n{unit}, higher: inside the boxes ↑",
     "first": "tokens with the word first,\nshare, higher: more tokens ↑",
@@ -196,7 +194,7 @@ TITLES = {
 
 
 def figures(result: GridResult) -> Figures:
-    """ "gap" and "first": means by layer with bands of 95 % over groups, or a line per group where those are few."""
+    """ "gap" and "first": means by layer with 95 % bands over groups, or one line per group where groups are few."""
     return {name: _figure(result, name) for name in LINES}
 
 
@@ -233,7 +231,7 @@ def _figure(result: GridResult, name: str) -> go.Figure:
 
 
 def _title(cell: GridCell, result: GridResult) -> str:
-    """A panel's title: the data, and where lenses are compared the lens and its score, in lines of their own."""
+    """A panel's title: the data, and where lenses are compared the lens and its score on lines below."""
     if "lens" not in result.axes:
         return cell.labels["data"]
     parts = (cell.labels["data"], cell.labels["lens"], wording_of([cell.study.lens]).short)

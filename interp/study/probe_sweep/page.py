@@ -1,7 +1,4 @@
-"""The page of a probe sweep: where and from which layer on a property can be read linearly.
-
-The figure of a probe sweep: held-out accuracy by layer, a panel per position, beside the control task.
-"""
+"""The page of a probe sweep: where and from which layer on a property can be read linearly, with its figure."""
 
 from __future__ import annotations
 
@@ -26,17 +23,19 @@ if TYPE_CHECKING:
 __all__ = ["TOKENS", "figures", "write_page"]
 
 
-LEAD = Markup("""Logistic probes learn the {target} from the residual stream of <b>{models}</b> after each layer: {n}
-samples ({data}), {folds} folds of whole groups. A sample is scored by the probe of the folds without its group.""")
-FIGURE = """Blue: how often the probe names the class of a held-out sample. Orange, dashed: the same for the control
-task. Dotted: the most frequent class of the training samples."""
+LEAD = Markup("""Logistic probes predict the {target} from the residual stream of <b>{models}</b> after each layer; {n}
+samples ({data}). Whole groups are split into {folds} folds, and each sample is scored by a probe that was fitted
+without its fold.""")
+FIGURE = """Blue: how often the probe predicts the class of a held-out sample. Orange, dashed: the same for the control
+task. Dotted: how often the most frequent class of the training samples is right."""
 TERMS = {
-    "Control task": """The classes are replaced by random ones, one for each {control}, with the same frequencies. A
-    probe that gets them right above chance has learned by heart which {control} has which class; accuracy means little
-    where the control is as high.""",
-    "Selectivity": "Accuracy − control, of the same samples.",
-    "What it does not show": """A probe shows that a property can be read from the stream, not that the model reads it.
-    Patch the stream to see what is used. A property that cannot be read linearly may be there in another form.""",
+    "Control task": """Each {control} gets a random class, with the same frequencies. A probe that predicts these
+    classes above chance has memorised which {control} has which class, so accuracy means little where the control is as
+    high.""",
+    "Selectivity": "Accuracy − control, on the same samples.",
+    "What it does not show": """A probe shows that a property can be read from the stream, not that the model uses
+    it. Patch the stream to see what is used. A property that no linear probe can read may still be encoded in
+    another form.""",
     "Intervals": INTERVALS,
 }
 
@@ -105,7 +104,7 @@ LINES = (
 
 
 def figures(result: ProbeResult) -> Figures:
-    """ "accuracy": by layer, a row per run and a panel per position; bands of 95 %, or a line per group."""
+    """ "accuracy": by layer, one row per run and one panel per position; 95 % bands, or one line per group."""
     cells = [cell for cell in result.cells if cell.measured]
     positions = list(dict.fromkeys(result.scores.position))
     titles = [f"{cell.labels['data']}: {TOKENS[one]}" for cell in cells for one in positions]

@@ -1,7 +1,4 @@
-"""The page of a reasoning sweep: when the image stops mattering, over all samples and sentence by sentence.
-
-The figure of a reasoning sweep: the answer's log-probability by how much of the reasoning saw the image.
-"""
+"""The page of a reasoning sweep: when the image stops mattering, over all samples and sentence by sentence."""
 
 from __future__ import annotations
 
@@ -30,20 +27,21 @@ __all__ = ["figures", "write_page"]
 
 
 N_SHOWN = 3
-LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Thought and answer were then forced,
-and the image was hidden from each sentence on: from its rows, those of all later sentences and those of the answer.""")
-FIGURE = """Mean change of the log-probability of the model's own answer against the image seen throughout. Far left:
-nothing after the prompt sees the image. Far right: only the answer does not. Bands are 95 % bootstrap intervals over
-groups; where there are too few groups, each thin line is one group."""
-SENTENCE = """The image hidden from this sentence on, by sample: the change of the answer's log-probability in nats."""
+LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Reasoning and answer were then
+forced, with the image hidden from one sentence on: from that sentence, all later sentences and the answer.""")
+FIGURE = """Mean change of the log-probability of the model's own answer, compared with the image visible throughout.
+Far left: nothing after the prompt sees the image. Far right: only the answer does not see it. Bands are 95 % bootstrap
+intervals over groups; with too few groups, each thin line is one group."""
+SENTENCE = """For each sample, the change of the answer's log-probability, in nats, when the image is hidden from this
+sentence on."""
 TERMS = {
-    "Change": """log p(answer | image hidden from there on) − log p(answer | image seen throughout), summed over the
-    answer's tokens.""",
-    "No longer matters": f"""From there on, hiding the image changes the log-probability by less than {TOLERANCE} nats,
-    there and everywhere later; to the end where even the answer alone needs it.""",
-    "No change": """A sentence can carry what an earlier row saw. No change shows that the image is not looked at again
-    for this answer, not that it was never needed.""",
-    "Failures": "A thought that did not end within the tokens allowed has no answer, and is never taken for one.",
+    "Change": """log p(answer | image hidden from that sentence on) − log p(answer | image visible throughout), summed
+    over the answer's tokens, in nats.""",
+    "No longer matters": f"""Hiding the image from this sentence or from any later one changes the log-probability by
+    less than {TOLERANCE} nats. Where hiding it from the answer alone changes more, the image matters to the end.""",
+    "No change": """A sentence can carry what an earlier row read from the image. So no change shows that the answer
+    needs no further look at the image, not that it never needed the image.""",
+    "Failures": "Reasoning that did not end within the allowed tokens has no answer and counts as a failure.",
     "Intervals": INTERVALS,
 }
 
@@ -81,7 +79,7 @@ def _table(result: GridResult) -> Markup:
 
 
 def _examples(result: GridResult) -> Iterator[Markup]:
-    """The first samples of each cell, each with its sentences."""
+    """The first samples of each run, each with its sentences."""
     for cell in (cell for cell in result.cells if cell.measured):
         lines = cell.frame("sentences")
         cards = []
@@ -108,7 +106,7 @@ def _examples(result: GridResult) -> Iterator[Markup]:
 
 
 def _until(until: float) -> str:
-    """Up to where hiding the image changes the answer's log-probability."""
+    """A sentence on where hiding the image stops changing the answer's log-probability."""
     if until != until:
         return "Hiding the image matters to the end, even from the answer alone."
     after = f"after {percent(until)} of the sentences" if until else "from the first sentence on"
@@ -124,7 +122,7 @@ def _origin(cell: GridCell) -> Markup:
 
 
 def figures(result: GridResult) -> Figures:
-    """ "change": mean change of the answer's log-probability with its 95 % band over groups, or a line per group."""
+    """ "change": mean change of the answer's log-probability, with a 95 % band or one line per group."""
     cells = [cell for cell in result.cells if cell.measured]
     figure = panels([" · ".join(cell.key) for cell in cells], columns=len(cells), shared_yaxes=True)
     for column, cell in enumerate(cells, start=1):

@@ -1,7 +1,4 @@
-"""What a method changed: marks, probabilities, flips and cost, before and after, with intervals.
-
-Results of studies that answer every sample twice, before and after a change: one for all of them.
-"""
+"""Results of studies that answer every sample before and after a change, such as that of a `Refinement`."""
 
 from __future__ import annotations
 
@@ -55,7 +52,7 @@ __all__ = [
 
 WIDTH = 170
 MANY = 20
-"""Cells up to which groups are shown one by one; more is too much to read."""
+"""The maximum number of cells for which each group is shown; more is too much to read."""
 
 
 def methods_table(
@@ -67,15 +64,15 @@ def methods_table(
     measure: str = "correct",
     name: str = "accuracy",
 ) -> str:
-    """One line per cell: its mean before and after, the difference with its interval, flips, tests and cost.
+    """One line per cell: mean before and after, difference with interval, flips, tests and cost.
 
     Args:
         summary: `PairedResult.summary()`.
-        per_group: `PairedResult.per_group()`, shown below the table; None to leave it out.
-        axes: The axes of both.
-        varied: Those in which the cells differ, which name the lines.
-        measure: The measure whose mean is shown; where "logprob" was measured too, its difference is beside it.
-        name: What the mean is called.
+        per_group: `PairedResult.per_group()`, which is shown below the table; None to leave it out.
+        axes: The axes of both tables.
+        varied: The axes in which the cells differ; their labels name the lines.
+        measure: The measure whose mean is shown. Where "logprob" was measured too, its difference is shown beside it.
+        name: The name of the mean.
     """
     table = Table(title=Text(f"{name[:1].upper()}{name[1:]}, plain model → method"), title_justify="left")
     table.add_column(" · ".join(varied) or "method", no_wrap=True)
@@ -106,7 +103,7 @@ def methods_table(
 
 
 def _numbers(row: Mapping[Any, Any], logprob: str) -> tuple[str, ...]:
-    """The cells of a line of `methods_table`, its name left out."""
+    """The cells of a line of `methods_table`, without the line's name."""
     marked = pd.notna(row["p_flips"]) or pd.notna(row["wrong_to_right"])
     return (
         f"{row['before']:.3f}",
@@ -142,7 +139,7 @@ def pairs_table(found: pd.DataFrame, name: str = "accuracy") -> str:
 
 
 def _groups(found: pd.DataFrame | None, varied: Sequence[str], name: str) -> list[str]:
-    """Group by group, where groups are too few for an interval."""
+    """The table of single groups, where groups are too few for an interval."""
     if found is None or found.empty:
         return []
     table = Table(title=Text(f"Group by group: {name} before → after (samples)"), title_justify="left")
@@ -159,7 +156,7 @@ def _groups(found: pd.DataFrame | None, varied: Sequence[str], name: str) -> lis
 
 
 def _range(row: Mapping[Any, Any]) -> str:
-    """“+0.02 [−0.01, 0.05]”; the number of groups where they are too few for an interval."""
+    """“+0.02 [−0.01, 0.05]”; the number of groups in place of the interval where groups are too few."""
     few = row["n_groups"] < MIN_GROUPS or math.isnan(row["low"])
     ends = f"({row['n_groups']} groups)" if few else f"[{_signed(row['low'])}, {_signed(row['high'])}]"
     return f"{_signed(row['difference'])} {ends}"
@@ -172,8 +169,8 @@ def _signed(value: float) -> str:
 def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
     """One row per cell: `plain_…`, `method_…` and `…_ratio` of seconds, forwards, backwards and tokens.
 
-    Each is what it takes alone: image prefixes that cells of a grid share are counted for each that uses them. A
-    ratio is NaN where the plain model spent nothing, as of backward passes.
+    Each is counted as if it ran alone: image prefixes that cells of a grid share count for each cell that uses them. A
+    ratio is method / plain; it is NaN where the plain model spent nothing, such as backward passes.
     """
     rows = []
     for cell in cells:
@@ -189,7 +186,7 @@ def costs(cells: Sequence[GridCell]) -> pd.DataFrame:
 
 @dataclass(frozen=True, repr=False)
 class PairedResult(GridResult):
-    """The result of a study that answers every sample twice, before and after a change, or of a grid over one.
+    """The result of a study that answers every sample before and after a change, or of a grid over such a study.
 
     Its runs have a table `scores` of (index, measure, when, value), when "before" or "after"; and `samples` has
     `text_before` and `text_after`.
@@ -197,26 +194,26 @@ class PairedResult(GridResult):
 
     @property
     def marks(self) -> Collection[str]:
-        """The measures that are 1 for right and 0 for wrong, whose flips are counted."""
+        """The measures that are 1 for right and 0 for wrong; their flips are counted."""
         return MARKS
 
     @property
     def measure_names(self) -> Mapping[str, str]:
-        """The measures that there may be: short name → what tables call its mean. The first is the main one."""
+        """The possible measures: short name → the name of its mean in tables. The first is the main measure."""
         return MEASURES
 
     @property
     def main(self) -> str:
-        """The measure that tables are about."""
+        """The main measure, which tables show."""
         return next(iter(self.measure_names))
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The measures that are defined on some sample, in the order of `measure_names`."""
+        """The measures that are defined on at least one sample, in the order of `measure_names`."""
         return measures_of(self, self.measure_names)
 
     def is_plain(self, cell: GridCell) -> bool:
-        """Whether nothing changes between before and after, so that there is nothing to test."""
+        """Whether the cell has no change between before and after, so that nothing is tested."""
         return bool(cell.study.method == PLAIN)
 
     @cached_property
@@ -243,13 +240,14 @@ class PairedResult(GridResult):
         return wide.merge(self.samples[[*keys, *named]], on=keys)
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per (axes…, measure): before, after, and their paired difference with its interval over groups.
+        """One row per (axes…, measure): the means before and after, and their paired difference with its interval.
 
-        Columns `before`, `after`, `difference` (positive = more after), `low`, `high`, `n`, `n_groups`,
-        `n_undefined`, `n_ruled_out` (log-probabilities of −∞, left out), `p` (signs of whole groups flipped; NaN for
-        the plain model beside itself), `p_holm` (over the cells of this table, measure by measure), `smallest_p`;
-        of marks also `wrong_to_right`, `right_to_wrong` and `p_flips`, McNemar's exact test, which takes samples
-        as independent; `seconds`, `forwards` and `tokens`, the method's cost over the plain model's; `note`.
+        Columns `before`, `after`, `difference` (above 0: larger after), `low`, `high` (interval over groups), `n`,
+        `n_groups`, `n_undefined`, `n_ruled_out` (samples left out for a log-probability of −∞), `p` (signs of whole
+        groups flipped; NaN for the plain model itself), `p_holm` (for each measure, over the cells of this table),
+        `smallest_p`; for marks `wrong_to_right`, `right_to_wrong` and `p_flips` (McNemar's exact test, which treats
+        samples as independent); `seconds`, `forwards` and `tokens` (the method's cost divided by the plain model's);
+        and `note`.
         """
         is_level("level", level)
         if level not in self._summaries:
@@ -274,31 +272,31 @@ class PairedResult(GridResult):
         return with_holm(rows, (*self.axes, "measure", "n_groups", "p", "note"))
 
     def costs(self) -> pd.DataFrame:
-        """One row per cell: seconds, forwards, backwards and tokens of the plain model, of the method, their ratio."""
+        """One row per cell: seconds, forwards, backwards and tokens of the plain model and the method, and ratios."""
         return costs(self.cells)
 
     def compare(
         self, measure: str | None = None, *, over: str = "method", level: float = 0.95
     ) -> pd.DataFrame:
-        """Every pair of cells that differ along one axis alone, after against after on the same samples.
+        """Compares every pair of cells that differ along one axis alone: after against after, on the same samples.
 
         `measure` is by default the first of `measure_names`. For the columns see
         `interp.study.refinement.method_comparison.compare_methods`.
 
         Raises:
-            StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
+            StudyError: The measure was not measured, the axis is unknown, or there is nothing to compare.
         """
         names = self.measure_names
         measure = self.main if measure is None else measure
         return compare_methods(self, measure, over=over, level=level, names=names, marks=self.marks)
 
     def per_group(self, measure: str | None = None) -> pd.DataFrame:
-        """One row per cell with fewer than 20 groups and group: mean before, mean after and their number of samples.
+        """One row per group of each cell with fewer than 20 groups: its means before and after, and its samples.
 
-        What to read where groups are too few for an interval. `measure` is by default the first of `measure_names`.
+        Use it where groups are too few for an interval. `measure` is by default the first of `measure_names`.
 
         Raises:
-            StudyError: A measure that there is none of.
+            StudyError: The measure is unknown.
         """
         measure = self.main if measure is None else measure
         if not isinstance(measure, str) or measure not in {*self.measure_names, *self.pairs.measure}:
@@ -319,20 +317,20 @@ class PairedResult(GridResult):
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that `export` writes: "summary", and "groups" where they are too few for an interval."""
+        """The tables that `export` writes: "summary", and "groups" where groups are too few for an interval."""
         few = self.per_group()
         return super().tables() | ({"groups": few} if len(few) else {})
 
     def pairs_table(self, over: str = "method") -> str:
-        """Text: every pair of methods on the same samples, the difference of their means, p and Holm's p."""
+        """Every pair of methods on the same samples as text: difference of means, p and Holm's p."""
         return pairs_table(self.compare(over=over), self.measure_names[self.main])
 
 
 def varied(cells: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pd.DataFrame:
-    """One row per cell: its labels, and those parameters of its method that differ between cells.
+    """One row per cell: its labels, and the parameters of its method that differ between cells.
 
-    Heads that differ are `k`, their number. What is no number, text or None is written as JSON; a parameter that
-    only some methods have is None for the others.
+    Heads that differ are shown as their number, `k`. Values that are no number, text or None are written as JSON. A
+    parameter that only some methods have is None for the others.
 
     Args:
         cells: Each cell's labels and its method as JSON values.
@@ -353,7 +351,7 @@ def varied(cells: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pd.D
 
 
 def numeric_pair(parameters: pd.DataFrame, axes: Sequence[str]) -> tuple[str, str] | None:
-    """The two numbers in which the methods differ, where these are all they differ in; else None."""
+    """The names of the two numbers in which the methods differ; None where they differ in anything else."""
     own = [str(name) for name in parameters.columns if name not in axes]
     if len(own) != 2 or not all(pd.api.types.is_numeric_dtype(parameters[name]) for name in own):
         return None
@@ -376,12 +374,15 @@ class RefinementCell(GridCell):
 
     @property
     def method(self) -> dict[str, Any]:
-        """The method as it ran, its heads named."""
+        """The method as it ran, with its heads listed, as JSON values."""
         return self.folder.study()["method"]
 
     def maps(self, indices: Sequence[int]) -> dict[int, dict[str, Float[np.ndarray, " token"]]]:
-        """Each sample's maps over its image tokens: "method" and "kept" (1 or 0) as far as the method gives them;
-        "before" and "after", relative attention at `read_layer`, as far as it was read."""
+        """Each sample's maps over its image tokens, by sample index and name.
+
+        The names are "method" and "kept" (1 or 0) where the method gives them, and "before" and "after", the relative
+        attention at `read_layer`, where it was read.
+        """
         found: dict[int, dict[str, np.ndarray]] = {index: {} for index in indices}
         for row in self.folder.find("maps", index=indices).to_pylist():
             found[row["index"]][row["map"]] = np.array(row["values"], np.float32)
@@ -397,8 +398,8 @@ class RefinementResult(PairedResult):
     """The result of a `Refinement`, or of a grid over one.
 
     `scores` has one row per (axes…, sample, group, measure, when): measure "correct" (1 or 0), "logprob" and
-    "probability" of beginning the sample's answer, "ar" where attention was read; when "before" or "after".
-    `samples` has a row per sample with both texts and what the method did.
+    "probability" of beginning the sample's answer, "ar" where attention was read; when "before" or "after". `samples`
+    has one row per sample with both texts and the method's own values, such as its crop.
     """
 
     cells: tuple[RefinementCell, ...]
@@ -410,7 +411,7 @@ class RefinementResult(PairedResult):
         return varied([(cell.labels, cell.method) for cell in self.cells])
 
     def sentences(self) -> list[str]:
-        """How heads by reference were chosen, and whether on other groups than these; all numbers of heads in one."""
+        """How heads by reference were chosen, and whether on other groups than these; one sentence per choice."""
         found: dict[str, list[int]] = {}
         for cell in self.cells:
             here: Any = RefinementResult.of(cell.study, [cell], self.folder)
@@ -422,8 +423,10 @@ class RefinementResult(PairedResult):
         return [said.replace("the top # heads", f"the top {numbers[said]} heads") for said in found]
 
     def table(self) -> str:
-        """Text: one line per cell: accuracy before and after, difference [low, high], flips, p, cost; and group by
-        group where groups are too few for an interval."""
+        """The result as text, one line per cell: accuracy before and after, difference [low, high], flips, p, cost.
+
+        Single groups follow where groups are too few for an interval.
+        """
         few = self.per_group() if "correct" in self.measures and len(self.cells) <= MANY else None
         table = methods_table(self.summary(), few, self.axes, self.varied)
         return "\n".join([table, *(counted(self) if len(self.cells) <= MANY else [])])

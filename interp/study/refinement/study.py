@@ -1,7 +1,4 @@
-"""Compares a method with the plain model on the same samples: accuracy, probability, cost.
-
-What studies of a method share: the heads that it refers to are ranked before the study runs.
-"""
+"""Compares a method with the plain model on the same samples: accuracy, probability, cost."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ Own = TypeVar("Own", bound="WithMethod[Any]")
 
 
 def as_method(value: Any) -> Any:
-    """The method of a name; anything else as it is. VGRefine's name stays, until the study's model is known."""
+    """The method of a name; any other value unchanged. VGRefine's name stays until the study's model is known."""
     if not isinstance(value, str) or is_refine(value):
         return value
     try:
@@ -40,7 +37,7 @@ def as_method(value: Any) -> Any:
 
 
 def is_method(name: str, value: Any) -> None:
-    """One of `interp.methods`, or anything that is a `Method`; or VGRefine's name."""
+    """Raise `StudyError` for a value that is neither a `Method` nor VGRefine's name."""
     if not isinstance(value, Method) and not is_refine(value):
         raise StudyError(
             f"{name} is one of interp.methods, such as PAI() or VGRefine(heads=…), or the name of one; got {value!r}."
@@ -48,7 +45,7 @@ def is_method(name: str, value: Any) -> None:
 
 
 def check_heads(heads: Any, model: Any) -> None:
-    """Raise `StudyError` for heads that are ranked on another model, where they mean nothing."""
+    """Raise `StudyError` for heads that were ranked on another model, because they mean nothing on this one."""
     ranked = heads.ranking.model if isinstance(heads, HeadSet) and heads.ranking is not None else model
     if ranked != model:
         raise StudyError(
@@ -61,7 +58,7 @@ def _refine(model: ModelSpec | OpenModel) -> VGRefine:
     """VGRefine with the heads and the layer that are published for a model.
 
     Raises:
-        StudyError: None are.
+        StudyError: None are published.
     """
     known = published_checkpoint(model) if isinstance(model, ModelSpec) else None
     if known is None:
@@ -74,12 +71,12 @@ def _refine(model: ModelSpec | OpenModel) -> VGRefine:
 
 
 class WithMethod(Study[R]):
-    """A study with a `method`, whose heads may be the top of a ranking that has not run yet."""
+    """A study with a `method`, whose heads can be the top of a ranking that has not run yet."""
 
     method: Method
 
     def check(self) -> None:
-        """Complete VGRefine where its name was given, and refuse heads that are ranked on another model."""
+        """Complete VGRefine where its name was given, and refuse heads that were ranked on another model."""
         if isinstance(self.method, str):
             object.__setattr__(self, "method", _refine(self.model))
         for heads in references(self.method).values():
@@ -98,13 +95,13 @@ class WithMethod(Study[R]):
         progress: bool = True,
         mllm: OpenModel | None = None,
     ) -> Own:
-        """The study with the heads its method refers to; a ranking whose run is under `out` is not run again.
+        """The study with the heads that its method refers to; a ranking whose run is under `out` does not run again.
 
         Args:
             out: The folder that holds runs.
-            workers: Processes, or an `interp.run.Workers`, when a ranking has to run.
-            progress: Show progress on stderr.
-            mllm: The study's model, when it is open already.
+            workers: The number of processes, or an `interp.run.Workers`, in case a ranking has to run.
+            progress: Whether to show progress on stderr.
+            mllm: The study's model, if it is already open.
         """
         if not self.unresolved:
             return self
@@ -113,37 +110,37 @@ class WithMethod(Study[R]):
 
 
 class Refinement(WithMethod[RefinementResult]):
-    """One method on some samples, beside the plain model on the same samples.
+    """Compares one method with the plain model on the same samples.
 
         heads = interp.HeadRanking(data=interp.data.bundled("medical", split="validation")).top(20)
         study = interp.Refinement(data=interp.data.bundled("medical"), method=VGRefine(heads=heads))
         methods = interp.Grid(study, method={"VGRefine": VGRefine(heads=heads), "PAI": PAI()})
 
-    Each sample is answered twice, greedily: as the model is (before) and under the method (after). An answer is
-    right when its whole text is (`interp.inputs.answers`); beside it stand the probability of beginning the
-    sample's own answer and, with `read_layer`, the attention ratio of the last prompt row at that layer. The
-    cells of a `Grid` that differ in method alone share the plain model's answers.
+    Each sample is answered twice, greedily: as the model is (before) and under the method (after). An answer is right
+    when its whole text is (`interp.inputs.answers`); other measures are the probability of beginning the sample's own
+    answer and, with `read_layer`, the attention ratio of the last prompt row at that layer. The cells of a `Grid` that
+    differ in method alone share the plain model's answers.
 
-    Heads that are the top of a ranking, as above, are ranked when the study runs: once for all cells that name
-    the same ranking.
+    Heads that are the top of a ranking, as above, are ranked when the study runs, once for all cells with the same
+    ranking.
 
     Args:
-        data: Samples; those without an answer show what a method changes, not whether it is right. A plain list
+        data: Samples; those without an answer show what a method changes, not whether the answer is right. A plain list
             becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         method: One of `interp.methods`, its name such as "PAI" (published constants; "VGRefine" where heads are
             published for the model), or anything that is a `Method`.
         prompt: How the question is put.
-        max_new_tokens: How many tokens each answer has at most.
-        read_layer: The layer at which attention is read before and after, in passes of their own whose cost is
-            not the method's; None reads none. At a layer that a method edits, its attention changes by
-            construction. Nothing is read after a method that has no edits to repeat, such as ViCrop.
-        seed: Of the bootstrap and of the samples a report shows; no stored number depends on it.
+        max_new_tokens: The maximum number of tokens of each answer.
+        read_layer: The layer at which attention is read before and after, 0-based, in separate passes that are not
+            counted as the method's cost; None reads none. At a layer that a method edits, attention changes by
+            construction. A method without edits to repeat, such as ViCrop, has no attention after.
+        seed: The seed of the bootstrap and of the samples that a report shows; no stored number depends on it.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No sample, something that is no method, heads ranked on another model, or a `data`, `model`,
-            `prompt`, `max_new_tokens`, `read_layer`, `seed` or `batch` of the wrong type.
+        StudyError: There are no samples, `method` is no method, its heads were ranked on another model, or a field has
+            the wrong type.
     """
 
     method: Method = field(default=Plain(), converter=as_method, validator=is_method)
@@ -169,7 +166,7 @@ class Refinement(WithMethod[RefinementResult]):
         """The study as work for the runner.
 
         Raises:
-            StudyError: The method refers to heads that have not been resolved, or the model has no such layer.
+            StudyError: The method refers to heads that are not resolved yet, or the model has no such layer.
         """
         if self.unresolved:
             raise StudyError(

@@ -39,25 +39,25 @@ PLACE = ("model", "data")
 DIFFERENCE = ("difference", "low", "high")
 MANY_PAIRS = 90
 MANY_GROUPS = 10
-PAIRS = """The mean with the first method minus the mean with the second. p: sign flips of whole groups' differences.
-Holm's p is adjusted over this table."""
-PER_GROUP = """There are too few groups for an interval that would speak about others. These are the values group by
-group; no claim about a population is made."""
+PAIRS = """The mean with the first method minus the mean with the second, on the same samples. p: sign flips of whole
+groups' differences. Holm's p is adjusted over this table."""
+PER_GROUP = """There are too few groups for an interval, so the values of each group are shown. No claim about a
+population is made."""
 
 
 def places(result: PairedResult) -> list[dict[str, str]]:
-    """The models and data of a result, one panel each, in order."""
+    """The pairs of model and data of a result, in order; each has a panel."""
     found = dict.fromkeys(tuple(cell.labels[axis] for axis in PLACE) for cell in result.cells)
     return [dict(zip(PLACE, key, strict=True)) for key in found]
 
 
 def panel_name(result: PairedResult, place: dict[str, str]) -> str:
-    """What tells a panel from the others: its data, with its model where there are several."""
+    """The title of a panel: its data, and its model where there are several."""
     return " · ".join(place.values()) if "model" in varying(result.cells) else place["data"]
 
 
 def cell_title(result: PairedResult, cell: GridCell) -> str:
-    """A cell's labels on the axes that vary; its data and method when it is alone."""
+    """A cell's labels on the axes that vary; its data and method if it is the only cell."""
     return cell_name(result.cells, cell, ("data", "method"))
 
 
@@ -67,17 +67,17 @@ def difference(row: dict[str, Any], scale: float = 1.0, digits: int = 2) -> str:
 
 
 def count_of(value: float | None) -> str:
-    """A count; a dash where the measure has no flips."""
+    """A count as text; a dash where the measure has no flips."""
     return number(math.nan if value is None else float(value), 0)
 
 
 def percentage_points(row: dict[str, Any]) -> str:
-    """A difference of accuracies in percentage points."""
+    """A difference of accuracies in percentage points, with its interval."""
     return difference(row, 100, 1)
 
 
 def measures_table(found: list[dict[str, Any]], names: Mapping[str, str]) -> Markup:
-    """Every measure before and after; `names` says what the mean of each is called."""
+    """The table of every measure before and after; `names` has what the mean of each is called."""
     columns: dict[str, Any] = {
         "mean of": lambda row: names[row["measure"]],
         "before": lambda row: number(row["before"], 3),
@@ -130,7 +130,7 @@ def _with_logprob(result: PairedResult, summary: pd.DataFrame) -> list[dict[str,
 
 
 def pairs_card(result: PairedResult) -> Markup | str:
-    """Every pair of methods on the same samples, folded; empty where there is none or too many to read."""
+    """Every pair of methods on the same samples, folded; empty where there are none or more than a reader can use."""
     try:
         found = result.compare()
     except StudyError:
@@ -153,7 +153,7 @@ def pairs_card(result: PairedResult) -> Markup | str:
 
 
 def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
-    """Right and wrong before against after, as a 2 × 2 table; empty where no sample has an answer."""
+    """Right and wrong before and after, as a 2 × 2 table; empty where no sample has an answer."""
     pairs = rows_of(result.pairs, cell.labels)
     own = where(pairs, pairs.measure == result.main)
     found = flips(own.before.to_numpy(float), own.after.to_numpy(float))
@@ -170,7 +170,7 @@ def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
 
 
 def per_group(result: PairedResult) -> Markup | str:
-    """Each group on its own, where they are too few for a claim."""
+    """The values of each group, where there are too few groups for a claim."""
     found = result.per_group()
     if found.empty:
         return ""

@@ -1,7 +1,4 @@
-"""The page of stated boxes: how they agree with the expert's, where attention lies, and what could not be read.
-
-The figures of stated boxes: overlaps and attention ratios, with their intervals.
-"""
+"""The page of stated boxes: agreement with the expert's, where attention lies, what could not be read; figures."""
 
 from __future__ import annotations
 
@@ -50,24 +47,24 @@ __all__ = ["NAMES", "figures", "write_page"]
 
 
 N_SHOWN, N_UNPARSED, COLOUR = 6, 10, "#E69F00"
-LEAD = Markup("""What <b>{models}</b> writes as boxes, beside the expert's boxes and the map of {indicator}: {n} samples
-({data}).{stored}""")
-STORED = " The texts were stored ones, given to the study; the model's own maps are compared with them."
-FIGURE = """Means over samples with 95 % bootstrap intervals over groups, where there are groups enough. “Another
-sample's”: the stated boxes against another sample's expert boxes. A model that always names the usual place scores the
-same against both."""
-GALLERY = """First samples. Orange: what the model states. Blue: the expert's. Right: the map."""
-UNPARSED = (
-    """Parts of the texts that begin like a box and state none that could be taken. They count nowhere."""
+LEAD = Markup("""The boxes that <b>{models}</b> writes, compared with the expert's boxes and with the map of
+{indicator}; {n} samples ({data}).{stored}""")
+STORED = " The texts were given to the study and not generated; they are compared with the model's own maps."
+FIGURE = """Means over samples, with 95 % bootstrap intervals over groups where there are enough groups. “Another
+sample's”: the stated boxes against the expert's boxes of another sample. A model that always states the usual place
+scores the same against both."""
+GALLERY = (
+    """The first samples. Orange: the boxes the model states. Blue: the expert's boxes. Right: the map."""
 )
+UNPARSED = """Parts of the texts that begin like a box but could not be read as one. They count nowhere."""
 TERMS = {
-    "Stated box": """Read by the convention below and by nothing else. A box counts if it has four finite numbers in the
+    "Stated box": """A box that the convention below can read. It counts if it has four finite numbers in the
     convention's range and its corners are in order.""",
     "Attention ratio": """The mean of the map inside the boxes over its mean over the image; 1 is a uniform map. It
-    favours small boxes: look at the areas before two ratios are compared.""",
+    favours small boxes, so compare the areas before you compare two ratios.""",
     "Attention mask": "The map, averaged over layers, upsampled and cut at the threshold below.",
-    "What it does not show": """Attention where the stated box is does not show that the box was read off it, or that
-    the answer depends on what lies there: remove the tokens to see that.""",
+    "What it does not show": """Attention inside the stated box does not show that the model derived the box from it, or
+    that the answer depends on that place. To test that, remove the tokens.""",
     "Intervals": INTERVALS,
 }
 
@@ -110,7 +107,7 @@ def _tables(result: GridResult) -> Iterator[Markup]:
 
 
 def _examples(result: GridResult) -> Iterator[Markup]:
-    """The first samples of each cell, with the boxes and the map."""
+    """The first samples of each run, with the boxes and the map."""
     for cell in (cell for cell in result.cells if cell.measured):
         maps = cell.folder.read_table("maps").to_pandas().set_index("index")["map"]
         scores = cell.frame("scores")
@@ -209,11 +206,11 @@ NAMES = {
 OVERLAPS = ("mask_expert", "mask_stated", "iou_shuffled", "iou")
 RATIOS = ("ar_expert", "ar_stated")
 LETTERS = 18
-"""Of a line of a label beside the axis, so that narrow screens have room for the points."""
+"""The maximum number of letters in a line of an axis label, so that narrow screens have room for the points."""
 
 
 def figures(result: GridResult) -> Figures:
-    """ "overlap": IoUs; "attention": the ratios inside the boxes. A panel for each run, points with 95 % intervals."""
+    """ "overlap": IoUs; "attention": ratios inside the boxes. One panel per run, points with 95 % intervals."""
     return {
         "overlap": _points(result, OVERLAPS, "IoU ↑<br>(1: the same pixels)", [0, 1]),
         "attention": _points(result, RATIOS, "attention ratio ↑<br>(1: a uniform map)", None, line=1.0),
