@@ -23,7 +23,7 @@ from interp.study.grid import Grid
 from interp.study.model_spec import ModelSpec, is_organism
 from interp.study.refinement.method_choice import Grounding, grounding
 
-__all__ = ["ModelRow", "baselines", "joined_rows", "question_sets", "refined_row", "show"]
+__all__ = ["ModelRow", "baselines", "question_sets", "refined_row", "run_rows", "show"]
 
 
 @dataclass(frozen=True)
@@ -126,21 +126,34 @@ def refined_row(
     return ModelRow(model, methods), found
 
 
-def joined_rows(
-    study: Benchmark,
+def run_rows(
     rows: Sequence[ModelRow],
     data: Mapping[str, Samples],
     *,
     out: str | os.PathLike[str] = "runs",
     workers: int | Workers = 1,
+    **fields: Any,
 ) -> BenchmarkResult:
     """One result of all rows over the same data; each model is opened once, and its rows share its plain answers.
 
+    Args:
+        rows: The models with their methods.
+        data: Label → the questions.
+        out: The folder that holds runs.
+        workers: The number of processes, or an `interp.run.Workers`.
+        **fields: Further fields of the `Benchmark`, such as max_new_tokens, scorer, seed and batch.
+
     Raises:
-        StudyError: There is no row, or a model appears twice.
+        StudyError: There is no row or no data, or a model appears twice.
     """
-    if not rows:
-        raise StudyError("a table has at least one row; got none. Give a ModelRow.")
+    if not rows or not data:
+        missing = (
+            "row; got none. Give a ModelRow."
+            if not rows
+            else "data set; got none. Give data={label: samples}."
+        )
+        raise StudyError(f"a table has at least one {missing}")
+    study = Benchmark(data=next(iter(data.values())), **fields)
     grids = [Grid(study, model=[row.model], data=data, method=dict(row.methods)) for row in rows]
     return BenchmarkResult.join([grid.run(out, workers=workers) for grid in grids])
 
