@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.report import gallery
-from interp.report.figures import Figures, panels, points
+from interp.report.figures import Figures, panels
 from interp.report.html import (
     bold,
     capital,
@@ -28,19 +28,19 @@ from interp.report.html import (
     section,
     table,
 )  # fmt: skip
-from interp.report.provenance import as_json, failure_list, meanings, origin
-from interp.report.tables import count, estimate, listed, number, p_value, rows, varying
-from interp.report.theme import GREY, SERIES, laid_out
-from interp.stats import MIN_GROUPS
+from interp.report.provenance import as_json, meanings, origin
+from interp.report.tables import count, listed, number, p_value, rows, varying
+from interp.report.theme import GREY, laid_out
 from interp.study.benchmark.paper_tables import PaperTable
 from interp.study.benchmark.tables import SIZES, asks_yes_or_no, cell_text, left_out
 from interp.study.benchmark.task import about, label
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import lead, origins
 from interp.study.refinement.tables import (
-    DIFFERENCE,
     cell_title,
     count_of,
+    difference_points,
+    failures_section,
     flips_card,
     methods_card,
     pairs_card,
@@ -76,7 +76,7 @@ def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[Pa
         per_group(result) if changed and _scored(result) and len(result.cells) <= MANY_CELLS else "",
         _lengths(result),
         section("How it was measured", card(paragraph(methods_text(result), kind="wide"))),
-        _failures(result),
+        failures_section(result, "None: every question was answered."),
         meanings(TERMS, _scorers(result)),
         origins(result, _origin, folded=True),
     ]
@@ -314,16 +314,6 @@ def _scorers(result: BenchmarkResult) -> dict[Any, Any]:
     }
 
 
-def _failures(result: BenchmarkResult) -> Markup:
-    found = result.failures
-    if found.empty:
-        return section("Failures", paragraph("None: every question was answered.", kind="soft"))
-    varied = varying(result.cells)
-    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
-    shown = card(failure_list(found, [*varied, "sample"], distinct=varied))
-    return section("Failures", paragraph(words, kind="wide"), shown)
-
-
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
     more = [
@@ -371,7 +361,7 @@ def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) 
     for column, title in enumerate(titles, start=1):
         rows = where(found, named == title)
         most = max(most, len(rows))
-        figure.add_trace(_points(rows, key or "data"), row=1, col=column)
+        figure.add_trace(difference_points(rows, rows[key or "data"].astype(str).tolist()), row=1, col=column)
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     name = result.measure_names[result.main]
@@ -379,25 +369,6 @@ def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) 
     layout: Any = figure.layout
     layout.xaxis.matches = None  # the other axes match the first; an axis that matches itself is an error
     return laid_out(figure, 172 + LINE * most, columns=len(titles), showlegend=False)
-
-
-def _points(rows: pd.DataFrame, key: str) -> go.Scatter:
-    return points(
-        rows,
-        [str(value) for value in rows[key]],
-        of=DIFFERENCE,
-        scale=100,
-        marker={"size": 9, "color": SERIES[0]},
-        arms={"thickness": 2, "width": 5},
-        text=[_hover(row) for row in records(rows)],
-        hovertemplate="%{y}: %{text}<extra></extra>",
-    )
-
-
-def _hover(row: dict[str, object]) -> str:
-    few = "" if int(str(row["n_groups"])) >= MIN_GROUPS else ", too few for an interval"
-    words = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True)
-    return f"{words} points · {row['n']} samples, {row['n_groups']} groups{few}"
 
 
 LEAD = Markup("""<b>{models}</b> answered {samples}. Values are {scorer}, in percent.""")

@@ -12,7 +12,7 @@ from interp.metrics.scorers import Scorer, Strict, scorer_named
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.task import BenchmarkTask
 from interp.study.fields import as_tuple, field, whole_number
-from interp.study.refinement.study import WithMethod, as_method, is_method
+from interp.study.refinement.study import WithMethod, as_method, is_method, method_name
 from interp.study.runs import GridCell
 from interp.tracing import Decoding, Edit
 
@@ -139,18 +139,9 @@ class Benchmark(WithMethod[BenchmarkResult]):
         Raises:
             StudyError: The method refers to heads that are not resolved yet.
         """
-        if self.unresolved:
-            raise StudyError(
-                f"which heads {method_name(self.method)} uses is known once their ranking has run. Run the study, or "
-                'name them first: study.resolved("runs").'
-            )
+        self.check_resolved()
         return BenchmarkTask(self, mllm)
 
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> BenchmarkResult:
         """The result of this study, or of a grid over it."""
         return BenchmarkResult.of(whole, cells, folder)
-
-
-def method_name(method: Any) -> str:
-    """The name of a method in tables."""
-    return str(getattr(method, "name", type(method).__name__))

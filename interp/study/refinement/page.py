@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from interp.inputs.answers import RULE
 from interp.report import gallery
-from interp.report.figures import Figures, panels, points
+from interp.report.figures import Figures, panels
 from interp.report.html import (
     bold,
     capital,
@@ -30,17 +30,19 @@ from interp.report.html import (
     save_page,
     section,
 )  # fmt: skip
-from interp.report.provenance import as_json, failure_list, meanings, origin
-from interp.report.tables import count, estimate, number, p_value, percent, signed, varying
-from interp.report.theme import DIVERGING, GREY, SERIES, colour_bar, laid_out, plain
+from interp.report.provenance import as_json, meanings, origin
+from interp.report.tables import count, number, p_value, percent, signed, varying
+from interp.report.theme import DIVERGING, GREY, colour_bar, laid_out, plain
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import lead, origins
 from interp.study.refinement.result import numeric_pair
 from interp.study.refinement.tables import (
-    DIFFERENCE,
     PLACE,
     cell_title,
+    difference_hover,
+    difference_points,
+    failures_section,
     flips_card,
     measures_table,
     methods_card,
@@ -121,7 +123,7 @@ def write_page(result: RefinementResult, path: str | Path) -> Path:
         _flips(result),
         "" if "correct" not in result.measures or _many(result) else per_group(result),
         _gallery(result),
-        _failures(result),
+        failures_section(result, "None: every sample was answered both times."),
         _meanings(result),
         origins(result, _origin, folded=True),
     ]
@@ -298,17 +300,6 @@ def _ratios(values: Mapping[tuple[str, str], float]) -> str:
     return f"attention ratio {number(before)}" + ("" if np.isnan(after) else f" → {number(after)}")
 
 
-def _failures(result: RefinementResult) -> Markup:
-    """The samples that could not be answered, and why."""
-    found = result.failures
-    if found.empty:
-        return section("Failures", paragraph("None: every sample was answered both times.", kind="soft"))
-    varied = varying(result.cells)
-    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
-    listed = card(failure_list(found, [*varied, "sample"], distinct=varied))
-    return section("Failures", paragraph(words, kind="wide"), listed)
-
-
 def _meanings(result: RefinementResult) -> Markup:
     cells = result.cells[:1] if _many(result) else result.cells
     return meanings(TERMS, {cell_title(result, cell): code(as_json(cell.method)) for cell in cells})
@@ -345,7 +336,9 @@ def _differences(result: RefinementResult, own: pd.DataFrame) -> go.Figure:
     figure = panels([panel_name(result, place) for place in shown], shared_yaxes=True)
     for column, place in enumerate(shown, start=1):
         rows = rows_of(own, place)
-        figure.add_trace(_points(result, rows), row=1, col=column)
+        figure.add_trace(
+            difference_points(rows, [_name(result, row) for row in records(rows)]), row=1, col=column
+        )
         if (rows.n_groups < MIN_GROUPS).any():
             figure.add_trace(_group_points(result, place), row=1, col=column)
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
@@ -355,19 +348,6 @@ def _differences(result: RefinementResult, own: pd.DataFrame) -> go.Figure:
     layout: Any = figure.layout
     layout.xaxis.matches = None  # the other axes match the first; an axis that matches itself is an error
     return laid_out(figure, 140 + 34 * most, columns=len(shown), showlegend=False)
-
-
-def _points(result: RefinementResult, rows: pd.DataFrame) -> go.Scatter:
-    return points(
-        rows,
-        [_name(result, row) for row in records(rows)],
-        of=DIFFERENCE,
-        scale=100,
-        marker={"size": 10, "color": SERIES[0]},
-        arms={"thickness": 2, "width": 5},
-        text=[_hover(row) for row in records(rows)],
-        hovertemplate="%{y}: %{text}<extra></extra>",
-    )
 
 
 def _group_points(result: RefinementResult, place: dict[str, str]) -> go.Scatter:
@@ -403,7 +383,7 @@ def _heat(rows: pd.DataFrame, across: str, up: str) -> go.Heatmap:
     grid, hover = np.full((len(y), len(x)), np.nan), np.full((len(y), len(x)), "", dtype=object)
     for row in records(rows):
         spot = y.index(row[up]), x.index(row[across])
-        grid[spot], hover[spot] = 100 * row["difference"], _hover(row)
+        grid[spot], hover[spot] = 100 * row["difference"], difference_hover(row)
     return go.Heatmap(
         x=[f"{value:g}" for value in x],
         y=[f"{value:g}" for value in y],
@@ -417,13 +397,6 @@ def _heat(rows: pd.DataFrame, across: str, up: str) -> go.Heatmap:
         hoverongaps=False,
         hovertemplate=f"{plain(up)} = %{{y}}, {plain(across)} = %{{x}}<br>%{{customdata}}<extra></extra>",
     )
-
-
-def _hover(row: dict[str, Any]) -> str:
-    """“+2.5 points [−1.0, 6.2] · 80 samples, 40 groups”."""
-    value, _, ends = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True).partition(" ")
-    few = ", too few for an interval" if row["n_groups"] < MIN_GROUPS else ""
-    return f"{value} points {ends}".rstrip() + f" · {row['n']} samples, {row['n_groups']} groups{few}"
 
 
 def _name(result: RefinementResult, row: dict[str, Any]) -> str:

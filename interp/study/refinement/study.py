@@ -19,7 +19,7 @@ from interp.study.runs import GridCell
 from interp.study.study import Study
 from interp.tracing import Site
 
-__all__ = ["Refinement", "WithMethod", "as_method", "check_heads", "is_method"]
+__all__ = ["Refinement", "WithMethod", "as_method", "check_heads", "is_method", "method_name"]
 
 
 R = TypeVar("R")
@@ -70,6 +70,11 @@ def _refine(model: ModelSpec | OpenModel) -> VGRefine:
     return VGRefine(heads=heads, layers=None if heads.masked_layer is None else (heads.masked_layer,))
 
 
+def method_name(method: Any) -> str:
+    """The name of a method in tables."""
+    return str(getattr(method, "name", type(method).__name__))
+
+
 class WithMethod(Study[R]):
     """A study with a `method`, whose heads can be the top of a ranking that has not run yet."""
 
@@ -86,6 +91,14 @@ class WithMethod(Study[R]):
     def unresolved(self) -> bool:
         """Whether the method refers to heads that have to be ranked first."""
         return bool(references(self.method))
+
+    def check_resolved(self) -> None:
+        """Raise `StudyError` if the method refers to heads that are not resolved yet."""
+        if self.unresolved:
+            raise StudyError(
+                f"which heads {method_name(self.method)} uses is known once their ranking has run. Run the study, or "
+                'name them first: study.resolved("runs").'
+            )
 
     def resolved(
         self: Own,
@@ -155,12 +168,12 @@ class Refinement(WithMethod[RefinementResult]):
     @property
     def question(self) -> str:
         """What the study answers, in a sentence."""
-        return f"Is the model right more often with {_name(self.method)} than without?"
+        return f"Is the model right more often with {method_name(self.method)} than without?"
 
     @property
     def labels(self) -> dict[str, str]:
         """Short names of the model, the data and the method."""
-        return {**super().labels, "method": _name(self.method)}
+        return {**super().labels, "method": method_name(self.method)}
 
     def task(self, mllm: Any) -> RefinementTask:
         """The study as work for the runner.
@@ -168,11 +181,7 @@ class Refinement(WithMethod[RefinementResult]):
         Raises:
             StudyError: The method refers to heads that are not resolved yet, or the model has no such layer.
         """
-        if self.unresolved:
-            raise StudyError(
-                f"which heads {_name(self.method)} uses is known once their ranking has run. Run the study, or name "
-                'them first: study.resolved("runs").'
-            )
+        self.check_resolved()
         if self.read_layer is not None and self.read_layer >= mllm.n_layers:
             raise StudyError(
                 f"read_layer is one of 0 … {mllm.n_layers - 1} in this model; got {self.read_layer}."
@@ -184,7 +193,3 @@ class Refinement(WithMethod[RefinementResult]):
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> RefinementResult:
         """The result of this study, or of a grid over it."""
         return RefinementResult.of(whole, cells, folder)
-
-
-def _name(method: Any) -> str:
-    return str(getattr(method, "name", type(method).__name__))

@@ -1,4 +1,4 @@
-"""Tables of before and after: methods beside the plain model, against one another, what flipped, group by group."""
+"""What the pages of methods and of benchmarks share: tables, points and failures of before and after."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.errors import StudyError
+from interp.report.figures import points
 from interp.report.html import Cell, Row, bold, card, details, join, paragraph, section, span, table
+from interp.report.provenance import failure_list
 from interp.report.tables import cell_name, count, estimate, number, p_value, rows, varying
-from interp.stats import flips
+from interp.report.theme import SERIES
+from interp.stats import MIN_GROUPS, flips
 from interp.study.dataframes import records, rows_of, where
 from interp.study.runs import GridCell
 
@@ -25,6 +29,9 @@ __all__ = [
     "cell_title",
     "count_of",
     "difference",
+    "difference_hover",
+    "difference_points",
+    "failures_section",
     "flips_card",
     "measures_table",
     "methods_card",
@@ -189,3 +196,35 @@ def per_group(result: PairedResult) -> Markup | str:
         lines = [(titles[key], *(own.get(group) for group in groups)) for key, own in shown.items()]
         body = table((named, *groups), lines)
     return section("Group by group", paragraph(PER_GROUP, kind="note wide"), card(body))
+
+
+def difference_points(rows: pd.DataFrame, names: list[str]) -> go.Scatter:
+    """Differences of accuracies in percentage points with their intervals, one named line per row."""
+    return points(
+        rows,
+        names,
+        of=DIFFERENCE,
+        scale=100,
+        marker={"size": 9, "color": SERIES[0]},
+        arms={"thickness": 2, "width": 5},
+        text=[difference_hover(row) for row in records(rows)],
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+
+
+def difference_hover(row: dict[str, Any]) -> str:
+    """“+2.5 points [−1.0, 6.2] · 80 samples, 40 groups”."""
+    value, _, ends = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True).partition(" ")
+    few = ", too few for an interval" if row["n_groups"] < MIN_GROUPS else ""
+    return f"{value} points {ends}".rstrip() + f" · {row['n']} samples, {row['n_groups']} groups{few}"
+
+
+def failures_section(result: PairedResult, none: str) -> Markup:
+    """What could not be answered, and why, with the first of each kind; `none` is the sentence for no failures."""
+    found = result.failures
+    if found.empty:
+        return section("Failures", paragraph(none, kind="soft"))
+    varied = varying(result.cells)
+    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
+    shown = card(failure_list(found, [*varied, "sample"], distinct=varied))
+    return section("Failures", paragraph(words, kind="wide"), shown)
