@@ -245,7 +245,7 @@ def _flipped(result: BenchmarkResult) -> Markup | str:
     }  # fmt: skip
     more = len(flips) - MANY_FLIPS
     left = (
-        paragraph(f"{more} more are in result.flips() and in flips.csv of result.export().", kind="soft")
+        paragraph(f"The other {more}: result.flips(), or flips.csv of result.export().", kind="soft")
         if more > 0
         else ""
     )
