@@ -104,7 +104,7 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     text = " ".join(Elements(page).text.split())
     assert "Which heads look at what the question is about? Are they the same on samples and on few" in text
     assert "22 samples of samples, 6 samples of few" in text
-    assert "attention ratio, higher is better" in text
+    assert "attention ratio (higher is better)" in text
     assert "rank correlation over 6 heads1.00 no interval: too few groups" in text
     assert "overlap of the top 2" in text
     assert "By chance 0.33: 2 of 6 heads." in text
