@@ -14,7 +14,6 @@ from interp.study.model_spec import is_organism
 
 if TYPE_CHECKING:
     from interp.study.result import GridResult
-    from interp.study.runs import GridCell
 
 __all__ = ["failure_line", "failures_by_sample", "lead", "origins"]
 
@@ -48,12 +47,12 @@ def failures_by_sample(result: GridResult) -> Markup:
     return failure_list(result.failures, ["model", "data", "sample"])
 
 
-def origins(result: GridResult, origin: Callable[[GridCell], Markup], *, folded: bool = False) -> Markup:
+def origins(result: GridResult, origin: Callable[[Any], Markup], *, folded: bool = False) -> Markup:
     """The section that says how each run was made.
 
     Args:
         result: The page's result.
-        origin: Writes the entry of one run.
+        origin: Writes the entry of one run, given its cell.
         folded: Whether the entries are folded until a reader opens them.
     """
     runs = ((" · ".join(cell.key), origin(cell)) for cell in result.cells)
