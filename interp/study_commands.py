@@ -109,9 +109,9 @@ class Asked:
         from interp.methods import VGRefine
         from interp.methods.names import is_refine
         from interp.study.conventions import choice_samples
-        from interp.study.head_ranking.published_heads import published_checkpoint
+        from interp.study.head_ranking.head_set import published_checkpoint
         from interp.study.refinement.method_choice import grounding
-        from interp.study.refinement.with_method import as_method
+        from interp.study.refinement.study import as_method
 
         given = self.settings.get("method", [])
         methods = given if isinstance(given, list) else [given]

@@ -20,8 +20,7 @@ from interp.data.open import BUNDLED, sets
 from interp.report.tables import number
 from interp.study import Grid, HeadAttribution, HeadRanking, HeadResult, ModelSpec
 from interp.study.dataframes import records
-from interp.study.head_attribution.figures import COLUMNS
-from interp.study.head_attribution.page import agreements, head_table, said, write_page
+from interp.study.head_attribution.page import COLUMNS, agreements, head_table, said, write_page
 
 
 def main(

@@ -20,8 +20,7 @@ from pathlib import Path
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Benchmark
-from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
+from interp.study.benchmark.model_rows import baselines, question_sets, refined_row, run_rows, show
 
 
 def main(
@@ -61,8 +60,11 @@ def main(
     )  # fmt: skip
     print(found.said, end="\n\n")
     rows = [*baselines(baseline, answers_only, **places), own]
-    study = Benchmark(data=next(iter(samples.values())), max_new_tokens=tokens, seed=seed, batch=batch_size)
-    show(joined_rows(study, rows, samples, out=out, workers=workers), out / "table1_vqa.html", beside=["1"])
+    show(
+        run_rows(rows, samples, out=out, workers=workers, max_new_tokens=tokens, seed=seed, batch=batch_size),
+        out / "table1_vqa.html",
+        beside=["1"],
+    )
 
 
 if __name__ == "__main__":

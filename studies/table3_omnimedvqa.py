@@ -20,8 +20,7 @@ from typing import Any, Literal
 from interp.cli import WorkerOptions, run_script
 from interp.metrics.scorers import HuatuoCompat, OptionLogProbability, Strict
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Benchmark
-from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
+from interp.study.benchmark.model_rows import baselines, question_sets, refined_row, run_rows, show
 
 SCORERS = {"strict": Strict(), "huatuo": HuatuoCompat(), "options": OptionLogProbability()}
 
@@ -62,9 +61,10 @@ def main(
     chosen = {"n": n_validation, "k": k, "layers": layers, **way.choosing(spec)}
     own, found = refined_row(spec, out=out, workers=workers, **chosen, **more)
     print(found.said, end="\n\n")
-    rows, first = [*baselines(baseline, answers_only, **places), own], next(iter(samples.values()))
-    study = Benchmark(data=first, scorer=SCORERS[scorer], max_new_tokens=tokens, **more)
-    result = joined_rows(study, rows, samples, out=out, workers=workers)
+    rows = [*baselines(baseline, answers_only, **places), own]
+    result = run_rows(
+        rows, samples, out=out, workers=workers, scorer=SCORERS[scorer], max_new_tokens=tokens, **more
+    )
     show(result, out / "table3_omnimedvqa.html", beside=["3"], by=["modality"])
 
 

@@ -22,9 +22,9 @@ from typing import Any
 from interp.cli import WorkerOptions, run_script
 from interp.metrics.scorers import BertScore, Bleu1, OpenRecall, Scorer
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Benchmark, BenchmarkResult
-from interp.study.benchmark.answer_rows import mean_rows, rows_text
-from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
+from interp.study import BenchmarkResult
+from interp.study.benchmark.model_rows import baselines, question_sets, refined_row, run_rows, show
+from interp.study.benchmark.tables import mean_rows, rows_text
 
 
 def main(
@@ -63,10 +63,12 @@ def main(
     chosen = {"n": n_validation, "k": k, "layers": layers, **way.choosing(spec)}
     own, found = refined_row(spec, out=out, workers=workers, **chosen, **more)
     print(found.said, end="\n\n")
-    rows, first = [*baselines(baseline, answers_only, **places), own], next(iter(samples.values()))
+    rows = [*baselines(baseline, answers_only, **places), own]
     marks = scorers(bert, bert_layer, clean, device)
-    study = Benchmark(data=first, scorer=marks, max_new_tokens=tokens, **more)
-    show_open(joined_rows(study, rows, samples, out=out, workers=workers), out / "tableE3_open.html")
+    show_open(
+        run_rows(rows, samples, out=out, workers=workers, scorer=marks, max_new_tokens=tokens, **more),
+        out / "tableE3_open.html",
+    )
 
 
 def show_open(result: BenchmarkResult, page: Path) -> None:

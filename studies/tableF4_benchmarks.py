@@ -20,8 +20,7 @@ from pathlib import Path
 from interp.cli import WorkerOptions, run_script
 from interp.methods import PAI, AdaptVis, ViCrop
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Benchmark
-from interp.study.benchmark.model_rows import joined_rows, question_sets, refined_row, show
+from interp.study.benchmark.model_rows import question_sets, refined_row, run_rows, show
 
 
 def main(
@@ -57,8 +56,9 @@ def main(
     )  # fmt: skip
     print(found.said, end="\n\n")
     row = replace(own, methods={**own.methods, "PAI": PAI(), "AdaptVis": AdaptVis(), "ViCrop": ViCrop()})
-    study = Benchmark(data=next(iter(samples.values())), max_new_tokens=tokens, seed=seed, batch=batch_size)
-    result = joined_rows(study, [row], samples, out=out, workers=workers)
+    result = run_rows(
+        [row], samples, out=out, workers=workers, max_new_tokens=tokens, seed=seed, batch=batch_size
+    )
     print(result.pairs_table(), end="\n\n")
     show(result, out / "tableF4_benchmarks.html", beside=["F.4"])
 

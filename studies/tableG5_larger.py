@@ -19,8 +19,7 @@ from pathlib import Path
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Benchmark
-from interp.study.benchmark.model_rows import baselines, joined_rows, question_sets, refined_row, show
+from interp.study.benchmark.model_rows import baselines, question_sets, refined_row, run_rows, show
 
 
 def main(
@@ -60,8 +59,9 @@ def main(
     )  # fmt: skip
     print(found.said, end="\n\n")
     rows = [*baselines(baseline, answers_only, **places), own]
-    study = Benchmark(data=next(iter(samples.values())), max_new_tokens=tokens, seed=seed, batch=batch_size)
-    result = joined_rows(study, rows, samples, out=out, workers=workers)
+    result = run_rows(
+        rows, samples, out=out, workers=workers, max_new_tokens=tokens, seed=seed, batch=batch_size
+    )
     show(result, out / "tableG5_larger.html", beside=["G.5"], by=["subject", "modality"])
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from interp.cli import WorkerOptions, run_script
 from interp.paper_options import HeadChoice, HeadOptions
-from interp.study import Benchmark
-from interp.study.benchmark.model_rows import joined_rows, question_sets, refined_row, show
+from interp.study.benchmark.model_rows import question_sets, refined_row, run_rows, show
 
 
 def main(
@@ -56,8 +55,10 @@ def main(
         )  # fmt: skip
         print(found.said, end="\n\n")
         rows.append(own)
-    study = Benchmark(data=next(iter(samples.values())), max_new_tokens=tokens, seed=seed, batch=batch_size)
-    show(joined_rows(study, rows, samples, out=out, workers=workers), out / "tableK_general.html")
+    show(
+        run_rows(rows, samples, out=out, workers=workers, max_new_tokens=tokens, seed=seed, batch=batch_size),
+        out / "tableK_general.html",
+    )
 
 
 if __name__ == "__main__":

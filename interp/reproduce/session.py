@@ -16,7 +16,7 @@ from interp.errors import RunError
 from interp.inputs.files import canonical, digest, file_checksum, read_json, write_atomically
 from interp.inputs.text import meant
 from interp.reproduce.registry import DATA, Figure
-from interp.study.head_ranking.published_heads import published_checkpoint
+from interp.study.head_ranking.head_set import published_checkpoint
 from interp.study.model_spec import ModelSpec, is_organism
 
 __all__ = ["RECORD", "Request", "Session", "State"]

@@ -13,8 +13,7 @@ from interp.study.first_look.look import Look, look
 from interp.study.grid import Grid
 from interp.study.grounding.grounded_answer import GroundedAnswer, GroundedPhrase, ground
 from interp.study.head_attribution.study import HeadAttribution
-from interp.study.head_ranking.head_set import HeadSet
-from interp.study.head_ranking.published_heads import published_heads
+from interp.study.head_ranking.head_set import HeadSet, published_heads
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadGrid, HeadResult
 from interp.study.head_ranking.study import HeadRanking

@@ -18,9 +18,12 @@ from PIL import Image
 
 from interp.indicators.baseline_maps import CentrePrior, centre_prior
 from interp.inputs.masks import Mask
-from interp.inputs.sample import Box
+from interp.inputs.sample import Box, Sample
 
-__all__ = ["CENTRE_SIGMA", "CONTROLS", "centre_prior", "moved_boxes", "moved_masks", "partners"]
+__all__ = [
+    "CENTRE_SIGMA", "CONTROLS", "centre_prior", "has_one_image", "moved_boxes", "moved_masks", "partners",
+    "with_image_of",
+]  # fmt: skip
 
 CONTROLS = ("boxes", "shuffled_boxes", "centre_prior")
 CENTRE_SIGMA = CentrePrior().sigma
@@ -136,3 +139,13 @@ def moved_masks(masks: Sequence[Mask], new_sizes: Sequence[tuple[int, int]]) -> 
         if inside.getbbox():
             moved.append(Mask(np.asarray(inside), image))
     return tuple(moved)
+
+
+def has_one_image(sample: Sample) -> bool:
+    """Whether a sample shows one image and no video, so that its image can be lent and replaced."""
+    return sample.video is None and len(sample.images) == 1
+
+
+def with_image_of(sample: Sample, lender: Sample) -> Sample:
+    """The sample's question on the lender's image, without boxes and masks, which belong to its own image."""
+    return sample.replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)

@@ -14,7 +14,7 @@ from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool
 from interp.models.checkpoints import reachable
 from interp.models.configs import raw_config
-from interp.study.head_ranking.published_heads import published_checkpoint
+from interp.study.head_ranking.head_set import published_checkpoint
 from interp.study.layer_choice import metrics_to_choose_by
 from interp.study.model_spec import ModelSpec, is_organism
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from interp.run import ProcessCache
 from interp.tracing import Cost, Mllm, Prefix, Prefixes
 from interp.tracing.cost import Meter
 
-__all__ = ["Bill", "billed"]
+__all__ = ["Bill", "billed", "stored_cost"]
 
 
 @dataclass(eq=False)
@@ -61,3 +61,8 @@ def _price(value: Any, cost: Cost) -> Cost:
     if not isinstance(value, Prefix) or not value.keys:
         return Cost(cost.seconds, cost.peak_bytes)
     return Cost(cost.seconds, cost.peak_bytes, 1, 0, len(value.keys[0]) * max(value.lengths))
+
+
+def stored_cost(cost: Cost) -> dict[str, float]:
+    """A cost by name, as runs store it: see `interp.tracing.Cost` for the names and units."""
+    return {name: float(value) for name, value in asdict(cost).items()}

@@ -368,6 +368,12 @@ class StudyTask(ABC):
         sample = self.study.data[index]
         return sample.id, self.study.data.groups[index]
 
+    def _sample_fields(self, index: int) -> dict[str, Any]:
+        """The sample's values of `SAMPLE_FIELDS`, the first columns of a table of one row per sample."""
+        sample, (name, group) = self.study.data[index], self.identity(index)
+        own = {"question": sample.question, "answer": sample.answer}
+        return {"index": index, "sample": name, "group": group, **own}
+
     def compute(self, indices: tuple[int, ...]) -> Outcome:
         """Rows of the samples that can be used; the others' failures."""
         self._forget_images()

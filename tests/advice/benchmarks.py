@@ -16,7 +16,7 @@ from interp.lmms_eval.method_arguments import method_of
 from interp.lmms_eval.task_documents import write
 from interp.metrics.scorers import BertScore, scorer_named
 from interp.study import ModelSpec
-from interp.study.benchmark.model_rows import ModelRow, joined_rows, question_sets
+from interp.study.benchmark.model_rows import ModelRow, question_sets, run_rows
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
 
@@ -59,7 +59,8 @@ STUDIES: list[tuple[str, str, str]] = [
     ("bm.benched().by(5)", 'such as "modality"', "bm.benched().by('modality')"),
     ("bm.benched().by('organ')", "Fields that benchmarks' readers give are benchmark, modality", "bm.benched().by('modality')"),
     ("bm.benched().report(beside='1')", 'such as ["1"]', "bm.benched().report('page.html', beside=['1'])"),
-    ("bm.joined_rows(interp.Benchmark(data=D), [], {'a': D})", "Give a ModelRow", "bm.joined_rows(interp.Benchmark(data=D, max_new_tokens=1), [bm.ModelRow(bm.ModelSpec('organism'), {'plain': methods.Plain()})], {'a': bm.scenes()}, out='runs')"),
+    ("bm.run_rows([], {'a': D})", "Give a ModelRow", "bm.run_rows([bm.ModelRow(bm.ModelSpec('organism'), {'plain': methods.Plain()})], {'a': bm.scenes()}, out='runs', max_new_tokens=1)"),
+    ("bm.run_rows([bm.ModelRow(bm.ModelSpec('organism'), {'plain': methods.Plain()})], {})", "Give data={label: samples}", "bm.run_rows([bm.ModelRow(bm.ModelSpec('organism'), {'plain': methods.Plain()})], {'a': bm.scenes()}, out='runs', max_new_tokens=1)"),
     ("bm.question_sets([str(bm.rows('a')), str(bm.rows('a'))], ['test'])", "rename a file", "bm.question_sets([str(bm.rows('a')), str(bm.rows('b'))], ['test'])"),
     ("bm.question_sets([str(bm.rows('a')), str(bm.rows('a'))], ['test'])", "or leave one out", "bm.question_sets([str(bm.rows('a'))], ['test'])"),
 ]  # fmt: skip
@@ -195,4 +196,4 @@ def method(name: str, heads: str = "", layers: str = "", adapter: str | None = N
     return method_of(name, spec, None, heads=heads, layers=layers, choose_on="natural", n=2, out="runs")
 
 
-__all__ = ["BertScore", "ModelRow", "benchmark_source", "joined_rows", "question_sets", "scorer_named", "write"]  # fmt: skip
+__all__ = ["BertScore", "ModelRow", "benchmark_source", "question_sets", "run_rows", "scorer_named", "write"]  # fmt: skip

@@ -35,7 +35,7 @@ from interp.study.first_token import answer_columns, first_token
 from interp.study.head_ranking.rank_agreement import head_agreement
 from interp.study.head_ranking.result import HeadResult
 from interp.study.head_ranking.task import _checked as map_of_heads
-from interp.study.indicator_comparison.one_map import one_map
+from interp.study.indicator_comparison.indicator_maps import one_map
 from interp.study.indicator_comparison.removal_curves import run_removal
 from interp.study.knockout_sweep.flows import Flow
 from interp.study.layer_sweep.failures import thresholds

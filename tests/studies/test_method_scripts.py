@@ -65,7 +65,7 @@ def test_table_4_is_one_grid_and_ranks_heads_once(tmp_path: Path, capsys: pytest
     assert len(list(tmp_path.glob("grid-*"))) == 1
     page = (tmp_path / "table4.html").read_text()
     assert '"figure-heat"' in page
-    assert "The best cell of a table flatters" in " ".join(page.split())
+    assert "The best cell of a table looks better than it is" in " ".join(page.split())
     assert "k = 48, p = 90" in capsys.readouterr().out
     sweeps = (tmp_path / "table4_sweeps.html").read_text()
     assert "k, at p = 30" in sweeps  # the nearest to the paper's 50

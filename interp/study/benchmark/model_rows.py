@@ -14,21 +14,21 @@ from interp.errors import StudyError
 from interp.methods import Method, Plain, VGRefine
 from interp.models.refusals import ANSWERS_ONLY
 from interp.run import Workers
-from interp.study.benchmark.answer_rows import rows_text
 from interp.study.benchmark.paper_tables import paper_table
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.study import Benchmark
+from interp.study.benchmark.tables import rows_text
 from interp.study.conventions import choice_samples
 from interp.study.grid import Grid
 from interp.study.model_spec import ModelSpec, is_organism
 from interp.study.refinement.method_choice import Grounding, grounding
 
-__all__ = ["ModelRow", "baselines", "joined_rows", "question_sets", "refined_row", "show"]
+__all__ = ["ModelRow", "baselines", "question_sets", "refined_row", "run_rows", "show"]
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model and what it answers under: {"Plain": Plain()} for a baseline.
+    """A model, and the methods under which it answers: {"Plain": Plain()} for a baseline.
 
     Attributes:
         model: The model.
@@ -42,17 +42,17 @@ class ModelRow:
 def question_sets(
     data: Sequence[str], split: Sequence[str], *, n: int | None = None, seed: int = 0
 ) -> dict[str, Samples]:
-    """Label → the questions of each name; each of its own split, as the paper's table 1 needs it.
+    """Label → the questions of each name, each from its own split, as the paper's table 1 needs it.
 
     Args:
         data: Names as `interp.data.open.named` takes them.
         split: One split for all of them, or one for each.
-        n: The largest number of questions of each, drawn with the seed.
-        seed: Of the draw.
+        n: The maximum number of questions of each, drawn with the seed.
+        seed: The seed of the draw.
 
     Raises:
-        StudyError: As many splits as names are expected, or two names have the same label.
-        DataError: As `interp.data.open.sets`; one of them has no questions.
+        StudyError: The number of splits is neither one nor that of the names, or two names have the same label.
+        DataError: A name cannot be read (see `interp.data.open.sets`), or one of them has no questions.
     """
     splits = list(split) * len(data) if len(split) == 1 else list(split)
     if len(splits) != len(data):
@@ -73,8 +73,8 @@ def baselines(models: Sequence[str], answers_only: Sequence[str] = (), **options
 
     Args:
         models: Ids or folders of models of a known family.
-        answers_only: Ids or folders of models that `interp` opens without a map, only to answer.
-        **options: More of `ModelSpec`, such as device and dtype.
+        answers_only: Ids or folders of models that are opened only to answer, without maps.
+        **options: Further fields of `ModelSpec`, such as device and dtype.
     """
     plain = {"Plain": Plain()}
     found = [ModelRow(ModelSpec(one, **options), plain) for one in models]
@@ -99,23 +99,23 @@ def refined_row(
 ) -> tuple[ModelRow, Grounding]:
     """A row for a model as it is and under VGRefine in both variants, and how heads and layer were chosen.
 
-    Benchmarks of answers have no boxes to rank heads on, so that is done on other samples: published heads where the
-    checkpoint has some, else the validation split of `choose_on`; the paper takes COCO.
+    Benchmarks of answers have no boxes to rank heads on. So heads are the published ones where the checkpoint has some,
+    and are otherwise ranked on the validation split of `choose_on`; the paper uses COCO.
 
     Args:
         model: The model.
-        choose_on: Data with boxes: a bundled name, or a file or folder, or several.
+        choose_on: Data with boxes: a bundled name, a file or a folder, or several of them.
         out: The folder that holds runs.
-        n: The largest number of samples to choose on.
-        k: How many heads; by default 20, as published, or an eighth of a small model's.
-        layers: The masked layers; by default the one chosen.
-        seed: Draws the samples to choose on.
-        workers: Processes, or an `interp.run.Workers`.
+        n: The maximum number of samples to choose on.
+        k: The number of heads; by default 20, as published, or an eighth of a small model's heads.
+        layers: The masked layers; by default the chosen one.
+        seed: The seed that draws the samples to choose on.
+        workers: The number of processes, or an `interp.run.Workers`.
         batch: Samples per forward pass.
-        **ways: How they are chosen, as for `grounding`: layer_by, metric, rank and so on.
+        **ways: Options of `grounding` that say how heads and layer are chosen: layer_by, metric, rank and so on.
 
     Raises:
-        StudyError, DataError: As `grounding` and `interp.data.open.sets`.
+        StudyError, DataError: `grounding` or `interp.data.open.sets` refuses an argument.
     """
     names = (choose_on,) if isinstance(choose_on, str) else tuple(choose_on)
     held_out = choice_samples(names, n=n, seed=seed)
@@ -126,21 +126,34 @@ def refined_row(
     return ModelRow(model, methods), found
 
 
-def joined_rows(
-    study: Benchmark,
+def run_rows(
     rows: Sequence[ModelRow],
     data: Mapping[str, Samples],
     *,
     out: str | os.PathLike[str] = "runs",
     workers: int | Workers = 1,
+    **fields: Any,
 ) -> BenchmarkResult:
-    """One result of all rows over the same data; every model is open once, and its rows share its plain answers.
+    """One result of all rows over the same data; each model is opened once, and its rows share its plain answers.
+
+    Args:
+        rows: The models with their methods.
+        data: Label → the questions.
+        out: The folder that holds runs.
+        workers: The number of processes, or an `interp.run.Workers`.
+        **fields: Further fields of the `Benchmark`, such as max_new_tokens, scorer, seed and batch.
 
     Raises:
-        StudyError: No row, or a model that is there twice.
+        StudyError: There is no row or no data, or a model appears twice.
     """
-    if not rows:
-        raise StudyError("a table has at least one row; got none. Give a ModelRow.")
+    if not rows or not data:
+        missing = (
+            "row; got none. Give a ModelRow."
+            if not rows
+            else "data set; got none. Give data={label: samples}."
+        )
+        raise StudyError(f"a table has at least one {missing}")
+    study = Benchmark(data=next(iter(data.values())), **fields)
     grids = [Grid(study, model=[row.model], data=data, method=dict(row.methods)) for row in rows]
     return BenchmarkResult.join([grid.run(out, workers=workers) for grid in grids])
 
@@ -148,13 +161,13 @@ def joined_rows(
 def show(
     result: BenchmarkResult, page: Path, *, beside: Sequence[str] = (), by: Sequence[str] = (), note: str = ""
 ) -> None:
-    """Print a result's tables, what the paper printed and where it does not add up, and failures; write the page.
+    """Print a result's tables, the paper's tables with notes on them, and failures; then write the page.
 
     Args:
         result: The result.
         page: The file of the page.
-        beside: The paper's tables to print and to show on the page: names of `interp.study.paper_table`.
-        by: Fields of `meta` to print a table for, where samples have them.
+        beside: The paper's tables to print and to show on the page, as names for `interp.study.paper_table`.
+        by: Fields of `meta` for which a table is printed, where samples have them.
         note: A sentence to print before the paper's tables.
     """
     print(result.table(), end="\n\n")

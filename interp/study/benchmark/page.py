@@ -1,4 +1,4 @@
-"""The page of a benchmark: its table beside the published one, changes with tests, flips with images, and how."""
+"""The page of a benchmark: its table beside published ones, changes with tests, flips with images, figures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.report import gallery
+from interp.report.figures import Figures, panels
 from interp.report.html import (
     bold,
     capital,
@@ -26,36 +28,24 @@ from interp.report.html import (
     section,
     table,
 )  # fmt: skip
-from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.provenance import as_json, meanings, origin
 from interp.report.tables import count, listed, number, p_value, rows, varying
-from interp.study.benchmark.answer_rows import SIZES, cell_text
-from interp.study.benchmark.answer_scoring import about, label
-from interp.study.benchmark.figures import figures
+from interp.report.theme import GREY, laid_out
 from interp.study.benchmark.paper_tables import PaperTable
-from interp.study.benchmark.texts import (
-    AVERAGES,
-    BY,
-    FLIPPED,
-    LEAD,
-    LENGTHS,
-    METHODS,
-    PUBLISHED,
-    ROWS,
-    TERMS,
-    YES_NO,
-    methods_text,
-)
-from interp.study.benchmark.yes_no_table import asks_yes_or_no
+from interp.study.benchmark.tables import SIZES, asks_yes_or_no, cell_text, left_out
+from interp.study.benchmark.task import about, label
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 from interp.study.refinement.tables import (
     cell_title,
     count_of,
+    difference_points,
+    failures_section,
     flips_card,
     methods_card,
     pairs_card,
     per_group,
-    points,
+    percentage_points,
 )
 
 if TYPE_CHECKING:
@@ -64,16 +54,17 @@ if TYPE_CHECKING:
 
 __all__ = ["figures", "write_page"]
 
+
 SHOWN = 6
-"""Flipped samples of a cell that are drawn, in each direction half of them."""
+"""The number of flipped samples shown of each cell, half in each direction."""
 MANY_FLIPS = 500
-"""Flips that the page lists; a benchmark of 90,000 questions has thousands."""
+"""The maximum number of flips in the list; a benchmark of 90,000 questions has thousands."""
 MANY_CELLS = 12
-"""With more cells the flips are not drawn but counted."""
+"""With more cells than this, flips are counted but no pictures are shown."""
 
 
 def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[PaperTable] = ()) -> Path:
-    """Writes the page and returns its path; `beside`: published tables to print below ours."""
+    """Write the page and return its path; `beside` are published tables to print below ours."""
     shown = figures(result) if _scored(result) else {}
     changed = any(cell.study.changes for cell in result.cells)
     body = [
@@ -85,9 +76,9 @@ def write_page(result: BenchmarkResult, path: str | Path, *, beside: Sequence[Pa
         per_group(result) if changed and _scored(result) and len(result.cells) <= MANY_CELLS else "",
         _lengths(result),
         section("How it was measured", card(paragraph(methods_text(result), kind="wide"))),
-        _failures(result),
+        failures_section(result, "None: every question was answered."),
         meanings(TERMS, _scorers(result)),
-        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+        origins(result, _origin, folded=True),
     ]
     title, question = result.study.title, _question(result, changed)
     return save_page(path, title=title, question=question, lead=_lead(result), body=body, figures=shown)
@@ -114,9 +105,7 @@ def _changed(result: BenchmarkResult) -> str:
 def _lead(result: BenchmarkResult) -> Markup:
     sizes = {cell.labels["data"]: len(cell.frame("samples")) for cell in result.cells}
     told = ", ".join(f"{count(n, 'question')} of {name}" for name, n in sizes.items())
-    models = listed(cell.labels["model"] for cell in result.cells)
-    words = LEAD.format(models=models, samples=told, scorer=result.measure_names[result.main])
-    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    return lead(result, LEAD, samples=told, scorer=result.measure_names[result.main])
 
 
 def _rows(result: BenchmarkResult, beside: Sequence[PaperTable]) -> Markup:
@@ -137,7 +126,7 @@ def _rows(result: BenchmarkResult, beside: Sequence[PaperTable]) -> Markup:
 
 
 def _yes_no(result: BenchmarkResult) -> Markup | str:
-    """POPE's marks, a line per cell and kind of absent label."""
+    """POPE's marks, one line per cell and kind of absent label."""
     if not asks_yes_or_no(result):
         return ""
     key = "negatives" if "negatives" in result.strata() else None
@@ -158,7 +147,7 @@ def _yes_no(result: BenchmarkResult) -> Markup | str:
                     for name in ("accuracy", "precision", "recall", "f1", "yes_ratio")
                 ),
                 number(100 * marks["neither"]["value"], 1),
-                bold(points({**marks["f1"], **_ends(marks["f1"])})),
+                bold(percentage_points({**marks["f1"], **_ends(marks["f1"])})),
             ]
         )
     kinds = [] if key is None else ["absent labels"]
@@ -208,7 +197,7 @@ def _averages(result: BenchmarkResult) -> Markup | str:
         "average": "average",
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(points(row)),
+        "points": lambda row: bold(percentage_points(row)),
         "N": "strata",
     }
     shown = card(paragraph(AVERAGES, kind="soft"), table(list(columns), rows(found, columns), "dense"))
@@ -230,7 +219,7 @@ def _by(result: BenchmarkResult, key: str, shown: Mapping[str, Any]) -> Markup:
         "groups": "n_groups",
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(points(row)),
+        "points": lambda row: bold(percentage_points(row)),
         "+": lambda row: count_of(row["wrong_to_right"]),
         "−": lambda row: count_of(row["right_to_wrong"]),
         "McNemar": lambda row: p_value(row["p_flips"]),
@@ -256,7 +245,7 @@ def _flipped(result: BenchmarkResult) -> Markup | str:
     }  # fmt: skip
     more = len(flips) - MANY_FLIPS
     left = (
-        paragraph(f"And {more} more: result.flips(), or flips.csv of result.export().", kind="soft")
+        paragraph(f"The other {more}: result.flips(), or flips.csv of result.export().", kind="soft")
         if more > 0
         else ""
     )
@@ -280,7 +269,7 @@ def _gallery(result: BenchmarkResult, cell: GridCell, flips: pd.DataFrame) -> Ma
 
 
 def _flip_card(cell: GridCell, row: Mapping[str, Any]) -> Markup:
-    """One flipped sample: its picture, question, answer, and both texts."""
+    """The card of one flipped sample: its pictures, question, answer and both texts."""
     sample = cell.study.data[row["index"]]
     gained = row["flip"] == "gained"
     before = bold(_text(row["text_before"]), kind=gallery.verdict(not gained))
@@ -325,16 +314,6 @@ def _scorers(result: BenchmarkResult) -> dict[Any, Any]:
     }
 
 
-def _failures(result: BenchmarkResult) -> Markup:
-    found = result.failures
-    if found.empty:
-        return section("Failures", paragraph("None: every question was answered.", kind="soft"))
-    varied = varying(result.cells)
-    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
-    shown = card(failure_list(found, [*varied, "sample"], distinct=varied))
-    return section("Failures", paragraph(words, kind="wide"), shown)
-
-
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
     more = [
@@ -350,3 +329,108 @@ def _origin(cell: GridCell) -> Markup:
         ),
     ]
     return origin(cell.folder, more)
+
+
+LINE = 26
+"""Height of a line of a figure, in pixels."""
+
+
+def figures(result: BenchmarkResult) -> Figures:
+    """ "difference": the change of each cell, where something changes; "by-…": the same by each field of the
+    samples."""
+    if not any(cell.study.changes for cell in result.cells) or result.main not in result.measures:
+        return {}
+    summary = result.summary()
+    found = {"difference": _differences(result, where(summary, summary.measure == result.main), None)}
+    return found | {f"by-{key}": stratum_figure(result, key) for key in result.strata()}
+
+
+def stratum_figure(result: BenchmarkResult, key: str) -> go.Figure:
+    """The change of each value of a field, one panel per model and method."""
+    return _differences(result, result.by(key), key)
+
+
+def _differences(result: BenchmarkResult, found: pd.DataFrame, key: str | None) -> go.Figure:
+    """Changes in percentage points with intervals: one panel per method, one line per data set or stratum."""
+    axes = [axis for axis in varying(result.cells) if axis != "data" or key is not None] or ["method"]
+    changed = [cell for cell in result.cells if cell.measured and cell.study.changes]
+    titles = list(dict.fromkeys(" · ".join(cell.labels[axis] for axis in axes) for cell in changed))
+    figure = panels(titles, shared_yaxes=True)
+    named = pd.Series([" · ".join(row[axis] for axis in axes) for row in records(found)], index=found.index)
+    most = 1
+    for column, title in enumerate(titles, start=1):
+        rows = where(found, named == title)
+        most = max(most, len(rows))
+        figure.add_trace(difference_points(rows, rows[key or "data"].astype(str).tolist()), row=1, col=column)
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    name = result.measure_names[result.main]
+    figure.update_xaxes(title_text=f"{name},<br>after − before, points<br>(higher is better →)", matches="x")
+    layout: Any = figure.layout
+    layout.xaxis.matches = None  # the other axes match the first; an axis that matches itself is an error
+    return laid_out(figure, 172 + LINE * most, columns=len(titles), showlegend=False)
+
+
+LEAD = Markup("""<b>{models}</b> answered {samples}. Values are {scorer}, in percent.""")
+ROWS = """Each row is a model as it is, or under a method or edits; each column is a data set. N is the number of marked
+questions. “micro” is the mean over all questions, “macro” the mean of the columns."""
+PUBLISHED = """Published numbers are quoted for comparison. They were measured with other software, on splits and with
+prompts and scorers that the source does not always state, so a difference of one or two points means little."""
+AVERAGES = """“micro” gives each question the same weight, “macro” each data set. Intervals resample whole groups of all
+data sets together; no group belongs to two data sets."""
+METHODS = """Each line compares one method, or one set of edits, with the plain model on the same questions. Points are
+the difference after − before in percentage points, with the 95 % interval over groups. “+” counts answers that became
+right, “−” answers that became wrong. Holm's p is the p of the group-wise sign test, adjusted over all lines. s ×,
+passes × and tokens × are the costs divided by the plain model's."""
+BY = """The same comparison for the questions of each value. Holm's p is adjusted over this table. A value with few
+questions or groups has a wide interval or none. The best of many values looks better than it is."""
+YES_NO = """POPE's marks (arXiv 2305.10355), with yes as the positive class: precision is the share of the answers yes
+that are right, recall the share of the questions with the answer yes that are found. Where both answers are equally
+frequent, a share of yes far from one half shows a bias. An answer that is neither counts as wrong and as not yes.
+Absent labels are drawn at random, are the most frequent ones (popular), or are those that often occur with what is in
+the picture (adversarial). A model that says yes only to adversarial labels answers from what usually occurs together.
+“F1, points” is after − before, paired over groups. “No” is true only where the annotation names everything that is in
+the picture."""
+FLIPPED = """McNemar's exact test asks whether a fair coin would split the flips so unevenly. It treats questions as
+independent; where several questions share an image, use the interval over groups. The pictures are drawn at random from
+both directions (seed {seed}); the list has every flip."""
+LENGTHS = """Scorers of whole texts mark a longer answer wrong even if it contains the right word, so a change of length
+can look like a change of knowledge. “none came” counts samples whose reasoning used all tokens."""
+TERMS = {
+    "Before, after": """“Before” is the model as it is. “After” is the model under the method or the edits. Questions,
+    prompt and number of tokens are the same.""",
+    "Intervals": """95 %, percentile bootstrap over groups (2,000 resamplings): a group is a patient or an image, as the
+    data say. With fewer than 20 groups no interval is shown, and no claim about a population is made.""",
+    "p": """The p of a sign-flip test over whole groups. McNemar's p treats single questions as independent. Holm's p is
+    adjusted over all lines of its table.""",
+    "Cost": """Seconds, passes and token positions of the whole call under the change, including passes that only
+    measure, divided by those of plain generation on the same batches. Each is counted as if it ran alone. Passes of
+    models that only answer are not counted.""",
+}
+
+
+def methods_text(result: BenchmarkResult) -> str:
+    """How the numbers were measured, as a paragraph for a paper's methods section."""
+    studies = [cell.study for cell in result.cells]
+    templates = listed(f"“{study.prompt.template}”" for study in studies)
+    lettered = any(study.prompt.options == "letters" for study in studies)
+    drawn = {study.decoding.temperature for study in studies}
+    decoding = "greedily" if drawn == {0.0} else f"at temperature {listed(drawn)}, with seed {result.seed}"
+    tokens = listed(study.max_new_tokens for study in studies)
+    scorers = listed(label(scorer) for study in studies for scorer in study.scorer)
+    n = len(result.samples) // max(len({(c.labels["model"], c.labels["method"]) for c in result.cells}), 1)
+    changed = listed(cell.labels["method"] for cell in result.cells if cell.study.changes)
+    parts = [
+        f"{listed(cell.labels['model'] for cell in result.cells)} answered {count(n, 'question')} of "
+        f"{listed(cell.labels['data'] for cell in result.cells)}, {decoding}, with at most {tokens} new tokens, under "
+        f"the prompt {templates}" + (", options lettered." if lettered else "."),
+        f"Answers were scored by {scorers}.",
+    ]
+    if changed:
+        parts.append(
+            f"The same questions were answered under {changed}. Differences are paired; 95 % intervals come from a "
+            "percentile bootstrap over groups (2,000 resamplings), p values from sign flips of whole groups and from "
+            "McNemar's exact test, with Holm's adjustment over the cells of a table."
+        )
+    parts.append(left_out(result.failures) or "No question was left out.")
+    return " ".join(parts)

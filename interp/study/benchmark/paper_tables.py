@@ -1,4 +1,4 @@
-"""Tables of answers that the reference paper printed, to stand beside ours."""
+"""Tables of answers that the reference paper printed, for comparison with ours."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ WIDTH = 170
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table as published. Its numbers are quoted, nothing of it was measured here.
+    """A table as published. Its numbers are quoted; none was measured here.
 
     Attributes:
         name: Its number in the source, such as "1" or "E.3".
         title: What it shows, with the unit.
-        note: What does not add up in it, and how its averages are weighted; "" where nothing is to be said.
-        frame: Its rows: the first `n_labels` columns are texts, the others float64, NaN where a cell is empty.
-        n_labels: How many columns name a row.
+        note: What does not add up in it, and how its averages are weighted; "" where there is nothing to note.
+        frame: Its rows: the first `n_labels` columns are texts, the others float64 with NaN for an empty cell.
+        n_labels: The number of columns that name a row.
         source: Where it was published.
     """
 
@@ -43,7 +43,7 @@ class PaperTable:
 
     @property
     def cells(self) -> list[list[str]]:
-        """Its rows as text, with every digit that is kept; a dash where a cell is empty.
+        """Its rows as text, with every printed digit; a dash where a cell is empty.
 
         >>> paper_table("F.4").cells[1][:3]
         ['PAI', '43.7', '24.48']
@@ -64,7 +64,7 @@ class PaperTable:
 
 
 def _quoted(cell: Any) -> str:
-    """A cell as it is kept: numbers are not rounded."""
+    """A cell as text, without rounding."""
     if isinstance(cell, str):
         return cell
     return "–" if pd.isna(cell) else str(cell)
@@ -74,7 +74,7 @@ def paper_table(name: str) -> PaperTable:
     """A table of answers that the paper printed, by its number: "1", "2", "3", "4k", "4p", "E.3", "F.4" or "G.5".
 
     Raises:
-        StudyError: A table that is not kept here.
+        StudyError: There is no such table here.
 
     >>> found = paper_table("1")
     >>> found.frame.loc[found.frame.Model == "HuatuoGPT-V-7B", "PMC-VQA"].item()

@@ -11,15 +11,21 @@ from pathlib import Path
 import pandas as pd
 
 from interp.errors import StudyError
-from interp.study.benchmark.answer_rows import answer_rows, left_out, rows_text
-from interp.study.benchmark.answer_scoring import gives_marks, label
-from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
-from interp.study.benchmark.yes_no_table import asks_yes_or_no, yes_no_table
+from interp.study.benchmark.tables import (
+    answer_rows,
+    asks_yes_or_no,
+    averages,
+    by,
+    left_out,
+    rows_text,
+    strata,
+    yes_no_table,
+)
+from interp.study.benchmark.task import gives_marks, label
 from interp.study.dataframes import rows_of, where
 from interp.study.fields import is_level
-from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
-from interp.study.refinement.result import varied
+from interp.study.refinement.result import MANY, PairedResult, methods_table, varied
 from interp.study.result import counted
 from interp.study.runs import GridCell
 
@@ -30,14 +36,14 @@ __all__ = ["BenchmarkResult"]
 class BenchmarkResult(PairedResult):
     """The result of a `Benchmark`, or of a grid over one.
 
-    `scores` has one row per (axes…, sample, group, measure, when): measure is the name of a scorer, when "before" (the
-    model as it is) or "after" (under the method or the edits; the same where there are none). `samples` has a row per
-    sample with both texts. `summary()` compares before with after, `compare()` cells with one another.
+    `scores` has one row per (axes…, sample, group, measure, when): `measure` is the name of a scorer; `when` is
+    "before" (the model as it is) or "after" (under the method or the edits; the same where there are none). `samples`
+    has one row per sample with both texts. `summary()` compares before with after, `compare()` cells with one another.
     """
 
     @property
     def marks(self) -> Collection[str]:
-        """The scorers that said right or wrong, 1 or 0, of every answer; their flips are counted and tested."""
+        """The scorers that gave every answer 1 (right) or 0 (wrong); their flips are counted and tested."""
         return self._marks
 
     @cached_property
@@ -49,11 +55,11 @@ class BenchmarkResult(PairedResult):
 
     @property
     def measure_names(self) -> Mapping[str, str]:
-        """Each scorer's name → what tables call its mean; the first scorer's comes first."""
+        """Each scorer's name → the name of its mean in tables, in the order of the scorers."""
         return {scorer.name: label(scorer) for cell in self.cells for scorer in cell.study.scorer}
 
     def is_plain(self, cell: GridCell) -> bool:
-        """Whether the cell is of the model as it is."""
+        """Whether the cell is the model as it is, without a method or edits."""
         return not cell.study.changes
 
     @cached_property
@@ -66,13 +72,13 @@ class BenchmarkResult(PairedResult):
         return strata(self)
 
     def by(self, key: str, measure: str | None = None, *, level: float = 0.95) -> pd.DataFrame:
-        """One row per (axes…, value of `meta[key]`): mean before and after, and the paired difference.
+        """One row per (axes…, value of `meta[key]`): the means before and after, and the paired difference.
 
-        Columns as in `summary`; `p_holm` is adjusted over the rows of this table. Samples without the field are the
+        Columns as in `summary`; `p_holm` is adjusted over the rows of this table. Samples without the field form the
         stratum "not given".
 
         Raises:
-            StudyError: No sample has the field, or an unknown measure.
+            StudyError: No sample has the field, or the measure is unknown.
         """
         is_level("level", level)
         return by(self, key, self._known(measure), level)
@@ -87,21 +93,23 @@ class BenchmarkResult(PairedResult):
     ) -> pd.DataFrame:
         """Averages over benchmarks, or over the values of a field of `meta`, one row per (axes but data…, average).
 
-        "micro" is the mean over all questions, so that large strata weigh more; "macro" the mean of the strata's means;
-        "weighted" uses `weights`. The three differ by points where strata differ in size, so a table must say which.
+        "micro" is the mean over all questions, so larger strata weigh more; "macro" is the mean of the strata's means;
+        "weighted" uses `weights`. They can differ by several points where strata differ in size, so say which one a
+        table shows.
 
         Args:
             over: "data", or a field of `meta`, such as "modality".
             measure: A scorer's name; by default the first.
-            weights: Stratum → its weight, for instance its size in the whole benchmark where a part was run.
+            weights: Stratum → its weight, for example its size in the whole benchmark where only a part was run.
             level: Coverage of the intervals.
 
         Returns:
-            The axes but `data`, whose questions are taken together, `average`, `n_strata`, `before`, `after`,
-            `difference`, `low`, `high` (whole groups resampled), `n`, `n_groups`, and `strata`, a text with each N.
+            The axes except `data`, whose questions are taken together; `average`, `n_strata`, `before` and `after` (in
+            [0, 1]), `difference` (after − before), `low`, `high` (whole groups resampled), `n`, `n_groups`, and
+            `strata`, a text with the N of each stratum.
 
         Raises:
-            StudyError: No such field, weights that do not fit the strata, or an unknown measure.
+            StudyError: No sample has the field, the weights do not fit the strata, or the measure is unknown.
         """
         is_level("level", level)
         return averages(self, over, self._known(measure), weights, level)
@@ -110,18 +118,18 @@ class BenchmarkResult(PairedResult):
         """POPE's marks of the yes-or-no questions, one row per (axes…[, field], measure).
 
         Measures are those of `interp.stats.yes_no_marks`: accuracy, precision, recall, f1, yes_ratio and neither, with
-        "yes" as the positive class; an answer counts as yes or no only where it is the whole text. Columns: `value`
+        "yes" as the positive class; an answer counts as yes or no only if that is the whole text. Columns: `value`
         under the method or edits (of the model as it is where there are none) with `low` and `high`; `before`, of the
         model as it is; `difference` (value − before) with the paired `difference_low` and `difference_high`; `n`
         questions, `n_groups` and `note`. Intervals resample whole groups.
 
         Args:
-            by: A field of `meta`, such as "negatives": rows for each of its values beside those of "all" ("all
+            by: A field of `meta`, such as "negatives": adds rows for each of its values to those of "all" ("all
                 questions" where a value is called "all").
             level: Coverage of the intervals.
 
         Raises:
-            StudyError: No question has the answer yes or no.
+            StudyError: No question has the answer yes or no, or `by` is no text.
 
         Source: Li et al. 2023 (POPE, arXiv 2305.10355).
         """
@@ -136,7 +144,7 @@ class BenchmarkResult(PairedResult):
         `flip` is "gained" (wrong → right) or "lost" (right → wrong).
 
         Raises:
-            StudyError: A measure that gives no marks.
+            StudyError: The measure gives no marks.
         """
         known = self._known(measure)
         if known not in self.marks:
@@ -156,10 +164,10 @@ class BenchmarkResult(PairedResult):
         return found.reindex(columns=[*self.axes, *names])
 
     def lengths(self) -> pd.DataFrame:
-        """One row per cell and time: how long answers are, which scorers of whole texts punish.
+        """One row per cell and time: the length of answers, which matters to scorers of whole texts.
 
-        Columns `when`, `n`, `n_missing` (no answer came), `n_empty`, `mean_words`, `max_words` and `limit`, the
-        largest number of tokens.
+        Columns `when`, `n`, `n_missing` (no answer came), `n_empty`, `mean_words`, `max_words` and `limit`, the maximum
+        number of tokens.
         """
         rows = []
         for cell in self.cells:
@@ -181,8 +189,8 @@ class BenchmarkResult(PairedResult):
     def rows(self, over: str = "data", measure: str | None = None) -> pd.DataFrame:
         """The table as papers print it, in percent: a row per model and method, a column per stratum.
 
-        Its first row is N, the marked questions of each stratum; its last columns are the averages "micro" and "macro".
-        Over a field of `meta` the questions of all data sets that have it are taken together.
+        The first row is N, the number of marked questions of each stratum; the last columns are the averages "micro"
+        and "macro". Over a field of `meta`, the questions of all data sets with that field are taken together.
 
         Args:
             over: "data", or a field of `meta`, such as "modality".
@@ -193,7 +201,7 @@ class BenchmarkResult(PairedResult):
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that `export` writes: "summary", "rows", "averages", "flips", "lengths", "by-…" and "groups".
 
-        "yes-no" too, where every answer is yes or no.
+        "yes-no" is added where every answer is yes or no.
         """
         found = {"rows": self.rows(), "averages": self.averages(), "lengths": self.lengths()}
         if self.main in self.marks:
@@ -203,7 +211,7 @@ class BenchmarkResult(PairedResult):
         return super().tables() | found | {f"by-{key}": self.by(key) for key in self.strata()}
 
     def table(self) -> str:
-        """Text: the table by data as papers print it, then one line per cell with tests, flips and cost, and counts."""
+        """The result as text: the table as papers print it, one line per cell with tests, flips and cost, counts."""
         few = self.per_group() if len(self.cells) <= MANY and self.main in self.measures else None
         name = self.measure_names[self.main]
         parts = [rows_text(self.rows(), f"{name}, %")]
@@ -223,7 +231,7 @@ class BenchmarkResult(PairedResult):
             beside: Published tables to print below ours: names of `interp.study.paper_table`, such as "1", or tables.
 
         Raises:
-            StudyError: An unknown table.
+            StudyError: A table is unknown, or `beside` is no list.
         """
         if isinstance(beside, str) or not isinstance(beside, Sequence):
             raise StudyError(f'beside is a list of published tables, such as ["1"]; got {beside!r:.200}.')

@@ -12,7 +12,7 @@ from interp.metrics.scorers import Scorer, Strict, scorer_named
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.task import BenchmarkTask
 from interp.study.fields import as_tuple, field, whole_number
-from interp.study.refinement.with_method import WithMethod, as_method, is_method
+from interp.study.refinement.study import WithMethod, as_method, is_method, method_name
 from interp.study.runs import GridCell
 from interp.tracing import Decoding, Edit
 
@@ -25,7 +25,7 @@ def _listed(value: Any) -> Any:
 
 
 def _scorers(value: Any) -> Any:
-    """A tuple of scorers from one or several, each given as it is or by its name."""
+    """A tuple of scorers from one or several, each given as a scorer or by its name."""
     listed = _listed(value)
     named = isinstance(listed, tuple) and any(isinstance(one, str) for one in listed)
     return tuple(scorer_named(one) if isinstance(one, str) else one for one in listed) if named else listed
@@ -61,35 +61,35 @@ def _is_decoding(name: str, value: Any) -> None:
 
 
 class Benchmark(WithMethod[BenchmarkResult]):
-    """A model's marks on a benchmark's questions: as it is, and under a method or edits on the same questions.
+    """Marks a model's answers to a benchmark's questions: as it is, and under a method or edits.
 
         study = interp.Benchmark(model="organism", data=interp.data.bundled("medical"), max_new_tokens=8)
         table = interp.Grid(study, data={"VQA-RAD": rad, "SLAKE": slake}, method={"Plain": Plain(), "PAI": PAI()})
         print(table.run().rows())           # a table of a paper: models and methods × benchmarks, averages, N
 
-    With neither a method nor edits it is the model alone, and each question is answered once. Otherwise each is
-    answered twice (before and after), and the cells of a `Grid` that differ in method, edits or scorer share the plain
-    model's answers. It reads no attention and no map, so models that only answer (`adapter="answers_only"`) work too.
-    Where a method makes the model look is a `Refinement`'s question.
+    With neither a method nor edits the model runs alone, and each question is answered once. Otherwise each is answered
+    twice (before and after), and the cells of a `Grid` that differ in method, edits or scorer share the plain model's
+    answers. It reads no attention and no map, so models that only answer (`adapter="answers_only"`) work too. To see
+    where a method makes the model look, use a `Refinement`.
 
     Args:
-        data: The questions; those without an answer are generated, and counted as not marked.
+        data: The questions; those without an answer get a generated answer and count as not marked.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         method: One of `interp.methods`, its name such as "PAI" (published constants; "VGRefine" where heads are
-            published for the model), or anything that is a `Method`; decodes greedily.
-        edits: Edits under which the model answers, in the place of a method.
-        prompt: How the question is put: closed and open questions with `PAPER_PROMPT`; for multiple choice letter the
-            options, as `Prompt(options="letters")` does.
-        scorer: What marks an answer, one of `interp.metrics.scorers` or its name, such as "strict"; or several, the
-            first of which is what tables are about.
-        max_new_tokens: How many tokens each answer has at most; the paper's official code generates exactly one.
-        decoding: How tokens are chosen, without a method; drawn ones depend on the seed.
-        seed: Of the bootstrap, of the samples a report shows, and of drawn tokens.
+            published for the model), or anything that is a `Method`. Methods decode greedily.
+        edits: Edits under which the model answers, instead of a method.
+        prompt: How the question is put: `PAPER_PROMPT` suits closed and open questions; for multiple choice use
+            lettered options, `Prompt(options="letters")`.
+        scorer: What marks an answer: one of `interp.metrics.scorers` or its name, such as "strict"; or several, of
+            which tables show the first.
+        max_new_tokens: The maximum number of tokens of each answer; the paper's official code generates exactly one.
+        decoding: How tokens are chosen when no method is given; drawn tokens depend on the seed.
+        seed: The seed of the bootstrap, of the samples that a report shows, and of drawn tokens.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No sample, no method, edit or scorer, a method and edits at once, a method and a decoding at once,
-            heads ranked on another model, or another field of the wrong type.
+        StudyError: There are no samples or no scorer, a method is given together with edits or with a decoding, its
+            heads were ranked on another model, or a field has the wrong type.
     """
 
     method: Method = field(default=Plain(), converter=as_method, validator=is_method)
@@ -103,7 +103,7 @@ class Benchmark(WithMethod[BenchmarkResult]):
     page = "interp.study.benchmark.page"
 
     def check(self) -> None:
-        """Refuse a method together with edits or a decoding of one's own, and heads ranked on another model."""
+        """Refuse a method together with edits or a decoding, and heads that were ranked on another model."""
         super().check()
         if self.method != Plain() and self.edits:
             raise StudyError(
@@ -129,7 +129,7 @@ class Benchmark(WithMethod[BenchmarkResult]):
 
     @property
     def labels(self) -> dict[str, str]:
-        """Short names of the model, the data and what is changed."""
+        """Short names of the model, the data and the method or edits."""
         edits = ", ".join(dict.fromkeys(type(edit).__name__ for edit in self.edits))
         return {**super().labels, "method": edits or method_name(self.method)}
 
@@ -137,20 +137,11 @@ class Benchmark(WithMethod[BenchmarkResult]):
         """The study as work for the runner.
 
         Raises:
-            StudyError: The method refers to heads that have not been resolved.
+            StudyError: The method refers to heads that are not resolved yet.
         """
-        if self.unresolved:
-            raise StudyError(
-                f"which heads {method_name(self.method)} uses is known once their ranking has run. Run the study, or "
-                'name them first: study.resolved("runs").'
-            )
+        self.check_resolved()
         return BenchmarkTask(self, mllm)
 
     def collect(self, whole: Any, cells: tuple[GridCell, ...], folder: Path) -> BenchmarkResult:
         """The result of this study, or of a grid over it."""
         return BenchmarkResult.of(whole, cells, folder)
-
-
-def method_name(method: Any) -> str:
-    """The name of a method in tables."""
-    return str(getattr(method, "name", type(method).__name__))

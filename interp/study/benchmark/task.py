@@ -1,17 +1,23 @@
-"""The task of a `Benchmark`: each sample answered as the model is and under the change, and both answers scored."""
+"""The task of a `Benchmark`: each sample is answered as the model is and under the change; both answers are scored."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
 
+from interp.errors import StudyError
+from interp.inputs.prompt import Prompt
+from interp.inputs.sample import Sample
 from interp.methods import Answer, Plain
+from interp.metrics.scorers import Scorer
 from interp.run import Outcome, ProcessCache, digest
-from interp.study.benchmark.answer_scoring import Options, option_log_probabilities, scored
 from interp.study.prefix_cost import billed
 from interp.study.refinement.task import SCORES, TIMES, repeated, score_row, spent_columns
 from interp.study.table_fields import SAMPLE_FIELDS
@@ -20,7 +26,8 @@ from interp.tracing import Cost, Edit
 from interp.tracing.answers_only_mllm import AnsweringMllm
 from interp.tracing.cost import Meter
 
-__all__ = ["BenchmarkTask"]
+__all__ = ["BenchmarkTask", "Options", "about", "gives_marks", "label", "option_log_probabilities", "scored"]
+
 
 SAMPLES = pa.schema(
     [
@@ -34,7 +41,7 @@ SAMPLES = pa.schema(
 
 @dataclass(frozen=True)
 class _Answered:
-    """What the model said to a micro-batch, the log-probabilities of options as far as needed, and the cost."""
+    """The model's answers to a micro-batch, the log-probabilities of options that scorers need, and the cost."""
 
     texts: tuple[str | None, ...]
     options: Mapping[str, Options]
@@ -50,7 +57,7 @@ class BenchmarkTask(StudyTask):
     _warm = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed only where tokens are drawn."""
+        """Everything the stored numbers depend on; the seed only if tokens are drawn."""
         study = self.study
         edits = {"edits": [edit.to_dict() for edit in study.edits]} if study.edits else {}
         return {
@@ -61,14 +68,14 @@ class BenchmarkTask(StudyTask):
         }
 
     def _plainly(self) -> dict[str, Any]:
-        """What the plain model's answers depend on."""
+        """Everything that the plain model's answers depend on."""
         study = self.study
         drawn = {"seed": study.seed} if study.decoding.temperature > 0 else {}
         generated = {"max_new_tokens": study.max_new_tokens, "decoding": study.decoding.to_dict()}
         return {**super().to_dict(), **generated, **drawn}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """Scores before and after, and one row per sample with both texts."""
+        """The tables: scores before and after, and one row per sample with both texts."""
         return {"scores": SCORES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
@@ -76,7 +83,7 @@ class BenchmarkTask(StudyTask):
         return ("scores", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the costs of the change and of the plain model are listed beside the total."""
+        """The rows of each sample; the costs of the change and of the plain model are listed beside the total."""
         study = self.study
         samples = [study.data[index] for index in indices]
         needs = [scorer for scorer in study.scorer if scorer.needs_log_probabilities]
@@ -167,12 +174,81 @@ class BenchmarkTask(StudyTask):
             for name, value in own.items()
         ]
         row = {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "options": None if sample.options is None else list(sample.options),
             "text_before": texts[0],
             "text_after": texts[1],
         }
         return {"scores": scores, "samples": [row]}
+
+
+Options = Sequence[Float[np.ndarray, " option"] | None]
+"""For each sample the log-probability of each of its options in nats; None for a sample without options."""
+SHARE_RIGHT = "share right"
+
+
+def gives_marks(scorer: Scorer) -> bool:
+    """Whether a scorer gives right or wrong; one that decides by log-probabilities gives shares where options tie."""
+    return scorer.unit == SHARE_RIGHT
+
+
+def label(scorer: Scorer) -> str:
+    """The name of the mean of a scorer's scores in tables."""
+    if not gives_marks(scorer):
+        return scorer.name
+    return "accuracy" if scorer.name == "strict" else f"accuracy by {scorer.name}"
+
+
+def about(scorer: Scorer) -> str:
+    """What a scorer does: the first two paragraphs of its documentation."""
+    paragraphs = (inspect.getdoc(type(scorer)) or "").split("\n\n")
+    return " ".join(" ".join(paragraphs[:2]).replace("`", "").split())
+
+
+def scored(
+    scorer: Any,
+    texts: Sequence[str | None],
+    samples: Sequence[Sample],
+    prompt: Prompt,
+    options: Mapping[str, Options],
+) -> list[float | None]:
+    """The scorer's value for each answer; None for a sample that it cannot mark."""
+    given = options[scorer.name] if scorer.needs_log_probabilities else texts
+    return list(scorer.scores(given, samples, prompt))
+
+
+def option_log_probabilities(
+    mllm: Any,
+    samples: Sequence[Sample],
+    prompt: Prompt,
+    scorer: Any,
+    edits: Sequence[Edit] | None = (),
+    method: str = "",
+) -> Options:
+    """The log-probability, after each sample's prompt, of each text that a scorer decides by; in nats.
+
+    Args:
+        mllm: The model.
+        samples: The samples of a micro-batch; edits that a method repeats are for exactly these.
+        prompt: How the question is put.
+        scorer: A scorer with `answers(sample, prompt)`, the texts, and `target(text)`.
+        edits: The edits under which the texts are scored; None for a method without edits to repeat.
+        method: The method's name, for an error message.
+
+    Raises:
+        StudyError: The method's edits cannot be repeated.
+    """
+    if edits is None:
+        raise StudyError(
+            f"log-probabilities of options are read in passes of their own, under the same edits, and {method} has "
+            "none to repeat. Score its texts, for instance with Strict()."
+        )
+    texts = [scorer.answers(sample, prompt) for sample in samples]
+    options: dict[str, Any] = {"prompt": prompt, "edits": list(edits), "progress": False}
+    values = {
+        text: mllm.score(samples, scorer.target(text), **options).values
+        for text in dict.fromkeys(text for own in texts for text in own)
+    }
+    return [
+        np.array([values[text][place] for text in own]) if own else None for place, own in enumerate(texts)
+    ]

@@ -18,16 +18,17 @@ __all__ = ["CircuitResult"]
 class CircuitResult(GridResult):
     """The result of a `Circuit`, or of a grid over it.
 
-    `scores` has one row per (axes…, sample, n_edges, measure "share" or "value"), and `summary()` their means over
-    samples with intervals over groups. `edges` has the edges.
+    `scores` has one row per (axes…, sample, n_edges, measure); measure is "share" or "value", as `Circuit` defines
+    them. `summary()` has their means over samples with intervals over groups. `edges` has the effect of each edge.
     """
 
     @cached_property
     def edges(self) -> pd.DataFrame:
-        """One row per (axes…, source, receiver), in each cell the edge of largest |effect| first.
+        """One row per (axes…, source, receiver), the edge of largest |effect| first in each cell.
 
-        Columns: effect (mean over samples, nats), exact (mean over the samples in which the edge was patched exactly,
-        NaN for none), n_exact, n (samples), positive (the share of samples with an effect above 0).
+        Columns: `effect` (mean over samples, nats), `exact` (nats, mean over the samples in which the edge was patched
+        exactly; NaN where there is none), `n_exact` and `n` (numbers of samples), `positive` (the share of samples with
+        an effect above 0, in [0, 1]).
         """
         keys = [*self.axes, "source", "receiver"]
         parts = self._frames("edges").groupby(keys, sort=False, observed=True)
@@ -47,7 +48,7 @@ class CircuitResult(GridResult):
         """The n edges of largest |mean effect|, the strongest first: `Circuit(graph=…)` takes them to other samples.
 
         Raises:
-            StudyError: Several cells, or a number that is none.
+            StudyError: The result has several cells, or n is no whole number ≥ 1.
         """
         if len(self.cells) > 1:
             raise StudyError(

@@ -38,41 +38,42 @@ def _graph(given: Any) -> Any:
 class Circuit(Study[CircuitResult]):
     """A graph from the image to the answer: heads and MLPs, and how much of the answer each edge between them carries.
 
-    The value is log p(a) − log p(b) after the last prompt token, in nats: a is the token that the model says of the
-    sample, b the one that it says of the same question on another sample's image (the first of some that gives another
-    token). What a node reads is a sum over what earlier nodes wrote, so one edge (source, receiver) can be replaced:
+    The value is log p(a) − log p(b) after the last prompt token, in nats: a is the first token of the model's answer, b
+    that of its answer to the same question on another sample's image (the first image tried that gives another token).
+    A node reads the sum of what earlier nodes wrote, so a single edge (source, receiver) can be replaced:
 
-    - `effect`, edge attribution patching: to first order, how far the value falls when the receiver gets from the
-      source what it writes in the reference; all edges from one forward and backward pass.
-    - `exact`, path patching: the same by a pass of its own, for the `exact` edges of largest |effect| of each sample.
-    - `share`: with all edges but the n of largest |effect| replaced at once, (value − value with none) /
-      (value with all − value with none). 1: the graph carries all of the difference. Below 0
-      and above 1 are possible: edges left out worked against the answer.
+    - `effect`, edge attribution patching: to first order, how far the value falls when the source's output to the
+      receiver is replaced by its output in the reference; one forward and backward pass gives all edges.
+    - `exact`, path patching: the same effect by a separate pass, for the `exact` edges of largest |effect| in each
+      sample.
+    - `share`: all edges except the n of largest |effect| are replaced at once: (value − value with no edge) / (value
+      with all edges − value with no edge). 1: the graph carries all of the difference. Values below 0 and above 1
+      occur, because edges that were left out can work against the answer.
 
-    Above 0 an effect speaks for the sample's own answer. First-order effects can be far from exact ones where the
-    model saturates: compare the two columns. Edges are chosen on the very sample whose share they are to keep unless
-    `graph` names them, so their shares flatter: take `result.graph(n)` of one set to another.
+    An effect above 0 supports the sample's own answer. First-order effects can be far from exact ones where the model
+    saturates: compare the two columns. Unless `graph` names the edges, they are chosen on the same sample on which the
+    share is measured, so the shares are too high: test `result.graph(n)` of one set on another.
 
     Args:
-        data: Samples with one image each, of two answers at least; a plain list becomes `Samples`.
+        data: Samples with one image each and at least two different answers; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use). Its layers must be plain: stream +
             attention(norm) + MLP(norm).
-        against: The reference: "image", what a source writes for the other image (resample ablation); "mean", what it
-            writes on average, token by token, for the question on `n_images` other images (mean ablation); or "zero":
-            heads and MLPs write nothing, embeddings stay.
-        n_images: Other images that "mean" is over, the one that gives token b among them.
-        sizes: Numbers of edges whose share is measured; those above the number of edges are left out.
-        exact: How many edges are patched exactly in each sample.
-        graph: Edges to keep, by name, the strongest first; None for each sample's own.
+        against: The reference: "image", the source's output for the other image (resample ablation); "mean", its mean
+            output, token by token, for the question on `n_images` other images (mean ablation); or "zero": heads and
+            MLPs write nothing, embeddings stay.
+        n_images: The number of other images that "mean" averages over, including the one that gives token b.
+        sizes: The numbers of edges n for which the share is measured; numbers above that of all edges are left out.
+        exact: The number of edges that are patched exactly in each sample.
+        graph: The edges to keep, by name, the strongest first; None to choose them in each sample.
         executor: What runs the decoder: "transformers", the model's own layers, or "transformer_lens", a bridge of
-            TransformerLens on the same weights, whose inputs are split by head (extra `lens`). The same numbers up to
-            rounding.
+            TransformerLens on the same weights, whose inputs are split by head (extra `lens`). Both give the same
+            numbers up to rounding.
         prompt: How the question is put.
-        seed: Of the order in which other images are tried, and of the bootstrap.
+        seed: The seed of the order in which other images are tried, and of the bootstrap.
         batch: Part of the hash; samples run one by one.
 
     Raises:
-        StudyError: No samples, or a value that makes no sense.
+        StudyError: There are no samples, or a field has a value of the wrong type or out of range.
 
     Source: Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969), path patching; Syed
     et al. 2023 (arXiv 2310.10348), edge attribution patching; Hanna et al. 2024 (arXiv 2403.17806) on faithfulness;

@@ -11,8 +11,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import InterpError, RunError, SampleError, StudyError
-from interp.inputs.sample import Sample
 from interp.run import Outcome
+from interp.study.baselines import has_one_image, with_image_of
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.circuits import EdgeGraph, EdgePass, RunLayers, lens_layers
@@ -22,7 +22,7 @@ from interp.tracing.encoding.batch import Batch
 __all__ = ["CircuitTask"]
 
 N_TRIED = 6
-"""Other images that are tried until one gives another answer."""
+"""The number of other images that are tried until one gives another answer."""
 SCORES = pa.schema(
     [("index", pa.int64()), ("n_edges", pa.int64()), ("measure", NAME), ("value", pa.float64())]
 )
@@ -66,11 +66,11 @@ class CircuitTask(StudyTask):
         return {name: value for name, value in super().__getstate__().items() if name != "_run_layers"}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample and number of edges; per sample and edge; per sample."""
+        """The tables: one row per sample and number of edges, one per sample and edge, one per sample."""
         return {"scores": SCORES, "edges": EDGES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
-        """All."""
+        """All tables."""
         return ("scores", "edges", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
@@ -81,7 +81,6 @@ class CircuitTask(StudyTask):
         return Outcome(tables, {"forwards": float(sum(costs))})
 
     def _rows(self, index: int, costs: list[float]) -> TableRows:
-        sample, (name, group) = self.study.data[index], self.identity(index)
         with Meter(self.mllm.device) as meter:
             lender, found = self._pass(index, meter)
         costs.append(float(meter.cost.forwards))
@@ -100,22 +99,12 @@ class CircuitTask(StudyTask):
             scores.append({**row, "measure": "value", "value": value})
         token, other = (str(self.mllm.processor.tokenizer.decode([one])).strip() for one in found.answers)
         said = {"token": token, "other_token": other, "other": self.identity(lender)[0]}
-        own = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
-        }
+        row = {**self._sample_fields(index), **said, "value_all": plain, "value_none": none}
         edges = list(_edges(index, graph, valid, effects, exact))
-        return {
-            "scores": scores,
-            "edges": edges,
-            "samples": [{**own, **said, "value_all": plain, "value_none": none}],
-        }
+        return {"scores": scores, "edges": edges, "samples": [row]}
 
     def _patched(self, found: EdgePass, order: Int[np.ndarray, " edge"]) -> Float[np.ndarray, " patched"]:
-        """The exact effects of the first edges."""
+        """The exact effects of the first edges of the order, in nats."""
         places = np.unravel_index(order[: self.study.exact], found.graph.edges.shape)
         return found.path_patch(
             [(int(source), int(receiver)) for source, receiver in zip(*places, strict=True)]
@@ -124,7 +113,7 @@ class CircuitTask(StudyTask):
     def _order(
         self, graph: EdgeGraph, effects: Float[np.ndarray, "source receiver"]
     ) -> Int[np.ndarray, " edge"]:
-        """The edges, the strongest first, as places in the flat array; those of the study's graph where it has one."""
+        """The edges as indices into the flat array, strongest first; those of the study's graph where it has one."""
         if self.study.graph is None:
             order = np.argsort(-np.abs(effects), axis=None, kind="stable")
             return order[graph.edges.flat[order]]
@@ -134,13 +123,13 @@ class CircuitTask(StudyTask):
             if not known or not graph.edges[sources.index(source), receivers.index(receiver)]:
                 raise StudyError(
                     f"this model has no edge from {source!r} to {receiver!r}; it has {self.mllm.n_layers} layers of "
-                    f"{self.mllm.n_heads} heads, and an edge goes from what writes to what reads later."
+                    f"{self.mllm.n_heads} heads, and an edge goes from a source to a receiver that reads later."
                 )
             found.append(sources.index(source) * len(receivers) + receivers.index(receiver))
         return np.array(found)
 
     def _pass(self, index: int, meter: Meter) -> tuple[int, EdgePass]:
-        """The sample beside another image that changes what the model says, and the image's sample."""
+        """The index of the sample that lends an image with another answer, and the pass over both images."""
         run_layers = self._run_layers
         batch = self._asked(index, index)
         problem: InterpError | None = None
@@ -156,17 +145,17 @@ class CircuitTask(StudyTask):
             except InterpError as error:
                 problem = error
         raise problem or SampleError(
-            "a circuit needs another sample of one image, whose image the question is asked of. Give more samples."
+            "a circuit asks each question on another sample's image, and no other sample has one image. Give more."
         )
 
     def _asked(self, index: int, lender: int) -> Batch:
-        """A sample's question, asked of another sample's image or its own."""
+        """The sample's question on the image of the lender, which may be the sample itself."""
         sample = self.study.data[index]
-        asked = sample if lender == index else _swapped(sample, self.study.data[lender])
+        asked = sample if lender == index else with_image_of(sample, self.study.data[lender])
         return self.mllm.encode([asked], prompt=self.study.prompt)
 
     def _more(self, index: int, lenders: list[int], batch: Batch) -> list[Batch]:
-        """Of "mean": the question on the first other images that give a prompt as long as the sample's own."""
+        """For "mean", the question on the first other images whose prompt is as long as the sample's own."""
         found: list[Batch] = []
         wanted = self.study.n_images - 1 if self.study.against == "mean" else 0
         for lender in lenders:
@@ -192,14 +181,14 @@ class CircuitTask(StudyTask):
             raise RunError(f"no circuit can be run through TransformerLens: {error}") from error
 
     def _lenders(self, index: int) -> list[int]:
-        """Samples of other pictures, in the order in which they are tried: first the same question's."""
+        """The samples with other pictures in the order of the tries; those with the same question come first."""
         data = self.study.data
         able = [
             i
             for i in range(len(data))
-            if i != index and _single(data[i]) and data.pictures[i] != data.pictures[index]
+            if i != index and has_one_image(data[i]) and data.pictures[i] != data.pictures[index]
         ]
-        if not _single(data[index]):
+        if not has_one_image(data[index]):
             return []
         drawn = np.random.default_rng([self.study.seed, index]).permutation(len(able))
         own = data[index]
@@ -207,14 +196,6 @@ class CircuitTask(StudyTask):
             (able[i] for i in drawn),
             key=lambda i: (data[i].question != own.question, data[i].answer == own.answer),
         )
-
-
-def _single(sample: Sample) -> bool:
-    return sample.video is None and len(sample.images) == 1
-
-
-def _swapped(sample: Sample, lender: Sample) -> Sample:
-    return sample.replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)
 
 
 def _kept(

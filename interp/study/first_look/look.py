@@ -1,4 +1,4 @@
-"""`look`: one image, one question, and where the model looks; with the answer, layers, heads and checks."""
+"""`look`: where a model looks for one image and one question, with the answer, layers, heads and checks."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ __all__ = ["Indicators", "Look", "covered", "look"]
 Indicators: TypeAlias = str | Indicator | Sequence[str | Indicator] | Mapping[str, Indicator] | None
 Images: TypeAlias = ImageLike | Sequence[ImageLike] | Sample
 SHAPE = "circle"
-"""The object in the questions that a note names."""
+"""The object in the example questions of a note."""
 N_LIKELY = 5
 SAME = "The same layer as that of the first indicator's map."
 THOUGHT = (
-    "The model reasons before it answers: the probability is that of its first tokens, not of the answer."
+    "The model reasons before it answers, so the first tokens' probabilities are not those of the answer."
 )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Look:
-    """Where a model looks for one answer. In a notebook it shows itself; `save` writes a page, `figure` is for Plotly.
+    """Where a model looks for one answer. A notebook displays it; `save` writes a page, `figure` is a Plotly figure.
 
     Attributes:
         sample: The image, the question and the boxes.
         model: The model's name.
         organism: Whether the model is a bundled organism, whose numbers say nothing about real models.
-        prompt: How the question was put.
-        answer: What the model answers, up to `generate` tokens; None where a thought took all of them.
-        probability: Of the answer's tokens together, as they were generated (the end token left out), in [0, 1]; NaN
-            for an answer after a thought.
-        likely: The likeliest first tokens with their probabilities, the likeliest first.
-        maps: Indicator → its maps of this one sample, of every layer that it gives.
-        shown: Indicator → the one map of it that is shown, with the rule that chose its layer.
-        heads: (head, token), the first indicator's map of each head at the layer shown; None where it has none.
+        prompt: How the question was put to the model.
+        answer: The model's answer, up to `generate` tokens; None where its reasoning used all of them.
+        probability: The joint probability of the answer's tokens as they were generated, without the end token, in [0,
+            1]; NaN for an answer after reasoning.
+        likely: The likeliest first tokens with their probabilities in [0, 1], the likeliest first.
+        maps: Indicator → its maps of this sample, at every layer that it gives.
+        shown: Indicator → its map that is shown, with the rule that chose its layer.
+        heads: (head, token), the first indicator's map of each head at the shown layer; None where it gives none.
         trust: The checks of the first indicator's map.
-        missing: What could not be had → why.
+        missing: What could not be computed → the reason.
     """
 
     sample: Sample
@@ -82,17 +82,17 @@ class Look:
 
     @property
     def first(self) -> ShownMap:
-        """The first indicator's map: the one that is shown large and checked."""
+        """The first indicator's map, which is shown large and checked."""
         return next(iter(self.shown.values()))
 
     @property
     def said(self) -> str:
-        """The answer as it is shown: "(nothing)" for one of no visible text, or for an unfinished thought."""
+        """The answer as it is shown: "(nothing)" for an answer without visible text, or for unfinished reasoning."""
         return (self.answer or "").strip() or "(nothing)"
 
     @property
     def note(self) -> str:
-        """Of the bundled organism without a visible answer, which questions it knows; else empty."""
+        """A note on the questions that the bundled organism knows, where its answer has no visible text; else empty."""
         if not self.organism or (self.answer or "").strip():
             return ""
         asked = ", ".join(f"“{one.format(SHAPE)}”" for one in TEMPLATES.values())
@@ -100,13 +100,13 @@ class Look:
 
     @property
     def map(self) -> xr.DataArray:
-        """The first indicator's map (token) that is shown; larger = more important."""
+        """The first indicator's map (token) as shown; larger = more important."""
         named = {"token": np.arange(len(self.first.values))}
         return xr.DataArray(self.first.values, named, dims=["token"], name=self.first.label)
 
     @property
     def figure(self) -> go.Figure:
-        """The picture with its boxes, and each indicator's map over it, as a Plotly figure."""
+        """The image with its boxes, and each indicator's map over it, as a Plotly figure."""
         from interp.report.gallery import show_maps
 
         tokens = self.first.tokens
@@ -118,7 +118,7 @@ class Look:
         return show_maps(self.sample, array, tokens, columns=len(same) + 1, title=self.sample.question)
 
     def save(self, path: str | os.PathLike[str] = "look.html") -> Path:
-        """Writes the page, one HTML file that loads nothing from elsewhere, and returns its path.
+        """Write the page, one HTML file that loads nothing from elsewhere, and return its path.
 
         Raises:
             RunError: The file cannot be written.
@@ -154,29 +154,29 @@ def look(
 
     Args:
         mllm: The model.
-        image: Path, PIL image or array; a list of several; or a whole `Sample`, with its question and boxes.
+        image: A path, PIL image or array; a list of several; or a whole `Sample` with its question and boxes.
         question: The question.
-        boxes: What the answer should rest on, in pixels of the original image: half-open (x0, y0, x1, y1). They are
-            drawn, and choose the layer.
+        boxes: The boxes that the answer should depend on, in pixels of the original image: half-open (x0, y0, x1, y1).
+            They are drawn and choose the layer.
         box_format: How the boxes are written, as for `interp.Sample`.
         indicator: One of `interp.indicators`, its name such as "token knockout" (see `interp.indicators.NAMED`), a list
-            of those, or a dict from label to indicator. The first is shown large and checked; the others stand beside
-            it. By default relative attention, attention, and attention × gradient.
-        layer: A decoder layer, or "auto": the sum for an indicator whose layers add up; with boxes the layer with the
-            highest attention ratio; else the layer with the lowest entropy. The result says which rule chose. The
-            layer is chosen by the first indicator's maps, and the others show the same one where they have it.
+            of those, or a dict from label to indicator. The first is shown large and checked; the others are shown
+            beside it. By default relative attention, attention, and attention × gradient.
+        layer: A decoder layer, 0-based, or "auto": the sum for an indicator whose layers add up; with boxes the layer
+            with the highest attention ratio; else the layer with the lowest entropy. The result names the rule. The
+            first indicator's maps choose the layer, and the others show the same layer where they have it.
         prompt: How the question is put; by default `PAPER_PROMPT`.
-        target: The answer that indicators explain.
-        generate: How many tokens of the answer to generate at most.
-        trust: "quick", or "full" for deletion against random orders and for shuffled weights too. These take a few
-            hundred short passes and, for a moment, the memory of a second model.
-        seed: Of the random orders and the shuffled weights.
+        target: The answer that the indicators explain.
+        generate: The maximum number of tokens of the answer.
+        trust: "quick", or "full", which adds deletion against random orders and shuffled weights. These take a few
+            hundred short passes and, for a short time, the memory of a second model.
+        seed: The seed of the random orders and of the shuffled weights.
 
     Raises:
-        SampleError, BoxError, ImageError: Images, boxes or a question that cannot be used.
-        MapError: An unknown indicator, one with per_head=True, or a layer that it does not give.
-        PromptError: No token to generate.
-        ModelError, SiteError: A model that gives no maps, or that lacks the layer.
+        SampleError, BoxError, ImageError: Images, boxes or the question cannot be used.
+        MapError: An indicator is unknown or has per_head=True, or it does not give the layer.
+        PromptError: `generate` is below 1.
+        ModelError, SiteError: The model gives no maps, or lacks the layer.
     """
     check_call(mllm, prompt, target)
     check_whole("generate, the number of tokens,", generate, 1, PromptError)
@@ -193,7 +193,7 @@ def look(
 
 @dataclass(frozen=True, eq=False)
 class _Making:
-    """Makes a look; the fields are arguments of `look`."""
+    """Makes a `Look`; the fields are arguments of `look`."""
 
     mllm: Mllm
     sample: Sample
@@ -203,7 +203,7 @@ class _Making:
     missing: dict[str, str] = field(default_factory=dict)
 
     def look(self, indicators: Mapping[str, Any], generate: int, checked: Mllm | None, seed: int) -> Look:
-        """The look; `checked` is the model that the slow checks run on, None for without them."""
+        """The look; `checked` is the model for the slow checks, None to leave them out."""
         answer, probability, n_tokens, likely = self._answer(generate)
         maps, shown = self._maps(indicators)
         name, first = next(iter(shown.items()))
@@ -255,7 +255,7 @@ class _Making:
         return trace[0].answer, float(np.exp(score)), len(trace[0].ids), likely
 
     def _maps(self, indicators: Mapping[str, Any]) -> tuple[dict[str, Maps], dict[str, ShownMap]]:
-        """Each indicator's maps, and the one that is shown; the first must be had, others may be missing."""
+        """Each indicator's maps, and the map that is shown; the first must succeed, others can be missing."""
         maps: dict[str, Maps] = {}
         shown: dict[str, ShownMap] = {}
         for label, indicator in indicators.items():
@@ -276,14 +276,14 @@ class _Making:
         return maps, shown
 
     def _layer(self, indicator: Any, array: xr.DataArray, first: ShownMap | None) -> Layer:
-        """The layer to show: beside the first indicator's map the same layer, where there is a map of it."""
+        """The layer to show: the same as the first indicator's, where this indicator has a map of it."""
         if self.layer != AUTO or first is None or first.layer is None or "layer" not in array.dims:
             return self.layer
         apart = isinstance(indicator, VisionAttention) or getattr(indicator, "layers_add_up", False)
         return first.layer if not apart and first.layer in array["layer"].values else AUTO
 
     def _heads(self, indicator: Any, first: ShownMap) -> xr.DataArray | None:
-        """The indicator's map of each head at the layer shown."""
+        """The indicator's map of each head at the shown layer."""
         if first.layer is None or not is_dataclass(indicator) or not hasattr(indicator, "per_head"):
             return None
         of_heads: Any = replace(indicator, per_head=True, layers=[first.layer])  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -296,14 +296,14 @@ class _Making:
 
 
 def _page() -> ModuleType:
-    """The module that draws a look; it knows what a look is, so it is found by its name."""
+    """The module of the page. It imports `Look` for its types, so it is imported by name."""
     return import_module("interp.study.first_look.page")
 
 
 def covered(sample: Sample, tokens: TokenMap) -> Float[np.ndarray, " token"] | None:
-    """How much of each token lies inside the boxes, which have all of a token that they touch, or the masks.
+    """The share of each token inside the boxes or masks; a box has all of every token that it touches.
 
-    None for a sample without either.
+    None for a sample without boxes and masks.
     """
     if sample.masks:
         return tokens.coverage(sample.masks)
@@ -349,7 +349,7 @@ def _indicators(given: Indicators) -> dict[str, Any]:
             )
         if getattr(one, "per_head", False):
             raise MapError(
-                f"a look shows heads of its own accord; {label!r} has per_head=True. Leave it out."
+                f"a look always shows the heads of its layer; {label!r} has per_head=True. Leave it out."
             )
     if len({label for label, _ in pairs}) < len(pairs):
         raise MapError(

@@ -1,4 +1,4 @@
-"""The page of a look, and what a notebook shows of it."""
+"""The page of a `Look`, and its view in a notebook."""
 
 from __future__ import annotations
 
@@ -49,35 +49,36 @@ __all__ = ["notebook_view", "write_page"]
 LARGE, MEDIUM, NOTEBOOK, SMALL = 560, 340, 240, 150
 """Longer sides of the pictures, in pixels."""
 MOST_FRAMES, MOST_SMALL = 8, 2
-"""Frames of a video that are shown large; images of each layer and head where there are more."""
+"""The maximum number of a video's frames that are shown large, and of images shown for each layer and head."""
 ACROSS = 8
 LEAST_SHOWN = 0.01
-"""The probability of a first token that is worth a mention; the first two are in any case."""
+"""First tokens below this probability are not listed, except the first two."""
 
-SCALE = Markup("""Colours run {ramp}. Each map has a colour scale of its own, from 0 to its largest values:
-compare where maps are strong, not how strong they are. Parts that no token sees stay grey{boxes}.""")
-LAYERS = """The first indicator at every layer it gives. A pattern that only one layer has is weaker evidence than one
+SCALE = Markup("""Colours run {ramp}. Each map has its own colour scale, from 0 to its largest values, so compare where
+maps are strong, not how strong they are. Parts that no token covers stay grey{boxes}.""")
+LAYERS = """The first indicator at every layer that it gives. A pattern at one layer alone is weaker evidence than one
 that neighbouring layers share."""
 HEADS = (
-    """The same layer, head by head. The map above is of their mean, which a few strong heads can decide."""
+    """The shown layer, head by head. The map above is the mean over heads, which a few heads can dominate."""
 )
-INDICATORS = """Each indicator measures something else, so their maps need not agree. Where they do not, none of them
-can be read as the place of the evidence without further tests."""
+INDICATORS = """Each indicator measures something different, so maps can disagree. Where they do, none of them shows the
+place of the evidence without further tests."""
 TRUST = (
-    """None of these checks can show that a map is right. They look for known ways in which maps mislead."""
+    """None of these checks can show that a map is right. They test for known ways in which maps mislead."""
 )
 WORDS = {
-    "Map": "One number for each image token, larger = more important.",
-    "Image token": "A position of the prompt that holds a piece of the image: one tile of the picture.",
-    "Uniform map": "A map with the same value at every token: what chance looks like.",
-    "Caution": """A number beyond a convention of this package: a mean probability of the answer's tokens below 0.1;
-over a quarter of the weight more than a uniform map puts there; a rank correlation below 0.3 with another indicator, or
-above 0.5 with shuffled weights; more than one of 19 random orders that do as well.""",
+    "Map": "One number per image token; larger = more important.",
+    "Image token": "A position of the prompt that represents one tile of the image.",
+    "Uniform map": "A map with the same value at every token, as a reference for chance.",
+    "Caution": """A number beyond a limit that this package sets by convention: a mean probability of the answer's
+tokens below 0.1; a share s of the weight, where a uniform map has u, with (s − u) / (1 − u) above 0.25; a rank
+correlation below 0.3 with another indicator, or above 0.5 with shuffled weights; more than one of 19 random orders that
+do as well.""",
 }
 
 
 def write_page(look: Look, path: str | os.PathLike[str]) -> Path:
-    """Writes the page of a look and returns its path."""
+    """Write the page of a look and return its path."""
     return save_page(
         path,
         title="Where the model looks",
@@ -96,7 +97,7 @@ def write_page(look: Look, path: str | os.PathLike[str]) -> Path:
 
 
 def notebook_view(look: Look) -> str:
-    """The picture, every indicator's map, the answer and the checks, as a notebook shows them."""
+    """The image, every indicator's map, the answer and the checks, as a notebook shows them."""
     pictures = _pictures(look.sample, look.first.tokens, None, "image", NOTEBOOK)
     for one in look.shown.values():
         pictures += _pictures(look.sample, one.tokens, one.values, one.name, NOTEBOOK)
@@ -114,7 +115,7 @@ def _answer(look: Look) -> Markup:
     said = (
         join(look.model, " answers ", bold(look.said))
         if look.answer is not None
-        else join(look.model, " did not finish its thought")
+        else join(look.model, " did not finish its reasoning")
     )
     known = "" if np.isnan(look.probability) else f" with probability {number(look.probability)}"
     listed = [one for place, one in enumerate(look.likely) if place < 2 or one[1] >= LEAST_SHOWN]
@@ -125,11 +126,11 @@ def _answer(look: Look) -> Markup:
 
 
 def _large(look: Look) -> Markup:
-    """The picture beside the first indicator's map."""
+    """The image beside the first indicator's map."""
     first, sample = look.first, look.sample
     plain = _pictures(sample, first.tokens, None, "what the model was shown", LARGE)
     maps = _pictures(sample, first.tokens, first.values, first.name, LARGE)
-    boxes = "; the outline is what the answer should rest on" if sample.boxes or sample.masks else ""
+    boxes = "; the outline marks what the answer should depend on" if sample.boxes or sample.masks else ""
     return section(
         "Where it looks",
         card(
@@ -141,7 +142,7 @@ def _large(look: Look) -> Markup:
 
 
 def _trust(trust: Trust) -> Markup:
-    """The checks, with what they say together."""
+    """The checks, with their summary."""
     return join(paragraph(bold(trust.summary)), trust.table)
 
 
@@ -185,7 +186,7 @@ def _heads(look: Look) -> Markup:
 
 
 def _small(look: Look, first: ShownMap, values: Float[np.ndarray, " token"], name: str) -> list[Picture]:
-    """Small pictures of a layer or a head, of the images with the most weight in the map shown."""
+    """Small pictures of a layer or a head, for the images with the most weight in the shown map."""
     chosen = _images(look.sample)
     if len(chosen) > MOST_SMALL:
         weight = [float(first.shares[first.tokens.shows(i)].sum()) for i in chosen]
@@ -194,7 +195,7 @@ def _small(look: Look, first: ShownMap, values: Float[np.ndarray, " token"], nam
 
 
 def _images(sample: Sample) -> list[int]:
-    """Which images to show: all; of a video some frames."""
+    """The indices of the images to show: all images, or some frames of a video."""
     return list(range(len(sample.images))) if sample.video is None else shown_frames(sample, MOST_FRAMES)
 
 
@@ -206,7 +207,7 @@ def _pictures(
     side: int,
     images: Sequence[int] | None = None,
 ) -> list[Picture]:
-    """The picture of each image with a map over it, or as it is; captions name the image where there are several."""
+    """Each image with a map over it, or as it is; captions name the image where there are several."""
     found: list[Picture] = []
     for i in _images(sample) if images is None else images:
         drawn = picture(sample, i, side) if values is None else overlay(sample, tokens, values, i, side)
@@ -217,8 +218,8 @@ def _pictures(
 
 
 def _missing(look: Look) -> list[str]:
-    """What could not be had, and why."""
-    return [f"{capital(name)} could not be had: {why}" for name, why in look.missing.items()]
+    """What could not be computed, and why."""
+    return [f"{capital(name)} could not be computed: {why}" for name, why in look.missing.items()]
 
 
 def _abouts(look: Look) -> dict[str, str]:
@@ -226,7 +227,7 @@ def _abouts(look: Look) -> dict[str, str]:
 
 
 def _origin(look: Look) -> Markup:
-    """Model, prompt, tokens and the command that makes the page again."""
+    """Model, prompt, tokens, and the command that makes the page again."""
     sample, tokens = look.sample, look.first.tokens
     lines: list[tuple[str, Any]] = [
         ("model", look.model),
@@ -242,7 +243,7 @@ def _origin(look: Look) -> Markup:
 
 
 def _command(sample: Sample) -> str:
-    """The command line for the same picture, where the images are files."""
+    """The command line that makes the same page, where the images are files; else empty."""
     if sample.video is not None or not all(isinstance(one, str | Path) for one in sample.images):
         return ""
     first, *more = (shlex.quote(str(one)) for one in sample.images)

@@ -1,4 +1,4 @@
-"""The one map of an indicator that is shown, and the rule that chose its layer."""
+"""The map of an indicator that is shown, and the rule that chose its layer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ShownMap:
         label: The indicator's name.
         values: (token,) float64; larger = more important.
         tokens: Where the tokens are.
-        layer: Its layer; None for an indicator without layers, or one whose layers are added up.
+        layer: The map's layer, 0-based; None for an indicator without layers, or one whose layers are added up.
         rule: How the layer was chosen, as a sentence.
         about: What the indicator is, in a sentence.
     """
@@ -47,7 +47,7 @@ class ShownMap:
 
     @property
     def shares(self) -> Float[np.ndarray, " token"]:
-        """Each token's share of the map's positive part, which is 1 in sum; all 0 where nothing is positive."""
+        """Each token's share of the map's positive part: in sum 1, or all 0 where nothing is positive."""
         positive = np.maximum(self.values, 0.0)
         return positive / positive.sum() if positive.sum() > 0 else positive
 
@@ -60,24 +60,24 @@ def shown_map(
     layer: Layer,
     inside: Float[np.ndarray, " token"] | Bool[np.ndarray, " token"] | None,
 ) -> ShownMap:
-    """The map that is shown of an array ([layer,] token).
+    """The map to show from an array ([layer,] token).
 
-    With a layer's number it is that layer. With "auto" it is, in this order: the sum over layers, where the indicator
-    says that its layers add up; with boxes, the layer with the highest `attention_ratio`; otherwise the layer with the
-    largest `concentration`. The attention ratio is the share of the drawn weight inside the boxes over
-    that of a uniform map. The KL divergence from the boxes does not choose: it favours even maps, since one dim token
+    With a layer's number it is that layer. With "auto" it is the first that applies: the sum over layers, where the
+    indicator says that its layers add up; with boxes, the layer with the highest `attention_ratio`; otherwise the layer
+    with the largest `concentration`. The attention ratio is the share of the drawn weight inside the boxes divided by
+    that of a uniform map. The KL divergence from the boxes is not used, because it favours uniform maps: one dim token
     inside a box costs more than much weight outside.
 
     Args:
         label: The indicator's name.
         indicator: The indicator.
-        array: Its map of one sample.
+        array: The indicator's map of one sample.
         tokens: Where the tokens are.
         layer: A layer of the array, or "auto".
-        inside: How much of each token lies inside the boxes; None without boxes.
+        inside: The share of each token inside the boxes, in [0, 1]; None without boxes.
 
     Raises:
-        MapError: A map per head, or a layer that the array does not have.
+        MapError: The array has a map per head, or does not have the layer.
     """
     values, about = np.asarray(array.values, np.float64), _about(indicator)
     if array.dims == ("token",):
@@ -99,7 +99,7 @@ def shown_map(
 
 
 def _about(indicator: Any) -> str:
-    """What an indicator is, by the first line of its documentation."""
+    """What an indicator is: the first line of its documentation."""
     words = (type(indicator).__doc__ or "").strip().split("\n")[0]
     divided = getattr(indicator, "relative_to", None) is not None
     return f"{words} Divided, token by token, by the same under a generic prompt." if divided else words
@@ -108,7 +108,7 @@ def _about(indicator: Any) -> str:
 def _chosen(
     label: str, values: np.ndarray, layers: list[int], layer: Layer, inside: np.ndarray | None
 ) -> tuple[int, str]:
-    """The place of the chosen layer, and how it was chosen."""
+    """The index of the chosen layer in the array, and how it was chosen."""
     if layer != AUTO:
         if layer not in layers:
             raise MapError(

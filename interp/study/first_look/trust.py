@@ -1,4 +1,4 @@
-"""What speaks against trusting a map: checks with a value, what a uniform or random map gives, and plain words."""
+"""Reasons against trusting a map: checks with a value, a reference from a uniform or random map, and a sentence."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from interp.metrics import spearman
 from interp.report.html import join, span, table
 from interp.report.tables import count, number, percent
 from interp.study.first_look.shown_map import ShownMap
-from interp.study.indicator_comparison.checks import ALL, fixed_targets, shuffled
+from interp.study.indicator_comparison.indicator_maps import ALL, fixed_targets, shuffled
 from interp.study.indicator_comparison.removal_curves import measured, run_removal, scaled
 from interp.tracing.derived.outlying_norms import sinks
 
 __all__ = ["Trust", "TrustCheck", "answer_check", "at_border", "full_checks", "quick_checks", "words_check"]
 
 EXCESS, LOW_RHO, HIGH_RHO = 0.25, 0.3, 0.5
-"""Where a caution begins: a share of the weight beyond a uniform map's; a rank correlation with another indicator that
-is lower; one with the map of shuffled weights that is higher. Conventions of this package, not tests."""
+"""The limits of a caution: a share of the weight beyond a uniform map's that is higher than the first; a rank
+correlation with another indicator that is lower than the second; one with the map of shuffled weights that is higher
+than the third. They are conventions of this package, not tests."""
 LOW_PROBABILITY = 0.1
-"""The geometric mean of the probabilities of the answer's tokens, in [0, 1], below which a caution begins: the model
-hardly prefers what it says, so a map of that answer explains little. A convention of this package too."""
+"""A geometric mean of the probabilities of the answer's tokens, in [0, 1], below this value raises a caution: the model
+hardly prefers its answer, so a map of it explains little. A convention of this package, not a test."""
 N_RANDOM, MOST_RANDOM = 19, 1
-"""Random orders that deletion is compared with, and how many of them may do as well without a caution."""
+"""The number of random orders that deletion is compared with, and how many may do as well without a caution."""
 STEPS, LEAST = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75), 0.1
-"""Fractions of the tokens that deletion hides, and the least fall of the target with all of them hidden."""
+"""Fractions of the tokens that deletion hides, and the smallest fall of the target with all of them hidden."""
 
 Flag = Literal["caution", "no caution", "not measured", "note"]
 Shares = Float[np.ndarray, " token"]
@@ -46,12 +47,12 @@ class TrustCheck:
     """One check of a map.
 
     Attributes:
-        name: What is checked.
+        name: What is checked, in a few words.
         value: The number; NaN where it could not be measured.
         reference: The same number of a uniform map, or of random maps; NaN where there is none.
         flag: "caution", "no caution", "not measured" or "note".
         finding: What was found, as a sentence.
-        meaning: What the check is and what it can say.
+        meaning: What the check is and what it can show.
     """
 
     name: str
@@ -64,7 +65,7 @@ class TrustCheck:
 
 @dataclass(frozen=True)
 class Trust(Sequence[TrustCheck]):
-    """The checks of one map. No check can show that a map is right: they show where it is doubtful."""
+    """The checks of one map. No check can show that a map is right; checks show where it is doubtful."""
 
     checks: tuple[TrustCheck, ...]
     map: str
@@ -91,10 +92,10 @@ class Trust(Sequence[TrustCheck]):
 
     @property
     def summary(self) -> str:
-        """How many checks raise a caution, in a sentence, and what that does and does not say."""
+        """How many checks raise a caution, and what that does and does not show."""
         made = [one for one in self.checks if one.flag in ("caution", "no caution")]
         if not made:
-            return "No check could be made, so nothing is known about how far this map can be relied on."
+            return "No check could be made, so nothing is known about how reliable this map is."
         if not self.cautions:
             return (
                 f"None of {count(len(made), 'check')} raises a caution. That does not show that the map is right: it "
@@ -118,7 +119,7 @@ class Trust(Sequence[TrustCheck]):
 
     @property
     def table(self) -> Markup:
-        """The checks as a table of HTML."""
+        """The checks as an HTML table."""
         lines = [
             (one.name, one.flag, join(one.finding, " ", span(one.meaning, kind="soft")))
             for one in self.checks
@@ -135,44 +136,42 @@ def quick_checks(
     prompt: Prompt,
     inside: Float[np.ndarray, " token"] | None = None,
 ) -> list[TrustCheck]:
-    """The checks that cost one more pass at most: sinks, border, tokens that are not drawn, agreement, boxes."""
+    """The checks that cost at most one more pass: sinks, border, tokens that are not drawn, agreement, boxes."""
     found = [_of_sinks(mllm, sample, shown, prompt), _of_border(shown), *_of_unseen(shown)]
     found += [_of_agreement(shown, other) for other in others]
     return found if inside is None else [*found, _of_boxes(shown, inside)]
 
 
-WORDS = (
-    """A model answers a question that it cannot read too, and the map then belongs to another question."""
-)
-ANSWER = """A map explains the answer. Where the model hardly prefers its own words, as with random weights or a
-question of a kind it does not know, there is little to explain."""
-SINKS = """Some image tokens have hidden states of outlying size and draw attention whatever is asked. Weight on them
-says little about the place that they show."""
-BORDER = """Corners and edges often light up because tokens there are used as a store or because padding lies there,
-not because the answer is found there."""
-UNSEEN = """Some tokens stand for no part of the picture, such as separators. Their weight belongs to the map and cannot
+WORDS = """A model also answers a question that it cannot read; the map then belongs to another question."""
+ANSWER = """A map explains the answer. Where the model hardly prefers its answer, as with random weights or an unknown
+kind of question, there is little to explain."""
+SINKS = """Some image tokens have hidden states of outlying size and draw attention for any question. Weight on them
+says little about their place in the image."""
+BORDER = """Corners and edges often have weight because the model stores information in tokens there or because of
+padding, not because the answer is there."""
+UNSEEN = """Some tokens, such as separators, stand for no part of the image. Their weight belongs to the map but cannot
 be drawn."""
-AGREEMENT = """Rank correlation of two indicators over the image tokens: 1, the same order; 0, no relation. Two that
-agree can both be wrong; two that disagree cannot both be read as the place of the evidence."""
-BOXES = """How much of the map's weight lies inside the boxes. It says where the map lies, not whether the answer
-depends on it."""
-DELETION = f"""The image tokens are hidden from the text, first those that the map calls most important, and the fall of
-the answer's probability is compared with that of {N_RANDOM} random orders. If random orders do as well, the map does
-not point at what the answer needs."""
-SHUFFLED = """Rank correlation with the map of a copy of the model whose weights are all shuffled. A map that stays the
-same shows the picture or the architecture, not what the model has learned."""
+AGREEMENT = """Rank correlation of two indicators over the image tokens: 1 is the same order, 0 is no relation. Two that
+agree can both be wrong; of two that disagree, at most one can show the place of the evidence."""
+BOXES = """The share of the map's weight inside the boxes. It shows where the map lies, not whether the answer depends
+on that place."""
+DELETION = f"""The image tokens are hidden from the text, the most important of the map first, and the fall of the
+answer's probability is compared with that under {N_RANDOM} random orders. If random orders do as well, the map does not
+point at what the answer needs."""
+SHUFFLED = """Rank correlation with the map of a copy of the model in which all weights are shuffled. A map that stays
+the same shows the image or the architecture, not what the model has learned."""
 
 
 def answer_check(probability: float, n_tokens: int) -> TrustCheck:
-    """The check of the answer itself: a caution where its tokens have a mean probability below `LOW_PROBABILITY`.
+    """The check of the answer: a caution where the mean probability of its tokens is below `LOW_PROBABILITY`.
 
     Args:
-        probability: Of all of the answer's tokens together, in [0, 1]; NaN where it is not known.
-        n_tokens: How many tokens these are; the mean is geometric, probability ** (1 / n_tokens).
+        probability: The joint probability of the answer's tokens, in [0, 1]; NaN where it is unknown.
+        n_tokens: The number of these tokens; the mean is geometric, probability ** (1 / n_tokens).
     """
     name = "the answer's probability"
     if np.isnan(probability):
-        return _unmeasured(name, "the answer comes after a thought", ANSWER)
+        return _unmeasured(name, "the answer comes after reasoning", ANSWER)
     each = float(probability ** (1 / max(n_tokens, 1)))
     flag: Flag = "caution" if each < LOW_PROBABILITY else "no caution"
     mean = "" if n_tokens == 1 else ", the geometric mean of its tokens"
@@ -181,10 +180,10 @@ def answer_check(probability: float, n_tokens: int) -> TrustCheck:
 
 
 def words_check(tokenizer: Any, question: str) -> list[TrustCheck]:
-    """A caution where the model's vocabulary lacks words of the question; nothing where it has all of them.
+    """A caution where the model's vocabulary lacks words of the question; no check where it has all of them.
 
     Args:
-        tokenizer: The model's. One that has no unknown token reads every word.
+        tokenizer: The model's tokenizer. A tokenizer without an unknown token reads every word.
         question: The question.
     """
     unknown = getattr(tokenizer, "unk_token_id", None)
@@ -202,7 +201,7 @@ def words_check(tokenizer: Any, question: str) -> list[TrustCheck]:
 
 
 def at_border(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
-    """Which tokens lie at the edge of what the tokens see of their image: within half a footprint of it."""
+    """Which tokens lie within half a footprint of the edge of what all tokens cover of their image."""
     found = np.zeros(tokens.n, bool)
     for image in np.unique(tokens.image_index):
         own = np.flatnonzero((tokens.image_index == image) & ~np.isnan(tokens.footprints).any(axis=1))
@@ -217,7 +216,7 @@ def at_border(tokens: TokenMap) -> Bool[np.ndarray, " token"]:
 def _excess(
     name: str, shown: ShownMap, chosen: Bool[np.ndarray, " token"], where: str, meaning: str
 ) -> TrustCheck:
-    """A check of the share of the weight on some tokens, against their share of all tokens."""
+    """The check of the share of the weight on some tokens, against their share of all tokens."""
     share, even = float(shown.shares[chosen].sum()), float(chosen.mean())
     beyond = (share - even) / (1 - even) if even < 1 else 0.0
     flag: Flag = "caution" if beyond > EXCESS else "no caution"
@@ -229,11 +228,11 @@ def _of_sinks(mllm: Any, sample: Sample, shown: ShownMap, prompt: Prompt) -> Tru
     name = "attention sinks"
 
     def check() -> TrustCheck:
-        """The share on tokens whose hidden state has an outlying norm."""
+        """The check of the share on tokens whose hidden state has an outlying norm."""
         (found,) = sinks(mllm, [sample], "decoder", prompt=prompt, progress=False)
         outlier = np.asarray(found.outlier.values, bool)
         if len(outlier) != len(shown.values):
-            return _unmeasured(name, "the map is over patches and not over the decoder's tokens", SINKS)
+            return _unmeasured(name, "the map is over patches, not over the decoder's tokens", SINKS)
         if not found.n:
             return TrustCheck(name, 0.0, 0.0, "no caution", "No image token has an outlying size.", SINKS)
         where = f"on {count(found.n, 'token')} of outlying size (of {len(outlier)})"
@@ -260,7 +259,7 @@ def _of_agreement(shown: ShownMap, other: ShownMap) -> TrustCheck:
         return _unmeasured(name, "the two maps are over different tokens", AGREEMENT)
     rho = spearman(shown.values, other.values)
     if np.isnan(rho):
-        return _unmeasured(name, "a map has one value everywhere and so no order", AGREEMENT)
+        return _unmeasured(name, "a map has the same value everywhere, so it has no order", AGREEMENT)
     flag: Flag = "caution" if rho < LOW_RHO else "no caution"
     return TrustCheck(name, rho, 0.0, flag, f"The rank correlation is {number(rho)}.", AGREEMENT)
 
@@ -278,16 +277,16 @@ def full_checks(
     mllm: Any, sample: Sample, shown: ShownMap, again: Callable[[Any, Target], Float[np.ndarray, " token"]],
     *, prompt: Prompt, target: Target, seed: int,
 ) -> list[TrustCheck]:  # fmt: skip
-    """The checks that take many passes and a second copy of the model: deletion and shuffled weights.
+    """The checks that need many passes and a second copy of the model: deletion and shuffled weights.
 
     Args:
         mllm: The model.
         sample: The sample.
         shown: The map.
-        again: Makes the same map with another model, of a target that is fixed.
+        again: A function of (model, target) that makes the same map with another model and a fixed target.
         prompt: The prompt.
-        target: What is explained.
-        seed: Of the random orders and of the shuffled weights.
+        target: The answer that is explained.
+        seed: The seed of the random orders and of the shuffled weights.
     """
 
     def deletion() -> TrustCheck:
@@ -297,7 +296,7 @@ def full_checks(
         (fixed,) = fixed_targets(mllm, [sample], prompt, target)
         rho = spearman(shown.values, again(shuffled(mllm, ALL, seed), fixed))
         if np.isnan(rho):
-            return _unmeasured(_CHANGE, "a map has one value everywhere and so no order", SHUFFLED)
+            return _unmeasured(_CHANGE, "a map has the same value everywhere, so it has no order", SHUFFLED)
         flag: Flag = "caution" if rho > HIGH_RHO else "no caution"
         finding = f"The rank correlation with the map of shuffled weights is {number(rho)}."
         return TrustCheck(_CHANGE, rho, 0.0, flag, finding, SHUFFLED)
@@ -334,7 +333,7 @@ def _of_deletion(
 
 
 def _tried(name: str, meaning: str, check: Callable[[], TrustCheck]) -> TrustCheck:
-    """The check, or why it could not be made with this model."""
+    """The check, or the reason why it could not be made with this model."""
     try:
         return check()
     except InterpError as error:

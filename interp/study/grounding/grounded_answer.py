@@ -1,4 +1,4 @@
-"""`ground`: a model's answer whose words have masks on the image, by attend-and-segment."""
+"""`ground`: a model's answer with a mask on the image for each word, by attend-and-segment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SMALL = """a an and are as at be been but by can for from had has have he her h
 our she some than that the their them then there these they this those to was we were what where which who will with you
 your"""
 SMALL_WORDS = frozenset(_SMALL.split())
-"""English words that name nothing; the other words of an answer get masks unless phrases are named."""
+"""English function words. Unless phrases are given, all other words of an answer get masks."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,16 +43,17 @@ class GroundedPhrase:
     """A word or phrase of the answer, with its mask.
 
     Attributes:
-        number: Its number in the answer, from 1.
-        text: As the answer has it.
-        start: Where it begins in the answer, in characters.
-        end: Where it ends.
-        generated: Which of the answer's tokens make it up, from 0.
-        map: (token) mean over those tokens of attention minus the answer's mean map; below 0 where less is looked.
-        image: The image of its largest value.
+        number: The number of the phrase in the answer, from 1.
+        text: The phrase as the answer has it.
+        start: The index of its first character in the answer.
+        end: The index after its last character in the answer.
+        generated: The indices of the answer's tokens that form it, from 0.
+        map: (token,) the attention of those tokens, averaged, minus the answer's mean map; below 0: less attention than
+            average.
+        image: The index of the image with the map's largest value.
         point: (x, y) of the largest value, the centre of a pixel of that image; None where the map has one value.
-        masks: One for each image that has a pixel inside.
-        refined: Whether a segmenter made the mask from the point; otherwise it is the map cut at the threshold.
+        masks: One mask for each image that has a pixel inside.
+        refined: Whether a segmenter made the mask from the point; otherwise the mask is the map cut at the threshold.
     """
 
     number: int
@@ -67,7 +68,7 @@ class GroundedPhrase:
     refined: bool
 
     def inside(self, image: int, size: tuple[int, int]) -> Bool[np.ndarray, "row col"]:
-        """The pixels inside on one image of (width, height); all False where it has no mask there."""
+        """The pixels inside the mask on one image of (width, height); all False where the phrase has no mask there."""
         mine = [mask for mask in self.masks if mask.image == image]
         return mine[0].inside if mine else np.zeros((size[1], size[0]), bool)
 
@@ -78,19 +79,19 @@ class GroundedPhrase:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroundedAnswer:
-    """An answer whose words have masks. In a notebook it shows itself; `save` writes a page.
+    """An answer whose words have masks. A notebook displays it; `save` writes a page.
 
     Attributes:
         sample: The images, the question and the boxes.
         model: The model's name.
         organism: Whether the model is a bundled organism, whose numbers say nothing about real models.
-        prompt: How the question was put.
-        answer: What the model says.
+        prompt: How the question was put to the model.
+        answer: The model's answer.
         phrases: The words or phrases with their maps and masks, in the order of the answer.
-        missing: Phrases that were asked for and that the answer does not hold, or only inside a longer one.
-        maps: The maps of every token.
-        upsample: How maps were brought to the image.
-        threshold: How they were cut.
+        missing: The requested phrases that the answer does not contain, or contains only inside a longer phrase.
+        maps: The maps of every token of the answer.
+        upsample: How maps were upsampled to the image.
+        threshold: How maps were cut into masks.
     """
 
     sample: Sample
@@ -105,7 +106,7 @@ class GroundedAnswer:
     threshold: Threshold
 
     _page: ClassVar[str] = "interp.study.grounding.page"
-    """The module of its page, as of `Study.page`: it has `write_page(grounded, path)` and `notebook_view(grounded)`."""
+    """The module of its page, like `Study.page`: it has `write_page(grounded, path)` and `notebook_view(grounded)`."""
 
     @property
     def text(self) -> str:
@@ -121,11 +122,11 @@ class GroundedAnswer:
 
     @property
     def tokens(self) -> TokenMap:
-        """Where the image tokens are."""
+        """The positions and footprints of the image tokens."""
         return self.maps.tokens
 
     def parts(self) -> Iterator[tuple[str, GroundedPhrase | None]]:
-        """The answer in pieces, each with its phrase or None; joined they are the answer."""
+        """The answer in pieces, each with its phrase or None; together they are the whole answer."""
         at = 0
         for one in self.phrases:
             if one.start > at:
@@ -139,7 +140,7 @@ class GroundedAnswer:
         """One row per phrase and mask: number, phrase, start, end, image, x, y, refined, pixels, share.
 
         `share` is the mask's share of its image's pixels. A phrase without a mask has one row, with 0 pixels. x and y
-        are of the image with the map's largest value, NaN on others.
+        are given for the image with the map's largest value, and are NaN for other images.
         """
         rows = []
         for one in self.phrases:
@@ -155,7 +156,7 @@ class GroundedAnswer:
         return pd.DataFrame(rows, columns=pd.Index(_COLUMNS))
 
     def save(self, path: str | os.PathLike[str] = "grounded.html") -> Path:
-        """Writes the page, one HTML file that loads nothing from elsewhere, and returns its path.
+        """Write the page, one HTML file that loads nothing from elsewhere, and return its path.
 
         Raises:
             RunError: The file cannot be written.
@@ -187,32 +188,33 @@ def ground(
 ) -> GroundedAnswer:
     """The model's answer with a mask for each of its words: attend-and-segment.
 
-    For each generated token: the mean over layers and heads of the attention from the row that predicts it to the
-    image tokens, minus the mean of these maps over all tokens of the answer. A phrase has the mean of its tokens' maps.
-    The map is upsampled to the image; its mask is what lies above the threshold, or, with `refine`, what a SAM
-    segments at the point of its largest value. That is the published method; a threshold is the cheap stand-in.
+    For each generated token: the mean over layers and heads of the attention from the row that predicts it to the image
+    tokens, minus the mean of these maps over all tokens of the answer. A phrase's map is the mean of its tokens' maps.
+    The map is upsampled to the image. Its mask is the part above the threshold, or, with `refine`, the segment of a SAM
+    at the point of the map's largest value. The SAM is the published method; the threshold is a cheap substitute.
 
-    It costs one generation, as the answer alone does. An answer of one token has no other to differ from: its map is 0
-    everywhere and it has no mask. Every phrase of another answer gets a mask, also one that names nothing in the image.
+    It costs one generation, like the answer alone. In an answer of one token the map equals the mean, so it is 0
+    everywhere and there is no mask. In longer answers every phrase gets a mask, even one that names nothing in the
+    image.
 
     Args:
         mllm: The model.
         sample: One sample with images.
-        phrases: What gets a mask: words or phrases, looked for whole and whatever their case, wherever they are; a
-            function from the answer to those, such as a parser's noun phrases (the published code takes spaCy's, and
-            of each the head word's tokens); or None for every word that is no small word such as "the".
+        phrases: What gets a mask: words or phrases, found as whole words in any case and at every place; a function
+            from the answer to phrases, such as a parser's noun phrases (the published code uses spaCy's, and the tokens
+            of each head word); or None for every word except function words such as "the".
         prompt: How the question is put; by default `PAPER_PROMPT`, which asks for a single word.
-        generate: Tokens to generate at most.
-        layers: "all", or decoder layers.
+        generate: The maximum number of tokens to generate.
+        layers: "all", or a list of decoder layers, 0-based.
         upsample: "bicubic" as published, "bilinear" or "nearest".
         threshold: "otsu", "positive" or a share, as `interp.indicators.map_mask` takes it; unused with `refine`. With
             several images, one threshold for all of them together.
         refine: A SAM: an `interp.Segmenter`, or its id or folder, which is downloaded unless it is there.
 
     Raises:
-        SampleError: Something that is no sample, or a video.
-        MapError: Phrases, an upsampling or a threshold that are none.
-        ModelError: A model whose image tokens stand for no places, or a segmenter that cannot be opened.
+        SampleError: `sample` is no sample, or is a video.
+        MapError: Phrases, upsampling or threshold are of an unknown kind.
+        ModelError: The model's image tokens have no place in the image, or the segmenter cannot be opened.
 
     Source: Cao et al. 2024, arXiv 2410.08209; `interp.indicators.map_mask` for thresholds, which are not from there.
 
@@ -251,10 +253,10 @@ def ground(
 
 
 def _segmenter(refine: Any) -> Segmenter | None:
-    """The segmenter, opened where it is named.
+    """The segmenter, which is opened if a name is given.
 
     Raises:
-        MapError: Something else than a segmenter, a name or None.
+        MapError: The value is no segmenter, name or None.
     """
     found = Segmenter.load(refine) if isinstance(refine, str) else refine
     if found is not None and not isinstance(found, Segmenter):
@@ -267,7 +269,7 @@ def _segmenter(refine: Any) -> Segmenter | None:
 
 @dataclass(frozen=True, eq=False)
 class _Making:
-    """Makes phrases; the fields are arguments of `ground`."""
+    """Makes the phrases of an answer; the fields are arguments of `ground`."""
 
     sample: Sample
     maps: AnswerMaps
@@ -276,7 +278,7 @@ class _Making:
     segmenter: Segmenter | None
 
     def phrase(self, number: int, start: int, end: int) -> GroundedPhrase:
-        """The phrase of these characters of the answer."""
+        """The phrase at these characters of the answer."""
         generated, values = self.maps.of_span(start, end)
         layers = [upsampled(values, self.maps.tokens, i, self.upsample) for i in self._images]
         image, point = _peak(layers) if np.ptp(values) > 0 else (0, None)
@@ -298,7 +300,7 @@ class _Making:
         return range(len(self.sample.images))
 
     def _masks(self, layers: Sequence[np.ndarray], image: int, point: tuple[float, float]) -> Iterator[Mask]:
-        """The masks that have a pixel inside."""
+        """The phrase's masks that have a pixel inside."""
         if self.segmenter is not None:
             inside = self.segmenter.mask(self.sample.load(image), point)
             if inside.any():
@@ -312,7 +314,7 @@ class _Making:
 
 
 def _peak(layers: Sequence[np.ndarray]) -> tuple[int, tuple[float, float]]:
-    """The image and the pixel's centre, (x, y), of the largest value; of several as large the first."""
+    """The image and the pixel's centre (x, y) of the largest value; of equal values the first."""
     tops = [float(np.nanmax(layer)) if np.isfinite(layer).any() else -np.inf for layer in layers]
     image = int(np.argmax(tops))
     row, column = np.unravel_index(int(np.nanargmax(layers[image])), layers[image].shape)
@@ -320,14 +322,14 @@ def _peak(layers: Sequence[np.ndarray]) -> tuple[int, tuple[float, float]]:
 
 
 Finder: TypeAlias = Callable[[str], tuple[list[tuple[int, int]], tuple[str, ...]]]
-"""From an answer to the spans of its phrases, in order and apart, and what was not found."""
+"""A function from an answer to the spans of its phrases, ordered and disjoint, and the phrases not found."""
 
 
 def _finder(phrases: Phrases) -> Finder:
-    """What finds the phrases in an answer.
+    """The function that finds the phrases in an answer.
 
     Raises:
-        MapError: Something that is neither words nor a function that gives them.
+        MapError: `phrases` is neither words nor a function that gives them.
     """
     if phrases is None:
         return lambda answer: (
@@ -353,7 +355,7 @@ def _checked(phrases: Any) -> list[str]:
 
 
 def _found(answer: str, phrases: Sequence[str]) -> tuple[list[tuple[int, int]], tuple[str, ...]]:
-    """Where the phrases are, longer ones first where they overlap, and those that are nowhere else."""
+    """The spans of the phrases, longer ones first where they overlap, and the phrases without a span."""
     words = word_spans(answer)
     spelled = [spelling(answer[start:end]) for start, end in words]
     taken: list[tuple[int, int]] = []

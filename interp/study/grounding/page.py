@@ -1,4 +1,4 @@
-"""The page of a grounded answer, and what a notebook shows of it: coloured words and their masks."""
+"""The page of a grounded answer, and its view in a notebook: coloured words and their masks."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ CUTS = {
     "otsu": "above Otsu's threshold of the map",
     "positive": "above 0: more than the answer looks there on average",
 }
-LEAD = Markup("""What <b>{model}</b> says, and for each coloured word where it looks more than for the rest of its
-answer.""")
-MASKS = """Colours are those of the words. The outline is what the answer should rest on, where that is known. Below,
-each word's map alone, as it was before it was cut."""
+LEAD = Markup("""The answer of <b>{model}</b>, and for each coloured word where the model looks more than for the rest
+of its answer.""")
+MASKS = """Masks have the colours of their words. The outline, where there is one, marks what the answer should depend
+on. Below is each word's map, before it was cut."""
 TERMS = {
     "Map of a word": """The mean over layers and heads of the attention from the rows that predict its tokens to the
     image tokens, minus the mean map over all tokens of the answer (attend-and-segment).""",
-    "Mask": """What lies above a threshold of the upsampled map, or what a segmentation model finds at the map's largest
-    value. Every map has a largest value and every threshold cuts something off: a mask does not show that the word
-    names something in the image, or that the answer depends on what lies there.""",
+    "Mask": """The part of the upsampled map above a threshold, or the segment of a segmentation model at the map's
+    largest value. Every map has a largest value, and every threshold cuts some part, so a mask does not show that the
+    word names something in the image, or that the answer depends on that place.""",
 }
 
 
 def write_page(grounded: GroundedAnswer, path: str | os.PathLike[str]) -> Path:
-    """Writes the page of a grounded answer and returns its path."""
+    """Write the page of a grounded answer and return its path."""
     return save_page(
         path,
         title="Grounded answer",
@@ -84,7 +84,7 @@ def _colour(phrase: GroundedPhrase) -> str:
 
 
 def _notes(grounded: GroundedAnswer) -> list[str]:
-    """What a reader must know of this answer."""
+    """Notes that a reader needs for this answer."""
     found = []
     if grounded.missing:
         found.append(f"Not in the answer, or only inside a longer phrase: {', '.join(grounded.missing)}.")

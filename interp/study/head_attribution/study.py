@@ -17,10 +17,11 @@ __all__ = ["HeadAttribution"]
 class HeadAttribution(Study[GridResult]):
     """The direct effect of each head, MLP and the embedding on the answer's first token, and each head's total effect.
 
-    Both are of the last prompt token, in logits above the vocabulary's mean logit (log p saturates where a model is
-    sure). Direct: `interp.tracing.lens.Lens.attribution`. Total: how far the logit falls when the head gives nothing
-    at the last token (`interp.Knockout` of all its keys, mode="zero"), so that later layers miss it too, and may
-    make up for it. Needs the extra `lens` and a family that TransformerLens knows.
+    Both are at the last prompt token, in logits above the vocabulary's mean logit (log p saturates where a model is
+    sure). Above 0: the part supports the answer. Direct: `interp.tracing.lens.Lens.attribution`. Total: how far the
+    logit falls when the head writes nothing at the last token (`interp.Knockout` of all its keys, mode="zero"), so that
+    later layers lose its output too and may compensate for it. Needs the extra `lens` and a family that TransformerLens
+    knows.
 
     The result's `scores` have columns part ("head", "attention", "mlp", "embedding"), layer, head (−1 where there
     is none), measure ("direct", or "total" of heads), value.
@@ -28,14 +29,14 @@ class HeadAttribution(Study[GridResult]):
     Args:
         data: Samples; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        target: "greedy": the first token the model says. "answer": that of the sample's own answer.
+        target: "greedy": the first token the model says. "answer": the first token of the sample's own answer.
         prompt: How the question is put.
-        seed: Of the bootstrap.
-        batch: Samples per forward pass, and heads knocked out side by side. Part of the hash: other batches round
-            differently.
+        seed: The seed of the bootstrap.
+        batch: Samples per forward pass, and heads knocked out in one pass. Part of the hash, because other batches
+            round differently.
 
     Raises:
-        StudyError: No samples, an unknown target, or something of the wrong type.
+        StudyError: There are no samples, the target is unknown, or a field has the wrong type.
 
     Source: Elhage et al., A Mathematical Framework for Transformer Circuits (2021); TransformerLens.
     """

@@ -52,19 +52,19 @@ class AttributionTask(LensTask):
     needs_boxes = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed is of the intervals, which are not stored."""
+        """Everything the stored numbers depend on; the seed only affects the intervals, which are not stored."""
         return {**super().to_dict(), "target": self.study.target, "relative_to": "mean", "knockout": "zero"}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, part and measure; one per sample."""
+        """The tables: one row per sample, part and measure, and one per sample."""
         return {"scores": SCORES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
-        """Both."""
+        """Both tables."""
         return ("scores", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; given answers differ, so their samples are attributed one by one."""
+        """The rows of each sample; the samples' own answers differ, so with target="answer" samples run one by one."""
         data, costs = self.study.data, [2.0]
         with suitable_threads(self.mllm):
             together = None
@@ -91,14 +91,10 @@ class AttributionTask(LensTask):
     def _rows(
         self, index: int, found: xr.Dataset, logits: Float[np.ndarray, " token_id"], costs: list[float]
     ) -> TableRows:
-        sample, (name, group) = self.study.data[index], self.identity(index)
+        sample = self.study.data[index]
         token = int(found.attrs["answers"][0])
         row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "token": found.attrs["words"][0],
             "token_id": token,
             "logit": float(found.logit),
@@ -110,7 +106,7 @@ class AttributionTask(LensTask):
         return {"scores": scores, "samples": [row]}
 
     def _total(self, index: int, token: int, costs: list[float]) -> Float[np.ndarray, "layer head"]:
-        """How far the answer's logit above the mean falls without each head at the last token."""
+        """How far the answer's logit above the mean logit falls without each head at the last token, in logits."""
         knockouts = Knockouts.of(self.mllm, self.study.data[index], self.study.prompt)
         keys = tuple(range(knockouts.tokens.length))
         shape = (self.mllm.n_layers, self.mllm.n_heads)

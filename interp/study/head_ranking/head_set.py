@@ -1,10 +1,12 @@
-"""Some heads of a model as a value: the best k of a ranking, or a list."""
+"""Some heads of a model as a value: the best k of a ranking, or a list; and the sets that are published."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from interp.errors import SiteError, StudyError
@@ -13,15 +15,24 @@ from interp.metrics import METRICS
 from interp.run import Workers, canonical
 from interp.study.fields import as_tuple
 from interp.study.head_ranking.result import Pairs
-from interp.study.model_spec import OpenModel
+from interp.study.model_spec import ModelSpec, OpenModel
 from interp.study.result import GridResult
 from interp.study.study import Study
 from interp.tracing import Site
 
-__all__ = ["HeadSet", "Pairs"]
+__all__ = [
+    "CHECKPOINTS",
+    "PUBLISHED",
+    "UNPUBLISHED",
+    "HeadSet",
+    "Pairs",
+    "published_checkpoint",
+    "published_heads",
+]
+
 
 SHOWN = 6
-"""Heads that a line of text names."""
+"""The maximum number of heads that a line of text names."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +46,17 @@ class HeadSet:
         heads = HeadSet.of([(15, 4), (16, 5)]);          pairs = heads.pairs
 
     Attributes:
-        ranking: What ranks the heads; None for a list.
-        k: How many of its best; None for a list.
-        listed: The pairs of a list, in order of rank.
-        name: What tables call the set.
-        source: Where a list is from.
-        masked_layer: The layer whose attention VGRefine masks with these heads, where the source names one.
+        ranking: The ranking of the heads; None for a list.
+        k: How many of the ranking's best heads; None for a list.
+        listed: The (layer, head) pairs of a list, 0-based, best first.
+        name: The set's name in tables.
+        source: The source of a list.
+        masked_layer: The layer whose attention VGRefine masks with these heads, 0-based; None where the source names
+            none.
 
     Raises:
-        StudyError: Both a ranking and a list, or neither; a ranking on the test split; `k` that is no whole
-            number ≥ 1.
+        StudyError: Both a ranking and a list are given, or neither; the ranking is on the test split; or `k` is no
+            whole number ≥ 1.
     """
 
     ranking: Any = None  # a HeadRanking, whose file imports this one
@@ -90,7 +102,7 @@ class HeadSet:
         """The listed (layer, head) pairs, 0-based, best first.
 
         Raises:
-            StudyError: No pairs, something that is no pair of indices ≥ 0, or a head named twice.
+            StudyError: There are no pairs, something is no pair of indices ≥ 0, or a head is named twice.
         """
         return cls(listed=_checked(pairs), name=name, source=source, masked_layer=masked_layer)
 
@@ -107,7 +119,7 @@ class HeadSet:
         return f"HeadSet({f'{self.name!r}, ' if self.name else ''}{said})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the heads by layer, or what ranks them."""
+        """The view in a notebook: the heads by layer, or the ranking."""
         layers: dict[int, list[int]] = {}
         for layer, head in self.listed:
             layers.setdefault(layer, []).append(head)
@@ -119,10 +131,10 @@ class HeadSet:
 
     @property
     def pairs(self) -> Pairs:
-        """The listed pairs, best first; what `Site(heads=…)` takes.
+        """The listed pairs, best first, as `Site(heads=…)` takes them.
 
         Raises:
-            StudyError: The set is a reference, whose pairs are known once it is resolved.
+            StudyError: The set is a reference; its pairs are known after `resolve`.
         """
         if self.ranking is not None:
             raise StudyError(
@@ -143,9 +155,9 @@ class HeadSet:
 
         Args:
             out: The folder that holds runs.
-            workers: Processes, or an `interp.run.Workers`, when the ranking has to run.
-            progress: Show progress on stderr.
-            mllm: The ranking's model, when it is open already.
+            workers: The number of processes, or an `interp.run.Workers`, in case the ranking has to run.
+            progress: Whether to show progress on stderr.
+            mllm: The ranking's model, if it is already open.
 
         Raises:
             StudyError: Fewer than k heads have a defined score.
@@ -155,9 +167,9 @@ class HeadSet:
         return self.ranking.run(out, workers=workers, progress=progress, mllm=mllm).top(int(self.k or 0))
 
     def held_out(self, result: GridResult) -> bool:
-        """Whether it is known that no group of the result took part in the choice.
+        """Whether no group of the result took part in the choice, as far as is known.
 
-        False for a list: what its heads were chosen on is not known here.
+        False for a list, because the samples that its heads were chosen on are unknown.
         """
         return self.ranking is not None and not self._groups & result.groups
 
@@ -176,10 +188,10 @@ class HeadSet:
         )
 
     def to_dict(self, mllm: OpenModel | None = None) -> dict[str, Any]:
-        """The set as JSON: the pairs of a list; k and the whole ranking, by fingerprints, of a reference.
+        """The set as JSON values: the pairs of a list, or k and the ranking with fingerprints of model and data.
 
         Args:
-            mllm: The ranking's model, when it is open already.
+            mllm: The ranking's model, if it is already open.
         """
         if self.ranking is None:
             return {"heads": "listed", "pairs": [list(pair) for pair in self.listed]}
@@ -195,7 +207,7 @@ class HeadSet:
 
 
 def _checked(pairs: Any) -> Pairs:
-    """The pairs as a tuple; none where none are given."""
+    """The pairs as a tuple; empty where none are given."""
     given = as_tuple(pairs)
     if isinstance(given, tuple) and not given:
         return ()
@@ -209,3 +221,82 @@ def _checked(pairs: Any) -> Pairs:
         twice = sorted({pair for pair in found if sum(tuple(one) == pair for one in given) > 1})
         raise StudyError(f"each head is named once; got {twice} more than once. Drop the repeats.")
     return found
+
+
+_HUATUO_7B = (
+    *((15, 4), (16, 5), (15, 1), (10, 6), (4, 0), (15, 24), (19, 6), (8, 3), (19, 18), (18, 10)),
+    *((4, 17), (16, 2), (16, 17), (16, 1), (14, 23), (6, 18), (18, 19), (6, 11), (0, 2), (17, 26)),
+)
+
+PUBLISHED: dict[str, HeadSet] = {
+    found.name: found
+    for found in (
+        HeadSet.of(
+            _HUATUO_7B,
+            name="huatuogpt-vision-7b",
+            source="arXiv 2603.14323, official code of VGRefine",
+            masked_layer=16,
+        ),
+    )
+}
+"""Name of a set → its heads, best first, with the layer that VGRefine masks."""
+
+CHECKPOINTS: dict[str, str] = {
+    "FreedomIntelligence/HuatuoGPT-Vision-7B": "huatuogpt-vision-7b",
+    "FreedomIntelligence/HuatuoGPT-Vision-7B-hf": "huatuogpt-vision-7b",
+}
+"""Hub id of a checkpoint → the name of its set."""
+
+UNPUBLISHED: dict[str, str] = {
+    "FreedomIntelligence/HuatuoGPT-Vision-34B": (
+        "The paper masks several layers of this model, which its Appendix P names; the numbers are lost in our copy, "
+        "and its heads are not published. Give the layers you read there: --layers, or VGRefine(layers=…)."
+    ),
+}
+"""Hub id → a sentence about a checkpoint that the paper used without publishing all of its settings."""
+UNPUBLISHED["FreedomIntelligence/HuatuoGPT-Vision-34B-hf"] = UNPUBLISHED[
+    "FreedomIntelligence/HuatuoGPT-Vision-34B"
+]
+
+_CONVERTED = re.compile(r"^Converted from `([^`]+)` \(.* layout\) by interp ", re.MULTILINE)
+
+
+def published_heads(name: str) -> HeadSet:
+    """The published set of heads of this name, with its source and the layer that VGRefine masks.
+
+    `"huatuogpt-vision-7b"`: the 20 heads of VGRefine, best first, and layer 16, all 0-based.
+
+    Raises:
+        StudyError: There is no set of that name.
+
+    >>> published_heads("huatuogpt-vision-7b").pairs[:2]
+    ((15, 4), (16, 5))
+    """
+    if not isinstance(name, str) or name not in PUBLISHED:
+        raise StudyError(
+            f"heads are published for {', '.join(PUBLISHED)}; got {name!r}. Rank the heads of another model "
+            f"with interp.HeadRanking, or list them with HeadSet.of([…])."
+        )
+    return PUBLISHED[name]
+
+
+def published_checkpoint(model: ModelSpec) -> str | None:
+    """The id in `CHECKPOINTS` of the checkpoint that a model is known to be; None where that is not known.
+
+    Heads of one checkpoint mean nothing in another, and a folder's name proves nothing, because a fine-tuned copy often
+    keeps it. A model is known by the hub id itself, by a snapshot in the hub's cache, or by the model card of a folder
+    that `interp convert` made from the hub id. A model with a LoRA adapter or another vision tower is never known,
+    because those change what heads do.
+    """
+    if model.lora is not None or model.vision_tower is not None:
+        return None
+    folder = Path(model.id)
+    ids = {one.lower(): one for one in CHECKPOINTS}
+    if not folder.is_dir():
+        return ids.get(model.id.lower())
+    for part in folder.resolve().parts:
+        if part.startswith("models--"):
+            return ids.get(part.removeprefix("models--").replace("--", "/").lower())
+    card = folder / "README.md"
+    found = _CONVERTED.search(card.read_text("utf-8", errors="replace")) if card.is_file() else None
+    return ids.get(found[1].lower()) if found else None

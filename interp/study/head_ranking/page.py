@@ -1,4 +1,4 @@
-"""The page of head rankings: heat maps, the top heads, and how far data sets agree on them."""
+"""The page of head rankings: heat maps, the top heads, how far data sets agree on them, and the figures of these."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
+from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.report.figures import Figures
+from interp.report.figures import Figures, cut_ticks, heat, panels, ticks_at
 from interp.report.html import (
     card,
     figure_card,
@@ -32,53 +36,53 @@ from interp.report.provenance import (
     provenance,
 )
 from interp.report.tables import count, interval, listed, number, rows, signed
-from interp.study.dataframes import records
-from interp.study.head_ranking.figures import ranking_figures, result_names
+from interp.report.theme import GREY, HIGHLIGHT, SEQUENTIAL, clear, colour_bar, laid_out, plain
+from interp.study.dataframes import records, where
 from interp.study.head_ranking.rank_agreement import Agreement, Estimate, head_agreement
 from interp.study.head_ranking.result import HeadResult
 from interp.study.model_spec import is_organism, model_label
 
 if TYPE_CHECKING:
-    from interp.study.head_ranking.result import HeadGrid
+    from interp.study.head_ranking.result import HeadGrid, HeadResult
 
-__all__ = ["figures", "write_page"]
+__all__ = ["figures", "heat_maps", "rank_scatter", "ranking_figures", "result_names", "write_page"]
+
 
 LEAD = Markup("""Every head of <b>{models}</b> on {samples}: how well its map over the image tokens agrees with the
-annotated boxes, by {metric}, {better} is better. Heads are ranked by their mean over samples.""")
-HEAT = """Each cell is a head: its mean score, light = good, on one scale for all data sets. Circles mark the top {k}.
-The scale is cut at the worst 2 % of heads. Where boxes differ in size, KL and JS are not comparable between data
-sets; the order of the heads within one data set is."""
-UNIFORM = """Half or more of the top {k} heads of {names} score no better than a map that is the same everywhere. What
-this ranking finds, and what two data sets agree on, may be uniformity rather than grounding: compare with a ranking
-by AR or AUROC before you read more into it."""
-SCATTER = """Each point is a head, coloured by its layer. In the shaded square: heads that are among the top {k} of
-both data sets. On the dotted line: heads of the same rank in both."""
-WHY_KL = """The paper ranks heads by it, so it is the default. It asks for weight on every part of the boxes: a sharp
-map that leaves a part of a box dark scores worse than a map that is the same everywhere. AR and AUROC ask whether
-the weight lies inside the boxes; other heads may lead by them."""
+annotated boxes, measured by {metric} ({better} is better). Heads are ranked by their mean over samples.""")
+HEAT = """Each cell is the mean score of one head; light is good, and all data sets share one scale. Circles mark the
+top {k}. The scale is cut at the worst 2 % of heads. Where boxes differ in size, compare the order of heads within a
+data set; KL and JS are not comparable between data sets."""
+UNIFORM = """At least half of the top {k} heads of {names} score no better than a uniform map. This ranking, and the
+agreement of two data sets, may show uniformity rather than grounding. Compare with a ranking by AR or AUROC before you
+interpret it."""
+SCATTER = """Each point is a head, coloured by its layer. Heads in the shaded square are among the top {k} of both data
+sets. Heads on the dotted line have the same rank in both."""
+WHY_KL = """KL is the default because the paper ranks heads by it. It requires weight on every part of the boxes, so a
+sharp map that leaves part of a box dark scores worse than a uniform map. AR and AUROC measure whether the weight lies
+inside the boxes, and other heads may lead by them."""
 TERMS = {
-    "Rank correlation": "Spearman's, over all heads: 1 = the same order, 0 = unrelated orders.",
-    "Overlap": """The share of the top k that both data sets have in common; k / H by chance, with H heads in all.
+    "Rank correlation": "Spearman's correlation over all heads: 1 is the same order, 0 is unrelated orders.",
+    "Overlap": """The share of the top k that both data sets have in common; by chance it is k / H, with H heads in all.
     Heads tied at the cut share the remaining places.""",
-    "Intervals": """95 %, over resampled groups. Of one head's mean: percentiles. Of an agreement: the estimate ± 1.96
-    standard deviations of the rankings made anew from resampled groups (on Fisher's z scale for the correlation),
-    because such rankings are noisier and agree less than the measured ones. With fewer than 20 groups no interval is
-    shown.""",
-    "Ceiling": """Rankings of few samples differ by noise alone. The reliability of a data set is the rank correlation
-    between random halves of its groups, brought to full size by 2r / (1 + r). The ceiling is the square root of the
+    "Intervals": """95 %, over resampled groups. For one head's mean: percentiles. For an agreement: the estimate ± 1.96
+    standard deviations over rankings of resampled groups (on Fisher's z scale for the correlation), because resampled
+    rankings are noisier and agree less than the measured ones. With fewer than 20 groups no interval is shown.""",
+    "Ceiling": """Rankings from few samples differ by noise alone. The reliability of a data set is the rank correlation
+    between random halves of its groups, corrected to full size by 2r / (1 + r). The ceiling is the square root of the
     product of both reliabilities. “Corrected” is the correlation divided by the ceiling, at most 1.""",
     "Gain": """How much better the mean is than the score of a uniform map on the same samples; positive is better.
-    Where it is negative, a map that is the same everywhere would have scored better.""",
+    Where it is negative, a uniform map scores better.""",
 }
 
 
 def figures(result: HeadResult | HeadGrid, k: int = 20, *, against: Sequence[HeadResult] = ()) -> Figures:
-    """ "heads": a heat map per ranking; "ranks", "ranks-2", …: the first ranking against each of the others.
+    """ "heads": one heat map per ranking; "ranks", "ranks-2", …: the first ranking against each of the others.
 
     Args:
         result: One ranking, or a grid of rankings.
-        k: How many heads are the top.
-        against: More rankings, by the same metric.
+        k: The number of top heads.
+        against: Further rankings by the same metric.
     """
     return ranking_figures(_rankings(result, against), k)
 
@@ -91,8 +95,8 @@ def write_page(
     Args:
         result: One ranking, or a grid of rankings; the first is compared with each of the others.
         path: The HTML file; its folder is made.
-        k: How many heads are the top.
-        against: More rankings, by the same metric.
+        k: The number of top heads.
+        against: Further rankings by the same metric.
     """
     results = _rankings(result, against)
     seed, shown = results[0].study.seed, ranking_figures(results, k)
@@ -139,13 +143,13 @@ def _lead(results: Sequence[HeadResult]) -> Markup:
 
 
 def _split(result: HeadResult) -> str:
-    """The split that the samples themselves say they are of, as a word before “samples”."""
+    """The split that the samples name, as a word before “samples”; empty where they name none."""
     said = result.study.data.split
     return f"{said} " if said else ""
 
 
 def _warning(results: Sequence[HeadResult], k: int) -> Markup:
-    """Before any number, where the best heads do no better than a uniform map."""
+    """A warning before all numbers, where the best heads are no better than a uniform map."""
     names = [
         name
         for name, result in zip(result_names(results), results, strict=True)
@@ -190,7 +194,7 @@ def _interval(found: Agreement, estimate: Estimate) -> str:
 
 
 def _few(found: Agreement) -> Markup | str:
-    """Each group of a small data set on its own, instead of a claim about all."""
+    """The agreement of each group of a small data set, in place of a claim about a population."""
     if not found.note:
         return ""
     columns: dict[str, Any] = {
@@ -211,7 +215,7 @@ def _tops(results: Sequence[HeadResult], k: int) -> Markup:
         card(paragraph(result.verdict(k), kind="soft"), _top(result, k, shared), title=name)
         for name, result in zip(result_names(results), results, strict=True)
     )
-    star = " * among the top of every data set." if shared else ""
+    star = " * marks heads among the top of every data set." if shared else ""
     return section(f"The top {k}", grid(cards, "top"), intro=f"Best first.{star}")
 
 
@@ -257,3 +261,123 @@ def _origin(result: HeadResult) -> Markup:
         ("split, rule, seed, batch", f"{study.split}, {study.rule}, {study.seed}, {study.batch}"),
     ]
     return origin(result.cells[0].folder, more)
+
+
+MARK = {"symbol": "circle-open", "size": 9, "color": HIGHLIGHT, "line": {"width": 2}}
+BELOW = {"orientation": "h", "y": -0.16, "yanchor": "top", "len": 0.8}
+"""A colour bar below the figure, because a square figure is narrower than its place."""
+WORST = 0.98
+"""The colour scale ends at this quantile on the bad side, because a few heads lie far off."""
+
+
+def ranking_figures(results: Sequence[HeadResult], k: int = 20) -> Figures:
+    """ "heads": one heat map per result; "ranks", "ranks-2", …: the first result's ranks against each of the others.
+
+    Raises:
+        StudyError: The results have different metrics.
+    """
+    found = {"heads": heat_maps(results, k)}
+    for place, other in enumerate(results[1:], start=1):
+        found["ranks" if place == 1 else f"ranks-{place}"] = rank_scatter(results[0], other, k)
+    return found
+
+
+def result_names(results: Sequence[HeadResult]) -> tuple[str, ...]:
+    """Names that distinguish the results: their own names, their data, or model and data where those are the same."""
+    names = tuple(result.name or result.study.data.name for result in results)
+    return names if len(set(names)) == len(names) else tuple(result.study.label for result in results)
+
+
+def heat_maps(results: Sequence[HeadResult], k: int = 20) -> go.Figure:
+    """The mean score of every head: one panel per result, one colour scale (light is good), the top k circled.
+
+    Layers from left to right, heads from bottom to top; a head without a score is left blank. On the bad side
+    the scale ends at the 98th percentile of all heads.
+
+    Raises:
+        StudyError: The results have different metrics.
+    """
+    metrics = {result.study.metric for result in results}
+    if len(metrics) > 1:
+        raise StudyError(f"one colour scale needs one metric; got {', '.join(sorted(metrics))}.")
+    figure = panels(result_names(results), horizontal_spacing=0.07)
+    hover = ": %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}], rank %{customdata[2]}"
+    for column, result in enumerate(results, start=1):
+        cells = heat(result.ranked, "mean", more=("low", "high", "rank"), hover=hover)
+        figure.add_trace(cells, row=1, col=column)
+        figure.add_trace(_marks(result, k, legend=column == 1), row=1, col=column)
+    figure.update_xaxes(title_text="layer")
+    figure.update_yaxes(showgrid=False)
+    figure.update_yaxes(title_text="head", col=1)
+    for place, axes in enumerate((figure.select_xaxes(), figure.select_yaxes())):
+        found = [pair[place] for result in results for pair in result.means.heads]
+        ends = [
+            min(found) - 0.5,
+            max(found) + 0.5,
+        ]  # set here, because marks at an edge would widen the range
+        for axis in axes:
+            axis.update(**ticks_at(found, 10), range=ends)
+    return laid_out(figure, 460, columns=len(results), coloraxis=_scale(results, metrics.pop()))
+
+
+def _marks(result: HeadResult, k: int, *, legend: bool) -> go.Scatter:
+    best = result.best(k)
+    return go.Scatter(
+        x=best.layer,
+        y=best["head"],
+        mode="markers",
+        marker=MARK,
+        name=f"top {k}",
+        legendgroup="top",
+        showlegend=legend,
+        hoverinfo="skip",
+    )
+
+
+def _scale(results: Sequence[HeadResult], metric: str) -> dict[str, Any]:
+    """The shared colour axis: from the best head's mean to the 98th percentile towards the bad side."""
+    means = np.concatenate([result.ranked["mean"].dropna().to_numpy() for result in results])
+    described = METRICS[metric]
+    lower = described.better == "lower"
+    low = float(means.min() if lower else np.quantile(means, 1 - WORST))
+    high = float(np.quantile(means, WORST) if lower else means.max())
+    title = f"{plain(described.label)}, {described.better} is better"
+    bar = colour_bar(title, **cut_ticks(low, high, cut_high=lower))
+    return {"colorscale": SEQUENTIAL, "reversescale": lower, "cmin": low, "cmax": high, "colorbar": bar}
+
+
+def rank_scatter(a: HeadResult, b: HeadResult, k: int = 20) -> go.Figure:
+    """Each head's rank in `a` against its rank in `b` (1 is best), coloured by layer; the shared top k is shaded."""
+    names = result_names((a, b))
+    ranks = [pd.DataFrame(one.ranked[["layer", "head", "rank"]]) for one in (a, b)]
+    both = ranks[0].merge(ranks[1], on=["layer", "head"], suffixes=("_a", "_b"))
+    both = where(both, (both.rank_a > 0) & (both.rank_b > 0))
+    marker = {
+        "size": 9 if len(both) < 200 else 6,
+        "color": both.layer,
+        "colorscale": SEQUENTIAL,
+        "line": {"width": 0.5, "color": GREY},
+        "colorbar": colour_bar("layer", **ticks_at(both.layer, 8), **BELOW),
+    }
+    hover = "layer %{customdata[0]}, head %{customdata[1]}<br>rank %{x} and %{y}<extra></extra>"
+    figure = go.Figure(
+        go.Scatter(
+            x=both.rank_a,
+            y=both.rank_b,
+            customdata=both[["layer", "head"]],
+            mode="markers",
+            marker=marker,
+            showlegend=False,
+            hovertemplate=hover,
+        )
+    )
+    end = len(both) + 0.5
+    square: dict[str, Any] = {"x0": 0.5, "y0": 0.5, "x1": k + 0.5, "y1": k + 0.5}
+    edge: dict[str, Any] = {"width": 1, "color": HIGHLIGHT}
+    figure.add_shape(type="rect", **square, line=edge, fillcolor=clear(HIGHLIGHT, 0.16))
+    dotted: dict[str, Any] = {"color": GREY, "width": 1, "dash": "dot"}
+    figure.add_shape(type="line", x0=0.5, y0=0.5, x1=end, y1=end, line=dotted)
+    axis: dict[str, Any] = {"showgrid": False, "range": [-0.5, end + 1], "constrain": "domain"}
+    figure.update_xaxes(title_text=f"rank in {plain(names[0])} (1 = best)", **axis)
+    figure.update_yaxes(title_text=f"rank in {plain(names[1])} (1 = best)", scaleanchor="x", **axis)
+    return laid_out(figure, 540, margin={"b": 130})

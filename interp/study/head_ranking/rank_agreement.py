@@ -1,13 +1,13 @@
 """Do two data sets rank a model's heads alike? Rank correlation, overlap of the top k, and their ceiling.
 
-Both measures are lowered by noise: two rankings of a few samples each differ even where the heads are equally
-good on both data sets. Resampled rankings are noisier still, so their percentiles lie too low: in simulations
-with 784 heads, 20 or 60 groups and a true correlation of 0.9, a percentile interval of the rank correlation
-never held the correlation expected of so many groups. So an interval here is estimate ± z · s, with s the
-standard deviation over the resamplings (for the rank correlation on Fisher's z scale). It speaks of rankings
-from as many groups as there are; over true correlations of 0, 0.5, 0.9 and three levels of noise it held their
-expected correlation in 88 to 100 % and their expected overlap in 82 to 98 % of cases, at a nominal 95 %. What
-rankings without noise would show is the correlation over its ceiling, held in 84 to 100 %.
+Noise lowers both measures: two rankings of a few samples differ even where the heads are equally good on both data
+sets. Resampled rankings are noisier still, so their percentiles are too low: in simulations with 784 heads, 20 or 60
+groups and a true correlation of 0.9, a percentile interval of the rank correlation never held the correlation expected
+of so many groups. So an interval here is estimate ± z · s, with s the standard deviation over the resamplings (for the
+rank correlation on Fisher's z scale). It describes rankings from this number of groups. Over true correlations of 0,
+0.5, 0.9 and three levels of noise it held their expected correlation in 88 to 100 % and their expected overlap in 82 to
+98 % of cases, at a nominal 95 %. The correlation of rankings without noise is the correlation divided by its ceiling;
+its interval held in 84 to 100 %.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Resampled = tuple[Float[np.ndarray, "resampling pair"], Float[np.ndarray, "resam
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its interval; the ends are NaN where there is none."""
+    """A number and its interval; the ends are NaN where there is no interval."""
 
     value: float
     low: float
@@ -45,13 +45,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far one data set agrees with itself: means over random halves of its groups.
+    """How well one data set agrees with itself: means over random halves of its groups.
 
     Attributes:
-        half: Rank correlation between the rankings of two halves.
-        full: The same at the full size, by Spearman and Brown: 2r / (1 + r).
-        overlap: Overlap of the top k of two halves.
-        n_groups: Groups in all.
+        half: Rank correlation between the rankings of two halves, in [−1, 1].
+        full: Rank correlation corrected to the full size by Spearman and Brown: 2r / (1 + r).
+        overlap: Overlap of the top k of two halves, in [0, 1].
+        n_groups: The number of groups in all.
     """
 
     half: float
@@ -62,23 +62,23 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two results rank the same heads.
+    """How similarly two results rank the same heads.
 
     Attributes:
-        labels: What the two results are called.
-        metric: By which metric they rank.
-        k: How many heads are the top.
-        n_heads: Heads that both rank.
-        n_dropped: Heads that one of them cannot rank, left out of everything.
+        labels: The names of the two results.
+        metric: The short name of the metric that ranks.
+        k: The number of top heads.
+        n_heads: The number of heads that both rank.
+        n_dropped: The number of heads that one of them cannot rank; they are left out of everything.
         spearman: Spearman's rank correlation over heads, in [−1, 1].
-        overlap: |A ∩ B| / k of the two top k, in [0, 1]; ties at the cut share the places left.
+        overlap: |A ∩ B| / k of the two top k, in [0, 1]; heads tied at the cut share the remaining places.
         chance: The overlap expected of random rankings, k / n_heads.
-        reliability: Each data set against itself.
-        ceiling: √(full · full) of the two: the correlation expected if only noise parted the two rankings.
-        corrected: `spearman` over the ceiling: the correlation without noise; unstable below a ceiling of ½.
-        per_group: For a data set of fewer than 20 groups, each group's own ranking against the whole other
-            data set: columns data, group, n, spearman, overlap. Empty otherwise.
-        note: A sentence where groups are too few for the intervals to mean anything.
+        reliability: The agreement of each data set with itself.
+        ceiling: √(full · full) of the two: the correlation expected if the rankings differed by noise alone.
+        corrected: `spearman` divided by the ceiling: the correlation without noise; unstable for a ceiling below ½.
+        per_group: For a data set with fewer than 20 groups, the agreement of each group's own ranking with the whole
+            other data set: columns data, group, n, spearman, overlap. Empty otherwise.
+        note: A sentence where there are too few groups for meaningful intervals; empty otherwise.
     """
 
     labels: tuple[str, str]
@@ -96,7 +96,7 @@ class Agreement:
     note: str
 
     def sentences(self) -> tuple[str, ...]:
-        """What was found, for a terminal or a caption."""
+        """The findings in sentences, for a terminal or a caption."""
         a, b = self.labels
         first = f"{a} and {b}, {self.n_heads} heads by {self.metric}: rank correlation {self._said(self.spearman)}"
         top = (
@@ -124,22 +124,22 @@ def head_agreement(
     level: float = 0.95,
     seed: int = 0,
 ) -> Agreement:
-    """How alike two data sets rank the heads of a model, with intervals by bootstrap over groups of both.
+    """How similarly two data sets rank a model's heads, with intervals by bootstrap over the groups of both.
 
-    Each resampling draws groups of both data sets and ranks all heads anew. Groups that both data sets hold
-    are drawn together.
+    Each resampling draws groups of both data sets and ranks all heads again. Groups in both data sets are drawn
+    together.
 
     Args:
-        a: A result.
-        b: Another, by the same metric over the same heads.
-        k: How many heads are the top.
-        n: Resamplings.
-        splits: Random halves per data set, for the reliability.
+        a: The first result.
+        b: The second result, by the same metric over the same heads.
+        k: The number of top heads.
+        n: The number of resamplings.
+        splits: The number of random halves per data set, for the reliability.
         level: Coverage of the intervals.
-        seed: Of resamplings and halves.
+        seed: The seed of resamplings and halves.
 
     Raises:
-        StudyError: Other metrics or heads, k out of range, or `n`, `splits`, `level` out of range.
+        StudyError: The results differ in metric or heads, or `k`, `n`, `splits` or `level` is out of range.
 
     Source: arXiv 2603.14323, Fig. D.1; intervals, chance and ceiling are ours.
     """
@@ -173,7 +173,7 @@ def head_agreement(
 
 
 def rank_correlation(a: Good, b: Good) -> Float[np.ndarray, " draw"]:
-    """Spearman's rank correlation of each row of `a` with the same row of `b`; NaN where a row is all ties.
+    """Spearman's rank correlation of each row of `a` with the same row of `b`; NaN where all of a row ties.
 
     Ties have their mean rank, as in `scipy.stats.spearmanr`.
     """
@@ -187,14 +187,14 @@ def rank_correlation(a: Good, b: Good) -> Float[np.ndarray, " draw"]:
 def expected_overlap(a: Good, b: Good, k: int) -> Float[np.ndarray, " draw"]:
     """|A ∩ B| / k of the k largest of each row of `a` and `b`, in [0, 1].
 
-    Heads tied at the cut share the places left, so ties broken by number cannot feign agreement: it is the
-    expected overlap when each data set breaks its ties at random.
+    Heads tied at the cut share the remaining places: it is the expected overlap when each data set breaks its ties at
+    random, so ties broken by number cannot fake agreement.
     """
     return (_membership(a, k) * _membership(b, k)).sum(axis=1) / k
 
 
 def _membership(good: Good, k: int) -> Good:
-    """The chance of each head to be among the k best of its row."""
+    """The probability that each head is among the k best of its row, with ties broken at random."""
     cut = -np.partition(-good, k - 1, axis=1)[:, k - 1 : k]
     above, tied = good > cut, good == cut
     share = (k - above.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
@@ -202,7 +202,7 @@ def _membership(good: Good, k: int) -> Good:
 
 
 def _common(a: HeadResult, b: HeadResult) -> tuple[HeadMeans, HeadMeans, int]:
-    """The means of the heads that both results rank, and how many one of them does not."""
+    """The means of the heads that both results rank, and the number of heads that one of them does not rank."""
     if a.study.metric != b.study.metric:
         raise StudyError(
             f"rankings are compared by one metric; got {a.study.metric!r} and {b.study.metric!r}. Run both with one."
@@ -227,7 +227,7 @@ def _check(k: int, n_heads: int, n: int, splits: int, level: float) -> None:
 
 
 def _resampled(a: HeadMeans, b: HeadMeans, metric: str, n: int, rng: np.random.Generator) -> Resampled:
-    """Both rankings on n draws of groups; None where a data set has one group, of which nothing can be drawn."""
+    """Both rankings on n draws of groups; None where a data set has only one group."""
     if min(len(a.groups), len(b.groups)) < 2:
         return None
     weights = [np.zeros((n, len(means.groups))) for means in (a, b)]
@@ -251,7 +251,7 @@ def _estimate(
     link: Callable[[np.ndarray], np.ndarray] = np.asarray,
     back: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Estimate:
-    """The measure, and measure ± z · s on the scale of `link`."""
+    """The measure with the interval measure ± z · s on the scale of `link`."""
     value = measure(whole[0], whole[1])
     if resampled is None or np.isnan(value[0]):
         return Estimate(float(value[0]), np.nan, np.nan)
@@ -262,9 +262,9 @@ def _estimate(
 
 
 def _fisher(n_heads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Fisher's z, with a correlation of ±1 moved inwards by half the least step that n ranks allow, 12 / (n³ − n).
+    """Fisher's z, with a correlation of ±1 moved inwards by half the smallest step of n ranks, 12 / (n³ − n).
 
-    At ±1 itself z is infinite, and the interval would have no width however much resamplings differ.
+    At ±1 itself z is infinite, and the interval would have no width, however much the resamplings differ.
     """
     end = max(1 - 6 / (n_heads**3 - n_heads), 0.0) if n_heads > 1 else 0.0
     return lambda correlation: np.arctanh(np.clip(correlation, -end, end))
@@ -294,7 +294,7 @@ def _reliability(means: HeadMeans, metric: str, k: int, splits: int, rng: np.ran
 def _per_group(
     labels: tuple[str, str], both: tuple[HeadMeans, HeadMeans], metric: str, k: int
 ) -> pd.DataFrame:
-    """Each group of a small data set on its own against the whole of the other."""
+    """The agreement of each group of a small data set with the whole other data set."""
     rows = []
     for label, means, other in zip(labels, both, both[::-1], strict=True):
         n_groups = len(means.groups)

@@ -33,11 +33,11 @@ class HeadMeans:
     """Sums and counts of the defined scores of each group and head.
 
     Attributes:
-        heads: (layer, head) pairs in that order.
+        heads: (layer, head) pairs, 0-based, in the order of the columns of `sums` and `counts`.
         groups: The groups' names, sorted, so that the order of samples does not matter.
-        sums: Of the defined scores.
-        counts: How many are defined.
-        undefined: How many are not, per head.
+        sums: The sum of the defined scores of each group and head, in the metric's unit.
+        counts: The number of defined scores of each group and head.
+        undefined: The number of undefined scores of each head.
     """
 
     heads: tuple[tuple[int, int], ...]
@@ -48,7 +48,7 @@ class HeadMeans:
 
     @classmethod
     def of(cls, scores: pd.DataFrame) -> HeadMeans:
-        """From a frame with the columns group, layer, head, value."""
+        """The sums and counts of a frame with the columns group, layer, head, value."""
         by = scores.groupby(["group", "layer", "head"]).value
         sums, counts = (part.unstack(["layer", "head"]).sort_index() for part in (by.sum(), by.count()))
         order = sorted(sums.columns)
@@ -62,10 +62,10 @@ class HeadMeans:
         )
 
     def mean(self, weights: Float[np.ndarray, "draw group"] | None = None) -> Float[np.ndarray, "draw pair"]:
-        """Each head's mean, groups counting as often as `weights` say; NaN where nothing is defined.
+        """Each head's mean, with each group counted as often as `weights` say; NaN where nothing is defined.
 
-        Without weights every group counts once, and there is one draw; heads with equal scores then have equal
-        means to the last bit, which a product of matrices does not promise.
+        Without weights every group counts once, and there is one draw. Heads with equal scores then have bit-equal
+        means, which a matrix product does not guarantee.
         """
         if weights is None:
             sums, counts = (part.sum(axis=0, keepdims=True) for part in (self.sums, self.counts))
@@ -74,24 +74,24 @@ class HeadMeans:
         return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
     def only(self, kept: Bool[np.ndarray, " pair"]) -> HeadMeans:
-        """The same with some of the heads."""
+        """The sums and counts of some of the heads."""
         heads = tuple(head for head, keep in zip(self.heads, kept, strict=True) if keep)
         return HeadMeans(heads, self.groups, self.sums[:, kept], self.counts[:, kept], self.undefined[kept])
 
 
 def draws(n_groups: int, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw group"]:
-    """How often each group is drawn when as many groups as there are are drawn with replacement, n times."""
+    """How often each group is drawn in each of n draws of `n_groups` groups with replacement."""
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n).astype(np.float64)
 
 
 def goodness(means: Float[np.ndarray, "*lead pair"], metric: str) -> Float[np.ndarray, "*lead pair"]:
-    """Larger is better whatever the metric's direction; heads without a mean are at −∞."""
+    """The means with the sign by which larger is better; −∞ for heads without a mean."""
     signed = means if METRICS[metric].better == "higher" else -means
     return np.where(np.isnan(means), -np.inf, signed)
 
 
 def head_order(means: Float[np.ndarray, " pair"], metric: str) -> Int[np.ndarray, " pair"]:
-    """Places of the heads from best to worst; ties keep their order, heads without a mean come last."""
+    """Indices of the heads from best to worst; ties keep their order, heads without a mean come last."""
     return np.argsort(-goodness(means, metric), kind="stable")
 
 
@@ -105,14 +105,14 @@ Pairs = tuple[tuple[int, int], ...]
 class HeadResult(GridResult):
     """The result of a `HeadRanking`: one run.
 
-    `scores` has one row per (axes…, sample, group, layer, head, metric): its value, NaN where undefined; `samples`
-    how many tokens each sample's boxes cover, and a uniform map's score (`even`).
+    `scores` has one row per (axes…, sample, group, layer, head, metric): its value, NaN where undefined; `samples` has
+    the number of tokens that each sample's boxes cover, and a uniform map's score (`even`).
 
     Attributes:
-        name: What tells it from the others it is shown with; its data's name when left out.
+        name: A name that distinguishes it from results shown beside it; by default its data's name.
 
     Raises:
-        StudyError: Not one sample could be measured.
+        StudyError: No sample could be measured.
     """
 
     study: Any  # the HeadRanking
@@ -131,7 +131,7 @@ class HeadResult(GridResult):
 
     @property
     def _metric(self) -> dict[str, str]:
-        """The column that names the metric, where no axis does."""
+        """The column that names the metric; empty where an axis names it."""
         return {} if "metric" in self.axes else {"metric": self.study.metric}
 
     @cached_property
@@ -142,9 +142,10 @@ class HeadResult(GridResult):
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Mean and bootstrap interval over groups of each (axes…, layer, head, metric).
 
-        Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined`, `note`, a sentence where there are too
-        few groups to speak of a population, and `gain`: how much better the mean is than a uniform map's on the
-        same samples, positive = better whatever the metric's direction. All heads share their resamplings.
+        Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined`, `gain` and `note`. `gain` says how much better
+        the mean is than a uniform map's on the same samples; above 0 is better in either direction of the metric.
+        `note` is a sentence where there are too few groups for a claim about a population. All heads share their
+        resamplings.
         """
         is_level("level", level)
         means = self.means
@@ -174,26 +175,26 @@ class HeadResult(GridResult):
 
     @property
     def even(self) -> float:
-        """What a map that is the same everywhere scores on these samples, on average."""
+        """The mean score of a uniform map on these samples."""
         return float(self.samples.even.mean())
 
     def best(self, k: int) -> pd.DataFrame:
         """The first k rows of `ranked`, or all that have a mean.
 
         Raises:
-            StudyError: k is no whole number ≥ 0.
+            StudyError: `k` is no whole number ≥ 0.
         """
         whole_number(0)("k", k)
         return where(self.ranked, self.ranked["rank"] > 0).head(k)
 
     def n_beating_even(self, k: int) -> int:
-        """How many of the best k heads have a better mean than a uniform map."""
+        """The number of the best k heads that have a better mean than a uniform map."""
         return sum(row["gain"] > 0 for row in records(self.best(k)))
 
     def verdict(self, k: int = 20) -> str:
-        """How many of the best k heads, and of all, beat a uniform map, in a sentence.
+        """A sentence on how many of the best k heads, and of all heads, are better than a uniform map.
 
-        KL punishes a map that leaves any part of a box dark, so heads that attend everywhere can rank first.
+        KL penalises a map that leaves any part of a box dark, so heads that attend everywhere can rank first.
         """
         ranked = self.n_heads - self.n_unranked
         n_best, n_all = self.n_beating_even(k), self.n_beating_even(ranked)
@@ -206,7 +207,7 @@ class HeadResult(GridResult):
         return said
 
     def none_beats_even(self) -> str:
-        """A sentence for when not one head beats a uniform map; empty otherwise."""
+        """A sentence where no head is better than a uniform map; empty otherwise."""
         ranked = self.n_heads - self.n_unranked
         if not ranked or self.n_beating_even(ranked):
             return ""
@@ -241,10 +242,10 @@ class HeadResult(GridResult):
         return int(np.count_nonzero(self.ranked["rank"] == 0))
 
     def top(self, k: int) -> Pairs:
-        """The k best heads of these samples, (layer, head), best first: of test samples a description only.
+        """The k best heads on these samples as (layer, head), best first; on test samples this is only a description.
 
         Raises:
-            StudyError: Fewer than k heads have a mean, or k is below 1.
+            StudyError: Fewer than k heads have a mean, or `k` is no whole number ≥ 1.
         """
         ranked = self.n_heads - self.n_unranked
         whole_number(1)("k", k)
@@ -256,7 +257,7 @@ class HeadResult(GridResult):
         return tuple((int(row["layer"]), int(row["head"])) for row in records(self.best(k)))
 
     def table(self, k: int = 20) -> str:
-        """Text: one line per head, the best k first, mean [low, high], and what could not be ranked."""
+        """The best k heads as text, one line per head with mean [low, high], and the number of unranked heads."""
         metric = METRICS[self.study.metric]
         title = f"{self.study.label}: heads by {metric.label} ({metric.better} is better)"
         table = Table(title=Text(title), title_justify="left")
@@ -278,8 +279,8 @@ class HeadResult(GridResult):
     ) -> dict[str, go.Figure]:
         """Plotly figures: "heads", a heat map layers × heads per result with the top k marked.
 
-        With `against`, other results of as many heads: all on one colour scale, and "ranks", each head's rank
-        here against its rank there.
+        With `against`, other results with the same number of heads, all share one colour scale, and "ranks" has each
+        head's rank here against its rank there.
         """
         return self._page.figures(self, k=k, against=_several(against))
 
@@ -294,8 +295,8 @@ class HeadResult(GridResult):
 
         Args:
             path: Where to write it; `report.html` in the run's folder when left out.
-            k: How many heads are the top.
-            against: Other results whose rankings are compared with this one.
+            k: The number of top heads.
+            against: Other results, whose rankings are compared with this one.
         """
         return self._write(path, k=k, against=_several(against))
 
@@ -310,7 +311,7 @@ def _several(against: HeadResult | Sequence[HeadResult]) -> tuple[HeadResult, ..
 def head_intervals(
     means: HeadMeans, level: float, seed: int
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
-    """Percentiles of the mean over resampled groups; NaN for heads defined in fewer than two groups."""
+    """The ends of each head's interval: percentiles over resampled groups; NaN for fewer than two groups."""
     found = means.mean(draws(len(means.groups), N_DRAWS, np.random.default_rng(seed)))
     enough = (means.counts > 0).sum(axis=0) > 1
     ends = np.full((2, len(means.heads)), np.nan)
@@ -321,11 +322,11 @@ def head_intervals(
 
 @dataclass(frozen=True, repr=False)
 class HeadGrid(GridResult):
-    """The result of a grid over a `HeadRanking`: one frame of all its cells, and each cell's own result."""
+    """The result of a grid over a `HeadRanking`: one frame of all cells, and each cell's own result."""
 
     @cached_property
     def results(self) -> tuple[HeadResult, ...]:
-        """The result of each cell in which something could be measured."""
+        """The result of each cell in which a sample could be measured."""
         return tuple(
             HeadResult(
                 cell.study, (cell,), cell.folder.path, " · ".join(cell.labels[axis] for axis in self.varied)
@@ -344,7 +345,7 @@ class HeadGrid(GridResult):
         return below(found.summary(level) for found in self.results)
 
     def table(self, k: int = 20) -> str:
-        """Text: the best k heads of each cell."""
+        """The best k heads of each cell as text."""
         return "\n\n".join(found.table(k) for found in self.results)
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -357,14 +358,14 @@ class HeadGrid(GridResult):
         return first.figures(k, against=others)
 
     def report(self, path: str | os.PathLike[str] | None = None, *, k: int = 20) -> Path:
-        """Write one page of all cells, and return its path: heat maps, and how far each agrees with the first.
+        """Write one page of all cells and return its path: heat maps, and how well each agrees with the first.
 
         Args:
             path: Where to write it; `report.html` in the grid's folder when left out.
-            k: How many heads are the top.
+            k: The number of top heads.
 
         Raises:
-            StudyError: Cells of different metrics, or of models with different numbers of heads.
+            StudyError: The cells differ in metric, or in their models' number of heads.
         """
         first, *others = self.results
         return first.report(self.folder / "report.html" if path is None else path, k=k, against=others)

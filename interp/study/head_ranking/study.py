@@ -32,40 +32,40 @@ __all__ = ["HeadRanking"]
 
 
 def _per_head(value: Any) -> Any:
-    """The indicator of a name, per head where it can be; anything else as it is."""
+    """The indicator of a name, with per_head=True where it has that field; any other value unchanged."""
     found = as_indicator(value)
     named = isinstance(value, str) and any(one.name == "per_head" for one in fields(found))
     return replace(found, per_head=True) if named else found
 
 
 class HeadRanking(Study[HeadResult]):
-    """Every head's map of every sample, scored against its boxes; heads are ranked by their mean score.
+    """Scores every head's map of every sample against the sample's boxes, and ranks heads by their mean score.
 
         heads = HeadRanking(data=interp.data.bundled("medical", split="validation")).top(20)
         interp.Site(heads=heads.resolve("runs"))
 
-    A head's score is its mean over the samples on which the metric is defined, whatever their group. Heads of
-    equal mean keep the order of (layer, head); heads with no defined value come last and are counted.
+    A head's score is its mean over the samples on which the metric is defined; each sample counts once. Heads of equal
+    mean keep the order of (layer, head); heads with no defined value come last and are counted.
 
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        indicator: What gives the maps (layer, head, token).
-        metric: Short name of one of `interp.metrics.METRICS`; its own direction decides what is best. The default is
-            the paper's, "kl". KL asks for weight on every part of the boxes, so a sharp map that leaves a part of a
-            box dark scores worse than a map that is the same everywhere. "ar" and "auroc" ask whether the weight lies
-            inside the boxes: rank by one of them too, because other heads may lead.
-        split: What the samples are for: "validation" or "train" to choose heads, "test" to describe only.
-            Samples that say in `meta["split"]` that they are of another split are left out.
+        indicator: The indicator that gives the maps (layer, head, token).
+        metric: Short name of one of `interp.metrics.METRICS`, whose direction decides what is best. The default is the
+            paper's, "kl". KL requires weight on every part of the boxes, so a sharp map that leaves part of a box dark
+            scores worse than a uniform map. "ar" and "auroc" measure whether the weight lies inside the boxes: rank by
+            one of them too, because other heads may lead.
+        split: The split of the samples: "validation" or "train" to choose heads, "test" only to describe. Samples with
+            another split in `meta["split"]` are left out.
         prompt: How the question is put.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
             fraction of each token that the sample's masks cover in the place of its boxes.
-        seed: Of the bootstrap; no stored number depends on it.
+        seed: The seed of the bootstrap; no stored number depends on it.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No sample of the split, an unknown metric, rule or split, an indicator without heads,
-            `batch` below 1, or a `data`, `model`, `prompt` or `seed` of the wrong type.
+        StudyError: No sample is of the split, the metric, rule or split is unknown, the indicator gives no map per
+            head, `batch` is below 1, or a field has the wrong type.
 
     Source: arXiv 2603.14323, Fig. D.1: per-head attention over the same head's generic attention, by KL.
     """
@@ -98,10 +98,10 @@ class HeadRanking(Study[HeadResult]):
         return "Which heads look at what the question is about?"
 
     def top(self, k: int) -> HeadSet:
-        """The k best heads, by reference: nothing is computed until the set is resolved.
+        """The k best heads as a reference; nothing is computed until the set is resolved.
 
         Raises:
-            StudyError: The split is "test", or k is no whole number ≥ 1.
+            StudyError: The split is "test", or `k` is no whole number ≥ 1.
         """
         return HeadSet(ranking=self, k=k)
 
@@ -115,7 +115,7 @@ class HeadRanking(Study[HeadResult]):
 
 
 def _of_split(data: Samples, split: str) -> Samples:
-    """The samples that are of the split or do not say of which they are."""
+    """The samples that are of the split or name no split."""
     kept = data.filter(lambda sample: (sample.meta.get("split") or split) == split)
     if len(kept) == 0:
         said = f"all say they are of {data.split}" if len(data) else "there is none at all"

@@ -47,20 +47,20 @@ class HeadTask(SamplesTask):
     name = "head-ranking"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed is of the intervals, which are not stored."""
+        """Everything the stored numbers depend on; the seed only affects the intervals, which are not stored."""
         study = self.study
         return {**super().to_dict(), "metric": study.metric, "rule": study.rule, "split": study.split}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, layer and head; one row per sample, with what a uniform map scores on it."""
+        """The tables: one row per sample, layer and head, and one per sample with the score of a uniform map."""
         return {"scores": SCORES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
-        """Both."""
+        """Both tables."""
         return ("scores", "samples")
 
     def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
-        """Each sample's scores."""
+        """The rows of each sample."""
         return self.each(indices, lambda at, index: self._rows(index, maps[at], maps.tokens[at]))
 
     def _rows(self, index: int, array: Any, tokens: TokenMap) -> TableRows:
@@ -118,7 +118,7 @@ def _places(layers: list[int], heads: list[int]) -> Iterator[tuple[tuple[int, in
 def _checked(
     array: Any, sample: Sample
 ) -> tuple[list[int], list[int], Float[np.ndarray, "layer head token"]]:
-    """The map's layers, heads and values."""
+    """The map's layers, heads and values; an error where it has other dimensions."""
     if tuple(array.dims) != ("layer", "head", "token"):
         raise MapError(
             f"a HeadRanking needs a map (layer, head, token), got {tuple(array.dims)} for {sample.id}. Use an "

@@ -1,4 +1,4 @@
-"""The page of head roles: what each head does, by measure, and the heads at the ends of each."""
+"""The page of head roles: what each head does, by measure, the heads at the ends of each, and the figures of these."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
+from interp.report.figures import Figures, heat, panels, reference_line, ticks_at
 from interp.report.html import (
     capital,
     card,
@@ -21,37 +23,42 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import estimate, listed, number, rows, times
+from interp.report.provenance import as_json, origin
+from interp.report.tables import estimate, number, rows
+from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, colour_bar, laid_out
 from interp.study.dataframes import rows_of
-from interp.study.head_roles.figures import CAPTIONS, figures
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failure_line, lead, origins
 
 if TYPE_CHECKING:
     from interp.study.head_roles.result import HeadTable
     from interp.study.runs import GridCell
 
-__all__ = ["figures", "write_page"]
+__all__ = ["CAPTIONS", "figures", "write_page"]
+
 
 N_SHOWN = 8
-LEAD = Markup("""Every head of <b>{models}</b>, by what its row of attention at the last prompt token does and by what
-is lost without it: {n} samples ({data}). The heads are described on these samples. A set chosen here is to be shown on
-others.""")
+LEAD = Markup("""Every head of <b>{models}</b>: its row of attention at the last prompt token, and what the answer loses
+without it; {n} samples ({data}). The page describes the heads on these samples. Test a set of heads that you choose
+here on other samples.""")
 TERMS = {
-    "Share of the image": "The row's weight on all image tokens, from 0 to 1. Higher: more of the row is on the image.",
-    "Entropy on the image": """Of the row within the image, divided by its maximum: 1 is uniform, 0 is one token.""",
-    "Share of the first token": """The row's weight on the prompt's first token, where heads rest that have nothing to
-    say (an attention sink).""",
+    "Share of the image": """The row's weight on all image tokens, from 0 to 1. Higher: the head attends more to the
+    image.""",
+    "Entropy on the image": """The entropy of the row within the image, divided by its maximum. 1: uniform; 0: all
+    weight on one token.""",
+    "Share of the first token": """The row's weight on the prompt's first token (an attention sink), from 0 to 1. Heads
+    that add little to the answer often attend there.""",
     "Same map on another image": """1 − Jensen–Shannon divergence (in bits) between the map and that of the same
-    question on another sample's image. 1: the map is the same whatever is shown: the head looks at a position, or
-    evenly (then its entropy is near 1 too). 0: the two maps do not overlap.""",
-    "Effect of ablation": """How far the log-probability of the answer's first token falls when the head gives zero at
-    the last prompt token. Above 0: the head supports the answer. Later heads may make up for one that is gone, so a
-    head without an effect may still do the work.""",
-    "Copying": """Of the weights alone, from −1 to 1: the sum of the eigenvalues of the head's OV circuit over the sum
-    of their sizes. Near 1: attending to a word raises that word's logit. It speaks of words, not of image tokens.""",
+    question on another sample's image. 1: the map is the same for both images, because the head attends to a position
+    or uniformly (then its entropy is also near 1). 0: the two maps do not overlap.""",
+    "Effect of ablation": """How far the log-probability of the answer's first token falls, in nats, when the head's
+    output at the last prompt token is set to zero. Above 0: the head supports the answer. Later heads can compensate
+    for a missing one, so a head without an effect may still contribute.""",
+    "Copying": """Computed from the weights alone, from −1 to 1: the sum of the eigenvalues of the head's OV circuit
+    divided by the sum of their absolute values. Near 1: attending to a word raises that word's logit. It describes
+    words, not image tokens.""",
 }
-TABLE = "The heads of highest mean of each measure, and the lowest of those with two directions; [95 % over groups]."
+TABLE = """For each measure the heads with the highest mean; for measures with two directions also those with the
+lowest. Brackets: 95 % interval over groups."""
 
 
 def write_page(result: HeadTable, path: str | Path) -> Path:
@@ -71,18 +78,16 @@ def write_page(result: HeadTable, path: str | Path) -> Path:
         ),
         section("Share of the image and effect", figure_cards(name for name in shown if name == "roles")),
         section("Heads by measure", *_tables(result), intro=TABLE),
-        section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        section("Failures", paragraph(failure_line(result), kind="wide")),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, data=data, n=result.n_samples)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _names(result: HeadTable) -> list[str]:
-    """What each run is called above its maps; nothing where there is one."""
+    """The name of each run above its maps; empty where there is only one run."""
     names = [" · ".join(cell.key) for cell in result.cells if cell.measured]
     return names if len(names) > 1 else [""]
 
@@ -115,14 +120,100 @@ def _said(name: str) -> Any:
     return said
 
 
-def _failures(result: HeadTable) -> str:
-    found = result.failures
-    if found.empty:
-        return "None: every sample was measured."
-    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
-
-
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
     settings = f"{study.target}, {study.ablate}, {study.seed}, {study.batch}"
     return origin(cell.folder, [("prompt", as_json(study.prompt)), ("target, ablate, seed, batch", settings)])
+
+
+CAPTIONS = {
+    "image_share": "share of the image",
+    "entropy": "entropy on the image",
+    "sink_share": "share of the first token",
+    "position": "same map on another image",
+    "ablation": "effect of ablation, nats",
+    "copying": "copying",
+}
+"""Measure → its caption."""
+SIGNED = ("ablation", "copying")
+COLUMNS = 3
+
+
+def figures(result: HeadTable) -> Figures:
+    """ "heads", "heads-2", …: each measure by layer and head, for each run; "roles": effect by share of the image."""
+    found: Figures = {}
+    for place, cell in enumerate((cell for cell in result.cells if cell.measured), start=1):
+        own = rows_of(result.heads, cell.labels)
+        found["heads" if place == 1 else f"heads-{place}"] = _maps(own, result.measures)
+    if "ablation" in result.measures:
+        found["roles"] = _scatter(result)
+    return found
+
+
+def _maps(heads: Any, measures: tuple[str, ...]) -> go.Figure:
+    n_rows = -(-len(measures) // COLUMNS)
+    titles = [CAPTIONS[name] for name in measures]
+    figure = panels(
+        titles, rows=n_rows, columns=COLUMNS, horizontal_spacing=0.12, vertical_spacing=0.4 / n_rows
+    )
+    axes: dict[str, Any] = {}
+    layout: Any = figure.layout
+    for place, name in enumerate(measures):
+        row, column = divmod(place, COLUMNS)
+        more = [one for one in (f"{name}_low", f"{name}_high") if one in heads] or [name]
+        ends = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if len(more) == 2 else ""
+        axis = f"coloraxis{'' if not place else place + 1}"
+        cells = heat(heads, name, more=more, hover=f": %{{z:.3f}}{ends}", axis=axis)
+        figure.add_trace(cells, row=row + 1, col=column + 1)
+        number = str(place + 1) if place else ""
+        x, y = (layout[f"{one}axis{number}"].domain for one in "xy")
+        axes[axis] = _scale(heads[name], name, x=x[1] + 0.005, y=sum(y) / 2, length=y[1] - y[0])
+    figure.update_xaxes(title_text="layer", **ticks_at(heads.layer, 8))
+    figure.update_yaxes(showgrid=False, **ticks_at(heads["head"], 8))
+    figure.update_yaxes(title_text="head", col=1)
+    return laid_out(figure, 120 + 270 * n_rows, columns=COLUMNS, margin={"r": 60}, **axes)
+
+
+def _scale(values: Any, name: str, *, x: float, y: float, length: float) -> dict[str, Any]:
+    """A colour scale with its bar at the right of a panel."""
+    bar = colour_bar("", x=x, y=y, len=length, xanchor="left", thickness=8, nticks=4)
+    most = float(values.abs().max()) or 1.0
+    if name not in SIGNED:
+        return {
+            "colorscale": SEQUENTIAL,
+            "cmin": 0,
+            "cmax": most if name == "sink_share" else 1,
+            "colorbar": bar,
+        }
+    return {"colorscale": DIVERGING, "cmin": -most, "cmax": most, "colorbar": bar}
+
+
+def _scatter(result: HeadTable) -> go.Figure:
+    """Each head's effect of ablation against its share of the image, coloured by “same map on another image”."""
+    cells = [cell for cell in result.cells if cell.measured]
+    figure = panels([cell.labels["data"] for cell in cells], columns=len(cells), shared_yaxes=True)
+    for column, cell in enumerate(cells, start=1):
+        own = rows_of(result.heads, cell.labels)
+        marker = {
+            "size": 9,
+            "color": own.position,
+            "coloraxis": "coloraxis",
+            "line": {"width": 0.5, "color": GREY},
+        }
+        dots = go.Scatter(
+            x=own.image_share, y=own.ablation, customdata=own[["name", "position", "entropy"]], mode="markers",
+            marker=marker, showlegend=False,
+            hovertemplate="%{customdata[0]}<br>image %{x:.3f}, ablation %{y:.3f} nats<br>"
+            "same map %{customdata[1]:.2f}, entropy %{customdata[2]:.2f}<extra></extra>",
+        )  # fmt: skip
+        figure.add_trace(dots, row=1, col=column)
+        reference_line(figure, y=0, row=1, col=column)
+    figure.update_xaxes(title_text="share of the image, higher: more →")
+    figure.update_yaxes(title_text="effect of ablation, nats,<br>higher: for the answer ↑", col=1)
+    scale = {
+        "colorscale": SEQUENTIAL,
+        "cmin": 0,
+        "cmax": 1,
+        "colorbar": colour_bar("same map on another image"),
+    }
+    return laid_out(figure, 400, columns=len(cells), coloraxis=scale)

@@ -23,7 +23,7 @@ __all__ = ["HeadTable", "head_name"]
 
 
 def head_name(layer: int, head: int) -> str:
-    """A head's name in tables, both 0-based and of at least two digits, so that names sort.
+    """A head's name in tables: layer and head, 0-based, with at least two digits, so that names sort.
 
     >>> head_name(14, 3)
     'L14H03'
@@ -35,14 +35,15 @@ def head_name(layer: int, head: int) -> str:
 class HeadTable(GridResult):
     """The result of a `HeadRoles`, or of a grid over it.
 
-    `scores` has one row per (axes…, sample, layer, head, measure); `summary()` the means over samples with intervals
-    over groups; `heads` one row per head. Notebooks and `.table()` show the summary.
+    `scores` has one row per (axes…, sample, layer, head, measure); `summary()` has the means over samples with
+    intervals over groups, and `heads` has one row per head. Notebooks and `.table()` show the summary.
     """
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Mean and bootstrap interval over groups of each (axes…, measure, layer, head).
 
-        Columns as those of other studies. All heads share their resamplings.
+        Columns `mean`, `low`, `high`, `n`, `n_groups`, `n_undefined` and `note`, as in `GridResult.summary`. All heads
+        share their resamplings.
         """
         is_level("level", level)
         if level not in self._summaries:
@@ -74,7 +75,7 @@ class HeadTable(GridResult):
 
     @cached_property
     def heads(self) -> pd.DataFrame:
-        """One row per (axes…, layer, head): its `name`, the mean of each measure with `_low` and `_high`, `copying`."""
+        """One row per (axes…, layer, head): `name`, each measure's mean with `_low` and `_high`, and `copying`."""
         keys = [*self.axes, "layer", "head"]
         wide = self.summary().pivot(index=keys, columns="measure", values=["mean", "low", "high"])
         columns = {}
@@ -88,7 +89,7 @@ class HeadTable(GridResult):
 
     @cached_property
     def copying(self) -> pd.DataFrame:
-        """The copying score of each head; it is of the weights, so it has no interval."""
+        """The copying score of each head, in [−1, 1]; it depends on the weights alone, so it has no interval."""
         keys = [*self.axes, "layer", "head"]
         frame = self._frames("copying").drop_duplicates(keys)
         return frame.reindex(columns=[*keys, "value"]).rename(columns={"value": "copying"})
@@ -99,16 +100,16 @@ class HeadTable(GridResult):
         return tuple(name for name in (*MEASURES, "copying") if name in self.heads)
 
     def top(self, measure: str, k: int, *, lowest: bool = False) -> HeadSet:
-        """The k heads with the highest mean of a measure, best first, as a list: chosen on these samples.
+        """The k heads with the highest mean of a measure, highest first; they are chosen on these samples.
 
         Args:
             measure: One of `measures`.
-            k: How many; heads without a mean are never among them.
-            lowest: Take the lowest instead.
+            k: The number of heads; heads without a mean are never among them.
+            lowest: Whether to take the heads with the lowest mean instead, lowest first.
 
         Raises:
-            StudyError: Another measure, several cells, a `lowest` that is no truth value, or fewer than k heads with a
-                mean.
+            StudyError: The measure is unknown, the result has several cells, `lowest` is no bool, or fewer than k heads
+                have a mean.
         """
         if len(self.cells) > 1:
             raise StudyError(

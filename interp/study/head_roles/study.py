@@ -15,33 +15,38 @@ __all__ = ["HeadRoles"]
 
 
 class HeadRoles(Study[HeadTable]):
-    """A table of heads by what they do, from the last prompt token's row of attention and the answer it leads to.
+    """A table of heads and what each does, from the last prompt token's row of attention and from the answer.
 
-    With a the head's row, a_j its weight on image token j, n the image tokens, p = a / Σ_j a_j over the image:
+    Let a be the head's row, a_j its weight on image token j, n the number of image tokens, and p = a / Σ_j a_j over the
+    image:
 
     - `image_share`: Σ_j a_j, in [0, 1]. Higher: more of the row goes to the image.
     - `entropy`: −Σ p ln p / ln n, in [0, 1]. 1: uniform over the image; 0: one token. NaN without weight there.
-    - `sink_share`: the weight on the prompt's first token, in [0, 1]. Higher: the head rests (Xiao et al. 2023).
-    - `position`: 1 − JS(p, p′) / ln 2, in [0, 1], with p′ of the same question on another sample's image. 1: the same
-      map whatever is shown, by position or evenly (look at `entropy` to tell them apart); 0: maps without overlap.
-      NaN where the other image has another number of tokens, and for samples of several images or none other.
-    - `ablation`: ln P(answer) − ln P(answer without the head), in nats. Above 0: the head supports the answer. The head
-      gives zero at the last prompt token (`interp.AblateHeads(Site(heads=[…]), "zero")`); the answer is one token.
-    - `copying`: of the weights alone, in [−1, 1]; see `interp.tracing.derived.ov_circuits.copying_scores`.
+    - `sink_share`: the weight on the prompt's first token, in [0, 1]. Higher: the head attends to the sink and adds
+      little (Xiao et al. 2023).
+    - `position`: 1 − JS(p, p′) / ln 2, in [0, 1], where p′ is the map of the same question on another sample's image.
+      1: the same map for both images, by position or uniform (`entropy` tells them apart); 0: maps without overlap. NaN
+      where the other image has another number of tokens, where a sample has several images, and where no other sample
+      can lend one.
+    - `ablation`: ln P(answer) − ln P(answer without the head), in nats. Above 0: the head supports the answer. The
+      head's output at the last prompt token is set to zero (`interp.AblateHeads(Site(heads=[…]), "zero")`); the answer
+      is one token.
+    - `copying`: from the weights alone, in [−1, 1]; see `interp.tracing.derived.ov_circuits.copying_scores`.
 
-    Heads are described on these samples. A head chosen here for one measure is to be shown on others.
+    The table describes the heads on these samples. Test a head that is chosen here for one measure on other samples.
 
     Args:
-        data: Samples with an image each; a plain list becomes `Samples`.
+        data: Samples with one image each; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         target: "greedy": the first token the model says. "answer": the first token of the sample's own answer.
-        ablate: Whether to ablate each head: layers × heads suffixes per sample. Without, a sample takes two forwards.
+        ablate: Whether to ablate each head, which takes layers × heads suffixes per sample. Without it a sample takes
+            two forward passes.
         prompt: How the question is put.
-        seed: Decides which image a sample borrows, and of the bootstrap.
-        batch: Samples per forward pass, and heads ablated side by side. Part of the hash.
+        seed: Seed that decides which image a sample borrows, and seed of the bootstrap.
+        batch: Samples per forward pass, and heads ablated in one pass. Part of the hash.
 
     Raises:
-        StudyError: No samples, an unknown target, or something of the wrong type.
+        StudyError: There are no samples, the target is unknown, or a field has the wrong type.
 
     Source: Elhage et al. 2021 (copying); arXiv 2309.17453 (sinks); arXiv 2411.16724 (share of the image); zero ablation
     as in arXiv 2211.00593.

@@ -17,6 +17,7 @@ from interp.errors import ImageTokenMismatch, MapError, PromptError, SampleError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import Outcome
+from interp.study.baselines import has_one_image, with_image_of
 from interp.study.first_token import first_token
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
@@ -27,7 +28,7 @@ from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant
 __all__ = ["MEASURES", "HeadRolesTask", "row_measures"]
 
 MEASURES = ("image_share", "entropy", "sink_share", "position", "ablation")
-"""What is measured of each sample, in the order of tables."""
+"""The measures of each sample, in the order of the tables."""
 PLACE = [("layer", pa.int32()), ("head", pa.int32())]
 SCORES = pa.schema([("index", pa.int64()), *PLACE, ("measure", NAME), ("value", pa.float64())])
 COPYING = pa.schema([("index", pa.int64()), *PLACE, ("value", pa.float64())])
@@ -42,18 +43,19 @@ SAMPLES = pa.schema(
 )
 _UNUSABLE = (SampleError, PromptError, ImageTokenMismatch)
 Found = tuple[Float[np.ndarray, "layer head key"], tuple[int, ...], TokenMap, Float[np.ndarray, " token_id"]]
-"""Rows of the last token, their layers, where tokens are, and logits."""
+"""The last token's rows, their layers, the positions of the tokens, and the logits."""
 
 
 def row_measures(
     rows: Float[np.ndarray, "layer head key"], image: np.ndarray, other: np.ndarray | None
 ) -> dict[str, Float[np.ndarray, "layer head"]]:
-    """What a row of attention over every key says, without the ablation; see `HeadRoles`.
+    """The measures of a row of attention over every key, without the ablation; `HeadRoles` defines them.
 
     Args:
-        rows: Of the last prompt token.
-        image: Its image keys.
-        other: (layer, head, token): the image's part of the rows of the same question on another image; None for none.
+        rows: The rows of the last prompt token.
+        image: The positions of the image tokens among the keys.
+        other: (layer, head, token): The image part of the rows of the same question on another image; None where there
+            is no other image.
     """
     maps = rows[..., image].astype(float)
     mass = maps.sum(axis=-1)
@@ -84,26 +86,26 @@ class HeadRolesTask(StudyTask):
     needs_boxes = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed decides which image a sample borrows."""
+        """Everything the stored numbers depend on, including the seed, which decides which image a sample borrows."""
         study = self.study
         own = {"target": study.target, "ablate": study.ablate, "seed": study.seed, "measures": list(MEASURES)}
         return {**super().to_dict(), **own}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, head and measure; per micro-batch and head; per sample."""
+        """The tables: one row per sample, head and measure, one per micro-batch and head, one per sample."""
         return {"scores": SCORES, "copying": COPYING, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
-        """All."""
+        """All tables."""
         return ("scores", "copying", "samples")
 
     @cached_property
     def copying(self) -> Float[np.ndarray, "layer head"]:
-        """Of the weights: the same for all samples."""
+        """The copying score of each head; it depends on the weights alone, so it is the same for all samples."""
         return copying_scores(self.mllm)
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample, of its own image and of a borrowed one."""
+        """The rows of each sample, from its own image and a borrowed one."""
         mllm, data = self.mllm, self.study.data
         mllm.need_image_rows("HeadRoles")
         with suitable_threads(mllm):
@@ -129,7 +131,7 @@ class HeadRolesTask(StudyTask):
         return self.mllm.trace(samples, prompt=self.study.prompt, reads=[Rows(site)])
 
     def _borrowed(self, indices: tuple[int, ...], costs: list[float]) -> list[np.ndarray | None]:
-        """Maps of the samples' questions on borrowed images; None where none can be borrowed."""
+        """The maps of the samples' questions on borrowed images; None where no image can be borrowed."""
         found: list[np.ndarray | None] = [None] * len(indices)
         able = [place for place, index in enumerate(indices) if self._lender(index) is not None]
         if not able:
@@ -137,7 +139,7 @@ class HeadRolesTask(StudyTask):
         swapped = [self._swapped(indices[place]) for place in able]
         try:
             self._keep_maps(swapped, able, found, costs)
-        except _UNUSABLE:  # an image that cannot be encoded with the question lends nothing; the others do
+        except _UNUSABLE:  # one image cannot be encoded with the question: try each alone
             for place, one in zip(able, swapped, strict=True):
                 with suppress(*_UNUSABLE):
                     self._keep_maps([one], [place], found, costs)
@@ -146,42 +148,35 @@ class HeadRolesTask(StudyTask):
     def _keep_maps(
         self, samples: list[Sample], places: list[int], found: list[np.ndarray | None], costs: list[float]
     ) -> None:
-        """Puts the maps of these samples at their places."""
+        """Put the maps of these samples at their places."""
         trace = self._traced(samples)
         costs.append(float(trace.cost.forwards))
         for place, one in zip(places, trace, strict=True):
             found[place] = one.rows.values[:, :, 0][..., one.tokens.image]
 
     def _swapped(self, index: int) -> Sample:
-        """The sample with the image that it borrows."""
-        lender = self.study.data[self._lender(index)]
-        return self.study.data[index].replace(image=lender.images[0], boxes=(), masks=(), id=None, group=None)
+        """The sample's question on the image that it borrows."""
+        return with_image_of(self.study.data[index], self.study.data[self._lender(index)])
 
     def _lender(self, index: int) -> int | None:
-        """The sample whose image this one borrows, where both have one image and no video."""
+        """The index of the sample whose image this one borrows; None unless both have one image and no video."""
         other = self._partners[index]
-        both = [self.study.data[index]] if other is None else [self.study.data[index], self.study.data[other]]
-        able = other is not None and all(one.video is None and len(one.images) == 1 for one in both)
-        return other if able else None
+        if other is None or not all(has_one_image(self.study.data[one]) for one in (index, other)):
+            return None
+        return other
 
     def _rows(self, index: int, own: Found, other: np.ndarray | None, costs: list[float]) -> TableRows:
         rows, layers, tokens, logits = own
-        sample, (name, group) = self.study.data[index], self.identity(index)
+        sample = self.study.data[index]
         if not tokens.n:
             raise MapError("the sample has no image tokens, so no head has a map of it.")
-        said = first_token(
-            logits, sample, self.study.prompt, self.mllm.processor.tokenizer, self.study.target
-        )
+        said = first_token(logits, sample, self.study.prompt, self.tokenizer, self.study.target)
         measured = row_measures(rows, tokens.image, other)
         if self.study.ablate:
             measured["ablation"] = self._ablation(index, said.token, layers, costs)
         lender = self._lender(index)
         row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "token": said.text,
             "logprob": float(log_softmax(logits.astype(float))[said.token]),
             "n_tokens": tokens.n,
@@ -192,7 +187,7 @@ class HeadRolesTask(StudyTask):
     def _ablation(
         self, index: int, token: int, layers: tuple[int, ...], costs: list[float]
     ) -> Float[np.ndarray, "layer head"]:
-        """How far the token's log-probability falls without each head at the last prompt token."""
+        """How far the token's log-probability falls, in nats, without each head at the last prompt token."""
         knockouts = Knockouts.of(self.mllm, self.study.data[index], self.study.prompt)
         keys, n_heads = tuple(range(knockouts.tokens.length)), self.mllm.n_heads
         variants = [

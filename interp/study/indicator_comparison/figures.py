@@ -34,7 +34,7 @@ FRAME = "#111827"
 
 
 def figures(result: IndicatorResult) -> Figures:
-    """ "localisation", "pareto", "sanity" over all cells; "agreement-1", "curves-1", "matrix-1" … one per cell."""
+    """ "localisation", "pareto" and "sanity" over all cells; "agreement-1", "curves-1", "matrix-1", … one per cell."""
     found = {"localisation": localisation_figure(result), "pareto": pareto_figure(result)}
     if result.scores.measure.isin([WEIGHTS, QUESTION]).any():
         found["sanity"] = sanity_figure(result)
@@ -53,7 +53,7 @@ def measured_cells(result: IndicatorResult) -> list[IndicatorCell]:
 
 
 def name_of(result: IndicatorResult, cell: IndicatorCell) -> str:
-    """A cell's labels on the axes that vary; its model and data when it is alone."""
+    """A cell's labels on the axes that vary; its model and data if it is the only cell."""
     return cell_name(result.cells, cell, ("model", "data"))
 
 
@@ -79,7 +79,7 @@ def localisation_figure(result: IndicatorResult, metric: str | None = None) -> g
             reference_line(figure, x=chance, row=1, col=column)
     figure.update_xaxes(title_text=metric_axis(chosen), matches="x")
     layout: Any = figure.layout
-    layout.xaxis.matches = None  # the first one leads; an axis that matches itself is an error
+    layout.xaxis.matches = None  # the other axes match the first; an axis that matches itself is an error
     height = 150 + 27 * len(result.indicators)
     return laid_out(figure, height, columns=len(cells), showlegend=False, margin={"t": 72})
 
@@ -110,7 +110,7 @@ def sanity_figure(result: IndicatorResult) -> go.Figure:
 
 
 def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figure:
-    """The first metric against the time of a map, in plain forwards; the line joins what nothing beats on both."""
+    """The first metric against a map's time in plain forwards; the line joins indicators that none beats in both."""
     chosen = metric or result.metrics[0]
     cells, summary, costs = measured_cells(result), result.summary(), result.costs()
     n_rows, n_columns = -(-len(cells) // ACROSS), min(ACROSS, len(cells))
@@ -134,7 +134,7 @@ def pareto_figure(result: IndicatorResult, metric: str | None = None) -> go.Figu
 
 
 def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool, *, legend: bool) -> list[go.Scatter]:
-    """The line, and a point per indicator; those on the line are named, the others by the legend."""
+    """The line and one point per indicator; labels name the points on the line, the legend names all."""
     ordered = table.sort_values(["seconds_ratio", "mean"], ascending=[True, not higher])
     best, kept = -np.inf, []
     for row in records(ordered):
@@ -160,7 +160,7 @@ def _front(result: IndicatorResult, table: pd.DataFrame, higher: bool, *, legend
 
 
 def _side(label: str, kept: list[str]) -> str:
-    """Where to write a point's name, alternating between neighbours; empty for a point that is not on the line."""
+    """Where to write a point's name, alternating between neighbours; empty for a point that is off the line."""
     sides = ("bottom right", "top left")
     return sides[kept.index(label) % 2] if label in kept else ""
 
@@ -192,7 +192,7 @@ def _dot(result: IndicatorResult, row: pd.DataFrame, *, side: str, legend: bool)
 
 
 def curves_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
-    """Mean height of the target over the share of tokens, a line per indicator: deletion above, insertion below."""
+    """Mean height of the target by the share of tokens, one line per indicator: deletion above, insertion below."""
     frame = rows_of(result.curves, cell.labels)
     removals = list(dict.fromkeys(frame.removal))
     keys = ["indicator", "removal", "curve", "fraction"]
@@ -236,7 +236,7 @@ def _height(
 
 
 def agreement_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
-    """Mean rank correlation of every two indicators' maps of the same sample."""
+    """Mean rank correlation of each pair of indicators' maps of the same sample."""
     measure = cell.study.agreement[0]
     rows = rows_of(result.agreement(measure), cell.labels)
     labels = [one for one in cell.study.indicators if one in {*rows.indicator, *rows.against}]
@@ -331,7 +331,7 @@ def _truths(cell: IndicatorCell) -> str:
 def _points(
     result: IndicatorResult, rows: pd.DataFrame, name: str, place: int, *, legend: bool, colour: str = ""
 ) -> go.Scatter:
-    """Means with intervals, a row per indicator; the first kind filled, others open."""
+    """Means with intervals, one row per indicator; the first truth has filled symbols, others open ones."""
     order = {label: number for number, label in enumerate(result.indicators)}
     rows = rows.sort_values("indicator", key=lambda labels: labels.map(order))
     own = colours(result)

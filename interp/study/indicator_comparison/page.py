@@ -1,17 +1,21 @@
-"""The page of a comparison of indicators: what was measured on what, tables, figures, maps, failures."""
+"""The page of a comparison of indicators: what was measured on what, tables, maps, failures."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from interp.errors import StudyError
 from interp.metrics import METRICS
 from interp.report import gallery
 from interp.report.figures import Figures
 from interp.report.html import (
+    Cell,
+    Row,
     bold,
     card,
     details,
@@ -20,87 +24,95 @@ from interp.report.html import (
     grid,
     heading,
     join,
+    key,
     paragraph,
     save_page,
     section,
+    table,
+    tip,
 )  # fmt: skip
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import number, varying
+from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
+from interp.report.tables import estimate, number, p_value, rows, size_of, varying
 from interp.stats import MIN_GROUPS, population_note
+from interp.stats import per_group as groups_of
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison.figures import figures, measured_cells, name_of
+from interp.study.indicator_comparison.figures import colours, figures, measured_cells, name_of
 from interp.study.indicator_comparison.indicator_maps import FLOPS
-from interp.study.indicator_comparison.paired_tests import no_baseline
-from interp.study.indicator_comparison.tables import (
-    calibration,
-    cost_table,
-    faithful_table,
-    metrics_table,
-    pairs_table,
-    per_group,
-)  # fmt: skip
-from interp.study.model_spec import is_organism
+from interp.study.indicator_comparison.paired_tests import no_baseline, values_of
+from interp.study.indicator_comparison.removal_curves import MEASURES
+from interp.study.page_parts import lead, origins
 from interp.study.truth import BOXES, truth_boxes
 
 if TYPE_CHECKING:
     from interp.study.indicator_comparison.result import IndicatorCell, IndicatorResult
 
-__all__ = ["figures", "write_page"]
+__all__ = [
+    "calibration",
+    "cost_table",
+    "faithful_table",
+    "figures",
+    "metrics_table",
+    "pairs_table",
+    "per_group",
+    "write_page",
+]
+
 
 N_SHOWN = 3
 SHOWN_FAILURES = 24
 ACROSS = 6
 SIDE = 170
 
-LEAD = Markup("""For {samples}, each of {n} indicators (attribution methods) gave one map over the image tokens, for
-the log-probability of {target}. The maps are compared with {truth}, with one another, with what happens when their
-tokens are removed{removals}, and with maps of a model with shuffled weights and maps for other questions.""")
-LOCALISATION = """Points are means over samples, bars their 95 % bootstrap intervals over groups (none where there are
-fewer than 20 groups). Dotted line: the score of a uniform map. Filled symbols: the certified truth; open symbols: the
-other regions that were scored. Grey points: baselines that do not use the model."""
-FINDS = Markup("""<b class="right">✓</b> finds the truth: better than every baseline that does not use the model, on
-the same samples. The interval of each difference lies on the right side of zero, and the largest p (sign flips of
-whole groups) is at most 0.05 after Holm's correction over the indicators. This says that a map is better than a
+LEAD = Markup("""For {samples}, each of {n} indicators (attribution methods) gave one map over the image tokens, for the
+log-probability of {target}. The maps are compared with {truth}, with one another, with the effect of removing their
+tokens{removals}, with maps of a model with shuffled weights, and with maps for other questions.""")
+LOCALISATION = """Points are means over samples, bars 95 % bootstrap intervals over groups (no bars with fewer than 20
+groups). Dotted line: the score of a uniform map. Filled symbols: the certified truth; open symbols: the other regions
+that were scored. Grey points: baselines that do not use the model."""
+FINDS = Markup("""<b class="right">✓</b> finds the truth: the indicator is better than every baseline that does not use
+the model, on the same samples. The interval of each difference lies on the right side of zero, and the largest p (sign
+flips of whole groups) is at most 0.05 after Holm's correction over the indicators. A ✓ says that a map is better than a
 baseline, not that it is good.""")
-PAIRS = """First minus second on the same samples. p: sign flips of whole groups' differences. Holm's p is adjusted
-over all pairs of a model and data set."""
-AGREEMENT = """Mean over samples of the rank correlation of two maps of the same sample (ties share the mean of their
-ranks). Two indicators that agree need not be right, and two that are right need not agree outside the truth."""
-FAITHFUL = """The most important tokens by each map are removed first (deletion) or are the only ones kept
-(insertion), at the same fractions and in the same way for all. Heights run from 0, everything removed, to 1,
-untouched. Areas are their means over the fraction: low is better for deletion, high for insertion. Compare each area
-with that of the random map. Each way of removing tokens favours the indicators that are built on it: those cells have
-a frame and count for less. Samples on which removing everything costs less than {least} have no area."""
-CURVES = """Means over samples. Deletion: the share of the target that is left after the most important tokens are
-removed. Insertion: the share that is back when only they are kept."""
+PAIRS = """The first indicator minus the second, on the same samples. p: sign flips of whole groups' differences. Holm's
+p is adjusted over all pairs of a model and data set."""
+AGREEMENT = """Rank correlation of two indicators' maps of the same sample, averaged over samples (ties share their mean
+rank). Two indicators that agree can both be wrong, and two that are right can disagree outside the truth."""
+FAITHFUL = """The most important tokens of each map are removed first (deletion), or only they are kept (insertion), at
+the same fractions and in the same way for all maps. Heights run from 0 (everything removed) to 1 (untouched). Areas are
+means of the height over the fraction: lower is better for deletion, higher for insertion. Compare each area with that
+of the random map. Each way of removing tokens favours the indicators that are built on it; those cells have a frame and
+are weaker evidence. Samples in which removing everything lowers the target by less than {least} have no area."""
+CURVES = """Means over samples. Deletion: the share of the target that is left when the most important tokens are
+removed. Insertion: the share that returns when only they are kept."""
 SANITY = """Rank correlation of a map with the same indicator's map after a change that should matter: the model's
-weights shuffled within each tensor, from the top layers down or all (the answer that is explained stays that of the
-trained model), or another sample's question on the same image. Near 1: the map does not depend on what the model
-learned, or on the question, as is the case for baselines that do not use the model. A map read below the shuffled
-layers cannot change with them. Where the cause is the same for every question, as a planted marker is, the map should
-not change with the question."""
-COSTS = """Per sample, as if each indicator ran alone, after a plain forward pass of the same batches. Seconds depend
-on what else the machine did; passes and tokens do not. On a CPU, peak memory is that of the whole process so far and
-says little."""
-PARETO = """The dotted line joins the indicators that no other beats in both time and score. Time is wall time divided
-by that of a plain forward pass of the same samples, on this machine. Bars are 95 % intervals over groups."""
-GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run {ramp}, positive part over
-its own 99.5th percentile; boxes show the first truth. Under each map: its {metric} against that truth.""")
+weights are shuffled within each tensor, in the top layers or everywhere (the explained answer stays that of the trained
+model), or another sample's question is asked about the same image. Near 1: the map does not depend on what the model
+learned, or on the question; this holds for baselines that do not use the model. A map read below the shuffled layers
+cannot change with them. Where the cause is the same for every question, such as a planted marker, the map should not
+change with the question."""
+COSTS = """Per sample, as if each indicator ran alone; the first line is a plain forward pass of the same batches.
+Seconds depend on other work on the machine; passes and tokens do not. On a CPU, peak memory is that of the whole
+process so far and means little."""
+PARETO = """The dotted line joins the indicators for which no other is better in both time and score. Time is wall time
+divided by that of a plain forward pass of the same samples, on this machine. Bars are 95 % intervals over groups."""
+GALLERY = Markup("""The samples were drawn with seed {seed}, not by their result. Maps run {ramp}; each shows its
+positive part divided by its own 99.5th percentile. Boxes show the first truth. Under each map is its {metric} against
+that truth.""")
 TERMS = {
-    "Indicator": "What others call an attribution method: it gives each image token a number, larger = more important.",
-    "Comprehensiveness": """How far the target falls without the most important tokens, mean over {erased} % of them;
-    higher is better (ERASER, arXiv 1911.03429).""",
-    "Sufficiency": """How far the target falls when only the most important tokens are kept, mean over the same
+    "Indicator": "Also called an attribution method: it gives each image token a number, larger = more important.",
+    "Comprehensiveness": """How far the target falls when the most important tokens are removed, averaged over {erased}
+    % of the tokens; higher is better (ERASER, arXiv 1911.03429).""",
+    "Sufficiency": """How far the target falls when only the most important tokens are kept, averaged over the same
     fractions; lower is better.""",
-    "Target's scale": """Probability of the answer, or nats for a difference of answers. “Greedy” is what the unedited
-    model says first.""",
-    "Ties": "Tokens of one value are ordered by a draw that is the same for all maps.",
-    "Layers": """An indicator with a map per layer is shown at one layer, chosen on other samples by their boxes.
-    Indicators without layers have no such choice.""",
+    "Target's scale": """Probability of the answer, or nats for a difference of answers. “Greedy” is the unedited
+    model's own answer.""",
+    "Ties": "Tokens with the same value are ordered at random, in the same way for all maps.",
+    "Layers": """An indicator with one map per layer is shown at one layer, which was chosen on other samples by their
+    boxes. Indicators without layers have no such choice.""",
     "Floating-point operations": FLOPS,
     "Intervals": INTERVALS,
-    "Undefined": """A map that is the same everywhere has no order, and a truth that covers no token cannot be scored.
-    Such values are left out and counted.""",
+    "Undefined": """A uniform map has no order, and a truth that covers no token cannot be scored. Such values are left
+    out and counted.""",
 }
 
 
@@ -130,7 +142,7 @@ def write_page(result: IndicatorResult, path: str | Path) -> Path:
         _gallery(result),
         _failures(result),
         _meanings(result),
-        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+        origins(result, _origin, folded=True),
     ]
     study = result.cells[0].study
     return save_page(
@@ -146,7 +158,9 @@ def _finds(result: IndicatorResult) -> Markup:
 def _lead(result: IndicatorResult) -> Markup:
     studies = [cell.study for cell in result.cells]
     removals = list(dict.fromkeys(removal.name for study in studies for removal in study.removals))
-    words = LEAD.format(
+    first = lead(
+        result,
+        LEAD,
         samples=Markup("; ").join(_counted(result, cell) for cell in measured_cells(result)),
         n=len(result.indicators),
         target=" or ".join(dict.fromkeys(_target(study.target) for study in studies)),
@@ -163,7 +177,7 @@ def _lead(result: IndicatorResult) -> Markup:
     )
     lines = [paragraph(line, kind="soft wide") for line in result.sentences()]
     layers = join(*lines) if len(lines) < 2 else details("The layer shown for each indicator", *lines)
-    return join(opening(words, organism=any(is_organism(study.model) for study in studies)), *notes, layers)
+    return join(first, *notes, layers)
 
 
 def _counted(result: IndicatorResult, cell: IndicatorCell) -> Markup:
@@ -181,7 +195,7 @@ def _n_groups(result: IndicatorResult, cell: IndicatorCell) -> int:
 
 def _target(target: Any) -> str:
     if target.spec == "greedy":
-        return "the answer the model gives"
+        return "the answer that the model gives"
     return f"“{target.spec}”" if isinstance(target.spec, str) else str(target.spec)
 
 
@@ -212,7 +226,7 @@ def _gallery(result: IndicatorResult) -> Markup:
 
 
 def maps_card(cell: IndicatorCell, index: int) -> Markup:
-    """One sample: its image with the truth, every indicator's map with its score, question and answer."""
+    """The card of one sample: image with the truth, every indicator's map with its score, question and answer."""
     study, tokens = cell.study, cell.tokens(index)
     truth = truth_boxes(study.data[index], study.truth[0])
     sample = study.data[index].replace(boxes=truth, masks=())
@@ -242,7 +256,7 @@ def _scores(cell: IndicatorCell, index: int) -> dict[str, str]:
 
 
 def _failures(result: IndicatorResult) -> Markup:
-    """What could not be measured, and why, by kind."""
+    """What could not be measured, by kind, with the reason."""
     found = result.failures
     if found.empty:
         return section(
@@ -276,3 +290,141 @@ def _origin(cell: IndicatorCell) -> Markup:
         ("seed, batch", f"{study.get('seed')}, {cell.study.batch}"),
     ]
     return origin(cell.folder, more)
+
+
+MANY_PAIRS = 400
+VERDICTS = {True: ("✓", "right"), False: ("✗", "wrong")}
+
+Measured = tuple[str, str]
+"""A metric or measure, and the truth, indicator or removal that it was measured against."""
+
+
+def calibration(result: IndicatorResult) -> Markup:
+    """One line per indicator: the first metric against each truth in each cell; ✓ where it finds the first."""
+    cells, summary, metric = measured_cells(result), result.summary(), result.metrics[0]
+    verdicts = {
+        (tuple(row[axis] for axis in result.axes), row["indicator"]): row for row in records(result.found())
+    }
+    first = [Cell(""), *(Cell(name_of(result, cell), span=len(cell.study.truth)) for cell in cells)]
+    second = [METRICS[metric].label, *(truth for cell in cells for truth in cell.study.truth)]
+    paint, lines = colours(result), []
+    for label in result.indicators:
+        entries: list[Any] = [join(key(paint[label]), label)]
+        for cell in cells:
+            own = rows_of(summary, cell.labels)
+            own = where(own, (own.indicator == label) & (own.measure == metric))
+            found = {row["against"]: estimate(row) for row in records(own)}
+            mark = _verdict(verdicts.get((cell.key, label)))
+            for place, truth in enumerate(cell.study.truth):
+                text = found.get(truth, "–")
+                entries.append(Cell(text, "baseline") if place else Cell(join(text, mark), "own"))
+        lines.append(entries)
+    return table([Row(first), Row(second)], lines, "dense")
+
+
+def _verdict(row: dict[str, Any] | None) -> Markup | str:
+    """✓ or ✗ after a score, with Holm's p on hovering; empty where there is no verdict."""
+    if row is None or row["finds"] not in VERDICTS:
+        return ""
+    sign, kind = VERDICTS[row["finds"]]
+    return join(" ", tip(sign, f"Holm's p {p_value(row['p_holm'])}", kind))
+
+
+def per_group(result: IndicatorResult) -> Markup:
+    """The first metric for each group, where groups are too few for an interval; folded."""
+    shown = []
+    for cell in measured_cells(result):
+        wide = values_of(result, cell, cell.study.metrics[0], None)
+        if wide.group.nunique() >= MIN_GROUPS:
+            continue
+        labels = [label for label in cell.study.indicators if label in wide]
+        means: dict[str, dict[Any, float]] = {}
+        for label in labels:
+            found = groups_of(wide[label].to_numpy(float), wide.group.to_numpy(object))
+            means[label] = dict(zip(found["group"], found["mean"].to_numpy(float), strict=True))
+        groups = list(dict.fromkeys(wide.group))
+        lines = ([group, *(number(means[label][group]) for label in labels)] for group in groups)
+        inner = card(table(["group", *labels], lines, "dense"))
+        shown.append(details(f"Group by group: {name_of(result, cell)}", inner))
+    return join(*shown)
+
+
+def metrics_table(result: IndicatorResult) -> Markup:
+    """Every metric against every truth, one table per cell."""
+    return _wide(result, lambda cell: [(m, t) for m in cell.study.metrics for t in cell.study.truth])
+
+
+def faithful_table(result: IndicatorResult) -> Markup:
+    """Every measure of faithfulness under every removal, one table per cell that has any."""
+    return _wide(
+        result, lambda cell: [(m, removal.name) for m in MEASURES for removal in cell.study.removals]
+    )
+
+
+def _wide(result: IndicatorResult, measured: Callable[[IndicatorCell], list[Measured]]) -> Markup:
+    """One table per cell: a line per indicator, a column per measure and reference."""
+    summary, parts = result.summary(), []
+    for cell in (cell for cell in measured_cells(result) if measured(cell)):
+        own = {
+            (row["indicator"], row["measure"], row["against"]): row
+            for row in records(rows_of(summary, cell.labels))
+        }
+        heads = [f"{METRICS[m].label if m in METRICS else m}, {against}" for m, against in measured(cell)]
+        lines = (
+            [label, *(_mean(own.get((label, *one))) for one in measured(cell))]
+            for label in cell.study.indicators
+        )
+        parts.append(_titled(result, cell, table(["", *heads], lines, "dense")))
+    return join(*parts)
+
+
+def _mean(row: dict[str, Any] | None) -> str | None:
+    if row is None:
+        return None
+    return estimate(row) + (f" ({row['n_undefined']} undefined)" if row["n_undefined"] else "")
+
+
+def cost_table(result: IndicatorResult) -> Markup:
+    """The cost of a map of one sample, one table per cell."""
+    columns: dict[str, Any] = {
+        "": "indicator",
+        "seconds": lambda row: number(row["seconds"], 4),
+        "× plain, time": lambda row: number(row["seconds_ratio"]),
+        "forwards": lambda row: number(row["forwards"]),
+        "backwards": lambda row: number(row["backwards"]),
+        "token positions": lambda row: number(row["tokens"], 0),
+        "GFLOP": lambda row: number(row["flops"] / 1e9, 3),
+        "× plain, operations": lambda row: number(row["flops_ratio"]),
+        "peak memory": lambda row: size_of(row["peak_bytes"]),
+    }
+    frame, parts = result.costs(), []
+    for cell in measured_cells(result):
+        own = rows_of(frame, cell.labels) if len(frame) else frame
+        if len(own):
+            parts.append(_titled(result, cell, table(list(columns), rows(own, columns), "dense")))
+    return join(*parts)
+
+
+def pairs_table(result: IndicatorResult) -> Markup | str:
+    """Every pair of indicators by the first metric; empty where there are none, or too many to read."""
+    try:
+        found = result.compare(result.metrics[0])
+    except StudyError:
+        return ""
+    columns: dict[str, Any] = {
+        "": lambda row: f"{row['a']} − {row['b']}",
+        "means of both": lambda row: f"{number(row['mean_a'])}, {number(row['mean_b'])}",
+        "difference [95 %]": lambda row: estimate(row, of=("difference", "low", "high"), sign=True),
+        "p": lambda row: p_value(row["p"]),
+        "Holm's p": lambda row: p_value(row["p_holm"]),
+    }
+    parts = []
+    for cell in measured_cells(result):
+        own = rows_of(found, cell.labels)
+        if 0 < len(own) <= MANY_PAIRS:
+            parts.append(_titled(result, cell, table(list(columns), rows(own, columns), "dense")))
+    return join(*parts)
+
+
+def _titled(result: IndicatorResult, cell: IndicatorCell, shown: Markup) -> Markup:
+    return join(heading(name_of(result, cell), level=3), card(shown))

@@ -1,4 +1,4 @@
-"""Indicators against one another and against baselines: paired tests by group, Holm."""
+"""Paired tests by group of indicators against one another and against baselines, with Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USUAL = 0.05
 
 
 def better(measure: str) -> str:
-    """Which way a measure is better, "higher" or "lower"; "" for agreement and sanity checks, which have no side."""
+    """Whether "higher" or "lower" values of a measure are better; "" for agreement and sanity checks."""
     return METRICS[measure].better if measure in METRICS else BETTER.get(measure, "")
 
 
@@ -35,7 +35,7 @@ def baselines(study: Any) -> list[str]:
 
 
 def no_baseline(result: GridResult) -> str:
-    """Why no indicator has a verdict where there is no baseline to be better than; empty where each cell has one."""
+    """Why no indicator has a verdict, where a cell has no baseline; empty where each cell has one."""
     if all(baselines(cell.study) for cell in result.cells if cell.measured):
         return ""
     return "No baseline among the indicators, so none can get ✓ or ✗: add CentrePrior() and RandomMap() to indicators=."
@@ -44,10 +44,10 @@ def no_baseline(result: GridResult) -> str:
 def compare_indicators(
     result: GridResult, measure: str, against: str | None = None, *, level: float = 0.95
 ) -> pd.DataFrame:
-    """Every pair of indicators in each cell, on the samples that both have a value of.
+    """Every pair of indicators in each cell, on the samples for which both have a value.
 
     Args:
-        result: What to compare.
+        result: The result whose indicators are compared.
         measure: A metric, or a measure of faithfulness.
         against: The truth or the removal; by default the cell's first.
         level: Coverage of the intervals.
@@ -57,7 +57,7 @@ def compare_indicators(
         `n_groups`, `p` (signs of whole groups flipped), `p_holm` (over the pairs of a cell), `smallest_p`, `note`.
 
     Raises:
-        StudyError: A measure that was not measured anywhere.
+        StudyError: The measure was not measured anywhere.
     """
     known = dict.fromkeys(result.scores.measure)
     if not isinstance(measure, str) or not (against is None or isinstance(against, str)):
@@ -94,7 +94,7 @@ def _pairs(
 
 
 def values_of(result: GridResult, cell: GridCell, measure: str, against: str | None) -> pd.DataFrame:
-    """One row per sample of a cell: `index`, `group` and a column for each indicator."""
+    """One row per sample of a cell: `index`, `group` and one column per indicator."""
     own = rows_of(result.values, cell.labels)
     own = where(own, (own.measure == measure) & (own.against == (against or _first(cell, measure))))
     return own.pivot(index=["index", "group"], columns="indicator", values="value").reset_index()
@@ -129,14 +129,15 @@ def _tested(a: np.ndarray, b: np.ndarray, groups: Any, level: float, seed: int) 
 def found(result: GridResult, measure: str | None = None, level: float = 0.95) -> pd.DataFrame:
     """Which indicators find the truth: one row per (axes…, indicator) that is no baseline.
 
-    An indicator **finds** it where it is better than every baseline among the indicators on the same samples: the
-    interval of each difference lies on the right side of zero, and the largest p of the paired tests (signs of whole
-    groups flipped), which is that of "better than all of them", is at most 0.05 after Holm over a cell's indicators.
+    An indicator **finds** the truth if it is better than every baseline among the indicators on the same samples: the
+    interval of each difference lies on the better side of zero, and the largest p of the paired tests (signs of whole
+    groups flipped), which tests "better than all baselines", is at most 0.05 after Holm's adjustment over the cell's
+    indicators.
 
     Returns:
         Columns: axes…, `indicator`, `mean`, `low`, `high` of the first metric (or `measure`) against the first truth,
-        `n`, `n_groups`, `best_baseline` (the largest mean among them), `p_holm`,
-        `finds`, `note`. `finds` is None without baselines or with fewer than 20 groups.
+            `n`, `n_groups`, `best_baseline` (the best mean among the baselines), `p_holm`, `finds`, `note`. `finds` is
+            None without baselines or with fewer than 20 groups.
     """
     if measure is not None and (not isinstance(measure, str) or measure not in METRICS):
         raise StudyError(

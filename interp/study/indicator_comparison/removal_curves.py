@@ -1,4 +1,4 @@
-"""Faithfulness of several maps of one sample: the same fractions taken away in the same way for all."""
+"""Faithfulness of several maps of one sample: the same fractions of tokens are removed in the same way for all."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ VARIANTS = 32
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """The target's value in nats of one map under one removal; the fractions begin with 0 and end with 1.
+    """The target's value, in nats, for one map under one removal; the fractions begin with 0 and end with 1.
 
     Attributes:
-        deletion: without the most important tokens, by the share taken away.
-        insertion: with these alone, by the share kept.
+        deletion: Without the most important tokens, by the share removed.
+        insertion: With the most important tokens alone, by the share kept.
     """
 
     deletion: Float[np.ndarray, " fraction"]
@@ -43,10 +43,10 @@ def run_removal(
     seed: int,
     options: Mapping[str, Any],
 ) -> tuple[dict[str, Curves], Any]:
-    """Each map's curves over (0, *steps, 1), and what the removal cost. One call for all maps.
+    """Each map's curves over (0, *steps, 1), and the cost of the removal; one call for all maps.
 
     Raises:
-        MapError: A value that is not finite.
+        MapError: A value of the target is not finite.
     """
     n = len(next(iter(maps.values())))
     masks = [np.ones((1, n), bool)]
@@ -69,14 +69,14 @@ def run_removal(
 
 
 def scaled(values: Float[np.ndarray, "*shape"], target: Target) -> Float[np.ndarray, "*shape"]:
-    """The target's value as faithfulness measures it: a probability, or nats for a difference of answers."""
+    """The target's value on the scale of faithfulness: a probability, or nats for a difference of answers."""
     return values if isinstance(target.spec, Diff) else np.exp(values)
 
 
 def measured(
     curves: Curves, steps: Sequence[float], erased: Sequence[float], target: Target, least: float
 ) -> dict[str, float]:
-    """The areas of the normalised curves, and the mean falls over the erased fractions."""
+    """The areas of the normalised curves, and the mean falls over the erased fractions, by name of measure."""
     shares = np.array([0.0, *steps, 1.0])
     without, only = (scaled(values, target) for values in (curves.deletion, curves.insertion))
     untouched, removed = without[0], without[-1]

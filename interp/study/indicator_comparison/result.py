@@ -18,10 +18,10 @@ from interp.metrics import METRICS, normalised
 from interp.run import manifest_of
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
-from interp.study.indicator_comparison.checks import AGREEMENT
 from interp.study.indicator_comparison.indicator_maps import costs
 from interp.study.indicator_comparison.paired_tests import compare_indicators, found, no_baseline
 from interp.study.indicator_comparison.removal_curves import scaled
+from interp.study.indicator_comparison.task import AGREEMENT
 from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
 
@@ -34,11 +34,11 @@ WIDTH = 190
 
 
 def calibration_table(result: GridResult, found: pd.DataFrame, measure: str) -> str:
-    """One line per indicator, a column per cell and truth: the metric's mean against it, ✓ where it is found.
+    """One line per indicator, one column per cell and truth: the metric's mean, and ✓ where it finds the truth.
 
     Args:
-        result: Of an `IndicatorComparison`.
-        found: Its verdicts by that metric, `IndicatorResult.found`.
+        result: The result of an `IndicatorComparison`.
+        found: The verdicts by that metric, from `IndicatorResult.found`.
         measure: The metric.
     """
     cells = [cell for cell in result.cells if cell.measured]
@@ -112,10 +112,10 @@ class IndicatorResult(GridResult):
     """The result of an `IndicatorComparison`, or of a grid over one.
 
     `scores` has one row per (axes…, sample, group, indicator, measure, against): its value, NaN where undefined.
-    Measures are the metrics, against a truth; "spearman" and "kendall", against another indicator; "deletion",
-    "insertion", "comprehensiveness", "sufficiency", under a removal; "weights", the rank correlation with the map of
-    a model with shuffled weights, by stage; "question", against "spearman" (with the map under another question) or
-    the first metric (of that map).
+    Measures are: the metrics, against a truth; "spearman" and "kendall", against another indicator; "deletion",
+    "insertion", "comprehensiveness" and "sufficiency", under a removal; "weights", the rank correlation with the map of
+    a model with shuffled weights, by stage; and "question", for another question, where `against` is "spearman" (the
+    rank correlation with that map) or the first metric (the score of that map).
     """
 
     cells: tuple[IndicatorCell, ...]
@@ -123,22 +123,22 @@ class IndicatorResult(GridResult):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Short names of the metrics, of all cells together."""
+        """Short names of the metrics of all cells."""
         return tuple(dict.fromkeys(name for cell in self.cells for name in cell.study.metrics))
 
     @property
     def indicators(self) -> tuple[str, ...]:
-        """Labels of the indicators, of all cells together."""
+        """Labels of the indicators of all cells."""
         return tuple(dict.fromkeys(label for cell in self.cells for label in cell.study.indicators))
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row per (axes…, sample, group, indicator, removal, curve, fraction).
 
-        `curve` "deletion": `fraction` of the tokens taken away, the most important first; "insertion": of those kept,
-        the most important first. `value`: the target, nats. `height`: on the scale on which 0 is everything removed
-        and 1 nothing, from probabilities (nats of a difference of answers); NaN where removing everything does not
-        lower the target.
+        `curve` is "deletion" (`fraction` of the tokens removed, the most important first) or "insertion" (`fraction` of
+        the tokens kept, the most important first). `value` is the target in nats. `height` is the target's probability
+        (or nats of a difference of answers) scaled so that 0 is everything removed and 1 nothing removed; NaN where
+        removing everything does not lower the target.
         """
         keys = [*self.axes, "index"]
         frame = self._frames("curves").merge(self.samples[[*keys, "sample", "group"]], on=keys)
@@ -167,7 +167,7 @@ class IndicatorResult(GridResult):
     def faithfulness(self, level: float = 0.95) -> pd.DataFrame:
         """Rows of `summary` of deletion, insertion, comprehensiveness and sufficiency, with `own`.
 
-        `own`: whether the indicator was built on that very kind of removal, which flatters it.
+        `own` says whether the indicator is built on that kind of removal, which favours it.
         """
         summary = self.summary(level)
         measures = ("deletion", "insertion", "comprehensiveness", "sufficiency")
@@ -178,7 +178,7 @@ class IndicatorResult(GridResult):
         return rows.assign(own=[tuple(pair) in kinds for pair in pairs])
 
     def costs(self) -> pd.DataFrame:
-        """One row per (axes…, indicator), the plain forward first: cost of a map of one sample, made alone.
+        """One row per (axes…, indicator), the plain forward first: the cost of a map of one sample, run alone.
 
         See `interp.study.indicator_comparison.indicator_maps.costs` for the columns.
         """
@@ -187,12 +187,12 @@ class IndicatorResult(GridResult):
     def compare(
         self, measure: str = "auroc", against: str | None = None, level: float = 0.95
     ) -> pd.DataFrame:
-        """Every pair of indicators on the same samples, tested by group, Holm over the pairs of a cell.
+        """Every pair of indicators on the same samples, tested by group, with Holm's p over the pairs of a cell.
 
         See `interp.study.indicator_comparison.paired_tests.compare_indicators` for the columns.
 
         Raises:
-            StudyError: A measure that was not measured.
+            StudyError: The measure was not measured.
         """
         return compare_indicators(self, measure, against, level=level)
 
@@ -209,7 +209,7 @@ class IndicatorResult(GridResult):
         return super().tables() | {name: frame for name, frame in named.items() if len(frame)}
 
     def sentences(self) -> list[str]:
-        """Which layer stands for each indicator that gives several, and how it was chosen; a line per cell."""
+        """The layer of each indicator that gives several, and how it was chosen; one line per cell."""
         lines = []
         for cell in (one for one in self.cells if one.layers):
             said = manifest_of(cell.folder).get("layers", {})
@@ -223,13 +223,13 @@ class IndicatorResult(GridResult):
         return lines
 
     def table(self, measure: str | None = None) -> str:
-        """Text: a line per indicator, a column per cell and truth: mean [low, high], and a mark where it finds it."""
+        """The result as text: one line per indicator, one column per cell and truth: mean [low, high], verdict."""
         chosen = self.metrics[0] if measure is None else measure
         return calibration_table(self, self.found(chosen), chosen)
 
 
 def own_removals(study: Any) -> list[tuple[str, str]]:
-    """(indicator, removal) labels where the indicator takes tokens away in that same way: it says so in `removal`."""
+    """The (indicator, removal) labels in which the indicator's own `removal` is of the same kind."""
     return [
         (label, removal.name)
         for label, indicator in study.indicators.items()

@@ -1,4 +1,4 @@
-"""The task of an `IndicatorComparison`: each sample's maps, and everything they are measured by."""
+"""The task of an `IndicatorComparison`: each sample's maps and all their measures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.metrics import kendall, named, spearman
 from interp.run import FAILURES, Outcome
+from interp.run.sessions import sum_costs
 from interp.run.task import failure
-from interp.study.indicator_comparison.checks import other_questions
-from interp.study.indicator_comparison.indicator_maps import Found, Ledger, MapMaker
+from interp.study.indicator_comparison.indicator_maps import Costs, Found, MapMaker, other_questions
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
+from interp.study.prefix_cost import stored_cost
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.study.truth import BOXES, inside_of, truth_boxes, truth_identity
 
-__all__ = ["CURVE", "MAPS", "QUESTION", "SAMPLES", "SCORES", "WEIGHTS", "IndicatorTask"]
+__all__ = ["AGREEMENT", "CURVE", "MAPS", "QUESTION", "SAMPLES", "SCORES", "WEIGHTS", "IndicatorTask"]
 
 SCORES = pa.schema(
     [
@@ -36,8 +37,8 @@ SCORES = pa.schema(
         ("value", pa.float64()),
     ]
 )
-"""`against`: the truth of a metric, the other indicator of an agreement, the removal of a faithfulness, the stage of
-shuffled weights; of "question" the metric, or "spearman"."""
+"""`against`: for a metric the truth, for an agreement the other indicator, for faithfulness the removal, for "weights"
+the stage of shuffled weights, for "question" the metric or "spearman"."""
 CURVE = pa.schema(
     [
         ("index", pa.int64()),
@@ -73,7 +74,7 @@ Score = tuple[str, str, str, float]
 
 
 class IndicatorTask(StudyTask):
-    """Computes an `IndicatorComparison`. An indicator that cannot be had of a sample is a failure of its own."""
+    """Computes an `IndicatorComparison`. Each indicator that gives no map of a sample is a failure of its own."""
 
     name = "indicator-comparison"
 
@@ -103,7 +104,7 @@ class IndicatorTask(StudyTask):
 
     @property
     def _planned(self) -> dict[str, Any]:
-        """A shard is one micro-batch: each sample is hundreds of passes, and workers share shards."""
+        """A shard is one micro-batch, because each sample takes hundreds of passes and workers share shards."""
         return {**super()._planned, "shard": self.study.batch}
 
     def provenance(self) -> dict[str, Any]:
@@ -111,35 +112,33 @@ class IndicatorTask(StudyTask):
         return {**super().provenance(), "layers": dict(self.study.choices)}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per value, per point of a curve, per sample, and the maps."""
+        """The tables: one row per value, one per point of a curve, one per sample, and the maps."""
         return {"scores": SCORES, "curves": CURVE, "samples": SAMPLES, "maps": MAPS}
 
     def joined(self) -> tuple[str, ...]:
-        """All but the maps."""
+        """All tables except the maps."""
         return ("scores", "curves", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the cost of each indicator is listed beside the total."""
-        data, ledger = self.study.data, Ledger()
+        """The rows of each sample; the cost of each indicator is listed beside the total."""
+        data, costs = self.study.data, Costs()
         with suitable_threads(self.mllm):
             ranks = [self._ranks[index] for index in indices]
-            found = self._maker.make(
-                self.mllm, self._shelf, [data[index] for index in indices], ranks, ledger
-            )
+            found = self._maker.make(self.mllm, self._shelf, [data[index] for index in indices], ranks, costs)
             pairs = []
             for index, own in zip(indices, found, strict=True):
                 other = self._others[index]
                 if index in self._checked_on:
                     pairs.append((data[index], None if other is None else data[other], own))
-            self._maker.check(self.mllm, pairs, ledger)
-            rows = self.each(indices, lambda place, index: self._rows(index, found[place], ledger))
-        return Outcome(rows, ledger.total)
+            self._maker.check(self.mllm, pairs, costs)
+            rows = self.each(indices, lambda place, index: self._rows(index, found[place], costs))
+        return Outcome(rows, sum_costs(costs))
 
-    def _rows(self, index: int, found: Found, ledger: Ledger) -> TableRows:
+    def _rows(self, index: int, found: Found, costs: Costs) -> TableRows:
         """The sample's scores, curves, own row and maps."""
         study, sample, tokens = self.study, self.study.data[index], found.tokens
         masks = {truth: self._inside(tokens, sample, truth) for truth in study.truth}
-        curves, failures = self._curves(index, sample, found.maps, ledger)
+        curves, failures = self._curves(index, sample, found.maps, costs)
         scores = [
             *self._localised(found, masks),
             *self._agreed(found.maps),
@@ -168,7 +167,7 @@ class IndicatorTask(StudyTask):
         }
 
     def _inside(self, tokens: TokenMap, sample: Sample, truth: str) -> np.ndarray:
-        """Which tokens belong to a truth: bool, or fractions of the masks."""
+        """Which tokens belong to a truth: bool, or the fraction that masks cover."""
         if truth == BOXES:
             return inside_of(tokens, sample, self.study.rule)
         return tokens.mask(truth_boxes(sample, truth), rule=self.study.rule)
@@ -192,9 +191,9 @@ class IndicatorTask(StudyTask):
                 yield a, name, b, AGREEMENT[name](first, second)
 
     def _curves(
-        self, index: int, sample: Sample, maps: Mapping[str, Map], ledger: Ledger
+        self, index: int, sample: Sample, maps: Mapping[str, Map], costs: Costs
     ) -> tuple[dict[str, dict[str, Curves]], list[dict[str, Any]]]:
-        """Removal → indicator → its curves; a removal that cannot be run of this sample is a failure."""
+        """Removal → indicator → its curves; a removal that cannot run on this sample is a failure."""
         study = self.study
         curves: dict[str, dict[str, Curves]] = {}
         failures: list[dict[str, Any]] = []
@@ -206,7 +205,7 @@ class IndicatorTask(StudyTask):
                 curves[removal.name], cost = run_removal(
                     removal, self.mllm, sample, maps, study.steps, seed=study.seed, options=options
                 )
-                ledger.add(cost)
+                costs.append(stored_cost(cost))
             except InterpError as error:
                 failures.append(failure(self, index, type(error).__name__, str(error), metric=removal.name))
         return curves, failures
@@ -239,7 +238,7 @@ class IndicatorTask(StudyTask):
             yield label, QUESTION, first, self._scored(values, mask, found.tokens)[first]
 
     def _silent(self, index: int, scores: Sequence[Score]) -> list[dict[str, Any]]:
-        """A failure for each undefined value; one for all curves under a removal that takes nothing from the target."""
+        """A failure for each undefined value, and one per removal that does not lower the target enough."""
         flat = dict.fromkeys(against for _, measure, against, _ in scores if measure in CURVES)
         rest = [score for score in scores if score[1] not in CURVES]
         reason = "undefined here: the map is the same everywhere, or the truth covers no token or all."
@@ -253,13 +252,10 @@ class IndicatorTask(StudyTask):
         ]
 
     def _sample_row(self, index: int, found: Found, n_truth: list[int]) -> dict[str, Any]:
-        sample, other, tokens = self.study.data[index], self._others[index], found.tokens
+        other, tokens = self._others[index], found.tokens
         checked = index in self._checked_on
         return {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "predicted": found.said,
             "other_question": self.study.data[other].question if checked and other is not None else None,
             "n_tokens": tokens.n,
@@ -281,7 +277,7 @@ class IndicatorTask(StudyTask):
 
     @cached_property
     def _order(self) -> list[int]:
-        """The usable samples as drawn: a smaller number of samples takes the first of them, so that the sets nest."""
+        """The usable samples in random order; fewer samples are always the first of these, so that sets nest."""
         able = [index for index, usable in enumerate(self._usable) if usable]
         order = np.random.default_rng(self.study.seed).permutation(len(able))
         return [able[place] for place in order]

@@ -34,15 +34,16 @@ ARROW = "→"
 
 @dataclass(frozen=True)
 class Flow:
-    """From `keys` to `queries`. Each is a selector of `Site`, or several of them, or one of two more:
+    """Information from `keys` to `queries`. Each is one or several selectors of `Site`, or one of two more:
 
     - "box": the image tokens that the sample's boxes cover.
-    - "elsewhere": as many image tokens outside them, drawn at random once per sample. The control of "box".
+    - "elsewhere": the same number of image tokens outside the boxes, drawn at random once per sample. It is the control
+      of "box".
 
-    `interp.image_mask` with one mask per sample has them in the order of the study's data.
+    `interp.image_mask` with one mask per sample expects the masks in the order of the study's data.
 
     Raises:
-        SiteError: Neither a selector nor several.
+        SiteError: `keys` or `queries` is neither a selector nor several of them.
     """
 
     keys: Selector | Sequence[Selector]
@@ -65,7 +66,7 @@ class Flow:
 
     @property
     def is_control(self) -> bool:
-        """Whether it names tokens outside the boxes in place of those in them."""
+        """Whether the flow uses tokens outside the boxes instead of those inside."""
         return any(ELSEWHERE in group for group in self.groups)
 
     def places(
@@ -74,8 +75,8 @@ class Flow:
         """The unpadded positions of queries and keys in one sample.
 
         Raises:
-            SampleError: A sample without the boxes, or without enough image tokens outside them.
-            SiteError: A group or word the prompt lacks, or no token at all.
+            SampleError: The sample has no boxes, or too few image tokens outside them.
+            SiteError: The prompt lacks a group or a word, or the selectors name no token.
         """
         found = []
         for what, selectors in zip(("queries", "keys"), self.groups, strict=True):
@@ -93,7 +94,7 @@ class Flow:
 
 
 def _boxed(tokens: TokenMap, sample: Sample, elsewhere: bool, rule: str, seed: int) -> np.ndarray:
-    """Which image tokens the boxes cover; or as many others that see some of the image."""
+    """A mask of the image tokens in the boxes, or of the same number of others that have a footprint."""
     if not sample.boxes and not sample.masks:
         raise SampleError("the sample has no box.")
     inside = tokens_inside(tokens, sample, rule)
@@ -111,16 +112,16 @@ def _boxed(tokens: TokenMap, sample: Sample, elsewhere: bool, rule: str, seed: i
 
 
 def _random(seed: int, name: str) -> np.random.Generator:
-    """A generator that depends on the sample and not on its place in the data."""
+    """A random generator that depends on the sample and not on its place in the data."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def default_flows(boxes: bool) -> dict[str, Flow]:
-    """From the image to the question and to the last token, from the question to the last token.
+    """The default flows: image to question, image to last token, question to last token.
 
-    With `boxes`: from the boxes to the last token and to all after the image too, and from as many image tokens
-    elsewhere.
+    With `boxes` there are also flows from the boxes, and from the same number of image tokens elsewhere, to the last
+    token and to all tokens after the image.
     """
     pairs = [("image", "question"), ("image", "last"), ("question", "last")]
     if boxes:
@@ -129,7 +130,7 @@ def default_flows(boxes: bool) -> dict[str, Flow]:
 
 
 def control_of(name: str, flows: Mapping[str, Flow]) -> str | None:
-    """The flow that is this one with "elsewhere" in place of "box"; None where there is none."""
+    """The name of the flow with "elsewhere" in place of "box"; None where there is none."""
     queries, keys = flows[name].groups
     if BOX not in keys:
         return None
@@ -138,10 +139,10 @@ def control_of(name: str, flows: Mapping[str, Flow]) -> str | None:
 
 
 def as_flows(value: Any) -> tuple[tuple[str, Flow], ...]:
-    """Named flows from a mapping name → Flow or (keys, queries), or from texts such as "image→last".
+    """Named flows, from a mapping name → Flow or (keys, queries), or from texts such as "image→last".
 
     Raises:
-        StudyError: Anything else, nothing, or two flows of one name.
+        StudyError: The value is something else, there is no flow, or two flows have one name.
     """
     if isinstance(value, Mapping):
         pairs = [(str(name), _flow(name, flow)) for name, flow in value.items()]
@@ -191,19 +192,19 @@ class Window:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """All its layers."""
+        """The layers of the window."""
         return tuple(range(self.first, self.last + 1))
 
 
 def windows(n_layers: int, width: int, stride: int = 1) -> tuple[Window, ...]:
     """The window around every `stride`-th layer, from layer 0 on.
 
-    A window of width w around layer ℓ holds the layers ℓ − ⌊w/2⌋ … ℓ + ⌈w/2⌉ − 1: as many on both sides when w is
-    odd, one more below than above when it is even. What lies outside the model is cut off, so that windows at both
-    ends are narrower.
+    A window of width w around layer ℓ holds the layers ℓ − ⌊w/2⌋ … ℓ + ⌈w/2⌉ − 1: the same number on both sides when w
+    is odd, one more below than above when w is even. Layers outside the model are cut off, so windows at both ends are
+    narrower.
 
     Raises:
-        StudyError: A width beyond the model's layers.
+        StudyError: The width is larger than the number of layers.
 
     Source: Geva et al., Dissecting Recall of Factual Associations, arXiv 2304.14767.
 
@@ -221,7 +222,7 @@ def windows(n_layers: int, width: int, stride: int = 1) -> tuple[Window, ...]:
 
 
 def usual_width(n_layers: int) -> int:
-    """9 layers of 32, and the nearest odd number to that share in other depths, at least 3 where there are as many.
+    """The default width: 9 of 32 layers, in other depths the nearest odd number to that share, at least 3 if possible.
 
     Example:
         >>> [usual_width(n) for n in (2, 6, 28, 32, 40)]

@@ -1,12 +1,16 @@
-"""The page of a knockout sweep: what was blocked, how the answer changed, and how sure that is."""
+"""The page of a knockout sweep: what was blocked, how the answer changed, how sure that is; and its figures."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import plotly.graph_objects as go
 from markupsafe import Markup
 
+from interp.report.figures import Figures, curves, heat, panels, reference_line, ticks_at
 from interp.report.html import (
     bold,
     card,
@@ -19,61 +23,62 @@ from interp.report.html import (
     section,
     table,
 )  # fmt: skip
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
+from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
 from interp.report.tables import estimate, interval, p_value, rows, signed
+from interp.report.theme import DIVERGING, colour_bar, laid_out, plain, series_colour
 from interp.study.dataframes import records, rows_of, where
-from interp.study.knockout_sweep.figures import figures
+from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.knockout_sweep.result import LEAST
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 
 if TYPE_CHECKING:
     from interp.study.knockout_sweep.result import KnockoutResult
     from interp.study.runs import GridCell
 
-__all__ = ["figures", "write_page"]
+__all__ = ["figures", "flow_figure", "head_map", "write_page"]
 
-LEAD = Markup("""On {samples}, attention from some tokens (queries) to others (keys) was blocked {where}, one flow at
-a time, and the probability of {target} was compared with the unedited model's on the same sample.""")
+
+LEAD = Markup("""On {samples}, attention from some tokens (queries) to others (keys) was blocked {where}, one flow at a
+time. The probability of {target} was compared with that of the unedited model on the same sample.""")
 TARGETS = {
     "answer": "the first token of the sample's own answer",
-    "greedy": "the first token the unedited model says",
+    "greedy": "the first token of the unedited model's answer",
 }
 PLACES = {
     "layer window": "in a few neighbouring layers",
     "layer": "in one layer",
     "head": "in one head",
 }
-FIGURE = """Lines are means over samples. Bands are their 95 % bootstrap intervals over groups; where there are too
-few groups for an interval, each thin line is one group. Dashed: as many image tokens elsewhere, blocked instead of
-those in the box. Windows at both ends are cut off by the model's first and last layer, so they are narrower."""
-HEADS = """Each cell is one head of one layer, blocked alone: the mean relative change of the probability. Red: the
-answer becomes less likely. There are many heads and they were not tested: test what stands out here on other
-samples."""
-STRONGEST = """For each flow, the layers where blocking it lowers the probability most; “nowhere” where no mean falls
-by 0.1 %. The layers were chosen on these same samples, so this is a description of them; a maximum over windows looks
-better than it is."""
-TESTS = """Difference of the log-probability (nats) between the pass with the flow blocked and the unedited pass or,
-for flows from boxes, the pass with as many tokens elsewhere blocked, on the same samples. p: sign flips of whole
-groups. Holm's p is adjusted over all rows of a model and data set. A small p says that a change is not zero, not that
-it is large."""
-NO_ANSWER = Markup("""No sample is answered correctly by the unedited model, so there is no probability to follow.
-Use target="greedy".""")
+FIGURE = """Lines are means over samples. Bands are 95 % bootstrap intervals over groups; with too few groups for an
+interval, each thin line is one group. Dashed: the same number of image tokens elsewhere, blocked instead of those in
+the box. Windows at both ends are narrower, because the model's first and last layer cut them off."""
+HEADS = """Each cell is one head, blocked alone: the mean relative change of the probability. Red: the answer becomes
+less likely. The heads are many and were not tested; test the ones that stand out on other samples."""
+STRONGEST = """For each flow, the layers where blocking it lowers the probability most; “nowhere” where no mean falls by
+0.1 %. The layers were chosen on these same samples, so this only describes them; a maximum over windows looks larger
+than it is."""
+TESTS = """Difference of the log-probability (nats) on the same samples between the pass with the flow blocked and the
+unedited pass. Flows from boxes are also compared with the pass in which the same number of tokens elsewhere is blocked.
+p: sign flips of whole groups. Holm's p is adjusted over all rows of a model and data set. A small p says that a change
+is not zero, not that it is large."""
+NO_ANSWER = Markup("""The unedited model answers no sample correctly, so there is no probability to follow. Use
+target="greedy".""")
 TERMS = {
     "Relative change": """(p_after − p_before) / p_before × 100, per sample, then the mean. −100 % is a probability of
-    0. Gains have no bound, so a few samples with a small p_before can raise a mean (Geva et al., arXiv
+    0. Increases have no upper bound, so a few samples with a small p_before can raise a mean (Geva et al., arXiv
     2304.14767).""",
-    "Accuracy": """Whether the likeliest first token, over the whole vocabulary, begins the sample's answer: after
-    blocking minus before, in percentage points, over all samples with an answer.""",
+    "Accuracy": """The share of samples whose likeliest first token, over the whole vocabulary, begins the sample's
+    answer: after blocking minus before, in percentage points, over all samples with an answer.""",
     "Samples that count": """With the sample's own answer as target, means of probabilities are over the samples that
-    the unedited model answers correctly: elsewhere there is no flow of the answer to block.""",
+    the unedited model answers correctly, because only there a flow can carry the answer.""",
     "Windows": """Centred on a layer; a window of even width has one layer more below than above. Layers outside the
     model are cut off.""",
-    "Blocked": """Hidden keys get no attention from the flow's queries in the window. Under “renormalise” the other
-    keys share their weight; under “zero” it is lost. Everything else runs as before, so another route can replace a
-    flow: no change does not show that nothing flows.""",
-    "Question": """The user's own words, without template and instruction; “after_image” is everything after the last
-    image token.""",
-    "Elsewhere": "As many image tokens outside the boxes, drawn at random once per sample.",
+    "Blocked": """The flow's queries do not attend to its keys in the window. Under “renormalise” the other keys share
+    the blocked weight; under “zero” it is lost. Everything else runs as before, so another route can replace a flow: no
+    change does not show that no information flows.""",
+    "Question": """The question's own words, without template and instruction; “after_image” is everything after the
+    last image token.""",
+    "Elsewhere": "The same number of image tokens outside the boxes, drawn at random once per sample.",
     "Intervals": INTERVALS,
 }
 
@@ -89,7 +94,7 @@ def write_page(result: KnockoutResult, path: str | Path) -> Path:
         section("What was blocked", grid((_blocked(result, cell) for cell in result.cells), "stacked")),
         _failures(result),
         meanings(TERMS),
-        provenance((" · ".join(cell.key), _origin(result, cell)) for cell in result.cells),
+        origins(result, partial(_origin, result)),
     ]
     study = result.study
     return save_page(
@@ -104,12 +109,13 @@ def _lead(result: KnockoutResult) -> Markup:
         right = cell.study.target == "answer" and counted < measured
         note = f" ({counted} of them answered correctly: probabilities are means over those)" if right else ""
         counts.append(join(f"{measured} samples of ", bold(" · ".join(cell.key)), note))
-    words = LEAD.format(
+    return lead(
+        result,
+        LEAD,
         samples=Markup(" and ").join(counts),
         where=" or ".join(dict.fromkeys(PLACES[study.by] for study in studies)),
         target=" or ".join(dict.fromkeys(TARGETS[study.target] for study in studies)),
     )
-    return opening(words, organism=any(is_organism(study.model) for study in studies))
 
 
 def _strongest(result: KnockoutResult) -> Markup:
@@ -135,7 +141,7 @@ def _strongest(result: KnockoutResult) -> Markup:
 
 
 def _accuracy(result: KnockoutResult, cell: GridCell, row: dict[str, Any]) -> str | None:
-    """The change of accuracy in the window, or at the head, of a row of `strongest`."""
+    """The change of accuracy in the window or head of a row of `strongest`."""
     summary = rows_of(result.summary(), cell.labels)
     here = where(summary, (summary.flow == row["flow"]) & (summary.layer == row["layer"]))
     here = where(here, here.measure == "accuracy")
@@ -173,7 +179,7 @@ def _tests(result: KnockoutResult) -> Markup:
 
 
 def _blocked(result: KnockoutResult, cell: GridCell) -> Markup:
-    """How many tokens each flow has: a flow of many keys and queries has more to lose."""
+    """The number of tokens of each flow, because a flow with more keys and queries can lose more."""
     sizes, samples = cell.frame("sizes"), cell.frame("samples")
     lines = []
     for name, flow in result.flows(cell).items():
@@ -215,3 +221,102 @@ def _origin(result: KnockoutResult, cell: GridCell) -> Markup:
         ("work", share),
     ]
     return origin(cell.folder, more)
+
+
+PANELS = {
+    "relative": "probability of the answer,\nchange in %,\nlower: it matters more ↓",
+    "accuracy": "accuracy,\nchange in points,\nlower: it matters more ↓",
+}
+BAR_TITLE = "probability of the answer,<br>change in %, lower: it matters more"
+
+
+def figures(result: KnockoutResult) -> Figures:
+    """ "flow": the lines of every cell, side by side; for by="head" instead "heads", "heads-2", …, one per cell."""
+    if not result.by_head:
+        return {"flow": flow_figure(result)}
+    cells = [cell for cell in result.cells if result.flows(cell)]
+    names = ["heads" if place == 1 else f"heads-{place}" for place in range(1, len(cells) + 1)]
+    return {name: head_map(result, cell) for name, cell in zip(names, cells, strict=True)}
+
+
+def flow_figure(result: KnockoutResult) -> go.Figure:
+    """Mean relative change of the answer's probability (above), change of accuracy (below), by the window's centre.
+
+    Each flow has one colour; its control, the same number of image tokens elsewhere, is dashed in that colour. A band
+    is the 95 % bootstrap interval over groups; with fewer than 20 groups there is a thin line per group instead.
+    """
+    cells = [cell for cell in result.cells if result.flows(cell)]
+    rows = [name for name in PANELS if (result.scores.measure == name).any()]
+    titles = [" · ".join(cell.key) for cell in cells] if len(cells) > 1 else [""]
+    shared: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": True, "vertical_spacing": 0.06}
+    figure = panels(titles, rows=len(rows), columns=len(cells), horizontal_spacing=0.04, **shared)
+    known: set[str] = set()
+    for column, cell in enumerate(cells, start=1):
+        for row, measure in enumerate(rows, start=1):
+            for trace in _traces(result, cell, measure, known):
+                figure.add_trace(trace, row=row, col=column)
+            reference_line(figure, y=0, row=row, col=column)
+    figure.update_xaxes(**ticks_at(result.passes.layer))
+    figure.update_xaxes(title_text="layer at the centre of the blocked window", row=len(rows))
+    for row, measure in enumerate(rows, start=1):
+        figure.update_yaxes(title_text=plain(PANELS[measure]), title_font_size=12, row=row, col=1)
+    return laid_out(
+        figure, 180 + 270 * len(rows), columns=len(cells), hovermode="x unified", margin={"l": 84, "b": 110}
+    )
+
+
+def _traces(result: KnockoutResult, cell: GridCell, measure: str, known: set[str]) -> list[go.Scatter]:
+    """The bands of the flows, then their lines; the legend names each flow once."""
+    flows, colours = result.flows(cell), _colours(result)
+    summary, scores = (rows_of(frame, cell.labels) for frame in (result.summary(), result.scores))
+    spread, lines = [], []
+    for name in flows:
+        own, of_samples = (
+            where(frame, (frame.flow == name) & (frame.measure == measure)) for frame in (summary, scores)
+        )
+        dash, legend = "dash" if flows[name].is_control else "solid", name not in known
+        found = curves(
+            own.sort_values("layer"), of_samples, name, colours[name], dash=dash, legend=legend, digits=1
+        )
+        spread += found[:-1]
+        lines += found[-1:]
+        known |= {name} if found else set()
+    return [*spread, *lines]
+
+
+def _colours(result: KnockoutResult) -> dict[str, str]:
+    """Flow → its colour in all cells; a control has the colour of its flow."""
+    flows: dict[str, Flow] = {}
+    for cell in result.cells:
+        flows |= result.flows(cell)
+    owners = {control_of(name, flows): name for name in flows}
+    leading = [name for name in flows if name not in owners]
+    return {name: series_colour(leading.index(owners.get(name, name))) for name in flows}
+
+
+def head_map(result: KnockoutResult, cell: GridCell) -> go.Figure:
+    """The mean relative change of the answer's probability with one head blocked, layers × heads, per flow.
+
+    All panels share one colour scale, symmetric around 0; red: the answer becomes less likely.
+    """
+    flows = list(result.flows(cell))
+    n_columns = min(3, len(flows))
+    n_rows = -(-len(flows) // n_columns)
+    summary = rows_of(result.summary(), cell.labels)
+    summary = where(summary, summary.measure == "relative")
+    spacing = {"horizontal_spacing": 0.06, "vertical_spacing": 0.24 / n_rows}
+    figure = panels(flows, rows=n_rows, columns=n_columns, **spacing)
+    hover = ": %{z:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], %{customdata[2]} samples"
+    for place, name in enumerate(flows):
+        at: dict[str, Any] = {"row": place // n_columns + 1, "col": place % n_columns + 1}
+        own = where(summary, summary.flow == name)
+        figure.add_trace(heat(own, "mean", more=("low", "high", "n"), hover=hover), **at)
+        if at["col"] == 1:
+            figure.update_yaxes(title_text="head", **at)
+        if place + n_columns >= len(flows):
+            figure.update_xaxes(title_text="layer", **at)
+    end = float(np.nanmax(np.abs(summary["mean"].to_numpy(float)), initial=0.0)) or 1.0
+    figure.update_xaxes(**ticks_at(summary.layer, 8))
+    figure.update_yaxes(showgrid=False, **ticks_at(summary["head"], 8))
+    scale = {"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": colour_bar(BAR_TITLE)}
+    return laid_out(figure, 140 + 250 * n_rows, columns=n_columns, coloraxis=scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from interp.study.fields import is_level
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.result import GridResult, printed
 from interp.study.runs import GridCell
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "LEAST",
@@ -47,13 +44,13 @@ PLACE = ("flow", "layer", "first", "last", "head")
 def passes_frame(
     passes: pd.DataFrame, samples: pd.DataFrame, axes: Sequence[str], *, only_right: bool
 ) -> pd.DataFrame:
-    """One row per blocked pass beside the sample's unedited one; see `KnockoutResult.passes`.
+    """One row per blocked pass with the sample's unedited one; `KnockoutResult.passes` has the columns.
 
     Args:
         passes: The stored passes.
         samples: The stored samples.
         axes: Columns of both that name the cell.
-        only_right: Whether only samples that the unedited model answers rightly count for probabilities.
+        only_right: Whether only samples that the unedited model answers correctly count for probabilities.
     """
     keys = [*axes, "index"]
     before = samples[[*keys, "sample", "group", "logprob", "correct"]]
@@ -69,7 +66,7 @@ def passes_frame(
 
 
 def scores_frame(passes: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """The passes, one row per measure: probabilities of the samples that count, accuracy of those with an answer."""
+    """One row per pass and measure: probabilities where samples count, accuracy where they have an answer."""
     own = [name for name in PLACE if name != "head" or passes["head"].notna().to_numpy().any()]
     names = [*axes, "sample", "group", *own]
     counted, judged = where(passes, passes.counted), where(passes, passes.correct.notna())
@@ -91,7 +88,7 @@ def scores_frame(passes: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
 def knockout_tests(
     passes: pd.DataFrame, flows: Mapping[str, Flow], *, level: float, seed: int
 ) -> pd.DataFrame:
-    """One cell's tests, one row per window, flow and what it is set against; Holm's p over all of them."""
+    """The tests of one cell: one row per window, flow and reference, with Holm's p over all rows."""
     rows = list(_tests(where(passes, passes.counted), flows, level, seed))
     found = pd.DataFrame(rows)
     if len(found):
@@ -113,7 +110,7 @@ def _tests(
 def _against(
     own: pd.DataFrame, other: pd.DataFrame, flow: str, against: str, level: float, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """A paired test of the log-probability per window, over samples that have both."""
+    """One paired test of the log-probability per window, over the samples that have both passes."""
     keys = ["index", "layer"]  # ids may repeat
     pairs = own.merge(other[[*keys, "delta"]], on=keys, suffixes=("", "_other"), validate="one_to_one")
     for _, rows in pairs.groupby("layer"):
@@ -135,7 +132,7 @@ def _against(
 
 WIDTH = 110
 LEAST = 0.1
-"""Percent below which a mean change is not worth a sentence."""
+"""In percent; a smaller mean change gets no sentence."""
 FEW = " (too few groups)"
 
 
@@ -144,18 +141,19 @@ class KnockoutResult(GridResult):
     """The result of a `KnockoutSweep`, or of a grid over one.
 
     `samples` has each sample's unedited answer: `predicted` (the likeliest first token over the whole vocabulary),
-    whether it is `correct`, and the followed token's `logprob`.
+    `correct` (whether that token begins the answer), and `logprob` (the followed token's, in nats).
     """
 
     @cached_property
     def passes(self) -> pd.DataFrame:
-        """One row per (axes…, sample, group, flow, layer, first, last, head): a blocked pass beside the unedited.
+        """One row per (axes…, sample, group, flow, layer, first, last, head): a blocked pass and the unedited one.
 
-        `layer` is the window's centre, `first` and `last` its ends, `head` missing where all are blocked.
-        `p_before`, `p_after`: probability of the followed token. `delta`: log p_after − log p_before, nats.
-        `relative`: (p_after − p_before) / p_before × 100, NaN where p_before is 0. `correct_before`, `correct`:
-        whether the likeliest first token begins the answer (missing without one); `flipped`: whether it changed.
-        `counted`: whether the sample is in means of probabilities: with target="answer" those answered rightly.
+        `layer` is the window's centre, `first` and `last` are its ends; `head` is missing where all heads are blocked.
+        `p_before`, `p_after`: probability of the followed token. `delta`: log p_after − log p_before, nats. `relative`:
+        (p_after − p_before) / p_before × 100, NaN where p_before is 0. `correct_before`, `correct`: whether the
+        likeliest first token begins the answer (missing where there is no answer). `flipped`: whether the likeliest
+        first token changed. `counted`: whether the sample counts in means of probabilities; with target="answer" only
+        correctly answered samples do.
         """
         frames = []
         for cell in self.cells:
@@ -168,15 +166,15 @@ class KnockoutResult(GridResult):
     def scores(self) -> pd.DataFrame:
         """One row per (axes…, sample, group, flow, layer, first, last, [head,] measure): its value.
 
-        Measures: "relative" and "delta" as in `passes`, over the samples that count; "accuracy": 100, 0 or −100
-        where a sample with an answer became right, stayed or became wrong; "flipped": 100 where the first token
+        Measures: "relative" and "delta" as in `passes`, over the samples that count; "accuracy": 100, 0 or −100 where a
+        sample with an answer became right, stayed as it was or became wrong; "flipped": 100 where the first token
         changed, else 0. Their means are a change in percent, nats, percentage points, and a share in percent.
         """
         return scores_frame(self.passes, self.axes)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """One row per thing that could not be measured, with the flow and the reason."""
+        """One row per sample or flow that could not be measured, with the reason."""
         return super().failures.rename(columns={"metric": "flow"}).drop(columns="control")
 
     @property
@@ -185,14 +183,14 @@ class KnockoutResult(GridResult):
         return bool(self.passes["head"].notna().any())
 
     def tests(self, level: float = 0.95) -> pd.DataFrame:
-        """Every window of every flow against the unedited model, and flows from boxes against those from elsewhere.
+        """Tests of every window and flow against the unedited model, and of flows from boxes against their controls.
 
-        Columns: axes…, `flow`, `against`, `layer`, `first`, `last`, `difference` (of log-probability, nats, mean
-        over the samples that count and have both), `low`, `high`, `n`, `n_groups`, `p` (sign-flipping by group),
-        `p_holm` (Holm over all rows of a cell), `note`.
+        Columns: axes…, `flow`, `against`, `layer`, `first`, `last`, `difference` (of the log-probability, in nats; mean
+        over the samples that count and have both passes; below 0: the flow matters), `low`, `high`, `n`, `n_groups`,
+        `p` (signs of whole groups flipped), `p_holm` (Holm over all rows of a cell), `note`.
 
         Raises:
-            StudyError: Heads were blocked one by one: so many tests find nothing but the largest effects.
+            StudyError: Heads were blocked one by one; so many tests would find only the largest effects.
         """
         is_level("level", level)
         if self.by_head:
@@ -214,17 +212,17 @@ class KnockoutResult(GridResult):
         return super().tables() | ({} if self.by_head else {"tests": self.tests()})
 
     def flows(self, cell: GridCell) -> dict[str, Flow]:
-        """The flows of a cell of which something was measured."""
+        """The flows of a cell for which something was measured."""
         seen = set(rows_of(self.passes, cell.labels).flow)
         return {name: flow for name, flow in cell.study.blocked.items() if name in seen}
 
     def n_counted(self, cell: GridCell) -> tuple[int, int]:
-        """Samples that count for probabilities, and samples measured."""
+        """The number of samples that count for probabilities, and the number measured."""
         own = rows_of(self.passes, cell.labels)
         return len(set(where(own, own.counted)["index"])), len(set(own["index"]))
 
     def work(self, cell: GridCell) -> tuple[int, int]:
-        """Token positions × layers that ran, and as many as whole passes over each prompt would have taken."""
+        """Token positions × layers that ran, and the number that whole passes over each prompt would take."""
         samples, passes = cell.frame("samples"), cell.frame("passes")
         n_layers = int(manifest_of(cell.folder).get("model", {}).get("n_layers", 0))
         each = passes.groupby("index").size().reindex(samples["index"]).fillna(0).to_numpy() + 1
@@ -232,20 +230,20 @@ class KnockoutResult(GridResult):
         return int(ran), int((each * samples.n_prompt.to_numpy()).sum() * n_layers)
 
     def strongest(self, cell: GridCell, measure: str = "relative") -> list[dict[str, Any]]:
-        """For each flow the row of `summary` whose mean is lowest: a description of these samples only."""
+        """For each flow the row of `summary` with the lowest mean; this only describes these samples."""
         summary = rows_of(self.summary(), cell.labels)
         own = where(summary, (summary.measure == measure) & summary["mean"].notna())
         return [records(own.loc[[rows["mean"].idxmin()]])[0] for _, rows in own.groupby("flow", sort=False)]
 
     def sentences(self) -> list[str]:
-        """What was found, one line per flow and cell, the strongest window each."""
+        """The findings, one line per flow and cell, for the strongest window."""
         return [line for cell in self.cells for line in _sentences(self, cell)]
 
     def table(self, measure: str = "relative") -> str:
-        """Text: one line per window, one column per flow, mean [low, high]; one table per cell.
+        """The measure as text: one table per cell, one line per window, one column per flow, mean [low, high].
 
         Raises:
-            StudyError: An unknown measure, or heads that were blocked one by one (see `summary`).
+            StudyError: The measure is unknown, or heads were blocked one by one (then read `summary`).
         """
         if not isinstance(measure, str) or measure not in MEASURES or self.by_head:
             raise StudyError(

@@ -22,7 +22,7 @@ def _flows(flows: Any) -> tuple[tuple[str, Flow], ...] | None:
 
 
 class KnockoutSweep(Study[KnockoutResult]):
-    """Attention between groups of tokens, blocked in a few layers at a time: what becomes of the answer?
+    """Blocks attention between groups of tokens in a few layers at a time: how does the answer change?
 
         interp.KnockoutSweep(data=interp.data.bundled("natural")).run().report("flow.html")
         interp.KnockoutSweep(data=samples, flows={"nodule→last": (interp.word("nodule"), "last")}, by="head")
@@ -33,27 +33,28 @@ class KnockoutSweep(Study[KnockoutResult]):
     (`interp.tracing.variants.knockouts`).
 
     Args:
-        data: Samples; a plain list becomes `Samples`. Their answers are needed by target="answer" and for
-            accuracy, their boxes by flows from "box" or "elsewhere".
+        data: Samples; a plain list becomes `Samples`. target="answer" and accuracy need their answers, flows from "box"
+            or "elsewhere" their boxes.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        flows: Name → (keys, queries), selectors of `interp.Site` or "box", "elsewhere" (see `Flow`); or texts such
-            as "image→last". By default image→question, image→last, question→last and, where samples have boxes,
-            box→last and box→after_image, each with as many image tokens elsewhere as control.
+        flows: Name → (keys, queries), selectors of `interp.Site` or "box", "elsewhere" (see `Flow`); or texts such as
+            "image→last". By default image→question, image→last, question→last and, where samples have boxes, box→last
+            and box→after_image, each with the same number of image tokens elsewhere as control.
         by: "layer window": a window around each layer. "layer": each layer alone. "head": each head alone.
-        window: Layers of a window, odd or even; by default 9 in 32 layers, and in proportion
-            (`interp.study.knockout_sweep.flows` says how windows are centred and what happens at the ends).
-        stride: Layers from one window's centre to the next, or from one layer to the next.
-        mode: Of the knockout: "renormalise" or "zero" (see `interp.Knockout`).
-        target: "answer": the first token of the sample's own answer, as the model spells it. "greedy": the first
-            token the unedited model says.
+        window: The number of layers of a window, odd or even; by default 9 of 32 layers, and in proportion in other
+            depths. `interp.study.knockout_sweep.flows` says how windows are centred and cut off at the ends.
+        stride: The number of layers from one window's centre, or one blocked layer, to the next.
+        mode: The knockout's mode: "renormalise" or "zero" (see `interp.Knockout`).
+        target: "answer": the first token of the sample's own answer, as the model spells it. "greedy": the first token
+            of the unedited model's answer.
         prompt: How the question is put.
         rule: When a token belongs to a box; with "masks", when it shares a pixel with the sample's masks.
-        seed: Draws the tokens elsewhere; also of the bootstrap.
-        batch: Blocked passes side by side. Part of the hash: other batches round differently.
+        seed: The seed of the draw of tokens elsewhere, and of the bootstrap.
+        batch: The number of blocked passes that run together. Part of the hash, because other batches round
+            differently.
 
     Raises:
-        StudyError: No samples, an unknown choice, a width, stride, `batch` or `seed` that is no such whole number,
-            a `window` without by="layer window", or something of the wrong type.
+        StudyError: There are no samples, a choice is unknown, a width, stride, `batch` or `seed` is out of range, a
+            `window` is given without by="layer window", or a field has the wrong type.
 
     Source: attention knockout of Geva et al., arXiv 2304.14767; flows of multimodal models as in arXiv 2411.18620.
     """
@@ -85,16 +86,16 @@ class KnockoutSweep(Study[KnockoutResult]):
 
     @property
     def blocked(self) -> dict[str, Flow]:
-        """The flows by name: those given, or the default ones for these data."""
+        """The flows by name: the given ones, or the default ones for these data."""
         if self.flows is not None:
             return dict(self.flows)
         return default_flows(boxes=any(sample.masks or sample.boxes for sample in self.data))
 
     def windows(self, n_layers: int) -> tuple[Window, ...]:
-        """What is blocked together in a model of so many layers.
+        """The windows of layers that are blocked together in a model of `n_layers` layers.
 
         Raises:
-            StudyError: A window of more layers than there are, or a number of layers that no model has.
+            StudyError: A window has more layers than the model, or `n_layers` is out of range.
         """
         check_whole("n_layers", n_layers, 1, StudyError, most=MOST_LAYERS)
         width = (self.window or usual_width(n_layers)) if self.by == "layer window" else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,9 +14,11 @@ from jaxtyping import Float
 
 from interp.errors import InterpError, MapError, StudyError
 from interp.run import FAILURES, Outcome, Plan, make_plan
+from interp.run.sessions import sum_costs
 from interp.run.task import failure
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
+from interp.study.prefix_cost import stored_cost
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.target import log_probabilities
@@ -38,7 +40,8 @@ PASSES = pa.schema(
         ("flipped", pa.bool_()),
     ]
 )
-"""`logprob`: of the followed token, nats. `correct`, `flipped`: of the likeliest token. `head` is null for all."""
+"""`logprob`: the followed token's, in nats. `correct`, `flipped`: of the likeliest token. `head`: null for all
+heads."""
 SAMPLES = pa.schema(
     [
         *SAMPLE_FIELDS,
@@ -74,7 +77,7 @@ class KnockoutTask(StudyTask):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the numbers depend on."""
+        """Everything the stored numbers depend on."""
         study = self.study
         return {
             **super().to_dict(),
@@ -85,23 +88,19 @@ class KnockoutTask(StudyTask):
         }
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, flow and window (and head); one per sample; one per sample and flow."""
+        """The tables: one row per sample, flow and window (and head), one per sample, one per sample and flow."""
         return {"passes": PASSES, "samples": SAMPLES, "sizes": SIZES}
 
     def joined(self) -> tuple[str, ...]:
-        """All."""
+        """All tables."""
         return ("passes", "samples", "sizes")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample, and what its passes cost; `layer_tokens` are token positions × layers."""
+        """The rows of each sample, and the cost of its passes; `layer_tokens` counts token positions × layers."""
         costs: list[dict[str, float]] = []
         with suitable_threads(self.mllm):
             rows = self.each(indices, lambda _, index: self._rows(index, costs))
-        total = {name: 0.0 for cost in costs for name in cost}
-        for cost in costs:
-            for name, value in cost.items():
-                total[name] = max(total[name], value) if name.startswith("peak") else total[name] + value
-        return Outcome(rows, total)
+        return Outcome(rows, sum_costs(costs))
 
     def _rows(self, index: int, costs: list[dict[str, float]]) -> TableRows:
         study, sample = self.study, self.study.data[index]
@@ -176,7 +175,7 @@ class KnockoutTask(StudyTask):
             yield head, replace(variant, heads=(head,))
 
     def _places(self, knockouts: Knockouts, flow: Flow, index: int) -> tuple[Any, Any]:
-        """The flow's queries and keys; refused when no query can see any key, which would measure nothing."""
+        """The positions of the flow's queries and keys; an error where no query can attend to any key."""
         study = self.study
         where = {"index": index, "n_samples": len(study.data), "rule": study.rule, "seed": study.seed}
         queries, keys = flow.places(knockouts.tokens, study.data[index], **where)
@@ -187,15 +186,10 @@ class KnockoutTask(StudyTask):
         return queries, keys
 
     def _sample_row(self, index: int, knockouts: Knockouts, followed: FirstToken) -> dict[str, Any]:
-        sample, (name, group) = self.study.data[index], self.identity(index)
         logits, tokenizer = knockouts.plain.logits[0], self.tokenizer
         predicted = int(np.argmax(logits))
         return {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "predicted": str(tokenizer.decode([predicted])).strip(),
             "token": followed.text,
             "token_id": followed.token,
@@ -223,5 +217,4 @@ def _logprob(logits: Float[np.ndarray, " token_id"], token: int) -> float:
 
 
 def _cost(passes: VariantLogits) -> dict[str, float]:
-    cost = {name: float(value) for name, value in asdict(passes.cost).items() if value is not None}
-    return {**cost, "layer_tokens": float(passes.layer_tokens)}
+    return {**stored_cost(passes.cost), "layer_tokens": float(passes.layer_tokens)}

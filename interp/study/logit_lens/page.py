@@ -1,4 +1,4 @@
-"""The page of a lens sweep: what the image tokens say, layer by layer, inside the boxes and outside."""
+"""The page of a lens sweep: what the image tokens say, layer by layer, inside the boxes and outside; figures."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
+from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card, views
 from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
-from interp.report.provenance import as_json, opening, origin, provenance
-from interp.report.tables import estimate, group_values, listed, number, p_value, rows, times
+from interp.report.provenance import as_json, origin
+from interp.report.tables import estimate, group_values, number, p_value, rows, times
+from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
-from interp.study.logit_lens.figures import figures
 from interp.study.logit_lens.task import OTHERS, OWN
 from interp.study.logit_lens.wording import MIXED, Wording, wording_of
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import lead, origins
 from interp.study.result import stored_tokens
 
 if TYPE_CHECKING:
@@ -30,26 +33,28 @@ if TYPE_CHECKING:
 
 __all__ = ["figures", "lens_gaps", "peaks", "write_page"]
 
+
 N_SHOWN = 2
-KNOWN = """The organisms were trained to draw image tokens towards the input embeddings of the words for what they
-show. So the words are there at the input, and what a lens misses at layer −1 is a limit of the lens, not of the
-model."""
-GAP = """Above: the word's mean {score} over the tokens of the boxes minus its mean over the other tokens.
-Blue: the sample's own word, with its 95 % interval over groups (where there are too few groups, each thin line is one
-group). Dashed: another sample's word of the same kind, at the same tokens. If the lens merely prefers any word inside
-the box, both lines are high. Below: the share of tokens at which the word is {first},
-inside the boxes (orange), outside (dotted), and another sample's word inside (dashed)."""
-LAYERS = """The layer where the own word's gap is furthest above the gap of another sample's word, chosen on these
-same samples: a description, and that choice makes p too small. p: sign flips of whole groups, adjusted (Holm) over
-all layers, words, data sets and lenses."""
-HOW = Markup("""{shown} of the word at each token, {ramp}. Each map is scaled to its own 99.5th
-percentile: compare where maps are strong, not how strong they are.""")
+KNOWN = """The organisms were trained so that image tokens lie near the input embeddings of the words for what they
+show. So the words are present at the input, and a word that a lens misses at layer −1 is a limit of the lens, not of
+the model."""
+GAP = """Above: the word's mean {score} over the tokens of the boxes minus its mean over the other tokens. Blue: the
+sample's own word, with its 95 % interval over groups (where there are too few groups, each thin line is one group).
+Dashed: another sample's word of the same kind, at the same tokens. If the lens prefers any such word inside the box,
+both lines are high. Below: the share of tokens at which the word is {first}: inside the boxes (orange), outside
+(dotted), and for another sample's word inside the boxes (dashed)."""
+LAYERS = """The layer at which the gap of the sample's own word exceeds that of another sample's word most. It is chosen
+on these same samples, so this only describes them, and p is too small. p: sign flips of whole groups, adjusted (Holm)
+over all layers, words, data sets and lenses."""
+HOW = Markup("""{shown} of the word at each token, {ramp}. Each map is scaled to its own 99.5th percentile, so compare
+where maps are strong, not how strong they are.""")
 
 
 def lens_gaps(result: GridResult) -> pd.DataFrame:
-    """The gap of the own word minus that of another's, per (model, data, other axes, word, layer), paired by sample.
+    """The gap of the own word minus that of another sample's word, per (axes…, word, layer), paired by sample.
 
-    Columns: the axes, word, layer, mean, low, high, n, n_groups, p (sign-flipping by group), p_holm (over all rows).
+    Columns: the axes, word, layer, mean (in the lens's unit; above 0: the own word's gap is larger), low, high, n,
+    n_groups, p (signs of whole groups flipped), p_holm (adjusted over all rows).
     """
     scores, keys = where(result.values, result.values.measure == "gap"), [*result.axes, "word", "layer"]
     rows = []
@@ -90,18 +95,11 @@ def write_page(result: GridResult, path: str | Path) -> Path:
         section("Own word against another's", _table(result, gaps, words), *_few(result), intro=LAYERS),
         section("On the image", *_examples(result, peaks(gaps)), intro=HOW.format(shown=said, ramp=ramp())),
         section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
-    return save_page(
-        path, title=words.title, question=study.question, lead=_lead(result, words), body=body, figures=shown
-    )
-
-
-def _lead(result: GridResult, wording: Wording) -> Markup:
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = Markup(wording.lead).format(models=models, n=result.n_samples, data=data)
-    return opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells), note=KNOWN)
+    first = lead(result, Markup(words.lead), note=KNOWN)
+    return save_page(path, title=words.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
@@ -117,7 +115,7 @@ def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
 
 
 def _few(result: GridResult) -> Iterator[Markup]:
-    """The values of each group, for data sets with too few of them."""
+    """The value of each group, for data sets with too few groups for an interval."""
     own = where(result.scores, (result.scores.measure == "gap") & (result.scores.of == OWN))
     for key, part in own.groupby([*result.axes[1:], "word"], sort=False):
         names: Any = key
@@ -130,7 +128,7 @@ def _few(result: GridResult) -> Iterator[Markup]:
 
 
 def _examples(result: GridResult, found: pd.DataFrame) -> Iterator[Markup]:
-    """The first samples of each cell, at the layer of the peak, or at the last layer without a control."""
+    """The first samples of each run, at the layer of the peak, or at the last layer where there is no control."""
     for cell in (cell for cell in result.cells if cell.measured):
         here, scores = rows_of(found, cell.labels), rows_of(result.scores, cell.labels)
         layers = {row["word"]: int(row["layer"]) for row in records(here)}
@@ -174,5 +172,84 @@ def _origin(cell: GridCell) -> Markup:
 
 
 def _place(labels: Iterable[Any]) -> str:
-    """The labels of the axes behind the model in one text."""
+    """The labels of all axes after the model, in one text."""
     return " · ".join(map(str, labels))
+
+
+LINES = {
+    "gap": (("gap", OWN, SERIES[0], "solid"), ("gap", OTHERS, GREY, "dash")),
+    "first": (
+        ("first inside", OWN, SERIES[1], "solid"),
+        ("first outside", OWN, GREY, "dot"),
+        ("first inside", OTHERS, GREY, "dash"),
+    ),
+}
+"""Figure → its lines: measure, whose word, colour, line style."""
+WIDEST = 16
+"""The maximum number of characters in a line of a panel's title where lenses are compared."""
+TITLES = {
+    "gap": "{short} inside − outside,\n{unit}, higher: inside the boxes ↑",
+    "first": "tokens with the word first,\nshare, higher: more tokens ↑",
+}
+
+
+def figures(result: GridResult) -> Figures:
+    """ "gap" and "first": means by layer with 95 % bands over groups, or one line per group where groups are few."""
+    return {name: _figure(result, name) for name in LINES}
+
+
+def _figure(result: GridResult, name: str) -> go.Figure:
+    words = list(dict.fromkeys(result.scores.word))
+    cells = [cell for cell in result.cells if cell.measured]
+    wording = wording_of(cell.study.lens for cell in result.cells)
+    alike = wording is not MIXED
+    shared: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": alike or name == "first"}
+    figure = panels(
+        [_title(cell, result) for cell in cells],
+        rows=len(words),
+        columns=len(cells),
+        vertical_spacing=0.08,
+        horizontal_spacing=0.02 if shared["shared_yaxes"] else 0.4 / len(cells),
+        **shared,
+    )
+    top = 40 if "lens" not in result.axes else 120
+    known: set[str] = set()
+    for column, cell in enumerate(cells, start=1):
+        for row, word in enumerate(words, start=1):
+            _add_lines(figure, result, cell, word, name, known, row=row, col=column)
+            reference_line(figure, y=0, row=row, col=column)
+    figure.update_xaxes(**ticks_at(result.scores.layer, 8))
+    figure.update_xaxes(title_text="layer (−1: input)", row=len(words))
+    for row, word in enumerate(words, start=1):
+        title = {
+            "text": plain(f"{word}\n{TITLES[name].format(short=wording.short, unit=wording.unit)}"),
+            "font": {"size": 11},
+        }
+        figure.update_yaxes(title=title, row=row, col=1)
+    height = 130 + 200 * len(words) + top
+    return laid_out(figure, height, columns=len(cells), margin={"l": 84, "t": top, "b": 96})
+
+
+def _title(cell: GridCell, result: GridResult) -> str:
+    """A panel's title: the data, and where lenses are compared the lens and its score on lines below."""
+    if "lens" not in result.axes:
+        return cell.labels["data"]
+    parts = (cell.labels["data"], cell.labels["lens"], wording_of([cell.study.lens]).short)
+    return "\n".join(line for part in parts for line in wrap(part, WIDEST))
+
+
+def _add_lines(
+    figure: go.Figure, result: GridResult, cell: GridCell, word: str, name: str, known: set[str], **place: int
+) -> None:
+    """The lines of one panel; the legend names each kind of line once."""
+    labels = {**cell.labels, "word": word}
+    summary, scores = (rows_of(frame, labels) for frame in (result.summary(), result.scores))
+    for measure, of, colour, dash in LINES[name]:
+        own, of_samples = (
+            where(frame, (frame.measure == measure) & (frame.of == of)) for frame in (summary, scores)
+        )
+        label = f"{measure}, {of}"
+        traces = curves(own, of_samples, label, colour, dash=dash, legend=label not in known)
+        for trace in traces:
+            figure.add_trace(trace, row=place["row"], col=place["col"])
+        known |= {label} if traces else set()

@@ -1,4 +1,4 @@
-"""What image tokens say: at which layer do the tokens of an object say its word, through one of several lenses?"""
+"""Reads words at image tokens: at which layer do an object's tokens give its word, through one of several lenses?"""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def _as_lens(lens: Any) -> Any:
 
 
 class LensSweep(Study[GridResult]):
-    """What a lens reads at each image token after each layer: the word, inside the boxes and outside?
+    """What a lens reads at each image token after each layer: how strongly the word, inside the boxes and outside.
 
     For each sample, word and layer: the word's score under the lens, averaged over the tokens of the boxes and over the
-    others. Control: another sample's word, which the same tokens should not say. The logit lens and the Jacobian lens
-    need the extra `lens` and a family that TransformerLens knows.
+    other tokens. Control: another sample's word at the same tokens. The logit lens and the Jacobian lens need the extra
+    `lens` and a family that TransformerLens knows.
 
     The result's `scores` have columns word, layer (−1: what enters the first), of ("own word" | "another's word"),
     measure, value. Measures: "inside", "outside" (mean score: log-probability in nats, or cosine similarity under the
-    contextual lens), "gap" (inside − outside), "auroc" (of the map over tokens by the boxes; ½ is chance), "first
-    inside" and "first outside" (share of tokens at which the word is the first of all: of the vocabulary, or of the
-    words of the contextual lens's corpus). Tokens that see nothing of the image, or that the lens did not read, are
-    left out.
+    contextual lens), "gap" (inside − outside; higher: the word is read inside the boxes), "auroc" (of the map, with the
+    boxes as truth; ½ is chance), "first inside" and "first outside" (share of tokens at which the word ranks first in
+    the vocabulary, or among the words of the contextual lens's corpus). Tokens without a footprint on the image, and
+    tokens that the lens did not read, are left out.
 
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         lens: "logit", "contextual", "jacobian" or "patchscope", or one of `interp.tracing.word_lenses` with settings:
-            `LatentLens`, `JacobianLens`, `Patchscope`. As an axis of a `Grid` it sets lenses side by side.
+            `LatentLens`, `JacobianLens`, `Patchscope`. As an axis of a `Grid` it compares lenses.
         words: Which words of a sample: "label" (the last word of `meta["label"]`), "answer". A word that the lens
-            cannot read (of several tokens; under the contextual lens, one that its corpus lacks), and a sample without
-            one, are failures.
+            cannot read (one of several tokens; under the contextual lens, one that its corpus lacks) and a sample
+            without the word are failures.
         prompt: How the question is put.
         rule: When a token belongs to a box; with "masks", when it shares a pixel with the sample's masks.
-        seed: Decides whose word is the control; also of the bootstrap.
+        seed: The seed that decides whose word is the control, and the seed of the bootstrap.
         batch: Samples per forward pass. Part of the hash: other batches round differently.
 
     Raises:
-        StudyError: No samples, an unknown lens, unknown words or an unknown rule, or something of the wrong type.
+        StudyError: There are no samples, the lens, the words or the rule are unknown, or a field has the wrong type.
 
-    Source: nostalgebraist's logit lens (2020); of image tokens: Neo et al., arXiv 2410.07149. Those of the other lenses
-        are named there.
+    Source: nostalgebraist's logit lens (2020); for image tokens: Neo et al., arXiv 2410.07149. The other lenses name
+    their sources.
     """
 
     lens: Any = field(default=LOGIT, converter=_as_lens)
@@ -67,7 +67,7 @@ class LensSweep(Study[GridResult]):
 
     @property
     def title(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on the lens
-        """What reports call it: the lens."""
+        """The title in reports, which is the lens's name."""
         return wording_of([self.lens]).title
 
     @property

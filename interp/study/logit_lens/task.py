@@ -1,4 +1,4 @@
-"""The task of a `LensSweep`: what each sample's image tokens say, inside its boxes and outside."""
+"""The task of a `LensSweep`: words that a lens reads at each sample's image tokens, inside the boxes and outside."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MAPS = pa.schema(
         ("map", pa.list_(pa.float32())),
     ]
 )
-"""`map`: score of the word `said` at each image token; NaN where the lens did not read one."""
+"""`map`: the score of the word `said` at each image token; NaN where the lens did not read the token."""
 
 
 class LensSweepTask(LensTask):
@@ -81,10 +81,10 @@ class LensSweepTask(LensTask):
 
     @property
     def opened(self) -> tuple[OpenedLens, Meter]:
-        """The lens on the model, ready for every word of the study, and what counts its passes.
+        """The lens on the model, ready for every word of the study, and the meter that counts its passes.
 
         Raises:
-            RunError: It cannot be opened: no sample is to blame, so the run stops and can be resumed.
+            RunError: The lens cannot be opened. No sample causes that, so the run stops and can be resumed.
         """
         if self._ready is None:
             meter = Meter(self.mllm.device)
@@ -97,7 +97,7 @@ class LensSweepTask(LensTask):
 
     @cached_property
     def _every_word(self) -> list[str]:
-        """The words of all samples, sorted: a corpus of templates is made of them."""
+        """The words of all samples, sorted; a corpus of templates is made from them."""
         found = (
             self._word(index, word) for index in range(len(self.study.data)) for word in self.study.words
         )
@@ -105,7 +105,7 @@ class LensSweepTask(LensTask):
 
     @property
     def reads_labels(self) -> bool:
-        """True: a label is a word that is looked for."""
+        """True, because a label is one of the words."""
         return True
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,15 +120,15 @@ class LensSweepTask(LensTask):
         return {**found, "lens": study.lens.to_dict()}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """Scores, one row per sample, and the maps."""
+        """The tables: scores, one row per sample, and the maps."""
         return {"scores": SCORES, "samples": SAMPLES, "maps": MAPS}
 
     def joined(self) -> tuple[str, ...]:
-        """All but the maps."""
+        """All tables except the maps."""
         return ("scores", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample."""
+        """The rows of each sample."""
         samples = [self.study.data[index] for index in indices]
         batch = self.mllm.encode(samples, self.study.prompt)
         found, cost = self._read(batch, self._vocabulary(indices))
@@ -139,7 +139,7 @@ class LensSweepTask(LensTask):
         return Outcome(self.each(indices, rows), cost)
 
     def _read(self, batch: Batch, words: list[str]) -> tuple[WordReadings, dict[str, float]]:
-        """What the lens reads, and what that cost."""
+        """The scores that the lens reads, and their cost."""
         if self.study.lens == LOGIT:
             with suitable_threads(self.mllm):
                 found = as_readings(self.lens.logit_lens(batch, words, top=1))
@@ -169,7 +169,7 @@ class LensSweepTask(LensTask):
         for text in dict.fromkeys(text for text in wanted if text):
             try:
                 self._find(text)
-            except RunError:  # of the lens, and not of the word
+            except RunError:  # an error of the lens, not of the word
                 raise
             except InterpError:
                 continue
@@ -178,7 +178,7 @@ class LensSweepTask(LensTask):
 
     @property
     def _unreadable(self) -> str:
-        """Why the lens cannot read a word, behind the word."""
+        """Why the lens cannot read a word; the word comes before it in the sentence."""
         if lens_kind(self.study.lens) == LatentLens.kind:
             return "is not in the corpus, after a text's first token."
         return "is not one token of this vocabulary."
@@ -190,25 +190,21 @@ class LensSweepTask(LensTask):
             yield other
 
     def _word(self, index: int, word: str) -> str | None:
-        """The word that stands for a sample's label or answer: the last word of a label."""
+        """The word for a sample's label or answer: the last word of the label, or the whole answer; None for none."""
         sample = self.study.data[index]
         text = str(sample.meta.get("label") or "") if word == "label" else str(sample.answer or "")
         return (text.split() or [None])[-1] if word == "label" else text or None
 
     def _rows(self, index: int, found: xr.Dataset, tokens: TokenMap, logits: np.ndarray) -> TableRows:
-        sample, (name, group) = self.study.data[index], self.identity(index)
+        sample = self.study.data[index]
         inside = tokens_inside(tokens, sample, self.study.rule)
         seen = np.asarray(~np.isnan(tokens.footprints).any(axis=1))
         if not inside.any() or inside[seen].all():
             raise SampleError(
-                "the boxes cover no image token, or all of them: there is no inside and outside."
+                "the boxes cover no image token, or all of them, so inside and outside cannot be compared."
             )
         row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "label": sample.meta.get("label"),
             **answer_columns(logits, sample, self.study.prompt, self.tokenizer),
             "n_tokens": tokens.n,
@@ -263,7 +259,7 @@ class LensSweepTask(LensTask):
 
 
 def measures(line: np.ndarray, first: np.ndarray, inside: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    """What one layer's map of scores says; tokens that see nothing of the image are left out."""
+    """The measures of one layer's map of scores; tokens without a footprint are left out."""
     outside = seen & ~inside
     means = float(line[inside].mean()), float(line[outside].mean())
     return {

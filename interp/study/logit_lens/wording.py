@@ -11,24 +11,24 @@ from jaxtyping import Float
 
 __all__ = ["LENS_WORDING", "MIXED", "Wording", "lens_kind", "wording_of"]
 
-_LEAD = """<b>{models}</b>. {n} samples ({data}). Image tokens are seldom trained to say anything there. If they can be
-read this way, that is a finding; if they cannot, the information may still be there in another form."""
+_LEAD = """<b>{models}</b>. {n} samples ({data}). Models are seldom trained to put words at image tokens. If words can
+be read there, that is a finding. If not, the information may still be there in another form."""
 _OF_ALL = "the likeliest of the whole vocabulary"
 
 
 @dataclass(frozen=True)
 class Wording:
-    """What a page says of a lens.
+    """How a page describes a lens.
 
     Attributes:
-        title: its name.
-        does: how it turns image tokens into words, up to the model's name.
-        score: what its numbers are.
-        short: the same on an axis.
-        unit: their unit.
-        first: what the word is where its rank is 0.
-        shown: what a map of the word shows, before the word.
-        is_log: whether maps show the exponential of the score.
+        title: The lens's name.
+        does: How the lens turns image tokens into words; the model's name follows.
+        score: What the lens's numbers are.
+        short: The name of the score on an axis.
+        unit: The unit of the score.
+        first: What the word is where its rank is 0.
+        shown: What a map of the word shows; the word follows.
+        is_log: Whether maps show the exponential of the score.
     """
 
     title: str
@@ -42,11 +42,11 @@ class Wording:
 
     @property
     def lead(self) -> str:
-        """The page's first words, to be filled with models, n and data."""
+        """The page's first paragraph; {models}, {n} and {data} are filled in later."""
         return f"{self.does} {_LEAD}"
 
     def map_values(self, values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
-        """What a map shows of scores; tokens that were not read as the least of those that were."""
+        """The values that a map shows; tokens that were not read get the smallest value of those that were."""
         known = values[~np.isnan(values)]
         filled = np.where(np.isnan(values), known.min(initial=np.inf), values)
         return np.exp(filled) if self.is_log else filled
@@ -97,6 +97,6 @@ def lens_kind(lens: Any) -> str:
 
 
 def wording_of(lenses: Iterable[Any]) -> Wording:
-    """The wording of the lenses of a page: that of the only kind there is, or one for several."""
+    """The wording for a page's lenses: that of their kind, or `MIXED` where there are several kinds."""
     kinds = {lens_kind(lens) for lens in lenses}
     return LENS_WORDING[kinds.pop()] if len(kinds) == 1 else MIXED

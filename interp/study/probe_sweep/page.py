@@ -1,4 +1,4 @@
-"""The page of a probe sweep: where and from which layer on a property can be read linearly."""
+"""The page of a probe sweep: where and from which layer on a property can be read linearly, with its figure."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from markupsafe import Markup
 
+from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
 from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
-from interp.report.provenance import INTERVALS, as_json, opening, origin, provenance
-from interp.report.tables import estimate, listed, rows, times
-from interp.study.dataframes import rows_of
-from interp.study.model_spec import is_organism
-from interp.study.probe_sweep.figures import TOKENS, figures
+from interp.report.provenance import INTERVALS, as_json, origin
+from interp.report.tables import estimate, rows
+from interp.report.theme import GREY, SERIES, laid_out
+from interp.study.dataframes import rows_of, where
+from interp.study.page_parts import failure_line, lead, origins
 
 if TYPE_CHECKING:
     from interp.study.probe_sweep.result import ProbeResult
     from interp.study.runs import GridCell
 
-__all__ = ["figures", "write_page"]
+__all__ = ["TOKENS", "figures", "write_page"]
 
-LEAD = Markup("""Logistic probes learn the {target} from the residual stream of <b>{models}</b> after each layer: {n}
-samples ({data}), {folds} folds of whole groups. A sample is scored by the probe of the folds without its group.""")
-FIGURE = """Blue: how often the probe names the class of a held-out sample. Orange, dashed: the same for the control
-task. Dotted: the most frequent class of the training samples."""
+
+LEAD = Markup("""Logistic probes predict the {target} from the residual stream of <b>{models}</b> after each layer; {n}
+samples ({data}). Whole groups are split into {folds} folds, and each sample is scored by a probe that was fitted
+without its fold.""")
+FIGURE = """Blue: how often the probe predicts the class of a held-out sample. Orange, dashed: the same for the control
+task. Dotted: how often the most frequent class of the training samples is right."""
 TERMS = {
-    "Control task": """The classes are replaced by random ones, one for each {control}, with the same frequencies. A
-    probe that gets them right above chance has learned by heart which {control} has which class; accuracy means little
-    where the control is as high.""",
-    "Selectivity": "Accuracy − control, of the same samples.",
-    "What it does not show": """A probe shows that a property can be read from the stream, not that the model reads it.
-    Patch the stream to see what is used. A property that cannot be read linearly may be there in another form.""",
+    "Control task": """Each {control} gets a random class, with the same frequencies. A probe that predicts these
+    classes above chance has memorised which {control} has which class, so accuracy means little where the control is as
+    high.""",
+    "Selectivity": "Accuracy − control, on the same samples.",
+    "What it does not show": """A probe shows that a property can be read from the stream, not that the model uses
+    it. Patch the stream to see what is used. A property that no linear probe can read may still be encoded in
+    another form.""",
     "Intervals": INTERVALS,
 }
 
@@ -45,18 +48,15 @@ def write_page(result: ProbeResult, path: str | Path) -> Path:
         path: The HTML file.
     """
     shown, study = figures(result), result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    told = {"target": study.target, "folds": study.folds, "n": result.n_samples}
-    words = LEAD.format(models=models, data=data, **told)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
     terms = {name: text.format(control=study.control) for name, text in TERMS.items()}
     body = [
         section("Layer by layer", figure_cards(shown), card(definitions(terms)), intro=FIGURE),
         section("In numbers", *_tables(result)),
-        section("Failures", paragraph(_failures(result), kind="wide")),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        section("Failures", paragraph(failure_line(result), kind="wide")),
+        origins(result, _origin),
     ]
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD, target=study.target, folds=study.folds)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _tables(result: ProbeResult) -> Iterator[Markup]:
@@ -88,14 +88,43 @@ def _said(measure: str) -> Any:
     return said
 
 
-def _failures(result: ProbeResult) -> str:
-    found: pd.DataFrame = result.failures
-    if found.empty:
-        return "None: every sample was measured."
-    return f"{len(found)} left out: {times(found.reason.value_counts().head(5))}"
-
-
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
     settings = f"{study.folds}, {study.penalty:g}, {study.seed}, {study.batch}"
     return origin(cell.folder, [("prompt", as_json(study.prompt)), ("folds, penalty, seed, batch", settings)])
+
+
+TOKENS = {"last": "last token", "question": "question", "image": "image tokens", "box": "tokens in the boxes"}
+LINES = (
+    ("accuracy", "probe", SERIES[0], "solid"),
+    ("control", "control task", SERIES[1], "dash"),
+    ("majority", "most frequent class", GREY, "dot"),
+)
+"""Measure, its name, colour and dash."""
+
+
+def figures(result: ProbeResult) -> Figures:
+    """ "accuracy": by layer, one row per run and one panel per position; 95 % bands, or one line per group."""
+    cells = [cell for cell in result.cells if cell.measured]
+    positions = list(dict.fromkeys(result.scores.position))
+    titles = [f"{cell.labels['data']}: {TOKENS[one]}" for cell in cells for one in positions]
+    shared = {"shared_xaxes": True, "shared_yaxes": True, "vertical_spacing": 0.3 / (len(cells) + 1)}
+    figure = panels(titles, rows=len(cells), columns=len(positions), horizontal_spacing=0.03, **shared)
+    known: set[str] = set()
+    for row, cell in enumerate(cells, start=1):
+        summary, scores = (rows_of(frame, cell.labels) for frame in (result.summary(), result.scores))
+        for column, position in enumerate(positions, start=1):
+            for measure, name, colour, dash in LINES:
+                own, of_samples = (
+                    where(frame, (frame.measure == measure) & (frame.position == position))
+                    for frame in (summary, scores)
+                )
+                for trace in curves(own, of_samples, name, colour, dash=dash, legend=name not in known):
+                    figure.add_trace(trace, row=row, col=column)
+                known.add(name)
+            reference_line(figure, y=1, row=row, col=column)
+    figure.update_xaxes(**ticks_at(result.scores.layer, 8))
+    figure.update_xaxes(title_text="layer", row=len(cells))
+    figure.update_yaxes(range=[0, 1.05])
+    figure.update_yaxes(title_text="held-out accuracy,<br>higher: can be read ↑", col=1)
+    return {"accuracy": laid_out(figure, 150 + 240 * len(cells), columns=len(positions), margin={"b": 100})}

@@ -12,16 +12,16 @@ from interp.errors import StudyError
 __all__ = ["control_labels", "fold_of", "held_out", "majority"]
 
 MOST_STEPS = 2000
-"""Steps of the optimiser."""
+"""The maximum number of steps of the optimiser."""
 
 
 def fold_of(
     labels: Sequence[str], groups: Sequence[str], folds: int, seed: int
 ) -> Int[np.ndarray, " sample"]:
-    """The fold in which each sample is held out: groups stay together, classes are spread as evenly as that allows.
+    """The fold in which each sample is held out; groups stay together, classes are spread as evenly as possible.
 
     Raises:
-        StudyError: One class, or fewer groups than folds.
+        StudyError: There is one class alone, or there are fewer groups than folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -45,21 +45,21 @@ def held_out(
     folds: Int[np.ndarray, " sample"],
     penalty: float,
 ) -> list[str]:
-    """The label that a probe gives each sample, fitted on the other folds alone.
+    """The class that a probe predicts for each sample, fitted on the other folds alone.
 
     The probe is a multinomial logistic regression with an L2 penalty on features standardised by the mean and deviation
-    of the training samples. With more dimensions than training samples it is fitted in the space these span, turned to
-    its own axes: the penalty does not see a rotation, so the probe is the same, and small.
+    of the training samples. With more dimensions than training samples the features are first rotated into the space
+    that the samples span: the penalty is invariant under rotation, so the probe is the same and smaller.
 
     Args:
         features: One vector per sample.
         labels: The class of each.
-        folds: In which fold each is held out.
-        penalty: λ of ½ λ ‖w‖² beside the sum of the samples' log losses: scikit-learn's C is 1 / λ.
+        folds: The fold in which each sample is held out.
+        penalty: λ in ½ λ ‖w‖² + the sum of the samples' log losses; scikit-learn's C is 1 / λ.
     """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # matrices this small are 60 times slower on threads that wait for one another
+    with threadpool_limits(1):  # several threads make matrices this small 60 times slower
         return _held_out(features.astype(np.float64), np.array(labels), folds, penalty)
 
 
@@ -90,7 +90,7 @@ def _held_out(
 
 
 def majority(labels: Sequence[str], folds: Int[np.ndarray, " sample"]) -> list[str]:
-    """The most frequent class of each sample's training folds, the first in the alphabet of several."""
+    """The most frequent class of each sample's training folds; of equally frequent ones the first in the alphabet."""
     classes = np.array(labels)
     said = np.empty(len(classes), dtype=classes.dtype)
     for fold in np.unique(folds):
@@ -100,7 +100,7 @@ def majority(labels: Sequence[str], folds: Int[np.ndarray, " sample"]) -> list[s
 
 
 def control_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
-    """A random class for each sample: the same for samples of one type, drawn with the classes' own frequencies."""
+    """A random class for each sample, the same within a type, drawn with the classes' own frequencies."""
     rng = np.random.default_rng(seed)
     names, counts = np.unique(np.array(labels), return_counts=True)
     drawn = {one: str(rng.choice(names, p=counts / counts.sum())) for one in sorted(set(types))}

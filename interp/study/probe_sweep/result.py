@@ -1,4 +1,4 @@
-"""What a probe sweep found: how well each probe names held-out samples, beside its control task."""
+"""What a probe sweep found: how well each probe predicts held-out samples, beside its control task."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ MEASURES = ("accuracy", "control", "selectivity", "majority")
 
 @dataclass(frozen=True, repr=False)
 class ProbeResult(GridResult):
-    """The result of a `ProbeSweep`, or of a grid over it. Its probes are fitted when `scores` is first read.
+    """The result of a `ProbeSweep`, or of a grid over it. The probes are fitted when `scores` is first read.
 
-    `scores` has one row per (axes…, sample, group, position, layer, measure); `said` the class that each probe gave.
+    `scores` has one row per (axes…, sample, group, position, layer, measure); `said` has the class that each probe
+    predicted.
     """
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """`scores` with each sample's `index`, which is its own where ids repeat."""
+        """`scores` with each sample's `index`, which is unique even where ids repeat."""
         frames = []
         for cell in (cell for cell in self.cells if cell.measured):
             frame = pd.melt(
@@ -49,7 +50,7 @@ class ProbeResult(GridResult):
 
     @property
     def said(self) -> pd.DataFrame:
-        """One row per (axes…, sample, group, position, layer): its class, `target`, and the probe's, `said`."""
+        """One row per (axes…, sample, group, position, layer): the true class, `target`, and the predicted, `said`."""
         kept = ["index", "sample", "group", "position", "layer", "target", "said"]
         frames = []
         for cell in (cell for cell in self.cells if cell.measured):
@@ -65,10 +66,10 @@ class ProbeResult(GridResult):
 
 
 def _fitted(cell: GridCell) -> pd.DataFrame:
-    """The probes of one run: a row per sample, position and layer.
+    """The probes of one run: one row per sample, position and layer.
 
     Raises:
-        StudyError: One class, or fewer groups than folds, among the samples measured.
+        StudyError: The measured samples have one class alone, or fewer groups than folds.
     """
     study: Any = cell.study
     samples = cell.folder.read_table("samples").to_pandas().sort_values("index").reset_index(drop=True)

@@ -29,38 +29,42 @@ def _is_name(name: str, value: Any) -> None:
 
 
 class ProbeSweep(Study[ProbeResult]):
-    """Logistic probes of the residual stream after each layer, at image tokens, the question's or the last.
+    """Logistic probes of the residual stream after each layer, at the image tokens, the question or the last token.
 
     For each layer and position: the stream is averaged over the position's tokens, and a multinomial logistic
-    regression (L2) learns the target from it. Groups are split into folds; each sample is scored by the probe of the
-    folds without its group. `scores` has a row per (sample, layer, position, measure):
+    regression (L2) learns the target from it. Groups are split into folds; each sample is scored by a probe that was
+    fitted without its fold. `scores` has one row per (sample, layer, position, measure):
 
-    - `accuracy`: 1 where the probe names the sample's class, else 0.
-    - `control`: the same for the control task, whose classes are random: one for each type of sample, with the classes'
-      own frequencies. By default each group is a type, which no other fold has, so this is what a probe of such a
-      stream gets on random classes: chance. Name a type that recurs, such as "question", where the target is nearly a
-      function of it: then the control says how much the probe can learn by heart.
-    - `selectivity`: accuracy − control, in [−1, 1]. Near 0: the probe would have done as well on random classes.
-    - `majority`: 1 where the most frequent class of the other folds is the sample's; the same at every layer.
+    - `accuracy`: 1 where the probe predicts the sample's class, else 0.
+    - `control`: the same for the control task, in which each type of sample gets a random class, with the classes' own
+      frequencies. By default each group is a type. No other fold has that group, so the control is at chance. Where the
+      target is nearly a function of something that recurs, such as "question", name that as the type: the control then
+      says how much the probe can memorise.
+    - `selectivity`: accuracy − control, in [−1, 1]. Near 0: the probe does as well on random classes.
+    - `majority`: 1 where the most frequent class of the other folds is the sample's class, else 0; the same at every
+      layer.
 
-    Means and intervals are over groups (`summary`). A probe shows what can be read, not what the model uses: compare
+    Means and intervals are over groups (`summary`). A probe shows what can be read, not what the model uses. Compare
     with `interp.PatchResidual` or `interp.indicators.ActivationPatching`.
 
     Args:
-        data: Samples; a plain list becomes `Samples`. Of one kind of question, or the classes tell the kinds apart.
+        data: Samples; a plain list becomes `Samples`. They should ask one kind of question; otherwise a probe can tell
+            the kinds apart instead.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        target: What is probed for: "answer", or a key of each sample's `meta`, such as "label".
+        target: The property to predict: "answer", "question", "group", or a key of each sample's `meta`, such as
+            "label".
         positions: Some of "last" (the last prompt token), "question" (the question's tokens), "image" (all image
             tokens), "box" (the image tokens in the sample's boxes).
         control: The type of a sample in the control task: "group", "question" or a key of `meta`.
-        folds: How many folds.
+        folds: The number of folds.
         penalty: λ, the weight of the L2 penalty; scikit-learn's C is 1 / λ. Features are standardised.
         prompt: How the question is put.
-        seed: Of the folds, the control's labels and the bootstrap.
+        seed: The seed of the folds, the control's classes and the bootstrap.
         batch: Samples per forward pass. Part of the hash.
 
     Raises:
-        StudyError: No samples, fewer than two classes or fewer groups than folds, or something of the wrong type.
+        StudyError: There are no samples, fewer than two classes or fewer groups than folds, or a field has the wrong
+            type.
 
     Source: Alain & Bengio 2016 (arXiv 1610.01644); Hewitt & Liang 2019 for control tasks (arXiv 1909.03368).
     """

@@ -21,7 +21,7 @@ from interp.tracing import Residual
 __all__ = ["POSITIONS", "ProbeTask", "property_of"]
 
 POSITIONS = ("last", "question", "image", "box")
-"""Where the stream is read."""
+"""The positions at which the stream is read."""
 GROUPS = {"last": "last", "question": "question", "image": "image", "box": "image"}
 """Position → the group of tokens that is read for it."""
 FEATURES = pa.schema(
@@ -31,7 +31,7 @@ SAMPLES = pa.schema([*SAMPLE_FIELDS, ("target", pa.string()), ("type", pa.string
 
 
 def property_of(sample: Sample, name: str, group: str) -> str | None:
-    """What a sample has by the name of a property: its answer, question, group or a value of its meta."""
+    """The value of a sample's property: its answer, question, group or an entry of its meta; None where it has none."""
     if name == "group":
         return group
     found = getattr(sample, name) if name in ("answer", "question") else sample.meta.get(name)
@@ -39,7 +39,7 @@ def property_of(sample: Sample, name: str, group: str) -> str | None:
 
 
 class ProbeTask(StudyTask):
-    """Computes what a `ProbeSweep` probes; the probes are fitted when its result is read."""
+    """Computes the features for a `ProbeSweep`; the probes are fitted when its result is read."""
 
     name = "probe-sweep"
 
@@ -49,7 +49,7 @@ class ProbeTask(StudyTask):
         return "box" in self.study.positions
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on, and what is probed for; folds and seed are of the probes alone."""
+        """Everything the stored numbers depend on, and the property; folds and seed only affect the probes."""
         study = self.study
         named = [
             [self._property(i, name) for name in (study.target, study.control)]
@@ -59,11 +59,11 @@ class ProbeTask(StudyTask):
         return {**super().to_dict(), **own, "properties": hashlib.sha256(repr(named).encode()).hexdigest()}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """One row per sample, position and layer; one per sample."""
+        """The tables: one row per sample, position and layer, and one per sample."""
         return {"features": FEATURES, "samples": SAMPLES}
 
     def joined(self) -> tuple[str, ...]:
-        """Both."""
+        """Both tables."""
         return ("features", "samples")
 
     def _property(self, index: int, name: str) -> str | None:
@@ -71,7 +71,7 @@ class ProbeTask(StudyTask):
         return property_of(sample, name, self.study.data.groups[index]) if sample.is_usable else None
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """The features of each sample; one without a class has failed."""
+        """The features of each sample; a sample without a class fails."""
         groups = list(dict.fromkeys(GROUPS[position] for position in self.study.positions))
         reads = [Residual("all", group) for group in groups]
         samples = [self.study.data[index] for index in indices]
@@ -85,7 +85,7 @@ class ProbeTask(StudyTask):
         return Outcome(self.each(indices, rows), {"forwards": float(trace.cost.forwards)})
 
     def _rows(self, index: int, streams: Mapping[str, Any], tokens: Any) -> TableRows:
-        study, sample, (name, group) = self.study, self.study.data[index], self.identity(index)
+        study, sample = self.study, self.study.data[index]
         target, kind = (self._property(index, one) for one in (study.target, study.control))
         for asked, found in ((study.target, target), (study.control, kind)):
             if not found:
@@ -99,19 +99,13 @@ class ProbeTask(StudyTask):
             for layer, vector in zip(stream["layer"].values, values, strict=True):
                 place = {"index": index, "position": position, "layer": int(layer)}
                 features.append({**place, "values": vector.astype(np.float32).tolist()})
-        row = {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
-        }
-        return {"features": features, "samples": [{**row, "target": target, "type": kind}]}
+        row = {**self._sample_fields(index), "target": target, "type": kind}
+        return {"features": features, "samples": [row]}
 
     def _averaged(
         self, stream: Float[np.ndarray, "layer place hidden"], position: str, sample: Sample, tokens: Any
     ) -> Float[np.ndarray, "layer hidden"]:
-        """The mean over the position's tokens; of "box", over the image tokens that touch the boxes."""
+        """The mean over the position's tokens; for "box", over the image tokens that touch the boxes."""
         if position != "box":
             return stream.mean(axis=1, dtype=np.float64)
         weights = np.asarray(tokens_inside(tokens, sample, "touch"), float)

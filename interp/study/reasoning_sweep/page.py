@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from interp.report.figures import Figures, curves, panels, reference_line
 from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import estimate, listed, percent, rows, signed
-from interp.study.dataframes import records, where
-from interp.study.model_spec import is_organism
-from interp.study.reasoning_sweep.figures import figures
+from interp.report.provenance import INTERVALS, as_json, meanings, origin
+from interp.report.tables import estimate, percent, rows, signed
+from interp.report.theme import SERIES, laid_out, plain
+from interp.study.dataframes import records, rows_of, where
+from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.reasoning_sweep.task import TOLERANCE
 
 if TYPE_CHECKING:
@@ -24,21 +25,23 @@ if TYPE_CHECKING:
 
 __all__ = ["figures", "write_page"]
 
+
 N_SHOWN = 3
-LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Thought and answer were then forced,
-and the image was hidden from each sentence on: from its rows, those of all later sentences and those of the answer.""")
-FIGURE = """Mean change of the log-probability of the model's own answer against the image seen throughout. Far left:
-nothing after the prompt sees the image. Far right: only the answer does not. Bands are 95 % bootstrap intervals over
-groups; where there are too few groups, each thin line is one group."""
-SENTENCE = """The image hidden from this sentence on, by sample: the change of the answer's log-probability in nats."""
+LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Reasoning and answer were then
+forced, with the image hidden from one sentence on: from that sentence, all later sentences and the answer.""")
+FIGURE = """Mean change of the log-probability of the model's own answer, compared with the image visible throughout.
+Far left: nothing after the prompt sees the image. Far right: only the answer does not see it. Bands are 95 % bootstrap
+intervals over groups; with too few groups, each thin line is one group."""
+SENTENCE = """For each sample, the change of the answer's log-probability, in nats, when the image is hidden from this
+sentence on."""
 TERMS = {
-    "Change": """log p(answer | image hidden from there on) − log p(answer | image seen throughout), summed over the
-    answer's tokens.""",
-    "No longer matters": f"""From there on, hiding the image changes the log-probability by less than {TOLERANCE} nats,
-    there and everywhere later; to the end where even the answer alone needs it.""",
-    "No change": """A sentence can carry what an earlier row saw. No change shows that the image is not looked at again
-    for this answer, not that it was never needed.""",
-    "Failures": "A thought that did not end within the tokens allowed has no answer, and is never taken for one.",
+    "Change": """log p(answer | image hidden from that sentence on) − log p(answer | image visible throughout), summed
+    over the answer's tokens, in nats.""",
+    "No longer matters": f"""Hiding the image from this sentence or from any later one changes the log-probability by
+    less than {TOLERANCE} nats. Where hiding it from the answer alone changes more, the image matters to the end.""",
+    "No change": """A sentence can carry what an earlier row read from the image. So no change shows that the answer
+    needs no further look at the image, not that it never needed the image.""",
+    "Failures": "Reasoning that did not end within the allowed tokens has no answer and counts as a failure.",
     "Intervals": INTERVALS,
 }
 
@@ -54,15 +57,13 @@ def write_page(result: GridResult, path: str | Path) -> Path:
     body = [
         section("When the image stops mattering", figure_cards(shown), card(_table(result)), intro=FIGURE),
         section("Sentence by sentence", *_examples(result), intro=SENTENCE),
-        section("Failures", _failures(result)),
+        section("Failures", failures_by_sample(result)),
         meanings(TERMS),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        origins(result, _origin),
     ]
     study = result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    words = LEAD.format(models=models, n=result.n_samples, data=data)
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    first = lead(result, LEAD)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _table(result: GridResult) -> Markup:
@@ -78,7 +79,7 @@ def _table(result: GridResult) -> Markup:
 
 
 def _examples(result: GridResult) -> Iterator[Markup]:
-    """The first samples of each cell, each with its sentences."""
+    """The first samples of each run, each with its sentences."""
     for cell in (cell for cell in result.cells if cell.measured):
         lines = cell.frame("sentences")
         cards = []
@@ -105,18 +106,11 @@ def _examples(result: GridResult) -> Iterator[Markup]:
 
 
 def _until(until: float) -> str:
-    """Up to where hiding the image changes the answer's log-probability."""
+    """A sentence on where hiding the image stops changing the answer's log-probability."""
     if until != until:
         return "Hiding the image matters to the end, even from the answer alone."
     after = f"after {percent(until)} of the sentences" if until else "from the first sentence on"
     return f"Hiding the image no longer matters {after}."
-
-
-def _failures(result: GridResult) -> Markup:
-    found = result.failures
-    if found.empty:
-        return paragraph("None: every sample was measured.", kind="wide")
-    return failure_list(found, ["model", "data", "sample"])
 
 
 def _origin(cell: GridCell) -> Markup:
@@ -125,3 +119,21 @@ def _origin(cell: GridCell) -> Markup:
     return origin(
         cell.folder, [("prompt", as_json(study.prompt)), ("thoughts, tokens, answer tokens, batch", settings)]
     )
+
+
+def figures(result: GridResult) -> Figures:
+    """ "change": mean change of the answer's log-probability, with a 95 % band or one line per group."""
+    cells = [cell for cell in result.cells if cell.measured]
+    figure = panels([" · ".join(cell.key) for cell in cells], columns=len(cells), shared_yaxes=True)
+    for column, cell in enumerate(cells, start=1):
+        summary, scores = (
+            where(own, own.measure == "change").rename(columns={"seen": "layer"})
+            for own in (rows_of(frame, cell.labels) for frame in (result.summary(), result.scores))
+        )
+        for trace in curves(summary, scores, "image hidden from there on", SERIES[0], legend=column == 1):
+            figure.add_trace(trace, row=1, col=column)
+        reference_line(figure, y=0, row=1, col=column)
+    figure.update_xaxes(title_text="share of the sentences that see the image", tickformat=".0%")
+    title = plain("log p of the answer, change in nats,\nlower: the image mattered more ↓")
+    figure.update_yaxes(title_text=title, row=1, col=1)
+    return {"change": laid_out(figure, 380, columns=len(cells), margin={"l": 84, "b": 110})}

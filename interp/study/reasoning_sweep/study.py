@@ -15,38 +15,42 @@ __all__ = ["ReasoningSweep"]
 
 
 class ReasoningSweep(Study[GridResult]):
-    """The image hidden from each sentence of a thought on: is the model's own answer still as likely?
+    """Hides the image from each sentence of the reasoning on: is the model's own answer still as likely?
 
         interp.ReasoningSweep(data=samples, model="Qwen/Qwen3-VL-4B-Thinking").run().report("reasoning.html")
 
-    For each sample the model reasons and answers. Then the thought and the answer are forced (teacher forcing), and
+    For each sample the model reasons and answers. Then the reasoning and the answer are forced (teacher forcing), and
     for each k the rows of sentence k, of all later sentences and of the answer cannot attend to any image token; rows
-    before sentence k see the image as ever. Last, only the mark that ends the thought and the answer are blind.
+    before sentence k see the image as before. In the last pass only the mark that ends the reasoning and the answer
+    cannot see the image.
 
-    The result's `scores` have columns seen (the share of the sentences that see the image, from 0 to 1 in tenths: the
-    nearest sentence's value), measure, value. Measures, in nats: "logprob" (Σ_t log p of the answer's tokens) and
-    "change" (that minus the log-probability with the image seen throughout; below 0 where the image mattered).
-    `result.samples` has the thought, the answer and `until`: the share of the sentences after which hiding the image
-    changes the log-probability by less than 0.1 nats, there and everywhere later. Every sentence's own numbers:
-    `result.cells[i].frame("sentences")`.
+    The result's `scores` have the columns seen, measure and value. `seen` is the share of the sentences that see the
+    image, from 0 to 1 in tenths; each tenth takes the value of the nearest sentence. Measures, in nats: "logprob" (Σ_t
+    log p of the answer's tokens) and "change" (logprob minus the log-probability with the image visible throughout;
+    below 0 where the image mattered). `result.samples` has the reasoning, the answer and `until`: the share of the
+    sentences after which hiding the image, from there or from any later sentence, changes the log-probability by less
+    than 0.1 nats. `result.cells[i].frame("sentences")` has the numbers of every sentence.
 
-    What a sentence says may carry what an earlier row saw: no change shows that the image is not looked at again, not
-    that it was never needed. Hiding it from all rows after the prompt (seen = 0) still leaves what the question's rows
-    saw.
+    A sentence can carry what an earlier row read from the image: no change shows that no further look is needed, not
+    that the image was never needed. Hiding it from all rows after the prompt (seen = 0) keeps what the question's rows
+    read.
 
     Args:
         data: Samples; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        prompt: How the question is put; `Prompt(thinking=True)` where the chat template has to be told.
-        thoughts: "own": the model's, generated greedily. "given": each sample's `meta["reasoning"]`, without marks.
-        max_new_tokens: The most tokens of a thought and its answer. A thought that does not end within them is a
-            failure: there is no answer to follow.
-        answer_tokens: The most tokens of the answer that count.
-        seed: Of the bootstrap.
-        batch: Blinded passes side by side. Part of the hash: other batches round differently.
+        prompt: How the question is put; `Prompt(thinking=True)` for chat templates that need it.
+        thoughts: "own": the model's own reasoning, generated greedily. "given": each sample's `meta["reasoning"]`,
+            without marks.
+        max_new_tokens: The maximum number of tokens of the reasoning and its answer together. Reasoning that does not
+            end within them is a failure, because there is no answer to follow.
+        answer_tokens: The maximum number of the answer's tokens that count.
+        seed: The seed of the bootstrap.
+        batch: The number of passes with a hidden image that run together. Part of the hash, because other batches round
+            differently.
 
     Raises:
-        StudyError: No samples, an unknown choice, a number of tokens below 1, or something of the wrong type.
+        StudyError: There are no samples, a choice is unknown, a number of tokens is below 1, or a field has the wrong
+            type.
 
     Source: attention knockout as in Geva et al., arXiv 2304.14767.
     """

@@ -1,11 +1,10 @@
-"""The task of a `ReasoningSweep`: a thought, its answer, and the answer's log-probability with the image hidden."""
+"""The task of a `ReasoningSweep`: reasoning, its answer, and the answer's log-probability with the image hidden."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +15,7 @@ from interp.errors import SampleError
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import Target
 from interp.run import Outcome, Plan, make_plan
+from interp.study.prefix_cost import stored_cost
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Batch, Knockout, Site
@@ -26,7 +26,7 @@ __all__ = ["SHARES", "TOLERANCE", "ReasoningTask", "until"]
 
 SHARES = tuple(tenth / 10 for tenth in range(11))
 TOLERANCE = 0.1
-"""Nats; a smaller change of the answer's log-probability is called none."""
+"""In nats; a smaller change of the answer's log-probability counts as no change."""
 SHARD = 8
 SCORES = pa.schema(
     [("index", pa.int64()), ("seen", pa.float64()), ("measure", NAME), ("value", pa.float64())]
@@ -57,10 +57,11 @@ SENTENCES = pa.schema(
 
 
 def until(changes: np.ndarray) -> float:
-    """The share of the sentences after which hiding the image changes nothing, in [0, 1]; NaN where it always does.
+    """The share of the sentences after which hiding the image changes nothing, in [0, 1]; NaN if it always does.
 
     Args:
-        changes: Of the log-probability, hidden from sentence 0, 1, … on; the last one is of the answer alone.
+        changes: The changes of the log-probability, in nats, with the image hidden from sentence 0, 1, … on; the last
+            one is with the image hidden from the answer alone.
 
     >>> until(np.array([-2.0, -1.0, 0.02, 0.0, 0.01])), until(np.array([0.0, -1.0]))
     (0.5, nan)
@@ -78,7 +79,7 @@ class ReasoningTask(StudyTask):
     takes_thoughts = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed is of the intervals, which are not stored."""
+        """Everything the stored numbers depend on; the seed only affects the intervals, which are not stored."""
         study = self.study
         own = {name: getattr(study, name) for name in ("thoughts", "max_new_tokens", "answer_tokens")}
         if study.thoughts == "given":
@@ -87,20 +88,20 @@ class ReasoningTask(StudyTask):
         return {**super().to_dict(), **own, "plan": {"batch": study.batch, "shard": SHARD}}
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """Scores by share, one row per sample, and one per sample and sentence."""
+        """The tables: scores by share, one row per sample, and one per sample and sentence."""
         return {"scores": SCORES, "samples": SAMPLES, "sentences": SENTENCES}
 
     def joined(self) -> tuple[str, ...]:
-        """All."""
+        """All tables."""
         return ("scores", "samples", "sentences")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample, and what its passes cost."""
+        """The rows of each sample, and the cost of its passes."""
         costs: list[Cost] = []
         with suitable_threads(self.mllm):
             rows = self.each(indices, lambda _, index: self._rows(index, costs))
         total = sum(costs[1:], costs[0]) if costs else Cost()
-        return Outcome(rows, {name: float(v) for name, v in asdict(total).items() if v is not None})
+        return Outcome(rows, stored_cost(total))
 
     def _rows(self, index: int, costs: list[Cost]) -> TableRows:
         study, sample = self.study, self.study.data[index]
@@ -110,7 +111,7 @@ class ReasoningTask(StudyTask):
         costs.append(after.cost)
         said = after.answers[0]
         if not said:
-            raise SampleError("nothing came after the thought, so there is no answer to follow.")
+            raise SampleError("nothing came after the reasoning, so there is no answer to follow.")
         logprob, values = self._blinded(batch, Target(said), costs)
         changes = values - logprob
         spans = sentences(thought.strip())
@@ -127,10 +128,7 @@ class ReasoningTask(StudyTask):
         ]
         tokens = batch.tokens[0]
         row = {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "reasoning": thought,
             "said": said,
             "correct": is_right(said, sample, study.prompt),
@@ -143,10 +141,10 @@ class ReasoningTask(StudyTask):
         return {"scores": scores, "samples": [row], "sentences": lines}
 
     def _thought(self, index: int, costs: list[Cost]) -> str:
-        """The sample's given thought, or the model's own.
+        """The sample's given reasoning, or the model's own.
 
         Raises:
-            SampleError: There is none, or it did not end.
+            SampleError: There is no reasoning, or it did not end.
         """
         study, sample = self.study, self.study.data[index]
         if study.thoughts == "given":
@@ -162,7 +160,7 @@ class ReasoningTask(StudyTask):
         costs.append(trace.cost)
         one = trace[0]
         if not one.reasoning:
-            raise SampleError("the model answered without a thought before its answer.")
+            raise SampleError("the model answered without reasoning first.")
         if one.answer is None:
             raise SampleError(
                 f"the model was still reasoning after max_new_tokens={study.max_new_tokens} tokens. Give it more."
@@ -170,7 +168,7 @@ class ReasoningTask(StudyTask):
         return one.reasoning
 
     def _blinded(self, batch: Batch, target: Target, costs: list[Cost]) -> tuple[float, np.ndarray]:
-        """The answer's log-probability with the image seen throughout, and hidden from each sentence on."""
+        """The answer's log-probability in nats, with the image visible throughout and hidden from each sentence on."""
         options = {"batch_size": self.study.batch, "progress": False}
         plain = self.mllm.score(batch, target, **options)
         hide = Knockout(Site(queries=(BLIND, "answer"), keys="image"), steps="all")
@@ -180,5 +178,5 @@ class ReasoningTask(StudyTask):
 
     @cached_property
     def _plan(self) -> Plan:
-        """One sample at a time, in the order of the data: its blinded passes are the batch."""
+        """One sample at a time, in the order of the data; its passes with a hidden image are the batch."""
         return make_plan([0] * len(self.study.data), batch=1, shard=SHARD)

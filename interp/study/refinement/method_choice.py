@@ -1,4 +1,4 @@
-"""A method's heads, layer and parameters, chosen on validation samples."""
+"""Chooses a method's heads, layer and parameters on validation samples."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from interp.metrics import METRICS
 from interp.run import Workers
 from interp.study.dataframes import records, where
 from interp.study.grid import Grid
-from interp.study.head_ranking.head_set import HeadSet
-from interp.study.head_ranking.published_heads import (
+from interp.study.head_ranking.head_set import (
     CHECKPOINTS,
     PUBLISHED,
     UNPUBLISHED,
+    HeadSet,
     published_checkpoint,
     published_heads,
 )
@@ -43,9 +43,9 @@ class Grounding:
     Attributes:
         heads: A published set, or the top of a ranking, which has run.
         layer: The masked layer, 0-based.
-        read_layer: The layer after it, where there is one: the first to work on what masking left.
-        n_heads: How many heads could be ranked; the number of a published set.
-        said: How both were chosen, in a sentence.
+        read_layer: The layer after the masked one, where there is one: the first that reads the masked result.
+        n_heads: The number of heads that could be ranked, or of the published set.
+        said: How heads and layer were chosen, in sentences.
     """
 
     heads: HeadSet
@@ -76,33 +76,33 @@ def grounding(
     workers: int | Workers = 1,
     batch: int = 8,
 ) -> Grounding:
-    """The heads and the layer for VGRefine on this model: published, where they are, else found on validation samples.
+    """The heads and the layer for VGRefine on this model: the published ones, else chosen on validation samples.
 
-    Found are the top k heads of a `HeadRanking` by `metric`, and the layer of a `LayerSweep` with the best mean of
+    Chosen are the top k heads of a `HeadRanking` by `metric`, and the layer of a `LayerSweep` with the best mean of
     `layer_by`. The paper ranks heads by KL on COCO and takes the layer with the lowest KL; `layer_by="kl"` does so. KL
-    can be best for maps that look everywhere: where no head or no layer beats a uniform map, `said` says so.
+    can be best for uniform maps; where no head or no layer is better than a uniform map, `said` says so.
 
-    Published heads are taken only where it is known that the model is the published checkpoint
-    (`published_checkpoint`), or where `published` names them.
+    Published heads are used only where the model is known to be the published checkpoint (`published_checkpoint`), or
+    where `published` names them.
 
     Args:
         model: The model.
         validation: Samples to choose on.
         out: The folder that holds runs.
-        k: How many heads; by default 20, as published, or an eighth of a small model's.
-        metric: What ranks the heads; the paper's is KL.
-        layer_by: What the layer is chosen by; the paper's is "kl", the lowest.
-        rule: When a token belongs to a box, for both.
-        rank: Rank heads also where they are published.
-        published: The name of a published set to take whatever the model is called: for a copy of the published
-            checkpoint under another name.
-        seed: Of the layer sweep.
-        workers: Processes, or an `interp.run.Workers`.
+        k: The number of heads; by default 20, as published, or an eighth of a small model's heads.
+        metric: The metric that ranks the heads; the paper uses KL.
+        layer_by: The metric that chooses the layer; the paper uses "kl", the lowest.
+        rule: The rule by which a token belongs to a box, for heads and layer.
+        rank: Whether to rank heads even where they are published.
+        published: The name of a published set to use for any model: for a copy of the published checkpoint under
+            another name.
+        seed: The seed of the layer sweep.
+        workers: The number of processes, or an `interp.run.Workers`.
         batch: Samples per forward pass.
 
     Raises:
-        StudyError: No validation samples for a model without published heads, samples of the test split, no set of
-            that name, or both `rank` and `published`.
+        StudyError: A model without published heads has no validation samples, the samples are of the test split, there
+            is no set of that name, or both `rank` and `published` are given.
     """
     if rank and published:
         raise StudyError(
@@ -129,7 +129,7 @@ def grounding(
 def _found(
     ranking: HeadRanking, ranked: HeadResult, sweep: Result, k: int | None, layer_by: str
 ) -> Grounding:
-    """The best heads and the best layer of these runs, and the sentence that says so."""
+    """The best heads and the best layer of these runs, and how they were chosen."""
     validation = ranking.data
     n_heads = ranked.n_heads - ranked.n_unranked
     chosen = k or min(20, max(n_heads // 8, 1))
@@ -154,7 +154,7 @@ def _published(found: HeadSet, k: int | None) -> Grounding:
 
 
 def _namesake(model: ModelSpec) -> str:
-    """What to say of a folder that has only the name of a published checkpoint; empty for others."""
+    """A hint for a folder that has the name of a published checkpoint and nothing else; empty for others."""
     name = model.id.rstrip("/").rsplit("/", 1)[-1].lower().removesuffix("-hf")
     if name not in PUBLISHED or published_checkpoint(model) is not None:
         return ""
@@ -171,12 +171,12 @@ def best_method(
     out: str | os.PathLike[str] = "runs",
     workers: int | Workers = 1,
 ) -> tuple[Any, RefinementResult]:
-    """The method with the best accuracy on validation samples, and what it was found from.
+    """The method with the best accuracy on validation samples, and the result that it was chosen from.
 
     Equal accuracies are decided by the mean log-probability of the answer, then by the order given.
 
     Raises:
-        StudyError: Samples of the test split, or without answers.
+        StudyError: The samples are of the test split, or have no answers.
     """
     check_split([base.data], "a method's parameters")
     found = Grid(base, method=methods).run(out, workers=workers)

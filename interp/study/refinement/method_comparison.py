@@ -1,4 +1,4 @@
-"""Methods against one another, on the same samples, with Holm's adjustment."""
+"""Compares before with after and methods with one another, on the same samples, with Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ MEASURES = {
 }
 """Short name → what tables call its mean."""
 MARKS = ("correct",)
-"""Those that are 1 for right and 0 for wrong."""
+"""The measures that are 1 for right and 0 for wrong."""
 
 
 def change(
     rows: pd.DataFrame, measure: str, *, level: float, seed: int, marks: Collection[str] = MARKS
 ) -> dict[str, Any]:
-    """The mean of after − before over samples that have both, its interval over groups, and tests.
+    """The mean of after − before over the samples that have both, with its interval over groups and tests.
 
-    A log-probability of −∞, where a contrast rules the answer out, has no difference: such samples are left out
-    and counted. For marks the flips are counted and tested too.
+    A log-probability of −∞, where a contrast rules the answer out, has no difference; such samples are left out and
+    counted. For marks the flips are also counted and tested.
 
     Args:
-        rows: `before`, `after` and `group` of each sample.
-        measure: Its short name.
+        rows: One row per sample with the columns `before`, `after` and `group`.
+        measure: The measure's short name.
         level: Coverage of the interval.
-        seed: Of the bootstrap and the permutations.
+        seed: The seed of the bootstrap and of the sign flips.
         marks: The measures that are 1 for right and 0 for wrong.
 
     Returns:
-        before, after (means over the same samples), difference, low, high, n, n_groups, n_undefined, n_ruled_out, p
-        (signs of whole groups flipped), smallest_p, wrong_to_right, right_to_wrong and p_flips (McNemar, exact; None
-        but for marks) and note.
+        before and after (means over the same samples), difference (above 0: larger after), low, high, n, n_groups,
+        n_undefined, n_ruled_out, p (signs of whole groups flipped), smallest_p (the smallest p that so few groups
+        allow), wrong_to_right, right_to_wrong and p_flips (McNemar's exact test; all three None except for marks), and
+        note.
     """
     before, after = (_numbers(rows[when]) for when in ("before", "after"))
     infinite = np.isinf(before) | np.isinf(after)
@@ -78,8 +79,8 @@ def with_holm(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ("measur
     """The rows as a table with `p_holm` after `p`, adjusted over the rows of each measure, which are one family.
 
     Args:
-        rows: With `measure` and `p` each.
-        names: The columns of a table without rows.
+        rows: The rows, each with `measure` and `p`.
+        names: The columns of the table if there are no rows.
     """
     table = pd.DataFrame(list(rows)) if len(rows) else pd.DataFrame(columns=list(names))
     adjusted = np.full(len(rows), np.nan)
@@ -135,24 +136,24 @@ def compare_methods(
 ) -> pd.DataFrame:
     """One row per pair of cells that differ along one axis alone: a after minus b after, sample by sample.
 
-    `p_holm` is adjusted over the rows of this table, which are one family. Methods are compared with the plain
-    model in `PairedResult.summary`.
+    `p_holm` is adjusted over the rows of this table, which are one family. `PairedResult.summary` compares methods with
+    the plain model.
 
     Args:
-        result: What to compare.
-        measure: One of the names, such as "correct".
+        result: The result whose cells are compared.
+        measure: The short name of a measure, such as "correct".
         over: The axis along which to compare.
         level: Coverage of the intervals.
-        names: The measures that there may be.
-        marks: Those of them that are 1 for right and 0 for wrong.
+        names: The possible measures, in the order of tables.
+        marks: The measures that are 1 for right and 0 for wrong.
 
     Returns:
-        Columns `over`, `where`, `a`, `b`, `measure`, `mean_a`, `mean_b`, `difference`, `low`, `high`, `n`,
+        Columns `over`, `where`, `a`, `b`, `measure`, `mean_a`, `mean_b`, `difference` (a − b), `low`, `high`, `n`,
         `n_groups`, `left_out` (samples not measured on both sides), `p` (signs of whole groups flipped), `p_holm`,
-        `smallest_p`, `only_a_right` and `only_b_right` with McNemar's exact `p_flips` (of marks), and `note`.
+        `smallest_p`, for marks `only_a_right`, `only_b_right` and McNemar's exact `p_flips`, and `note`.
 
     Raises:
-        StudyError: A measure that was not measured, an unknown axis, or nothing to compare.
+        StudyError: The measure was not measured, the axis is unknown, or there is nothing to compare.
     """
     known = measures_of(result, names)
     if not isinstance(measure, str) or measure not in known:
@@ -171,7 +172,7 @@ def compare_methods(
 
 
 def measures_of(result: GridResult, names: Iterable[str] = MEASURES) -> tuple[str, ...]:
-    """The measures that are defined on some sample, in the order of the names."""
+    """The measures that are defined on at least one sample, in the order of the names."""
     found = set(where(result.scores, result.scores.value.notna()).measure)
     return tuple(name for name in names if name in found)
 
@@ -213,7 +214,7 @@ def _row(
 
 
 def _after(result: GridResult, cell: GridCell, measure: str) -> pd.DataFrame:
-    """The cell's values under its method, by the sample's place in the data."""
+    """The cell's values under its method, with each sample's index and group."""
     scores = cell.frame("scores")
     own = where(scores, (scores.measure == measure) & (scores.when == "after"))
     samples = rows_of(result.samples, cell.labels)[["index", "group"]]

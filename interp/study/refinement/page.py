@@ -1,4 +1,4 @@
-"""The page of methods: what they change, with intervals, flips, cost, and drawn samples before and after."""
+"""The page of methods: what they change, with intervals, flips, cost, samples before and after, and figures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.inputs.answers import RULE
 from interp.report import gallery
+from interp.report.figures import Figures, panels
 from interp.report.html import (
     bold,
     capital,
@@ -27,20 +30,27 @@ from interp.report.html import (
     save_page,
     section,
 )  # fmt: skip
-from interp.report.provenance import as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import count, listed, number, p_value, percent, varying
+from interp.report.provenance import as_json, meanings, origin
+from interp.report.tables import count, number, p_value, percent, signed, varying
+from interp.report.theme import DIVERGING, GREY, colour_bar, laid_out, plain
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
-from interp.study.refinement.figures import figures, panel_name, places
+from interp.study.page_parts import lead, origins
+from interp.study.refinement.result import numeric_pair
 from interp.study.refinement.tables import (
+    PLACE,
     cell_title,
+    difference_hover,
+    difference_points,
+    failures_section,
     flips_card,
     measures_table,
     methods_card,
     pairs_card,
+    panel_name,
     per_group,
-    points,
+    percentage_points,
+    places,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -48,57 +58,58 @@ if TYPE_CHECKING:
 
 __all__ = ["figures", "write_page"]
 
+
 FEW_CELLS = 4
-"""Up to so many cells each have a card of their own; more are lines of a table."""
+"""Up to this number, each cell has its own card; more cells are lines of a table."""
 MANY_CELLS = 10
-"""With more on the same samples, as in a table over parameters, only the figure and the folded numbers are shown."""
+"""With more cells on the same samples, as in a table over parameters, only the figure and folded numbers are shown."""
 LEVEL = 0.05
 SMALLEST_ROW = 4
-"""Pictures are at least as small as with so many in a row."""
+"""Pictures are never larger than with this number in a row."""
 
-LEAD = Markup("""<b>{models}</b> answers {samples} twice, greedily: as it is, and with the method. Every difference is
-after − before on the same samples; positive means more often right.""")
+LEAD = Markup("""<b>{models}</b> answers {samples} twice, greedily: as it is and with the method. Every difference is
+after − before on the same samples; above 0 means more often right.""")
 FIGURES = {
     "difference": (
         "Accuracy, after − before",
-        """Points are means over samples, bars their 95 % bootstrap intervals over groups. Where there are too few
-        groups for an interval, each open circle is one group.""",
+        """Points are means over samples, bars 95 % bootstrap intervals over groups. With too few groups for an
+        interval, each open circle is one group.""",
     ),
     "heat": (
         "Accuracy change over both parameters",
-        """Each cell is the change of accuracy against the plain model, in percentage points, on the same samples:
-        blue is better, red is worse. Hover for the interval and the number of samples.
-        The best cell of a table flatters: choose parameters on validation samples.""",
+        """Each cell is the change of accuracy from the plain model, in percentage points, on the same samples: blue is
+        better, red is worse. Hover for the interval and the number of samples. The best cell of a table looks better
+        than it is: choose parameters on validation samples.""",
     ),
 }
-METHODS = """Each line is one method against the plain model on the same samples. Before and after are accuracies;
+METHODS = """Each line compares one method with the plain model on the same samples. Before and after are accuracies;
 points are the difference after − before in percentage points, with the 95 % interval. “+” counts answers that became
-right, “−” answers that became wrong. Holm's p is that of the group-wise sign test, adjusted over the lines. s ×,
-passes × and tokens × are the method's cost divided by the plain model's."""
+right, “−” answers that became wrong. Holm's p is the p of the group-wise sign test, adjusted over all lines. s ×,
+passes × and tokens × are the method's costs divided by the plain model's."""
 FLIPS = """McNemar's exact test asks whether a fair coin would split the flips so unevenly. It treats samples as
-independent: where several samples share a patient, a volume or an image, read the interval over groups instead."""
-GALLERY = Markup("""Drawn with seed {seed}, not picked by their result. Maps run {ramp}, each scaled to its
-own 99.5th percentile. Dark tokens are those the method hides. Beside each answer: the probability of beginning the
+independent; where several samples share a patient, a volume or an image, use the interval over groups."""
+GALLERY = Markup("""The samples were drawn with seed {seed}, not by their result. Maps run {ramp}, each scaled to its
+own 99.5th percentile. The method hides the dark tokens. Beside each answer is the probability that it begins the
 sample's own answer. {layer}""")
-NO_LOOKS = "No attention was read beside the methods' own."
-LOOKS = """“Attention” is that of the last prompt token at layer {layers}, mean over heads, divided by that of a
-generic prompt on the plain model. “After” was read again with the method's edits. Where a method edits that same
-layer, the change is made by the edit and is no evidence of grounding."""
+NO_LOOKS = "No attention was read except by the methods themselves."
+LOOKS = """“Attention” is the attention of the last prompt token at layer {layers}, averaged over heads and divided by
+that under a generic prompt on the plain model. “After” was read again with the method's edits. Where a method edits
+that layer, the edit itself makes the change, so it is no evidence of grounding."""
 TERMS = {
     "Right": RULE,
-    "Probability of the answer": """Of beginning it: the summed probability of the first tokens of the answer's
-    spellings, after the last prompt token. Under PAI's guidance logits are contrasted and cut off, so probabilities
-    are sharper by construction, and 0 where it rules the answer out; the logarithms of such zeros are left out and
-    counted.""",
+    "Probability of the answer": """The probability of beginning the answer: the summed probability, after the last
+    prompt token, of the first tokens of the answer's spellings. PAI's guidance contrasts and cuts off logits, so its
+    probabilities are sharper by construction, and 0 where it rules the answer out; logarithms of such zeros are left
+    out and counted.""",
     "Attention ratio": """The relative map's mean inside the sample's boxes over its mean everywhere; a uniform map
     scores 1.""",
-    "Intervals": """95 %, percentile bootstrap over groups (2,000 resamplings). With fewer than 20 groups no claim
-    about a population is made, and no interval is shown.""",
-    "Cost": """Seconds, passes and token positions of the method's whole call, its own measuring passes included, over
-    those of plain generation on the same batches, each as if it ran alone: an image prefix that methods share is
-    counted for each. A prefix, what follows it and each generated token are one pass each. Tokens are positions that
-    went through the language model. Other work on the machine makes seconds uncertain; passes and tokens are
-    exact.""",
+    "Intervals": """95 %, percentile bootstrap over groups (2,000 resamplings). With fewer than 20 groups no interval is
+    shown, and no claim about a population is made.""",
+    "Cost": """Seconds, passes and token positions of the method's whole call, including passes that only measure,
+    divided by those of plain generation on the same batches. Each is counted as if it ran alone, so an image prefix
+    that methods share counts for each. A prefix, what follows it, and each generated token are one pass each. Tokens
+    are positions that went through the language model. Seconds depend on other work on the machine; passes and tokens
+    are exact.""",
 }
 
 
@@ -112,9 +123,9 @@ def write_page(result: RefinementResult, path: str | Path) -> Path:
         _flips(result),
         "" if "correct" not in result.measures or _many(result) else per_group(result),
         _gallery(result),
-        _failures(result),
+        failures_section(result, "None: every sample was answered both times."),
         _meanings(result),
-        provenance(((" · ".join(cell.key), _origin(cell)) for cell in result.cells), folded=True),
+        origins(result, _origin, folded=True),
     ]
     title, question = result.study.title, _question(result)
     return save_page(path, title=title, question=question, lead=_lead(result), body=body, figures=shown)
@@ -138,10 +149,7 @@ def _lead(result: RefinementResult) -> Markup:
     for place in places(result):
         sizes = [len(cell.frame("samples")) for cell in result.cells if place.items() <= cell.labels.items()]
         counts.append(f"{count(max(sizes), 'sample')} of {panel_name(result, place)}")
-    words = LEAD.format(
-        models=listed(cell.labels["model"] for cell in result.cells), samples=", ".join(counts)
-    )
-    first = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
+    first = lead(result, LEAD, samples=", ".join(counts))
     lines = (paragraph(capital(line), kind="soft wide") for line in result.sentences()[:FEW_CELLS])
     return join(first, *lines)
 
@@ -153,7 +161,7 @@ def _headlines(result: RefinementResult) -> Markup | str:
 
 
 def _headline(result: RefinementResult, cell: RefinementCell) -> Markup:
-    """One cell: accuracy before → after, whatever the sign, and every other measure."""
+    """The card of one cell: accuracy before → after, and every other measure."""
     title, found = cell_title(result, cell), records(rows_of(result.summary(), cell.labels))
     own = next((row for row in found if row["measure"] == "correct"), None)
     if own is None:
@@ -179,8 +187,8 @@ def _headline(result: RefinementResult, cell: RefinementCell) -> Markup:
 
 
 def _verdict(own: dict[str, Any]) -> Markup:
-    """The difference with its interval, and what may be said of it."""
-    gap = join("Difference ", bold(points(own)), " points. ")
+    """The difference with its interval, and the conclusion that it allows."""
+    gap = join("Difference ", bold(percentage_points(own)), " points. ")
     flips = f"{own['wrong_to_right']:.0f} wrong → right, {own['right_to_wrong']:.0f} right → wrong"
     test = f"{flips}; McNemar, exact: p {p_value(own['p_flips'])}."
     if own["n_groups"] < MIN_GROUPS:
@@ -195,7 +203,7 @@ def _verdict(own: dict[str, Any]) -> Markup:
 
 
 def _methods(result: RefinementResult) -> Markup | str:
-    """All cells as lines; and methods against one another, where there are several on the same samples."""
+    """All cells as lines, and pairs of methods where there are several on the same samples."""
     if len(result.cells) < 2:
         return ""
     body = methods_card(result)
@@ -230,13 +238,13 @@ def _gallery(result: RefinementResult) -> Markup | str:
 
 
 def shared_samples(cells: Sequence[RefinementCell], n: int, seed: int) -> list[int]:
-    """Up to `n` samples that every one of the cells measured, drawn with a seed and not by their result."""
+    """Up to `n` samples that all cells measured, drawn with a seed and not by their result."""
     measured = [set(cell.frame("samples")["index"].tolist()) for cell in cells]
     return gallery.drawn(set.intersection(*measured), n, seed)
 
 
 def sample_card(cell: RefinementCell, index: int) -> Markup:
-    """One sample: its pictures, its question, the answers and their probabilities before and after."""
+    """The card of one sample: pictures, question, answers and their probabilities before and after."""
     frame, scores = cell.named_frame("samples"), cell.frame("scores")
     row = records(where(frame, frame["index"] == index))[0]
     values = {(r["measure"], r["when"]): r["value"] for r in records(where(scores, scores["index"] == index))}
@@ -292,17 +300,6 @@ def _ratios(values: Mapping[tuple[str, str], float]) -> str:
     return f"attention ratio {number(before)}" + ("" if np.isnan(after) else f" → {number(after)}")
 
 
-def _failures(result: RefinementResult) -> Markup:
-    """The samples that could not be answered, and why."""
-    found = result.failures
-    if found.empty:
-        return section("Failures", paragraph("None: every sample was answered both times.", kind="soft"))
-    varied = varying(result.cells)
-    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
-    listed = card(failure_list(found, [*varied, "sample"], distinct=varied))
-    return section("Failures", paragraph(words, kind="wide"), listed)
-
-
 def _meanings(result: RefinementResult) -> Markup:
     cells = result.cells[:1] if _many(result) else result.cells
     return meanings(TERMS, {cell_title(result, cell): code(as_json(cell.method)) for cell in cells})
@@ -316,3 +313,93 @@ def _origin(cell: RefinementCell) -> Markup:
         ("tokens, seed, batch", f"{study.max_new_tokens}, {study.seed}, {study.batch}"),
     ]
     return origin(cell.folder, more)
+
+
+NAMES = {"k": "k, heads in triage", "percentile": "p, percentile below which tokens are hidden"}
+
+
+def figures(result: RefinementResult) -> Figures:
+    """ "difference": the accuracy change of each cell; "heat": over two parameters, if only these differ."""
+    summary = result.summary()
+    if "correct" not in result.measures or len(result.cells) < 2:
+        return {}
+    own = where(summary, summary.measure == "correct")
+    pair = numeric_pair(result.parameters, result.axes)
+    if pair is not None:
+        return {"heat": _heat_maps(result, own, pair)}
+    return {"difference": _differences(result, own)}
+
+
+def _differences(result: RefinementResult, own: pd.DataFrame) -> go.Figure:
+    """Accuracy changes in percentage points with intervals, per model and data; single groups where groups are few."""
+    shown = places(result)
+    figure = panels([panel_name(result, place) for place in shown], shared_yaxes=True)
+    for column, place in enumerate(shown, start=1):
+        rows = rows_of(own, place)
+        figure.add_trace(
+            difference_points(rows, [_name(result, row) for row in records(rows)]), row=1, col=column
+        )
+        if (rows.n_groups < MIN_GROUPS).any():
+            figure.add_trace(_group_points(result, place), row=1, col=column)
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
+    most = max((len(rows_of(own, place)) for place in shown), default=1)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(title_text="accuracy, after − before, points (higher is better →)", matches="x")
+    layout: Any = figure.layout
+    layout.xaxis.matches = None  # the other axes match the first; an axis that matches itself is an error
+    return laid_out(figure, 140 + 34 * most, columns=len(shown), showlegend=False)
+
+
+def _group_points(result: RefinementResult, place: dict[str, str]) -> go.Scatter:
+    groups = rows_of(result.per_group(), place)
+    return go.Scatter(
+        x=100 * groups.difference,
+        y=[plain(_name(result, row)) for row in records(groups)],
+        mode="markers",
+        marker={"size": 6, "color": GREY, "symbol": "circle-open"},
+        text=[plain(f"group {row['group']}, {row['n']} samples") for row in records(groups)],
+        hovertemplate="%{y}, %{text}: %{x:+.1f}<extra></extra>",
+    )
+
+
+def _heat_maps(result: RefinementResult, own: pd.DataFrame, pair: tuple[str, str]) -> go.Figure:
+    """Accuracy change over two parameters, one panel per model and data, on one scale symmetric around 0."""
+    shown, (across, up) = places(result), sorted(pair, key=lambda name: name == "k")
+    figure = panels([panel_name(result, place) for place in shown], horizontal_spacing=0.1)
+    table = own.merge(result.parameters, on=list(result.axes))
+    top = max(float(100 * table.difference.abs().max()), 0.1)
+    for column, place in enumerate(shown, start=1):
+        figure.add_trace(_heat(rows_of(table, place), across, up), row=1, col=column)
+    bar = colour_bar("accuracy change,<br>points")
+    scale: dict[str, Any] = {"colorscale": DIVERGING, "cmin": -top, "cmax": top, "colorbar": bar}
+    figure.update_xaxes(type="category", title_text=NAMES.get(across, across))
+    figure.update_yaxes(type="category", showgrid=False)
+    figure.update_yaxes(title_text=NAMES.get(up, up), col=1)
+    return laid_out(figure, 190 + 44 * len(set(table[up])), columns=len(shown), coloraxis=scale)
+
+
+def _heat(rows: pd.DataFrame, across: str, up: str) -> go.Heatmap:
+    x, y = sorted(set(rows[across])), sorted(set(rows[up]))
+    grid, hover = np.full((len(y), len(x)), np.nan), np.full((len(y), len(x)), "", dtype=object)
+    for row in records(rows):
+        spot = y.index(row[up]), x.index(row[across])
+        grid[spot], hover[spot] = 100 * row["difference"], difference_hover(row)
+    return go.Heatmap(
+        x=[f"{value:g}" for value in x],
+        y=[f"{value:g}" for value in y],
+        z=grid,
+        text=[["" if np.isnan(value) else signed(value, 1) for value in line] for line in grid],
+        texttemplate="%{text}",
+        customdata=hover,
+        coloraxis="coloraxis",
+        xgap=2,
+        ygap=2,
+        hoverongaps=False,
+        hovertemplate=f"{plain(up)} = %{{y}}, {plain(across)} = %{{x}}<br>%{{customdata}}<extra></extra>",
+    )
+
+
+def _name(result: RefinementResult, row: dict[str, Any]) -> str:
+    """A cell's labels besides model and data."""
+    shown = [axis for axis in varying(result.cells) if axis not in PLACE] or ["method"]
+    return " · ".join(str(row[axis]) for axis in shown)

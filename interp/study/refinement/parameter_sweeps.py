@@ -1,4 +1,4 @@
-"""A method's parameters one at a time, the other fixed, beside published numbers: cuts through a table over both."""
+"""Sweeps of one of a method's two parameters with the other fixed, beside published numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from markupsafe import Markup
 
 from interp.errors import StudyError
 from interp.report.html import card, grid, paragraph, save_page, section, table
-from interp.report.provenance import opening
-from interp.report.tables import listed, number
+from interp.report.tables import number
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
-from interp.study.refinement.figures import panel_name, places
+from interp.study.page_parts import lead
 from interp.study.refinement.result import numeric_pair
-from interp.study.refinement.tables import points
+from interp.study.refinement.tables import panel_name, percentage_points, places
 
 if TYPE_CHECKING:
     from interp.study.refinement.result import RefinementResult
@@ -25,13 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["fixed_values", "sweep", "write_sweeps"]
 
 SHORT = {"k": "k", "percentile": "p"}
-LEAD = Markup("""Accuracy of <b>{models}</b> under the method, one of its two parameters at a time. All rows of a table
-are answers to the same samples.""")
-OURS = """In % of answers that are right; in brackets the difference from the plain model in percentage points with its
-95 % interval over groups, where there are enough groups for one."""
-THEIRS = (
-    "The paper's own numbers, on its model and benchmarks: no reference for another model or other samples."
-)
+LEAD = Markup("""Accuracy of <b>{models}</b> under the method; each table varies one of its two parameters. All rows of
+a table use the same samples.""")
+OURS = """The share of right answers in %. In brackets: the difference from the plain model in percentage points, with
+its 95 % interval over groups where there are enough groups."""
+THEIRS = "The paper's own numbers, on its model and benchmarks: no reference for other models or samples."
 
 
 @runtime_checkable
@@ -40,22 +36,22 @@ class Published(Protocol):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Its rows."""
+        """The table's rows."""
         ...
 
     @property
     def cells(self) -> list[list[str]]:
-        """Its rows as it was printed, as text."""
+        """The table's rows as they were printed, as text."""
         ...
 
     @property
     def note(self) -> str:
-        """What does not add up in it."""
+        """What does not add up in the table; empty where everything does."""
         ...
 
 
 def fixed_values(wanted: Mapping[str, float], found: Mapping[str, set[float]]) -> dict[str, float]:
-    """The value at which each parameter is held: the wanted one, else the nearest that was run, the larger of two.
+    """The value at which each parameter is held: the wanted one, else the nearest that was run, of two the larger.
 
     >>> fixed_values({"k": 20, "percentile": 50}, {"k": {1, 6}, "percentile": {30, 50}})
     {'k': 6, 'percentile': 50}
@@ -67,7 +63,7 @@ def fixed_values(wanted: Mapping[str, float], found: Mapping[str, set[float]]) -
 
 
 def sweep(result: RefinementResult, along: str, fixed: Mapping[str, float]) -> pd.DataFrame:
-    """The accuracies along one parameter, all others at their fixed values; columns as of `result.summary()`.
+    """The accuracies along one parameter, with the other at its fixed value; columns as in `result.summary()`.
 
     Args:
         result: A grid over the two numbers `along` and one of `fixed`.
@@ -75,7 +71,7 @@ def sweep(result: RefinementResult, along: str, fixed: Mapping[str, float]) -> p
         fixed: Parameter → the value at which it is held.
 
     Raises:
-        StudyError: The result is no grid over these parameters, or its samples have no answers.
+        StudyError: The result is no grid over these two parameters, or its samples have no answers.
     """
     pair = numeric_pair(result.parameters, result.axes)
     if pair is None or set(pair) != set(fixed) or along not in fixed:
@@ -99,7 +95,7 @@ def write_sweeps(
     fixed: Mapping[str, float],
     published: Mapping[str, Published],
 ) -> Path:
-    """Writes the page: one table a parameter, ours and the published ones below it.
+    """Write the page: for each parameter our table, and the published one below it.
 
     Args:
         result: A grid over two parameters of one method.
@@ -108,7 +104,7 @@ def write_sweeps(
         published: Parameter → the published table of its sweep, such as an `interp.study.PaperTable`.
 
     Raises:
-        StudyError: As `sweep`.
+        StudyError: The result is no grid over the two parameters, or its samples have no answers.
     """
     body = []
     for along in fixed:
@@ -126,10 +122,8 @@ def write_sweeps(
             ),
         ]
         body.append(section(title, grid(cards, "stacked"), intro=OURS))
-    words = LEAD.format(models=listed(cell.labels["model"] for cell in result.cells))
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
     question = "How much does each parameter matter while the other is held?"
-    return save_page(path, title="Parameter sweeps", question=question, lead=lead, body=body)
+    return save_page(path, title="Parameter sweeps", question=question, lead=lead(result, LEAD), body=body)
 
 
 def _ours(result: RefinementResult, along: str, fixed: Mapping[str, float]) -> Markup:
@@ -141,7 +135,9 @@ def _ours(result: RefinementResult, along: str, fixed: Mapping[str, float]) -> M
         line = [f"{value:g}"]
         for place in shown:
             rows = records(rows_of(at, place))
-            line.append(f"{number(100 * rows[0]['after'], 1)} ({points(rows[0])})" if rows else "–")
+            line.append(
+                f"{number(100 * rows[0]['after'], 1)} ({percentage_points(rows[0])})" if rows else "–"
+            )
         lines.append(line)
     plain = [records(rows_of(found, place))[:1] for place in shown]
     lines.insert(0, ["plain model", *(number(100 * rows[0]["before"], 1) if rows else "–" for rows in plain)])

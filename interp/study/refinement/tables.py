@@ -1,4 +1,4 @@
-"""Tables of before and after: methods beside the plain model, against one another, what flipped, group by group."""
+"""What the pages of methods and of benchmarks share: tables, points and failures of before and after."""
 
 from __future__ import annotations
 
@@ -7,41 +7,64 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.errors import StudyError
+from interp.report.figures import points
 from interp.report.html import Cell, Row, bold, card, details, join, paragraph, section, span, table
-from interp.report.tables import cell_name, count, estimate, number, p_value, rows
-from interp.stats import flips
+from interp.report.provenance import failure_list
+from interp.report.tables import cell_name, count, estimate, number, p_value, rows, varying
+from interp.report.theme import SERIES
+from interp.stats import MIN_GROUPS, flips
 from interp.study.dataframes import records, rows_of, where
-from interp.study.refinement.figures import DIFFERENCE, panel_name, places
 from interp.study.runs import GridCell
 
 if TYPE_CHECKING:
-    from interp.study.refinement.paired_result import PairedResult
+    from interp.study.refinement.result import PairedResult
 
 __all__ = [
+    "DIFFERENCE",
+    "PLACE",
     "cell_title",
     "count_of",
     "difference",
+    "difference_hover",
+    "difference_points",
+    "failures_section",
     "flips_card",
     "measures_table",
     "methods_card",
     "pairs_card",
+    "panel_name",
     "per_group",
-    "points",
+    "percentage_points",
+    "places",
 ]
 
+PLACE = ("model", "data")
+DIFFERENCE = ("difference", "low", "high")
 MANY_PAIRS = 90
 MANY_GROUPS = 10
-PAIRS = """The mean with the first method minus the mean with the second. p: sign flips of whole groups' differences.
-Holm's p is adjusted over this table."""
-PER_GROUP = """There are too few groups for an interval that would speak about others. These are the values group by
-group; no claim about a population is made."""
+PAIRS = """The mean with the first method minus the mean with the second, on the same samples. p: sign flips of whole
+groups' differences. Holm's p is adjusted over this table."""
+PER_GROUP = """There are too few groups for an interval, so the values of each group are shown. No claim about a
+population is made."""
+
+
+def places(result: PairedResult) -> list[dict[str, str]]:
+    """The pairs of model and data of a result, in order; each has a panel."""
+    found = dict.fromkeys(tuple(cell.labels[axis] for axis in PLACE) for cell in result.cells)
+    return [dict(zip(PLACE, key, strict=True)) for key in found]
+
+
+def panel_name(result: PairedResult, place: dict[str, str]) -> str:
+    """The title of a panel: its data, and its model where there are several."""
+    return " · ".join(place.values()) if "model" in varying(result.cells) else place["data"]
 
 
 def cell_title(result: PairedResult, cell: GridCell) -> str:
-    """A cell's labels on the axes that vary; its data and method when it is alone."""
+    """A cell's labels on the axes that vary; its data and method if it is the only cell."""
     return cell_name(result.cells, cell, ("data", "method"))
 
 
@@ -51,17 +74,17 @@ def difference(row: dict[str, Any], scale: float = 1.0, digits: int = 2) -> str:
 
 
 def count_of(value: float | None) -> str:
-    """A count; a dash where the measure has no flips."""
+    """A count as text; a dash where the measure has no flips."""
     return number(math.nan if value is None else float(value), 0)
 
 
-def points(row: dict[str, Any]) -> str:
-    """A difference of accuracies in percentage points."""
+def percentage_points(row: dict[str, Any]) -> str:
+    """A difference of accuracies in percentage points, with its interval."""
     return difference(row, 100, 1)
 
 
 def measures_table(found: list[dict[str, Any]], names: Mapping[str, str]) -> Markup:
-    """Every measure before and after; `names` says what the mean of each is called."""
+    """The table of every measure before and after; `names` has what the mean of each is called."""
     columns: dict[str, Any] = {
         "mean of": lambda row: names[row["measure"]],
         "before": lambda row: number(row["before"], 3),
@@ -79,7 +102,7 @@ def methods_card(result: PairedResult) -> Markup | str:
         "method": lambda row: " · ".join(str(row[axis]) for axis in rest),
         "before, %": lambda row: number(100 * row["before"], 1),
         "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(points(row)),
+        "points": lambda row: bold(percentage_points(row)),
         "+": lambda row: count_of(row["wrong_to_right"]),
         "−": lambda row: count_of(row["right_to_wrong"]),
         "McNemar": lambda row: p_value(row["p_flips"]),
@@ -114,7 +137,7 @@ def _with_logprob(result: PairedResult, summary: pd.DataFrame) -> list[dict[str,
 
 
 def pairs_card(result: PairedResult) -> Markup | str:
-    """Every pair of methods on the same samples, folded; empty where there is none or too many to read."""
+    """Every pair of methods on the same samples, folded; empty where there are none or more than a reader can use."""
     try:
         found = result.compare()
     except StudyError:
@@ -127,7 +150,7 @@ def pairs_card(result: PairedResult) -> Markup | str:
             f"{row['a']} − {row['b']}", span(f" {row['where']}") if row["where"] else ""
         ),
         each: lambda row: f"{number(100 * row['mean_a'], 1)}, {number(100 * row['mean_b'], 1)}",
-        "difference, points": lambda row: Cell(points(row), "own"),
+        "difference, points": lambda row: Cell(percentage_points(row), "own"),
         "only one right": lambda row: f"{count_of(row['only_a_right'])}, {count_of(row['only_b_right'])}",
         "p": lambda row: p_value(row["p"]),
         "Holm's p": lambda row: bold(p_value(row["p_holm"])),
@@ -137,7 +160,7 @@ def pairs_card(result: PairedResult) -> Markup | str:
 
 
 def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
-    """Right and wrong before against after, as a 2 × 2 table; empty where no sample has an answer."""
+    """Right and wrong before and after, as a 2 × 2 table; empty where no sample has an answer."""
     pairs = rows_of(result.pairs, cell.labels)
     own = where(pairs, pairs.measure == result.main)
     found = flips(own.before.to_numpy(float), own.after.to_numpy(float))
@@ -154,7 +177,7 @@ def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
 
 
 def per_group(result: PairedResult) -> Markup | str:
-    """Each group on its own, where they are too few for a claim."""
+    """The values of each group, where there are too few groups for a claim."""
     found = result.per_group()
     if found.empty:
         return ""
@@ -173,3 +196,35 @@ def per_group(result: PairedResult) -> Markup | str:
         lines = [(titles[key], *(own.get(group) for group in groups)) for key, own in shown.items()]
         body = table((named, *groups), lines)
     return section("Group by group", paragraph(PER_GROUP, kind="note wide"), card(body))
+
+
+def difference_points(rows: pd.DataFrame, names: list[str]) -> go.Scatter:
+    """Differences of accuracies in percentage points with their intervals, one named line per row."""
+    return points(
+        rows,
+        names,
+        of=DIFFERENCE,
+        scale=100,
+        marker={"size": 9, "color": SERIES[0]},
+        arms={"thickness": 2, "width": 5},
+        text=[difference_hover(row) for row in records(rows)],
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+
+
+def difference_hover(row: dict[str, Any]) -> str:
+    """“+2.5 points [−1.0, 6.2] · 80 samples, 40 groups”."""
+    value, _, ends = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True).partition(" ")
+    few = ", too few for an interval" if row["n_groups"] < MIN_GROUPS else ""
+    return f"{value} points {ends}".rstrip() + f" · {row['n']} samples, {row['n_groups']} groups{few}"
+
+
+def failures_section(result: PairedResult, none: str) -> Markup:
+    """What could not be answered, and why, with the first of each kind; `none` is the sentence for no failures."""
+    found = result.failures
+    if found.empty:
+        return section("Failures", paragraph(none, kind="soft"))
+    varied = varying(result.cells)
+    words = f"Left out, over all runs: {len(found)}. Means are over the rest. The first of each kind:"
+    shown = card(failure_list(found, [*varied, "sample"], distinct=varied))
+    return section("Failures", paragraph(words, kind="wide"), shown)

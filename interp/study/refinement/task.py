@@ -1,4 +1,4 @@
-"""The task of a `Refinement`: each sample answered without and with the method, marked, with what the method did."""
+"""The task of a `Refinement`: each sample is answered without and with the method, and both answers are marked."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def references(method: Any) -> dict[str, Any]:
 
 
 def resolved(method: Any, out: str | os.PathLike[str], **options: Any) -> Any:
-    """The method with what its references stand for; `options` are those of `resolve`."""
+    """The method with its references resolved; `options` are those of `resolve`."""
     found = {name: value.resolve(out, **options) for name, value in references(method).items()}
     return dataclasses.replace(method, **found)
 
@@ -62,9 +62,9 @@ Weights = list[Float[np.ndarray, " token"]]
 
 
 def repeated(method: Any, mllm: Any, answers: Sequence[Any]) -> list[Edit] | None:
-    """The edits that gave these answers, for another trace of the same batch; None where there are none to repeat.
+    """The edits that gave these answers, for another trace of the same batch; None where the method has none.
 
-    A method says them itself, in `repeat(mllm, answers)`.
+    A method gives them in `repeat(mllm, answers)`.
     """
     repeat = getattr(method, "repeat", None)
     return None if repeat is None else list(repeat(mllm, answers))
@@ -73,14 +73,14 @@ def repeated(method: Any, mllm: Any, answers: Sequence[Any]) -> list[Edit] | Non
 def last_rows(
     mllm: Any, samples: Sequence[Sample], prompt: Prompt, layer: int, edits: Sequence[Edit] = ()
 ) -> Weights:
-    """Each sample's head-mean attention of the last prompt row to the image tokens at a layer."""
+    """Each sample's attention from the last prompt row to the image tokens at a layer, averaged over heads."""
     rows = Rows(Site(layers=[layer], queries="last", keys="image"), reduce="head")
     trace = mllm.trace(samples, prompt=prompt, reads=[rows], edits=list(edits))
     return [np.asarray(one.rows.values, np.float64).reshape(-1) for one in trace]
 
 
 def generic_rows(mllm: Any, samples: Sequence[Sample], prompt: Prompt, layer: int) -> Weights:
-    """What every question on the image draws: the same rows under the generic prompt, unedited."""
+    """The same rows under the generic prompt, unedited: the attention that any question on the image draws."""
     generic = Prompt(template=GENERIC_PROMPT.template, image_first=prompt.image_first, system=prompt.system)
     return last_rows(mllm, samples, generic, layer)
 
@@ -115,7 +115,7 @@ MAPS = pa.schema([("index", pa.int64()), ("map", NAME), ("values", pa.list_(pa.f
 
 @dataclass(frozen=True)
 class _Plain:
-    """What the plain model gave for a micro-batch, and what it cost alone."""
+    """The plain model's answers for a micro-batch, and their cost if they ran alone."""
 
     answers: Sequence[Answer]
     tokens: tuple[TokenMap, ...]
@@ -131,7 +131,7 @@ class RefinementTask(StudyTask):
     _warm = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the stored numbers depend on; the seed is of the intervals, which are not stored."""
+        """Everything the stored numbers depend on; the seed only affects the intervals, which are not stored."""
         study = self.study
         return {
             **super().to_dict(),
@@ -141,15 +141,15 @@ class RefinementTask(StudyTask):
         }
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """Measures before and after, one row per sample, and the maps: the method's own and those read."""
+        """The tables: measures before and after, one row per sample, and the maps of the method and those read."""
         return {"scores": SCORES, "samples": SAMPLES, "maps": MAPS}
 
     def joined(self) -> tuple[str, ...]:
-        """All but the maps."""
+        """All tables except the maps."""
         return ("scores", "samples")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample; the costs of the method and of the plain model are listed beside the total."""
+        """The rows of each sample; the costs of the method and of the plain model are listed beside the total."""
         study = self.study
         samples = [study.data[index] for index in indices]
         options = {"prompt": study.prompt, "max_new_tokens": study.max_new_tokens}
@@ -198,12 +198,12 @@ class RefinementTask(StudyTask):
         return found
 
     def _once(self, what: str, indices: tuple[int, ...], run: Any, size: Any) -> tuple[Any, bool]:
-        """What does not depend on the method, and whether another cell has computed it already."""
+        """A value that does not depend on the method, and whether another cell has already computed it."""
         return self._shelf.once(f"{what} {self._before} {indices}", run, size)
 
     @cached_property
     def _before(self) -> str:
-        """What the plain model's answers depend on, in short."""
+        """A hash of everything that the plain model's answers depend on."""
         return digest({**super().to_dict(), "max_new_tokens": self.study.max_new_tokens})
 
     def _rows(
@@ -218,10 +218,7 @@ class RefinementTask(StudyTask):
             *self._ratios(index, tokens, looks),
         ]
         row = {
-            "index": index,
-            **dict(zip(("sample", "group"), self.identity(index), strict=True)),
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "text_before": pair[0].text,
             "text_after": pair[1].text,
             "correct_before": right[0],
@@ -249,7 +246,9 @@ class RefinementTask(StudyTask):
         found = []
         sample, tokenizer = self.study.data[index], self.tokenizer
         for when, answer, mark in zip(TIMES, pair, right, strict=True):
-            begins = None if self.thinks(index) else answer.logits  # a thought's first token says nothing
+            begins = (
+                None if self.thinks(index) else answer.logits
+            )  # the first token of reasoning says nothing about the answer
             logprob = answer_columns(begins, sample, self.study.prompt, tokenizer)["logprob"]
             values = {
                 "correct": None if mark is None else float(mark),
@@ -260,7 +259,7 @@ class RefinementTask(StudyTask):
         return found
 
     def _ratios(self, index: int, tokens: TokenMap, looks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        """The attention ratio of what was read; tokens without a footprint are left out."""
+        """The attention ratio of each map that was read; tokens without a footprint are left out."""
         sample = self.study.data[index]
         if not sample.boxes:
             return []
@@ -273,7 +272,7 @@ class RefinementTask(StudyTask):
 
 
 def score_row(index: int, measure: str, when: str, value: float | None) -> dict[str, Any]:
-    """A row of the table `scores`; NaN for what is undefined."""
+    """A row of the table `scores`; an undefined value is NaN."""
     return {
         "index": index,
         "measure": measure,
@@ -287,12 +286,12 @@ def _float(value: Any) -> float | None:
 
 
 def _n_bytes(plain: _Plain) -> int:
-    """What the plain model's logits take; texts and tokens are small."""
+    """The bytes of the plain model's logits; texts and tokens are small."""
     return sum(answer.logits.nbytes for answer in plain.answers)
 
 
 def spent_columns(spent: Cost, plain: Cost, method: Cost) -> dict[str, float]:
-    """What was spent here, and what the plain model and the method each take alone."""
+    """The cost spent here, and the costs of the plain model and of the method, each as if it ran alone."""
     found = {name: float(getattr(spent, name)) for name in (*SPENT, "peak_bytes")}
     for side, cost in (("plain", plain), ("method", method)):
         found |= {f"{side}_{name}": float(getattr(cost, name)) for name in SPENT}

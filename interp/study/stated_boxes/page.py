@@ -1,4 +1,4 @@
-"""The page of stated boxes: how they agree with the expert's, where attention lies, and what could not be read."""
+"""The page of stated boxes: agreement with the expert's, where attention lies, what could not be read; figures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import plotly.graph_objects as go
 from markupsafe import Markup
 from PIL import Image, ImageColor, ImageDraw
 
 from interp.inputs.box_conventions import BOX_CONVENTIONS
 from interp.inputs.files import read_json
+from interp.report.figures import Figures, panels, points, reference_line
 from interp.report.gallery import origin_line, overlay, picture, sample_card, views
 from interp.report.html import (
     card,
@@ -28,39 +31,40 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, opening, origin, provenance
-from interp.report.tables import estimate, listed, number, rows
+from interp.report.provenance import INTERVALS, as_json, meanings, origin
+from interp.report.tables import estimate, number, rows
+from interp.report.theme import GREY, SERIES, laid_out
 from interp.study.dataframes import records, rows_of, where
-from interp.study.model_spec import is_organism
+from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.result import stored_tokens
-from interp.study.stated_boxes.figures import NAMES, figures
 from interp.study.stated_boxes.task import MEASURES
 
 if TYPE_CHECKING:
     from interp.study.result import GridResult
     from interp.study.runs import GridCell
 
-__all__ = ["figures", "write_page"]
+__all__ = ["NAMES", "figures", "write_page"]
+
 
 N_SHOWN, N_UNPARSED, COLOUR = 6, 10, "#E69F00"
-LEAD = Markup("""What <b>{models}</b> writes as boxes, beside the expert's boxes and the map of {indicator}: {n} samples
-({data}).{stored}""")
-STORED = " The texts were stored ones, given to the study; the model's own maps are compared with them."
-FIGURE = """Means over samples with 95 % bootstrap intervals over groups, where there are groups enough. “Another
-sample's”: the stated boxes against another sample's expert boxes. A model that always names the usual place scores the
-same against both."""
-GALLERY = """First samples. Orange: what the model states. Blue: the expert's. Right: the map."""
-UNPARSED = (
-    """Parts of the texts that begin like a box and state none that could be taken. They count nowhere."""
+LEAD = Markup("""The boxes that <b>{models}</b> writes, compared with the expert's boxes and with the map of
+{indicator}; {n} samples ({data}).{stored}""")
+STORED = " The texts were given to the study and not generated; they are compared with the model's own maps."
+FIGURE = """Means over samples, with 95 % bootstrap intervals over groups where there are enough groups. “Another
+sample's”: the stated boxes against the expert's boxes of another sample. A model that always states the usual place
+scores the same against both."""
+GALLERY = (
+    """The first samples. Orange: the boxes the model states. Blue: the expert's boxes. Right: the map."""
 )
+UNPARSED = """Parts of the texts that begin like a box but could not be read as one. They count nowhere."""
 TERMS = {
-    "Stated box": """Read by the convention below and by nothing else. A box counts if it has four finite numbers in the
+    "Stated box": """A box that the convention below can read. It counts if it has four finite numbers in the
     convention's range and its corners are in order.""",
     "Attention ratio": """The mean of the map inside the boxes over its mean over the image; 1 is a uniform map. It
-    favours small boxes: look at the areas before two ratios are compared.""",
+    favours small boxes, so compare the areas before you compare two ratios.""",
     "Attention mask": "The map, averaged over layers, upsampled and cut at the threshold below.",
-    "What it does not show": """Attention where the stated box is does not show that the box was read off it, or that
-    the answer depends on what lies there: remove the tokens to see that.""",
+    "What it does not show": """Attention inside the stated box does not show that the model derived the box from it, or
+    that the answer depends on that place. To test that, remove the tokens.""",
     "Intervals": INTERVALS,
 }
 
@@ -73,20 +77,18 @@ def write_page(result: GridResult, path: str | Path) -> Path:
         path: The HTML file.
     """
     shown, study = figures(result), result.cells[0].study
-    models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    told = {"n": result.n_samples, "indicator": type(study.indicator).__name__}
-    words = LEAD.format(models=models, data=data, stored=STORED if study.answers is not None else "", **told)
     body = [
         section("How far they agree", figure_cards(shown), intro=FIGURE),
         section("In numbers", *_tables(result)),
         section("Samples", *_examples(result), intro=GALLERY),
         section("What could not be read", *_unparsed(result), intro=UNPARSED),
-        section("Failures", _failures(result)),
+        section("Failures", failures_by_sample(result)),
         meanings(TERMS),
-        provenance((" · ".join(cell.key), _origin(cell)) for cell in result.cells),
+        origins(result, _origin),
     ]
-    lead = opening(words, organism=any(is_organism(cell.study.model) for cell in result.cells))
-    return save_page(path, title=study.title, question=study.question, lead=lead, body=body, figures=shown)
+    stored = STORED if study.answers is not None else ""
+    first = lead(result, LEAD, stored=stored, indicator=type(study.indicator).__name__)
+    return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
 
 
 def _tables(result: GridResult) -> Iterator[Markup]:
@@ -105,7 +107,7 @@ def _tables(result: GridResult) -> Iterator[Markup]:
 
 
 def _examples(result: GridResult) -> Iterator[Markup]:
-    """The first samples of each cell, with the boxes and the map."""
+    """The first samples of each run, with the boxes and the map."""
     for cell in (cell for cell in result.cells if cell.measured):
         maps = cell.folder.read_table("maps").to_pandas().set_index("index")["map"]
         scores = cell.frame("scores")
@@ -170,13 +172,6 @@ def _unparsed(result: GridResult) -> Iterator[Markup]:
             yield card(table(("sample", "reason and text"), lines, kind="text"))
 
 
-def _failures(result: GridResult) -> Markup:
-    found = result.failures
-    if found.empty:
-        return paragraph("None: every sample was measured.", kind="wide")
-    return failure_list(found, ["model", "data", "sample"])
-
-
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
     rule = (read_json(cell.folder.path / "study.json") or {}).get("convention", {})
@@ -193,3 +188,54 @@ def _origin(cell: GridCell) -> Markup:
             ("upsampling, threshold, rule, tokens, seed, batch", settings),
         ],
     )
+
+
+NAMES = {
+    "stated": "a box could be read",
+    "iou": "stated and expert's boxes",
+    "iou_shuffled": "stated and another sample's",
+    "mask_stated": "attention mask and stated boxes",
+    "mask_expert": "attention mask and expert's",
+    "ar_stated": "inside the stated boxes",
+    "ar_expert": "inside the expert's boxes",
+    "ar_gap": "stated minus expert's",
+    "area_stated": "area of the stated boxes",
+    "area_expert": "area of the expert's",
+}
+"""Measure → its name on the page."""
+OVERLAPS = ("mask_expert", "mask_stated", "iou_shuffled", "iou")
+RATIOS = ("ar_expert", "ar_stated")
+LETTERS = 18
+"""The maximum number of letters in a line of an axis label, so that narrow screens have room for the points."""
+
+
+def figures(result: GridResult) -> Figures:
+    """ "overlap": IoUs; "attention": ratios inside the boxes. One panel per run, points with 95 % intervals."""
+    return {
+        "overlap": _points(result, OVERLAPS, "IoU ↑<br>(1: the same pixels)", [0, 1]),
+        "attention": _points(result, RATIOS, "attention ratio ↑<br>(1: a uniform map)", None, line=1.0),
+    }
+
+
+def _points(
+    result: GridResult, measures: tuple[str, ...], axis: str, limits: Any, line: float | None = None
+) -> go.Figure:
+    cells = [cell for cell in result.cells if cell.measured]
+    figure = panels([" · ".join(cell.key) for cell in cells], columns=len(cells), shared_yaxes=True)
+    for column, cell in enumerate(cells, start=1):
+        summary = rows_of(result.summary(), cell.labels)
+        own = (
+            where(summary, summary.measure.isin(measures))
+            .set_index("measure")
+            .loc[list(measures)]
+            .reset_index()
+        )
+        trace = points(
+            own, ["\n".join(wrap(NAMES[name], LETTERS)) for name in measures], marker={"size": 9, "color": SERIES[0]},
+            arms={"color": GREY, "thickness": 1.5}, showlegend=False,
+        )  # fmt: skip
+        figure.add_trace(trace, row=1, col=column)
+        if line is not None:
+            reference_line(figure, x=line, row=1, col=column)
+    figure.update_xaxes(title_text=axis, **({} if limits is None else {"range": limits}))
+    return laid_out(figure, 130 + 50 * len(measures), columns=len(cells), margin={"b": 95})

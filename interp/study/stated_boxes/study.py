@@ -30,7 +30,7 @@ def _is_convention(name: str, value: Any) -> None:
 
 
 def _pairs(given: Any) -> Any:
-    """Pairs of a sample's id and its text, by id."""
+    """Pairs of a sample's id and its text, sorted by id."""
     if given is None:
         return None
     pairs = list(given.items()) if isinstance(given, Mapping) else given
@@ -72,49 +72,51 @@ def _is_threshold(name: str, value: Any) -> None:
 
 
 class StatedBoxes(Study[GridResult]):
-    """Where a model says that the finding is, where the expert says, and where the model's attention lies.
+    """Where the model states the finding, where the expert marks it, and where the model's attention lies.
 
         study = interp.StatedBoxes(data=samples, model="Qwen/Qwen2.5-VL-7B-Instruct")
         study.run().report("stated_boxes.html")
 
     The model is asked for boxes and writes them; `interp.parse_boxes` reads them by an explicit convention. The map is
-    the indicator's of the same prompt, averaged over layers. `scores` has a row per (sample, measure):
+    the indicator's map for the same prompt, averaged over layers. `scores` has one row per (sample, measure):
 
-    - `stated`: 1 where at least one box could be read, else 0. The other measures are NaN without one, but for those
+    - `stated`: 1 where at least one box could be read, else 0. Without a box the other measures are NaN, except those
       of the expert's boxes alone.
-    - `iou`: of the union of the stated boxes and the union of the expert's, exact areas, in [0, 1].
-    - `iou_shuffled`: the same with another sample's expert boxes, at the same relative place: what a model scores that
-      always names the usual place.
+    - `iou`: the intersection over union of the stated boxes' union and the expert's boxes' union, by exact areas, in
+      [0, 1].
+    - `iou_shuffled`: the same with another sample's expert boxes at the same relative place: the score of a model that
+      always states the usual place.
     - `ar_stated`, `ar_expert`: attention ratio inside the stated and inside the expert's boxes; a uniform map has 1.
-    - `ar_gap`: ar_stated − ar_expert of the same sample. Above 0: attention follows what the model says more than what
-      is there. Ratios favour small boxes, so compare the boxes' areas (`area_stated`, `area_expert`: shares of the
-      image) before a gap is read.
-    - `mask_stated`, `mask_expert`: pixel IoU of the attention mask (`interp.indicators.map_mask`) with the stated boxes
-      and with the expert's masks, or boxes where there is no mask.
+    - `ar_gap`: ar_stated − ar_expert of the same sample. Above 0: attention follows the stated boxes more than the
+      expert's. Ratios favour small boxes, so compare the boxes' areas (`area_stated`, `area_expert`: shares of the
+      image) before you interpret a gap.
+    - `mask_stated`, `mask_expert`: pixel IoU of the attention mask (`interp.indicators.map_mask`) with the stated
+      boxes, and with the expert's masks or, where there is no mask, boxes.
 
-    `samples` has what was said, how many boxes were read, how many parts were unparsed, and why. Nothing is guessed: a
-    box that cannot be read is left out and counted. Attention where the box is does not show that the box was read off
-    it, nor that the answer depends on it.
+    `samples` has the model's text, the number of boxes read, and the number of unparsed parts with the reasons. Nothing
+    is guessed: a box that cannot be read is left out and counted. Attention inside a box does not show that the model
+    derived the box from it, nor that the answer depends on it.
 
     Args:
         data: Samples of one image each, with boxes or masks; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
         convention: How the model writes boxes: a name of `interp.BOX_CONVENTIONS`, an `interp.BoxConvention`, or None
-            for that of the model's family, where it has one.
-        answers: Sample id → what the model wrote, to be read instead of generating; a sample without one has failed.
-            None: the model is asked.
-        prompt: How the question is put. `interp.BOX_CONVENTIONS["qwen2_5_vl"].prompt` asks as that family expects it.
-        generate: Tokens to generate at most.
-        indicator: What gives the map, one per layer or one alone.
-        layers: The maps' layers that are averaged; None for all.
-        upsample: "bicubic", "bilinear" or "nearest", for the mask.
-        threshold: "otsu", "positive" or a share, for the mask.
-        rule: When a token belongs to a box, for the ratios: "touch" or "center".
-        seed: Of the other sample, and of the bootstrap.
+            for the convention of the model's family, where it has one.
+        answers: Sample id → the text the model wrote, which is read instead of generating one; a sample without a text
+            fails. None: the model generates the texts.
+        prompt: How the question is put. `interp.BOX_CONVENTIONS["qwen2_5_vl"].prompt` asks in the form that this family
+            expects.
+        generate: The maximum number of tokens to generate.
+        indicator: The indicator that gives the map: one map per layer, or a single one.
+        layers: The layers over which maps are averaged; None for all.
+        upsample: How the map is upsampled for the mask: "bicubic", "bilinear" or "nearest".
+        threshold: How the map is cut for the mask: "otsu", "positive" or a share.
+        rule: The rule by which a token belongs to a box, for the ratios: "touch" or "center".
+        seed: The seed of the choice of the other sample, and of the bootstrap.
         batch: Samples per forward pass. Part of the hash.
 
     Raises:
-        StudyError: No samples, or something of the wrong type.
+        StudyError: There are no samples, or a field has the wrong type.
 
     Source: the conventions name theirs; the attention ratio is of arXiv 2603.14323, the mask of arXiv 2410.08209.
     """

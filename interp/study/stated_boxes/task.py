@@ -1,10 +1,9 @@
-"""The task of `StatedBoxes`: what each sample's text states, compared with the expert's boxes and with a map."""
+"""The task of `StatedBoxes`: the boxes in each sample's text, compared with the expert's boxes and with a map."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from interp.metrics import attention_ratio, boxes_iou, pixel_iou
 from interp.models.resizing import resized_sizes
 from interp.run import Outcome, digest
 from interp.study.baselines import moved_boxes
+from interp.study.prefix_cost import stored_cost
 from interp.study.samples_task import SamplesTask
 from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
@@ -59,7 +59,7 @@ class StatedTask(SamplesTask):
     name = "stated-boxes"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the numbers depend on; of stored answers a hash."""
+        """Everything the stored numbers depend on; given answers by their hash."""
         study = self.study
         own = {name: getattr(study, name) for name in ("generate", "upsample", "threshold", "rule", "seed")}
         own["layers"] = None if study.layers is None else list(study.layers)
@@ -73,28 +73,27 @@ class StatedTask(SamplesTask):
         return convention_of(self.study.convention, self.mllm.family)
 
     def schemas(self) -> Mapping[str, pa.Schema]:
-        """Scores, one row per sample, and the maps."""
+        """The tables: scores, one row per sample, and the maps."""
         return {"scores": SCORES, "samples": SAMPLES, "maps": MAPS}
 
     def joined(self) -> tuple[str, ...]:
-        """All; the page shows the maps."""
+        """All tables, because the page shows the maps."""
         return ("scores", "samples", "maps")
 
     def measure(self, indices: tuple[int, ...]) -> Outcome:
-        """Rows of each sample, from what was said and from its map."""
+        """The rows of each sample, from its text and its map."""
         maps, paid = self._maps(indices)
         self._check_dims(maps)
         texts, said = self._texts(indices)
         cost = said if paid else maps.cost + said
-        entries = {name: float(value) for name, value in asdict(cost).items() if value is not None}
-        return Outcome(self._all_rows(indices, maps, texts), entries)
+        return Outcome(self._all_rows(indices, maps, texts), stored_cost(cost))
 
     def rows(self, indices: tuple[int, ...], maps: Maps) -> TableRows:
-        """Each sample's rows, with what the model says asked for here."""
+        """Each sample's rows; the texts are generated here."""
         return self._all_rows(indices, maps, self._texts(indices)[0])
 
     def _texts(self, indices: Sequence[int]) -> tuple[dict[int, str | None], Cost]:
-        """What was said of each sample, and what that cost; a stored text that is missing is no key."""
+        """The text of each sample, and the cost of generating them; a sample without a given text is no key."""
         study = self.study
         if study.answers is not None:
             stored = dict(study.answers)
@@ -105,7 +104,7 @@ class StatedTask(SamplesTask):
             trace = self.mllm.trace(samples, prompt=study.prompt, generate=study.generate)
         skipped = ends(self.mllm) | {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         kept = [[token for token in one.ids[one.n_reasoning :] if token not in skipped] for one in trace]
-        # marks such as <box> are special tokens of some tokenizers, and would be left out of trace.answers
+        # trace.answers would leave out marks such as <box>, which are special tokens of some tokenizers
         texts = [str(self.tokenizer.decode(ids, skip_special_tokens=False)) for ids in kept]
         return dict(zip(indices, texts, strict=True)), trace.cost
 
@@ -137,16 +136,16 @@ class StatedTask(SamplesTask):
         return self.each(indices, rows)
 
     def _resized(self, indices: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """(width, height) of each sample's first image as its processor resized it."""
+        """(width, height) in pixels of each sample's first image after its processor resized it."""
         batch = self.mllm.encode([self.study.data[index] for index in indices], prompt=self.study.prompt)
         sizes = [resized_sizes(one.inputs, self.mllm.processor) for one in batch.singles]
         return {index: own[0] for index, own in zip(indices, sizes, strict=True) if own}
 
     def _check_dims(self, maps: Maps) -> None:
-        """Stops a run whose maps are of other dimensions, or lack the study's layers: every sample would fail.
+        """Stop a run whose maps have other dimensions or lack the study's layers, because every sample would fail.
 
         Raises:
-            RunError: As said, after the first micro-batch.
+            RunError: The maps have other dimensions or lack layers; raised after the first micro-batch.
         """
         for array in maps:
             if array.dims not in (("layer", "token"), ("token",)):
@@ -197,7 +196,7 @@ class StatedTask(SamplesTask):
         }
 
     def _ratio(self, values: Float[np.ndarray, " token"], tokens: TokenMap, boxes: Sequence[Box]) -> float:
-        """The attention ratio inside the boxes over the tokens that see some of the image; NaN without boxes."""
+        """The attention ratio inside the boxes, over the tokens with a footprint; NaN without boxes."""
         if not boxes:
             return float("nan")
         seen = ~np.isnan(tokens.footprints).any(axis=1)
@@ -205,7 +204,7 @@ class StatedTask(SamplesTask):
         return float(attention_ratio(values[seen], inside[seen]))
 
     def _borrowed(self, index: int) -> list[Box]:
-        """The boxes of another sample, at the same relative place of this one's image."""
+        """The boxes of another sample, moved to the same relative place in this sample's image."""
         partner = self._partners[index]
         if partner is None:
             return []
@@ -213,13 +212,8 @@ class StatedTask(SamplesTask):
         return list(moved_boxes(lender.boxes, lender.sizes, self.study.data[index].sizes))
 
     def _row(self, index: int, said: str | None, found: ParsedBoxes, tokens: TokenMap) -> dict[str, Any]:
-        sample, (name, group) = self.study.data[index], self.identity(index)
         return {
-            "index": index,
-            "sample": name,
-            "group": group,
-            "question": sample.question,
-            "answer": sample.answer,
+            **self._sample_fields(index),
             "said": said,
             "n_stated": len(found.found),
             "n_unparsed": len(found.unparsed),

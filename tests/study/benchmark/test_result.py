@@ -17,7 +17,7 @@ from interp.methods import Plain
 from interp.metrics.scorers import OpenRecall, Strict
 from interp.stats import holm
 from interp.study import BenchmarkResult, Grid, paper_table
-from interp.study.benchmark.answer_rows import mean_rows
+from interp.study.benchmark.tables import mean_rows
 from interp.study.dataframes import records, rows_of
 from tests.study.benchmark.planted_benchmark import benchmark, divided
 from tests.study.planted import sample
@@ -145,7 +145,7 @@ def test_flips_and_means_of_several_scorers(tmp_path: Path, monkeypatch: pytest.
     pd.testing.assert_frame_equal(mean_rows(found), found.rows())  # both are 100 and 25
     monkeypatch.setattr("interp.study.benchmark.page.MANY_FLIPS", 2)
     text = found.report(tmp_path / "page.html").read_text()
-    assert "And 1 more: result.flips()" in text
+    assert "The other 1: result.flips()" in text
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from interp.inputs.prompt import PAPER_PROMPT
 from interp.methods import PAI, Plain, VGRefine
 from interp.metrics.scorers import OptionLogProbability, Strict
 from interp.study import Benchmark, Grid, HeadRanking, ModelSpec, published_heads
-from interp.study.benchmark.answer_scoring import option_log_probabilities
+from interp.study.benchmark.task import option_log_probabilities
 from interp.study.dataframes import records
 from interp.tracing import Decoding, Knockout, Site, load, wrap
 from tests.study.benchmark.planted_benchmark import benchmark, divided

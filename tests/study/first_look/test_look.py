@@ -156,7 +156,7 @@ def test_an_indicator_that_cannot_be_had_is_named(mllm: Any, sample: Any) -> Non
     found = mllm.look(sample, indicator=["attention", other])
     assert list(found.shown) == ["attention"]
     assert "no partner" in found.missing["activation patching"]
-    assert "Activation patching could not be had" in found._repr_html_()
+    assert "Activation patching could not be computed" in found._repr_html_()
     with pytest.raises(MapError, match="no partner"):
         mllm.look(sample, indicator=other)
 

@@ -94,7 +94,7 @@ def test_agreement_is_the_rank_correlation() -> None:
     assert (same.value, same.flag) == (1.0, "no caution")
     flat = checks(shown(values), shown(np.ones(16)))["agreement with map, layer 3"]
     assert flat.flag == "not measured"
-    assert "one value everywhere" in flat.finding
+    assert "the same value everywhere" in flat.finding
     other = checks(shown(values), shown(np.ones(18), grid(unseen=2)))["agreement with map, layer 3"]
     assert "different tokens" in other.finding
 

@@ -8,7 +8,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import ModelSpec
-from interp.study.head_ranking.figures import heat_maps, rank_scatter, ranking_figures
+from interp.study.head_ranking.page import heat_maps, rank_scatter, ranking_figures
 from interp.study.head_ranking.result import HeadResult
 from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
@@ -104,7 +104,7 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     text = " ".join(Elements(page).text.split())
     assert "Which heads look at what the question is about? Are they the same on samples and on few" in text
     assert "22 samples of samples, 6 samples of few" in text
-    assert "attention ratio, higher is better" in text
+    assert "attention ratio (higher is better)" in text
     assert "rank correlation over 6 heads1.00 no interval: too few groups" in text
     assert "overlap of the top 2" in text
     assert "By chance 0.33: 2 of 6 heads." in text
@@ -115,8 +115,8 @@ def test_the_page_says_what_was_measured_and_how_far_it_agrees(page: str) -> Non
     assert "1 of 23 samples left out" in text
     assert "SampleError: the sample has no box" in text
     assert "fingerprint ffffffffffffffff" in text
-    assert "a map that is the same everywhere would have scored better" in text
-    assert "score no better than a map" not in text
+    assert "a uniform map scores better" in text
+    assert "score no better than a uniform map" not in text
     assert "model organism" not in text
 
 
@@ -128,10 +128,7 @@ def test_the_page_warns_of_uniform_maps_and_of_organisms(
     result = ranking(indicator=dull, metric="kl", data=data).run(tmp_path, progress=False)
     monkeypatch.setitem(result.study.__dict__, "model", ModelSpec("organism"))
     text = " ".join(Elements(result.report(k=3).read_text()).text.split())
-    assert (
-        "Half or more of the top 3 heads of samples score no better than a map that is the same everywhere"
-        in text
-    )
+    assert "At least half of the top 3 heads of samples score no better than a uniform map" in text
     assert "These are not the paper's numbers" in text
     assert "Agreement" not in text
     assert (result.folder / "report.html").exists()

@@ -66,7 +66,7 @@ def test_it_says_what_was_measured_on_what(page: str) -> None:
     assert "Group by group: few" in text
     assert "1×, first s3. ImageTokenMismatch: the prompt holds 19 image tokens" in text
     assert "1.00 [1.00, 1.00] ✓" in text
-    assert "Left out: vision tower and projector" in text
+    assert "Not included: vision tower and projector" in text
 
 
 def test_every_part_has_its_figure(result: IndicatorResult, page: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import interp
 from interp.errors import SampleError, SiteError, StudyError
-from interp.study.knockout_sweep.flows import Flow, as_flows, control_of, default_flows
+from interp.study.knockout_sweep.flows import Flow, as_flows, control_of, default_flows, usual_width, windows
 from tests.study.planted import sample, token_map
 
 OPTIONS = {"index": 1, "n_samples": 3, "rule": "touch", "seed": 0}
@@ -110,3 +110,28 @@ def test_a_flow_is_json() -> None:
         "keys": ["box", {"word": "nodule"}],
         "queries": ["last"],
     }
+
+
+@pytest.mark.parametrize("width", range(1, 8))
+def test_windows_are_gevas(width: int) -> None:
+    n = 7
+    expected = [tuple(range(max(0, i - width // 2), min(n, i - (-width // 2)))) for i in range(n)]
+    assert [window.layers for window in windows(n, width)] == expected
+    assert [window.layer for window in windows(n, width)] == list(range(n))
+
+
+def test_an_even_window_has_one_more_layer_below() -> None:
+    assert [(w.layer, w.first, w.last) for w in windows(12, 4, 5)] == [(0, 0, 1), (5, 3, 6), (10, 8, 11)]
+
+
+@pytest.mark.parametrize("n", range(1, 81))
+def test_the_usual_width_is_odd_and_fits(n: int) -> None:
+    width = usual_width(n)
+    assert 1 <= width <= n
+    assert width % 2 == 1 or n == 2
+    assert n < 12 or abs(width - 9 * n / 32) <= 1
+
+
+def test_a_window_wider_than_the_model_is_refused() -> None:
+    with pytest.raises(StudyError, match="window is at most the model's 6 layers; got 7"):
+        windows(6, 7)

@@ -71,7 +71,7 @@ def test_the_page_says_what_was_measured_and_what_was_lost(many: KnockoutResult,
     page = many.report(tmp_path / "deep" / "page.html").read_text()
     page = page[page.index("<main") :]
     assert "24 samples of <b>llava · tiny</b>" in page
-    assert "the first token the unedited model says" in page
+    assert "the first token of the unedited model" in page
     assert "model organism" not in page
     assert "15 tests" in page  # 4 flows and one against its control, 3 windows
     assert "box→last: 1 samples; elsewhere→last: 1 samples" in page
