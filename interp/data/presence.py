@@ -14,9 +14,8 @@ from interp.data.labelled import PRESENT, Asked, plain_label
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_whole
-from interp.inputs.packing import image_key
 from interp.inputs.sample import Box, Sample
-from interp.inputs.sample_list import as_samples
+from interp.inputs.sample_list import as_samples, image_key
 
 __all__ = ["Negatives", "presence_questions"]
 

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from interp.tracing.passes.decoding import ClinicalContrast, Contrast, Decoding, NoisedImage
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import MLP, Experts, Residual, Rows
-    from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.sparse_coding.feature_edits import AblateFeature, ClampFeature, ReconstructResidual
     from interp.tracing.target import Scores
-    from interp.tracing.trace import SampleTrace, Trace, load_trace
+    from interp.tracing.trace import RemoteJob, SampleTrace, Trace, load_trace
 
 __all__ = [
     "MLP",

@@ -24,7 +24,7 @@ from interp.tracing.lens.bridge import SUPPORTED
 from interp.tracing.lens.bridged import Samples, encoded, frozen_by, no_rms_norm
 from interp.tracing.lens.components import places
 from interp.tracing.lens.logit_lens import LogitLens, decoder, labelled, said_at, spellings
-from interp.tracing.passes.non_finite import check_logits
+from interp.tracing.passes.run import check_logits
 from interp.tracing.site import Selector
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -41,8 +41,8 @@ from interp.tracing.remote.job_passes import (
     steps,
     without_graph,
 )
-from interp.tracing.remote_job import Submitted
 from interp.tracing.target import Aim
+from interp.tracing.trace import Submitted
 from interp.tracing.vision.work import VisionWork
 
 __all__ = ["Server", "digest_of"]

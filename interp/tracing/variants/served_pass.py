@@ -21,8 +21,7 @@ from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import as_unified, attention_call
-from interp.tracing.passes.non_finite import refuse
-from interp.tracing.passes.run import without_choice
+from interp.tracing.passes.run import refuse, without_choice
 from interp.tracing.target import Aim, is_half
 from interp.tracing.variants.token_changes import Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel
