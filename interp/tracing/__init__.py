@@ -115,7 +115,6 @@ _HOMES = {
         "Residual",
         "Rows",
     ),
-    "remote_job": ("RemoteJob",),
     "derived.outlying_norms": (
         "Sinks",
         "norm_outliers",
@@ -128,6 +127,7 @@ _HOMES = {
     ),
     "target": ("Scores",),
     "trace": (
+        "RemoteJob",
         "SampleTrace",
         "Trace",
         "load_trace",

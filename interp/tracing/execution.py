@@ -16,21 +16,24 @@ from torch import Tensor
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
-from interp.tracing.attention.call import LayerWork
-from interp.tracing.attention.delta_work import DeltaWork
+from interp.tracing.attention.edit_cells import Live
 from interp.tracing.cost import Meter
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.executors.source import source_pass
-from interp.tracing.layers.edit_cells import Live
-from interp.tracing.layers.experts import RouterWork, routing_work
-from interp.tracing.layers.layer_plan import LayerPlan, make_plan, resolve
-from interp.tracing.layers.mlp import MLP_SIDES, MLPWork, mlp_work
-from interp.tracing.layers.recorder import Recorder
-from interp.tracing.layers.request import Request
-from interp.tracing.layers.residual import StreamWork, make_stream_plan
+from interp.tracing.layers.layer_plan import LayerPlan, Recorder, make_plan
+from interp.tracing.layers.layer_work import DeltaWork, LayerWork
+from interp.tracing.layers.request import Request, resolve
+from interp.tracing.layers.residual import (
+    MLP_SIDES,
+    MLPWork,
+    RouterWork,
+    StreamWork,
+    make_stream_plan,
+    mlp_work,
+    routing_work,
+)
 from interp.tracing.layers.vision_request import Tower, VisionSelection, of_tower
 from interp.tracing.passes.decoding import Decoding, combination, second_inputs
 from interp.tracing.passes.micro_batches import Places

@@ -23,13 +23,9 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention.call import AttentionFunction, Call, Work
-from interp.tracing.attention.rows import attend, row_outputs
+from interp.tracing.attention.call import AttentionFunction, Block, Call, Heads, Work, attend, row_outputs
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
-from interp.tracing.layers.heads import Heads
-from interp.tracing.layers.layer_plan import Block
+from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.layers.residual import side_by_side, stacked
 from interp.tracing.passes.prefix_pass import given_as, make_prefix
 from interp.tracing.passes.run import check_logits, embeddings, run_pass

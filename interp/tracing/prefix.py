@@ -21,8 +21,7 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout, sliced
+from interp.tracing.encoding.batch import Batch, Layout, sliced
 from interp.tracing.layers.visibility import Visibility
 
 __all__ = [

@@ -12,7 +12,7 @@ from interp.errors import ModelError
 from interp.inputs.text import brief
 from interp.tracing.circuits.edge_pass import PlainPass, RunLayers, check_layers
 from interp.tracing.circuits.edge_stream import EdgeStream
-from interp.tracing.encoding.rope import settle
+from interp.tracing.layers.visibility import settle
 from interp.tracing.lens.bridge import build_bridge
 from interp.tracing.wrapped_model import WrappedModel
 

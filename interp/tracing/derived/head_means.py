@@ -17,8 +17,7 @@ from interp.inputs.sample import Sample
 from interp.tracing.activation_edits import AblateHeads
 from interp.tracing.attention.call import AttentionFunction, Call
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
 from interp.tracing.passes.prefix_pass import given_as
 from interp.tracing.passes.run import check_logits, run_pass

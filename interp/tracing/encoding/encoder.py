@@ -1,4 +1,7 @@
-"""Samples → the tensors a model takes, and where each token is."""
+"""Samples → the tensors a model takes, and where each token is.
+
+What encoding a video needs beside encoding images: the processor's arguments, footprints in time, joined inputs.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,42 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, SampleError
-from interp.inputs.footprints import check_count
+from interp.inputs.footprints import Footprints, check_count
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.inputs.text import word_spans
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.models.vision_patches import patch_map
-from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch, Encoded, Images
-from interp.tracing.encoding.padding import alike, joined_images, left_padded
-from interp.tracing.encoding.processed_images import Identity, ImagesKey, ProcessedImages
-from interp.tracing.encoding.rendering import (
-    Rendered,
-    expand,
-    grown_at_once,
-    placeholder,
-    question_tokens,
-    render,
-)
-from interp.tracing.encoding.rope import Rope
-from interp.tracing.encoding.video_inputs import (
+from interp.tracing.encoding.batch import (
+    PER_ROW,
+    PER_TOKEN,
+    Batch,
+    Encoded,
+    Identity,
+    Images,
+    ImagesKey,
+    ProcessedImages,
+    alike,
     check_joinable,
-    check_takes_video,
-    footprints_of,
     input_names,
+    joined_images,
     kept_whole,
-    located_in_time,
-    shown,
+    left_padded,
 )
+from interp.tracing.encoding.rendering import Rendered, Span, placeholder, render
 
-__all__ = ["Encoder"]
+__all__ = [
+    "Encoder",
+    "check_takes_video",
+    "expand",
+    "footprints_of",
+    "grown_at_once",
+    "located_in_time",
+    "question_tokens",
+    "shown",
+]
 
 
 _UNUSED = ("labels",)
@@ -81,6 +90,8 @@ class Encoder:
     processed: ProcessedImages = field(default_factory=ProcessedImages)
     n_embedded: int | None = None
     """How many token ids the model has an embedding of; None where that is not known."""
+    n_positions: int | None = None
+    """How many positions the model takes; None where its config does not say."""
 
     def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
         """The samples as one left-padded batch. The same images are processed once, while `processed` keeps them.
@@ -362,7 +373,7 @@ class Encoder:
             ),
         )
         batch.check_words(self.n_embedded)
-        batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
+        batch.check_reach(self.n_positions)
         return batch
 
     def _joined_input(
@@ -413,3 +424,122 @@ def _carried(
     carried = torch.full((length,), int(text[0]) if len(text) else 0, dtype=values.dtype)
     carried[torch.tensor(positions)] = values[torch.tensor(tokens.image)]
     return carried
+
+
+def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[str, list[dict[str, Span]]]:
+    """The text with its placeholders expanded in order; for each, its "span" before and "new_span" after."""
+    pieces = text.split(placeholder)
+    expanded, at = pieces[0], len(pieces[0])
+    spans: list[dict[str, Span]] = []
+    for replacement, piece in zip(replacements, pieces[1:], strict=True):
+        new = (len(expanded), len(expanded) + len(replacement))
+        spans.append({"span": (at, at + len(placeholder)), "new_span": new})
+        expanded += replacement + piece
+        at += len(placeholder) + len(piece)
+    return expanded, spans
+
+
+def grown_at_once(
+    text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
+) -> list[list[dict[str, Span]]] | None:
+    """The growth of a text whose placeholders were expanded in an untold way, as if it were all in the last one.
+
+    So places after it are right. None where the text has no placeholder.
+    """
+    at = text.rfind(str(placeholder)) if placeholder else -1
+    if at < 0:
+        return None
+    stop = at + len(str(placeholder))
+    growth = int(np.max(np.asarray(offsets))) - len(text.rstrip())
+    return [[{"span": (at, stop), "new_span": (at, stop + growth)}]]
+
+
+def question_tokens(
+    rendered: Rendered, spans: Sequence[Mapping[str, Any]], offsets: Int[np.ndarray, "position 2"]
+) -> dict[str, Any]:
+    """The `spans` and `words` of a `TokenMap`: the question's positions, and those of each of its words.
+
+    Args:
+        rendered: the rendered prompt.
+        spans: where its placeholders were, and are once expanded (`expand`).
+        offsets: (start, end) of each token in the expanded text, in characters.
+    """
+    if rendered.question is None:
+        return {"spans": {}, "words": ()}
+    start, end = rendered.question
+    moved = _moved(start, spans)
+    first, last = np.maximum(offsets[:, 0], moved), np.minimum(offsets[:, 1], moved + end - start)
+    question = np.flatnonzero(first < last)
+    begins, ends = offsets[question].T
+    words = tuple(
+        (
+            rendered.laid[start + one : start + after],
+            tuple(question[(begins < moved + after) & (ends > moved + one)].tolist()),
+        )
+        for one, after in word_spans(rendered.laid[start:end])
+    )
+    return {"spans": {"question": question}, "words": words}
+
+
+def _moved(place: int, spans: Sequence[Mapping[str, Any]]) -> int:
+    """Where a character is once the placeholders before it are expanded."""
+    growth = [(s["new_span"][1] - s["new_span"][0]) - (s["span"][1] - s["span"][0]) for s in spans]
+    return place + sum(g for g, s in zip(growth, spans, strict=True) if s["span"][1] <= place)
+
+
+def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
+    """The sample's images or its video, as arguments of the processor.
+
+    The frames are those of the sample: the processor takes no fewer. It learns the time of each frame, as the number of
+    a frame of a video with one frame per second.
+
+    Raises:
+        ImageError: An image or a frame that cannot be read.
+    """
+    if sample.video is None:
+        pictures = [sample.load(i) for i in range(len(sample.images))]
+        nested = [pictures] if getattr(adapter, "nested_images", True) else pictures
+        return {"images": nested if pictures else None}
+    frames = np.stack([np.asarray(sample.load(i)) for i in range(len(sample.images))])
+    video = sample.video
+    about = {
+        "total_num_frames": len(video) / video.rate,  # so that the mean rate, n / total · fps, is the video's
+        "fps": 1.0,
+        "duration": video.duration,
+        "frames_indices": list(video.times),
+        "height": frames.shape[1],
+        "width": frames.shape[2],
+    }
+    return {"videos": [[frames]], "videos_kwargs": {"do_sample_frames": False, "video_metadata": [about]}}
+
+
+def check_takes_video(sample: Sample, adapter: Any, processor: Any) -> None:
+    """Raises `ModelError` where the sample shows a video and the family or this processor takes none."""
+    if sample.video is None:
+        return
+    if not getattr(adapter, "video", False):
+        raise ModelError(
+            f"the family {adapter.name} takes images and no video. Pass the frames as images: "
+            "interp.Sample(images=[…], question=…); `interp models` lists the families that take videos."
+        )
+    if getattr(processor, "video_processor", None) is None:
+        raise ModelError(
+            f"the {type(processor).__name__} of this model has no video processor, so it takes no video. Load the "
+            "model with interp.load, which gives it one, or set processor.video_processor."
+        )
+
+
+def footprints_of(
+    sample: Sample, inputs: Mapping[str, Any], adapter: Any, processor: Any, config: Any
+) -> Footprints:
+    """The adapter's footprints of the sample's images or of its video."""
+    if sample.video is None:
+        return adapter.footprints(sample.sizes, inputs, processor, config)
+    return adapter.video_footprints(sample.video.size, len(sample.video), inputs, processor, config)
+
+
+def located_in_time(sample: Sample, footprints: Footprints) -> dict[str, Any]:
+    """The `frames` and `frame_times` of a `TokenMap`; nothing for images."""
+    if sample.video is None:
+        return {}
+    return {"frames": footprints.frames, "frame_times": np.array(sample.video.times)}

@@ -25,14 +25,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from interp.errors import ModelError, SiteError
 from interp.models.repairs import repair
-from interp.tracing.attention.call import AttentionFunction, Call
-from interp.tracing.attention.delta_work import tapped
+from interp.tracing.attention.call import AttentionFunction, Block, Call
 from interp.tracing.attention.functions import registered, set_work
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
-from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.encoding.batch import Batch, Layout, ProcessedImages
 from interp.tracing.layers.decoder_layers import RowsOfSharing, every_row, layer_kinds, mixer, rows_of_sharing
-from interp.tracing.layers.layer_plan import Block
+from interp.tracing.layers.layer_work import tapped
 from interp.tracing.parameters.weights import modules_of
 from interp.tracing.site import Selector, Site, select
 
@@ -172,8 +169,8 @@ class Installation:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
         Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule
-        (`interp.tracing.attention.delta_work`). `routing` is for what their routers return
-        (`interp.tracing.layers.experts.RouterWork`), `mlps` for their MLPs (`interp.tracing.layers.mlp.MLPWork`).
+        (`interp.tracing.layers.layer_work`). `routing` is for what their routers return
+        (`interp.tracing.layers.residual.RouterWork`), `mlps` for their MLPs (`interp.tracing.layers.residual.MLPWork`).
         Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
         compiled of it runs as it is written.
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from interp.errors import EditError, SiteError
 from interp.tracing.edits import AttentionEdit, Knockout
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Layout
 from interp.tracing.site import ImageMask, LayerKind, Selector, Site, kinds_of
 
 __all__ = [

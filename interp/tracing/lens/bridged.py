@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.rope import settle
+from interp.tracing.layers.visibility import settle
 from interp.tracing.lens.activation_cache import LensCache, check_hooks
 from interp.tracing.prefix import Prefix
 from interp.tracing.site import Site

@@ -17,8 +17,7 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.base import image_reads_prompt
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.encoding.batch import PER_TOKEN, Batch
-from interp.tracing.encoding.padding import sliced
+from interp.tracing.encoding.batch import PER_TOKEN, Batch, sliced
 from interp.tracing.passes.run import PassCompleteError, check_prefix, run_pass
 from interp.tracing.prefix import (
     Prefix,

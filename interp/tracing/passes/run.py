@@ -23,11 +23,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from interp.errors import EditError, ModelError
 from interp.tracing.cost import Meter
 from interp.tracing.edits import Edit
-from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch
-from interp.tracing.encoding.padding import left_padded
-from interp.tracing.encoding.rope import position_ids, settle
-from interp.tracing.layers.recorder import Recorder
+from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch, left_padded
+from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.residual import side_by_side
+from interp.tracing.layers.visibility import position_ids, settle
 from interp.tracing.reasoning.thoughts import Stages
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -85,7 +84,7 @@ def run_pass(
         n_tokens: token positions that go through the language model; by default those of the inputs.
 
     Raises:
-        ModelError: samples whose rotary positions need passes of their own (`interp.tracing.encoding.rope`).
+        ModelError: samples whose rotary positions need passes of their own (`interp.tracing.layers.visibility`).
     """
     if n_tokens != 0:
         settle(hf, inputs)

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 from interp.errors import EditError, PromptError, ServerError, SiteError
 from interp.inputs.prompt import Prompt
+from interp.tracing.attention.edit_cells import Live
 from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.layers.edit_cells import Live
 from interp.tracing.reads import Read
 from interp.tracing.wrapped_model import WrappedModel
 

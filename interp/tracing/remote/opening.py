@@ -12,7 +12,7 @@ from nnsight.modeling import huggingface
 
 from interp.errors import ModelError, ServerError
 from interp.models.adapter import Adapter
-from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.encoding.batch import ProcessedImages
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.layers.decoder_layers import key_layers, layer_kinds, mixer
 from interp.tracing.layers.visibility import chunks, windows

@@ -23,13 +23,12 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
-from interp.tracing.attention.call import LayerWork
+from interp.tracing.attention.call import Block
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.layers.experts import RouterWork
-from interp.tracing.layers.layer_plan import Block
-from interp.tracing.layers.recorder import Recorder
-from interp.tracing.layers.residual import StreamWork
+from interp.tracing.layers.layer_plan import Recorder
+from interp.tracing.layers.layer_work import LayerWork
+from interp.tracing.layers.residual import RouterWork, StreamWork
 from interp.tracing.passes.decoding import Guidance
 from interp.tracing.passes.run import Generation, Outcome, without_choice
 from interp.tracing.remote.connection import Connection, JobBackend, LostConnectionError, waited

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.tracing.attention import rows as room
-from interp.tracing.attention.rows import (
+from interp.tracing.attention import call as room
+from interp.tracing.attention.call import (
+    Heads,
     attend,
     row_outputs,
     row_probabilities,
@@ -17,7 +18,6 @@ from interp.tracing.attention.rows import (
     select_rows,
     visible,
 )
-from interp.tracing.layers.heads import Heads
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from interp.tracing import Mllm, wrap
 from interp.tracing.circuits.edge_pass import EdgePass
 from interp.tracing.circuits.lens_layers import lens_layers, repeat_keys
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.rope import settle
+from interp.tracing.layers.visibility import settle
 from interp.tracing.lens.bridge import build_bridge
 
 FAMILIES = ("idefics3", "llava", "llava_next", "llava_onevision", "mistral3")

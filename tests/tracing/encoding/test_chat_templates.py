@@ -7,7 +7,7 @@ from jinja2.exceptions import SecurityError
 from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from interp.tracing.encoding.chat_templates import bounded
+from interp.tracing.encoding.rendering import bounded
 from tests.tiny import TEMPLATE
 
 MESSAGES = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "is it? " * 900}]}]

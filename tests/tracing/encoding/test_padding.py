@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Layout
 
 
 def test_whole_prompts_are_pushed_right():

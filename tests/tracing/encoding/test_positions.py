@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from interp.conformance.tiny import tiny
-from interp.tracing.encoding.padding import sliced
-from interp.tracing.encoding.rope import position_ids
+from interp.tracing.encoding.batch import sliced
+from interp.tracing.layers.visibility import position_ids
 
 
 def test_padding_does_not_count():

@@ -17,7 +17,7 @@ from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
 from interp.inputs.sample import Sample
 from interp.tracing import Mllm, Residual, Rows, Site, image_mask, wrap
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.rope import Rope
+from interp.tracing.layers.visibility import Rope
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import exact
 
