@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -205,7 +206,7 @@ class TokenMap:
             shown = f"video of {len(self.sizes)} frames of {self.sizes[0][0]}×{self.sizes[0][1]}"
         return f"TokenMap({self.length} tokens, {self.n} of them image tokens, grid {self.grid}, {shown})"
 
-    @property
+    @cached_property
     def n(self) -> int:
         """N, the number of image tokens."""
         return len(self.image)

@@ -34,7 +34,7 @@ from interp.tracing.layers.residual import (
     mlp_work,
     routing_work,
 )
-from interp.tracing.layers.vision_request import Tower, VisionSelection, of_tower
+from interp.tracing.layers.vision_request import Tower, VisionSelection
 from interp.tracing.passes.decoding import Decoding, combination, second_inputs
 from interp.tracing.passes.micro_batches import Places
 from interp.tracing.passes.prefix_pass import Samples, given_as, prefix_before
@@ -47,7 +47,7 @@ from interp.tracing.passes.run import (
     with_imageless,
 )
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
-from interp.tracing.reads import MLP, Experts, Read
+from interp.tracing.reads import MLP, Experts, Read, of_tower
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 from interp.tracing.values import for_samples
 from interp.tracing.vision.work import VisionWork, make_vision_work
@@ -317,7 +317,7 @@ def _work(
     busy = {*plan.prefill, *plan.decode}
     layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
     lines: dict[torch.device, Tensor] = {}
-    by_source = mllm.executor == "source"
+    by_source, kinds = mllm.executor == "source", mllm.layer_kinds
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
         numbers = torch.tensor(before.lines)
         lines = {device: numbers.to(device) for device in {one.device for one in before.keys}}
@@ -332,7 +332,7 @@ def _work(
 
     def made(layer: int) -> Any:
         own = plan.prefill.get(layer, none), plan.decode.get(layer, none)
-        if mllm.layer_kinds[layer] == "linear":
+        if kinds[layer] == "linear":
             return DeltaWork(*own, recorder)
         return LayerWork(*own, recorder, held(layer), numbers_of(layer))
 

@@ -258,7 +258,7 @@ def _one_pass(
     first_rows = [int(at[0]) for at in positions]
     before = serving(given, batch, mllm.visibility, first_rows)
     layout = pass_layout(batch, before)
-    wanted_rows = [layout.rows(i, at) for i, at in enumerate(positions)]
+    wanted_rows = layout.rows(positions)
     if mllm.server is not None:
         block = _block(mllm, wanted_rows, mllm.device)
         found = mllm.server.row_gradients(batch, block, layers, objective.aims, meter, keep=objective.keep)

@@ -210,7 +210,7 @@ def exact(
         return False
     if any(row is not None and row < n for row, n in zip(first_rows or [], lengths, strict=False)):
         return False
-    if not all(visibility.closed(own, n) for n, own in zip(lengths, tokens, strict=True)):
+    if not visibility.closed(tokens, lengths):
         return False
     whole = [own.length for own in tokens]
     return visibility.rope.shared([*lengths, *whole]) and visibility.windows_fit(lengths, whole, generate)

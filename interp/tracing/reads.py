@@ -10,7 +10,7 @@ from interp.errors import SiteError
 from interp.inputs.argument_checks import check_one_of
 from interp.tracing.site import Layers, Selector, Site
 
-__all__ = ["MLP", "Experts", "Read", "Residual", "Rows"]
+__all__ = ["MLP", "Experts", "Read", "Residual", "Rows", "of_tower"]
 
 
 @dataclass(frozen=True)
@@ -181,3 +181,8 @@ class Experts:
 
 
 Read: TypeAlias = Rows | Residual | MLP | Experts
+
+
+def of_tower(one: Any) -> bool:
+    """Whether a read or an edit is of the vision tower."""
+    return getattr(getattr(one, "site", None), "tower", None) is not None

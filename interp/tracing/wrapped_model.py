@@ -337,6 +337,7 @@ class WrappedModel:
         """
         if not self.batches:
             return self
+        _ = self.visibility  # computed here, or each copy would compute it again
         found = copy(self)  # with what is cached, such as the layers
         object.__setattr__(found, "batches", False)
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
@@ -42,9 +42,8 @@ __all__ = [
     "ProcessedImages",
     "alike",
     "check_joinable",
-    "input_names",
     "joined_images",
-    "kept_whole",
+    "joined_inputs",
     "left_padded",
     "longer",
     "sliced",
@@ -287,13 +286,13 @@ class Layout:
         """Keys of a layer, padding included."""
         return self.n_columns
 
-    def keys(self, sample: int, positions: Int[np.ndarray, " key"]) -> Int[np.ndarray, " key"]:
-        """The key columns of a sample's positions."""
-        return self.columns[sample][positions]
+    def keys(self, positions: Sequence[Int[np.ndarray, " key"]]) -> list[Int[np.ndarray, " key"]]:
+        """The key columns of each sample's positions."""
+        return [columns[at] for columns, at in zip(self.columns, positions, strict=True)]
 
-    def rows(self, sample: int, positions: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-        """The query rows of a sample's positions; negative for positions that were run before."""
-        return self.columns[sample][positions] - self.offset
+    def rows(self, positions: Sequence[Int[np.ndarray, " row"]]) -> list[Int[np.ndarray, " row"]]:
+        """The query rows of each sample's positions; negative for positions that were run before."""
+        return [columns[at] - self.offset for columns, at in zip(self.columns, positions, strict=True)]
 
 
 def left_padded(lines: Sequence[Tensor], fill: int) -> Tensor:
@@ -407,14 +406,52 @@ class ProcessedImages:
                 self._n_bytes -= self._kept.popitem(last=False)[1].images.n_bytes
 
 
-def input_names(singles: Iterable[Mapping[str, Tensor]]) -> list[str]:
-    """The names of the inputs of any sample: of a batch, some may have images and others videos."""
-    return list(dict.fromkeys(name for inputs in singles for name in inputs))
+def joined_inputs(
+    samples: Sequence[Sample],
+    singles: Sequence[Encoded],
+    adapter: Any,
+    pad_id: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    known: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The model's arguments for samples that were encoded one by one, where and as the model takes them.
+
+    Args:
+        samples: The samples.
+        singles: Their encodings. Some may have images and others videos, and so other inputs.
+        adapter: The family's adapter; its `joined`, where it has one, joins inputs of images in the family's way.
+        pad_id: The token id in the padding.
+        device: Where the model takes its inputs.
+        dtype: The dtype of floating inputs, but for times.
+        known: Inputs that are joined already, by name.
+
+    Raises:
+        ModelError: Videos that do not fit into one batch.
+    """
+    of_family = getattr(adapter, "joined", None)
+    found = dict[str, Tensor]()
+    for name in dict.fromkeys(name for single in singles for name in single.inputs):
+        if name in known:
+            found[name] = known[name]
+            continue
+        having = [single.inputs for single in singles if name in single.inputs]
+        values = [inputs[name] for inputs in having]
+        if name in PER_TOKEN:
+            joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
+        elif name in PER_ROW:
+            joined = left_padded(alike([value[0] for value in values]), 0)
+        else:
+            check_joinable(name, values, samples, adapter.name)
+            joined = None if of_family is None else of_family(name, having)
+            joined = joined_images(values) if joined is None else joined
+        cast = joined.is_floating_point() and name != _TIMES
+        found[name] = joined.to(device=device, dtype=dtype if cast else joined.dtype)
+    return found
 
 
-def kept_whole(name: str) -> bool:
-    """Whether an input keeps its precision: it is a time, from which positions are computed."""
-    return name == "second_per_grid_ts"
+_TIMES = "second_per_grid_ts"
+"""The input that keeps its precision: times, from which positions are computed."""
 
 
 def check_joinable(name: str, values: Sequence[Tensor], samples: Sequence[Sample], family: str) -> None:

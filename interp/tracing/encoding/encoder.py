@@ -32,12 +32,7 @@ from interp.tracing.encoding.batch import (
     Images,
     ImagesKey,
     ProcessedImages,
-    alike,
-    check_joinable,
-    input_names,
-    joined_images,
-    kept_whole,
-    left_padded,
+    joined_inputs,
 )
 from interp.tracing.encoding.rendering import Rendered, Span, placeholder, render
 
@@ -68,13 +63,20 @@ class _Seen:
     """What a call has rendered and tokenised: a generic prompt is the same for all samples of a batch.
 
     Attributes:
+        asks: Whether the prompt of the call holds each sample's question.
         rendered: All that a rendered prompt depends on → the rendered prompt.
         texts: Text, and what its placeholders expand to → inputs per token, image positions, the placeholders' spans,
             and offsets.
     """
 
+    asks: bool
     rendered: dict[tuple[Any, ...], Rendered] = field(default_factory=dict)
     texts: dict[tuple[str, tuple[str, ...] | None], _Expanded] = field(default_factory=dict)
+
+    @classmethod
+    def under(cls, prompt: Prompt) -> _Seen:
+        """Nothing yet, of a call under this prompt."""
+        return cls(isinstance(prompt, Prompt) and prompt.has_question)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,7 @@ class Encoder:
                 "torch's default device is meta, where tensors have no values. Encode samples outside the block that "
                 "sets it, or set the default device back to the CPU."
             )
-        settings, seen = _settings(self.processor), _Seen()
+        settings, seen = _settings(self.processor), _Seen.under(prompt)
         return self.joined(chosen, prompt, [self._single(one, prompt, settings, seen) for one in chosen])
 
     def prepare(self, samples: Sequence[Sample], prompt: Prompt, settings: str) -> None:
@@ -125,7 +127,7 @@ class Encoder:
         Raises:
             InterpError: As the call would raise.
         """
-        seen = _Seen()
+        seen = _Seen.under(prompt)
         for sample in samples:
             single = self._single(sample, prompt, settings, seen)
             self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
@@ -165,7 +167,7 @@ class Encoder:
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
-        seen = _Seen()
+        seen = _Seen.under(prompt)
         singles = [self._reworded(sample, prompt, old, seen) for sample, old in pairs]
         same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
         images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
@@ -179,9 +181,7 @@ class Encoder:
 
     def _rendered(self, sample: Sample, prompt: Prompt, seen: _Seen) -> Rendered:
         """The rendered prompt; the same words around as many images are not rendered again."""
-        asked = (
-            (sample.question, sample.options) if isinstance(prompt, Prompt) and prompt.has_question else ()
-        )
+        asked = (sample.question, sample.options) if seen.asks else ()
         key = (asked, len(sample.images), sample.video is None)
         if key not in seen.rendered:
             seen.rendered[key] = render(sample, prompt, self.processor, self.adapter)
@@ -349,12 +349,7 @@ class Encoder:
         lengths = [single.tokens.length for single in singles]
         pad = max(lengths) - np.array(lengths)
         pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0
-        inputs = {
-            name: images[name]
-            if images is not None and name in images
-            else self._joined_input(name, samples, singles, pad_id)
-            for name in input_names(single.inputs for single in singles)
-        }
+        inputs = joined_inputs(samples, singles, self.adapter, pad_id, self.device, self.dtype, images or {})
         positions = self.positions(inputs)
         if positions.ndim == 2:
             inputs["position_ids"] = positions
@@ -375,27 +370,6 @@ class Encoder:
         batch.check_words(self.n_embedded)
         batch.check_reach(self.n_positions)
         return batch
-
-    def _joined_input(
-        self, name: str, samples: Sequence[Sample], singles: Sequence[Encoded], pad_id: int
-    ) -> Tensor:
-        """One input of all samples, where and as the model takes it."""
-        values = [single.inputs[name] for single in singles if name in single.inputs]
-        if name in PER_TOKEN:
-            joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
-        elif name in PER_ROW:
-            joined = left_padded(alike([value[0] for value in values]), 0)
-        else:
-            check_joinable(name, values, samples, self.adapter.name)
-            joined = self._joined_images(name, [one for one in singles if name in one.inputs])
-        cast = joined.is_floating_point() and not kept_whole(name)
-        return joined.to(device=self.device, dtype=self.dtype if cast else joined.dtype)
-
-    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
-        """An input without one value per token of all samples; families may say how theirs are joined."""
-        of_family = getattr(self.adapter, "joined", None)
-        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
-        return joined_images([single.inputs[name] for single in singles]) if found is None else found
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:

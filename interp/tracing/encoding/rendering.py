@@ -76,18 +76,20 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     if not isinstance(prompt, Prompt):
         raise PromptError(_no_prompt(prompt))
     given = _Turn(prompt.text(sample), prompt.system)
+    span, messages = prompt.question_span(sample), prompt.messages(sample)
+    write = partial(_written, messages, sample, processor, adapter)
     if prompt.thinking is not None:
-        _check_switch(sample, prompt, processor, adapter, given)
+        _check_switch(prompt, processor, partial(write, given))
     check_text(f"the text of sample {sample.id}", given.user, PromptError)
-    write = partial(_written, sample, prompt, processor, adapter)
+    write = partial(write, prompt=prompt)
     text = write(given)
     if not getattr(adapter, "leading_images", False):
         _check_placeholders(text, sample, processor)
-    _check_special(sample, prompt, processor)
+    if span is not None:
+        _check_special(sample, processor)
     nested = getattr(adapter, "nested_images", True) and sample.video is None
     lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
     laid = lay(text)
-    span = prompt.question_span(sample)
     marks = _Marks.not_in(laid + given.user + (given.system or ""))
     try:
         marked = lay(write(marks.around(given, span)))
@@ -112,7 +114,8 @@ def plain_text(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter)
         return render(sample, prompt, processor, adapter).text
     text = prompt.text(sample)
     check_text(f"the text of sample {sample.id}", text, PromptError)
-    _check_special(sample, prompt, processor)
+    if prompt.has_question:
+        _check_special(sample, processor)
     return adapter.fallback_prompt(text, len(sample.images), prompt.system)
 
 
@@ -131,21 +134,34 @@ def _no_prompt(given: Any) -> str:
     return f'prompt= is an interp.Prompt, such as interp.Prompt("{{question}} Be brief."); got {str(given)[:80]}.'
 
 
-def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> str:
-    """The chat template's text, or the fallback's."""
+def _written(
+    messages: Sequence[Mapping[str, Any]],
+    sample: Sample,
+    processor: Any,
+    adapter: Adapter,
+    turn: _Turn,
+    prompt: Prompt,
+) -> str:
+    """The text that the chat template, or the family's fallback, makes of the messages with the turn's texts."""
     begun = getattr(adapter, "begun", lambda text, _: text)
     template = _chat_template(processor)
     if template is None:
         return begun(_fallback(sample, processor, adapter, turn), processor)
-    messages = prompt.messages(sample)
-    for message in messages:
-        for part in message["content"]:
-            if part["type"] == "text":
-                part["text"] = turn.system if message["role"] == "system" else turn.user
+    texts = {"system": turn.system, "user": turn.user}
+    given = [
+        {
+            "role": one["role"],
+            "content": [
+                {**part, "text": texts[one["role"]]} if part["type"] == "text" else dict(part)
+                for part in one["content"]
+            ],
+        }
+        for one in messages
+    ]
     try:
         with bounded():
             text = processor.apply_chat_template(
-                messages,
+                given,
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=True,
@@ -199,12 +215,16 @@ def _read_by(template: str) -> tuple[str, ...]:
     return tuple(one for one in _SWITCHES if one in names)
 
 
-def _check_switch(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> None:
-    """Refuses `thinking` for a chat template without a switch, or one whose switch changes nothing."""
+def _check_switch(prompt: Prompt, processor: Any, write: Callable[..., str]) -> None:
+    """Refuses `thinking` for a chat template without a switch, or one whose switch changes nothing.
+
+    Args:
+        prompt: The prompt with `thinking`.
+        processor: The processor with the chat template.
+        write: The rendered text, from `prompt=`.
+    """
     template = _chat_template(processor)
-    texts = {
-        _written(sample, replace(prompt, thinking=one), processor, adapter, turn) for one in (True, False)
-    }
+    texts = {write(prompt=replace(prompt, thinking=one)) for one in (True, False)}
     if template is None or not _read_by(template) or len(texts) == 1:
         raise PromptError(
             f"thinking={prompt.thinking} sets the chat template's own switch ({' or '.join(_SWITCHES)}), and this "
@@ -263,10 +283,8 @@ _special: WeakKeyDictionary[Any, tuple[int, re.Pattern[str]]] = WeakKeyDictionar
 """For each tokenizer, its size and its special tokens: to list them takes as long as to encode a prompt."""
 
 
-def _check_special(sample: Sample, prompt: Prompt, processor: Any) -> None:
+def _check_special(sample: Sample, processor: Any) -> None:
     """Refuses special tokens in what a data set says: they would begin a turn, end a text or stand for an image."""
-    if not prompt.has_question:
-        return
     tokenizer = processor.tokenizer
     known = _special.get(tokenizer)
     if known is None or known[0] != len(tokenizer):

@@ -31,7 +31,7 @@ from interp.tracing.encoding.batch import Batch, Layout, ProcessedImages
 from interp.tracing.layers.decoder_layers import RowsOfSharing, every_row, layer_kinds, mixer, rows_of_sharing
 from interp.tracing.layers.layer_work import tapped
 from interp.tracing.parameters.weights import modules_of
-from interp.tracing.site import Selector, Site, select
+from interp.tracing.site import Selector, Site, select_each
 
 __all__ = [
     "COLLECTOR",
@@ -312,7 +312,7 @@ def offered_rows(queries: Selector | Sequence[Selector], batch: Batch | None) ->
             'the batch whose inputs you trace. Only "last" and "all" need none.'
         )
     layout = Layout.whole([tokens.length for tokens in batch.tokens])
-    rows = [layout.rows(i, select(selectors, tokens, i, len(batch))) for i, tokens in enumerate(batch.tokens)]
+    rows = layout.rows(select_each(selectors, batch.tokens))
     if len({len(r) for r in rows}) > 1 or not len(rows[0]):
         raise SiteError(
             f"tap(queries={queries!r}) offers one tensor, (sample, head, row, key), so every sample needs "

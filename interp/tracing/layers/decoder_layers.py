@@ -265,9 +265,9 @@ class CrossLayout(Layout):
         """Keys of a cross-attention layer."""
         return self.n_cross
 
-    def keys(self, sample: int, positions: Int[np.ndarray, " key"]) -> Int[np.ndarray, " key"]:
-        """The columns, as the sample numbers them."""
-        return positions
+    def keys(self, positions: Sequence[Int[np.ndarray, " key"]]) -> list[Int[np.ndarray, " key"]]:
+        """The columns, as each sample numbers them."""
+        return list(positions)
 
 
 def is_cross(site: Site, layers: Collection[int], cross: Collection[int]) -> bool:

@@ -11,7 +11,7 @@ The buffer that all layers of one run write their reads into.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -155,8 +155,8 @@ class _Maker(ABC):
         self._flags: dict[tuple[int, ...], Bool[Tensor, " head"]] = {}
 
     @abstractmethod
-    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
-        """The query rows of a sample in this kind of pass."""
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " row"]]:
+        """The query rows of each sample in this kind of pass."""
 
     @property
     @abstractmethod
@@ -203,17 +203,17 @@ class _Maker(ABC):
         )
 
     def _read(self, number: int, selection: Selection) -> _Read:
-        keys = self._padded([self.layout.keys(i, at) for i, at in enumerate(selection.keys)])
-        return _Read(selection.heads, *self._rows(selection), number, keys, selection.reduce)
+        keys = self._padded(self.layout.keys(selection.keys))
+        rows = self._indexed(self.rows(selection))
+        return _Read(selection.heads, *rows, number, keys, selection.reduce)
 
     def _edited(self, applied: Applied) -> _Edited:
         """An edit's rows, and its rows and columns as masks over the padded tensors."""
-        rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
+        rows, keys = self.rows(applied), self.layout.keys(applied.keys)
         queries, columns = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_keys)
         live = self.live(applied, queries)
         queries = queries if live is None else live.queries
-        return _Edited(applied.heads, *self._rows(applied), applied, queries, columns, live)
+        return _Edited(applied.heads, *self._indexed(rows), applied, queries, columns, live)
 
     def live(self, applied: Applied, queries: Bool[Tensor, "sample query"]) -> Live | None:
         """What says from token to token which of an edit's rows are meant; None where all always are."""
@@ -239,8 +239,7 @@ class _Maker(ABC):
         )
         heads = np.zeros(self.shape.n_heads, np.int64)
         heads[list(applied.heads[layer])] = np.arange(len(applied.heads[layer]))
-        rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
+        rows, keys = self.rows(applied), self.layout.keys(applied.keys)
         device = self.shape.device
         return Patch(
             torch.from_numpy(filled).to(device),
@@ -273,8 +272,8 @@ class _Maker(ABC):
             self._flags[heads] = self._flagged([np.array(heads)], self.shape.n_heads)[0]
         return self._flags[heads]
 
-    def _rows(self, part: Selection | Applied) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        rows = [self.rows(i, part) for i in range(self.layout.n_samples)]
+    def _indexed(self, rows: Sequence[Int[np.ndarray, " row"]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Each sample's rows as tensors: `rows` and `cells` of a `Block`."""
         cells = torch.tensor([(i, k) for i, at in enumerate(rows) for k in range(len(at))])
         cells = cells.to(self.shape.device)
         return self._padded(rows), (cells[:, 0], cells[:, 1])
@@ -305,9 +304,9 @@ class _Maker(ABC):
 class _Prompt(_Maker):
     """Plans the pass over the prompt, or over what follows a prefix of it."""
 
-    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " row"]]:
         """The rows of the read or edit."""
-        return self.layout.rows(sample, part.queries[sample])
+        return self.layout.rows(part.queries)
 
     @property
     def n_queries(self) -> int:
@@ -335,17 +334,14 @@ class _Generated(_Maker):
         self.lives.append(Live(stage, queries))
         return self.lives[-1]
 
-    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " row"]]:
         """The only row; none of a sample without keys to edit, which stays as it is."""
-        return np.arange(1 if len(part.keys[sample]) else 0)
+        return [np.arange(1 if len(keys) else 0) for keys in part.keys]
 
     @property
     def n_queries(self) -> int:
         """One."""
         return 1
-
-
-Rows = Callable[[int, HeadAblation], Int[np.ndarray, " row"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,23 +388,16 @@ def head_writes(
 ) -> tuple[dict[int, tuple[HeadWrite, ...]], dict[int, tuple[HeadWrite, ...]]]:
     """What is put into which layers' heads in the prompt's pass, and in that of each generated token."""
 
-    def in_prompt(sample: int, one: HeadAblation) -> Int[np.ndarray, " row"]:
-        return layout.rows(sample, one.queries[sample])
-
-    def generated(sample: int, one: HeadAblation) -> Int[np.ndarray, " row"]:
-        return np.zeros(1, np.int64)
-
-    before = [one for one in ablations if any(len(q) for q in one.queries)]
-    after = [one for one in ablations if one.decodes]
-    return _writes(before, in_prompt, layout, shape), _writes(after, generated, layout, shape)
+    before = [(one, layout.rows(one.queries)) for one in ablations if any(len(q) for q in one.queries)]
+    after = [(one, [np.zeros(1, np.int64) for _ in one.queries]) for one in ablations if one.decodes]
+    return _writes(before, shape), _writes(after, shape)
 
 
 def _writes(
-    ablations: Sequence[HeadAblation], rows: Rows, layout: Layout, shape: Shape
+    ablations: Sequence[tuple[HeadAblation, list[Int[np.ndarray, " row"]]]], shape: Shape
 ) -> dict[int, tuple[HeadWrite, ...]]:
     found: dict[int, tuple[HeadWrite, ...]] = {}
-    for one in ablations:
-        own = [rows(i, one) for i in range(layout.n_samples)]
+    for one, own in ablations:
         samples = torch.from_numpy(np.repeat(np.arange(len(own)), [len(at) for at in own]))
         flat = torch.from_numpy(np.concatenate(own))
         for layer, heads in one.heads.items():

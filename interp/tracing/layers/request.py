@@ -23,12 +23,11 @@ from interp.tracing.layers.vision_request import (
     Tower,
     VisionEdit,
     VisionSelection,
-    of_tower,
     vision_edits,
     vision_selection,
 )
-from interp.tracing.reads import MLP, Experts, Read, Residual, Rows
-from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
+from interp.tracing.reads import MLP, Experts, Read, Residual, Rows, of_tower
+from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select_each
 from interp.tracing.sparse_coding.feature_edits import FeatureEdit
 
 __all__ = [
@@ -331,12 +330,6 @@ def resolve(
     return Request(selections, applied, patches, ablations, seen, tower, n_cross)
 
 
-def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
-    if not selectors:
-        return tuple(np.empty(0, np.int64) for _ in tokens)
-    return tuple(select(selectors, sample, i, len(tokens)) for i, sample in enumerate(tokens))
-
-
 def _selection(
     read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
 ) -> Selection | StreamSelection:
@@ -353,8 +346,8 @@ def _selection(
         )
     stage = str(generated[0]) if generated else None
     heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
-    queries = _places(() if stage else groups, tokens)
-    keys = _places(site.groups[1], tokens)
+    queries = select_each(() if stage else groups, tokens)
+    keys = select_each(site.groups[1], tokens)
     decodes = groups == ("last",) or stage is not None
     named = [("keys", site.groups[1], keys)] if isinstance(read, Rows) else []
     for name, chosen, samples in [*named, *([] if stage else [("queries", groups, queries)])]:
@@ -383,12 +376,12 @@ def _applied(
     edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
 ) -> Applied:
     heads, kind = decoder.edited(edit)
-    keys = _places(edit.site.groups[1], tokens)
+    keys = select_each(edit.site.groups[1], tokens)
     put = [q for q in edit.site.groups[0] if q in GENERATED and _is_of_prompt(q, tokens)]
-    rows = _places((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
+    rows = select_each((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
     decodes = edit.decodes and any(len(k) for k in keys)
     if isinstance(edit, PatchRows):
-        read = _places(edit.site.groups[0], tokens)
+        read = select_each(edit.site.groups[0], tokens)
         values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
         return Applied(edit, heads, rows, keys, decodes, values, kind)
     if kind == "cross":
@@ -435,14 +428,14 @@ def _stream_edit(
 
 def _in_prompt(edit: AddResidual | FeatureEdit, tokens: Sequence[TokenMap]) -> Places:
     """The positions of the prompt that are changed."""
-    queries = _places(edit.site.groups[0], tokens)
+    queries = select_each(edit.site.groups[0], tokens)
     return tuple(at if edit.steps != "decode" else at[:0] for at in queries)
 
 
 def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
     layers = decoder.stream(edit.site)
     groups = edit.site.groups[0]
-    queries = _places(groups, tokens)
+    queries = select_each(groups, tokens)
     values = []
     for sample, at in enumerate(queries):
         given = edit.values.of_sample(sample, len(tokens))
@@ -486,7 +479,7 @@ def ablation_of(edit: AblateHeads, tokens: Sequence[TokenMap], decoder: Decoder)
     """
     heads = decoder.softmax(edit.site, "AblateHeads")
     n = len(tokens)
-    rows = tuple(select(edit.site.groups[0], own, i, n) for i, own in enumerate(tokens))
+    rows = select_each(edit.site.groups[0], tokens)
     values = None
     if edit.means is not None:
         values = tuple(_means(edit, heads, i, n) for i in range(n if edit.means.per_sample else 1))

@@ -42,7 +42,7 @@ __all__ = [
 
 
 Changed: TypeAlias = StreamPatch | StreamChange
-Rows = Callable[[int, StreamSelection | Changed], Int[np.ndarray, " row"]]
+Rows = Callable[[StreamSelection | Changed], list[Int[np.ndarray, " row"]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,11 +195,11 @@ def make_stream_plan(
         name: the name of the reads and patches.
     """
 
-    def in_prompt(sample: int, part: StreamSelection | Changed) -> Int[np.ndarray, " row"]:
-        return layout.rows(sample, part.queries[sample])
+    def in_prompt(part: StreamSelection | Changed) -> list[Int[np.ndarray, " row"]]:
+        return layout.rows(part.queries)
 
-    def generated(sample: int, part: StreamSelection | Changed) -> Int[np.ndarray, " row"]:
-        return np.zeros(1, np.int64)
+    def generated(part: StreamSelection | Changed) -> list[Int[np.ndarray, " row"]]:
+        return [np.zeros(1, np.int64) for _ in part.queries]
 
     streams = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]
     reads = [(n, one) for n, one in streams if one.name == name]
@@ -207,12 +207,11 @@ def make_stream_plan(
     patches = [one for one in request.patches if one.name == name]
     patched = [one for one in patches if any(len(q) for q in one.queries)]
     return StreamPlan(
-        _layers(before, patched, in_prompt, layout.n_samples, devices),
+        _layers(before, patched, in_prompt, devices),
         _layers(
             [(n, one) for n, one in reads if one.decodes],
             [one for one in patches if one.decodes],
             generated,
-            layout.n_samples,
             devices,
         ),
     )
@@ -222,13 +221,9 @@ def _layers(
     reads: Sequence[tuple[int, StreamSelection]],
     patches: Sequence[Changed],
     rows: Rows,
-    n_samples: int,
     devices: Sequence[torch.device],
 ) -> dict[int, LayerStream]:
-    kept = [
-        (one, StreamRead(n, _padded([rows(i, one) for i in range(n_samples)], devices[0])))
-        for n, one in reads
-    ]
+    kept = [(one, StreamRead(n, _padded(rows(one), devices[0]))) for n, one in reads]
     layers = {layer for one, _ in kept for layer in one.layers}
     layers |= {layer for patch in patches for layer in patch.layers}
     return {
@@ -243,7 +238,7 @@ def _layers(
 
 
 def _write(patch: Changed, layer: int, rows: Rows, device: torch.device) -> Write:
-    found = [rows(i, patch) for i in range(len(patch.queries))]
+    found = rows(patch)
     samples = np.repeat(np.arange(len(found)), [len(at) for at in found])
     if isinstance(patch, StreamChange):
         cells, at = (torch.from_numpy(one).to(device) for one in (samples, np.concatenate(found)))

@@ -214,9 +214,11 @@ class Visibility:
         widest = max(heads) + max(rests) + generate
         return self.narrowest is None or self.narrowest >= widest or len(set(rests)) == 1
 
-    def closed(self, tokens: TokenMap, n: int) -> bool:
-        """Whether no row of the prompt's first `n` sees position `n` or a later one."""
-        return self.attends == "causal" or bool((self.horizon(tokens)[:n] < n).all())
+    def closed(self, tokens: Sequence[TokenMap], lengths: Sequence[int]) -> bool:
+        """Whether of each prompt no row before position n sees position n or a later one; `lengths` are these n."""
+        if self.attends == "causal":
+            return True
+        return all(bool((self.horizon(own)[:n] < n).all()) for own, n in zip(tokens, lengths, strict=True))
 
     def horizon(self, tokens: TokenMap) -> Int[np.ndarray, " row"]:
         """The last position each row of the prompt may see."""

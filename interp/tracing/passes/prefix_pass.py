@@ -133,7 +133,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
         # nothing is kept there, no rows hold the image, or it is another for each prompt
         if mllm.server is not None or mllm.maps == "cross" or image_reads_prompt(mllm.adapter):
             return Prefix(own, heads, (), (), Cost(), mllm.installation)
-        closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
+        closed = mllm.visibility.closed(own.tokens, heads)
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
             layers = (
