@@ -424,10 +424,14 @@ class Sample:
 
     def _check_units(self, *, in_memory: bool) -> None:
         """Raises `BoxError` for fractions given as pixels; with `in_memory` only where no file must be opened."""
+        if "units" in self._cache:
+            return
         for box in self._boxes:
             known = box.may_be_fractions and box.image < len(self.images)
             if known and (not in_memory or self.in_memory[box.image]):
                 box.check_units(image_size(self.images[box.image], box.image))
+        if not in_memory:
+            self._cache["units"] = True
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Sample is immutable; use sample.replace({name}=…).")

@@ -223,7 +223,7 @@ class TokenMap:
         """The positions of the sequence that hold the image: its tokens, or what stands for them."""
         return self.image if self.cross is None else self.cross.placeholders
 
-    @property
+    @cached_property
     def is_video(self) -> bool:
         """Whether the images are the frames of a video."""
         return len(self.frame_times) > 0

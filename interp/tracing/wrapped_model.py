@@ -17,10 +17,9 @@ from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends, Maps
 from interp.models.configs import layer_configs
 from interp.models.vision_patches import tower_attention, tower_heads, tower_layers
-from interp.tracing.attention.functions import takes_masks
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.encoder import Encoder
-from interp.tracing.executors.hooks import Installation
+from interp.tracing.executors.hooks import Installation, takes_masks
 from interp.tracing.layers.decoder_layers import Decoder, Shape, key_layers
 from interp.tracing.layers.residual import router_paths
 from interp.tracing.layers.visibility import Rope, Visibility, chunks, position_ids, windows

@@ -22,8 +22,8 @@ from interp.errors import EditError, ModelError
 from interp.inputs.patch_map import PatchMap
 from interp.tracing.attention.call import AttentionFunction, Block, Call, Heads, only_visible, visible
 from interp.tracing.attention.edit_cells import Cells, Change
-from interp.tracing.attention.functions import registered, set_work
 from interp.tracing.attention.shared_keys import CHUNK_BYTES
+from interp.tracing.executors.hooks import registered, set_work
 from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
 from interp.tracing.parameters.placement import execution_device
