@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import BoxError, ImageTokenMismatch, InterpError, MapError, SiteError
-from interp.inputs.cross_keys import CrossKeys
-from interp.inputs.footprints import covered_area, squash
+from interp.inputs.footprints import CrossKeys, covered_area, squash
 from interp.inputs.masks import Mask, covered_by, union
 from interp.inputs.notebook import token_map_html
 from interp.inputs.sample import Box, BoxLike, as_boxes

@@ -300,7 +300,7 @@ ROUTERS: Mapping[str, Weights] = {
     "Qwen3VLMoeTextTopKRouter": chosen,
     "Qwen3_5MoeTopKRouter": chosen,
 }
-"""transformers' class of a router → how its output becomes weights. `tests/tracing/layers/test_experts.py` recomputes
+"""transformers' class of a router → how its output becomes weights. `tests/tracing/layers/test_residual.py` recomputes
 each one's layer from them, expert by expert."""
 
 _EXPERTS = "experts"

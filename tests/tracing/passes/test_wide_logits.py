@@ -23,7 +23,7 @@ from interp.indicators import (
     TokenKnockout,
     ValueWeightedAttention,
 )
-from interp.tracing import Mllm, Residual, Rows, Site, wrap
+from interp import Mllm, Residual, Rows, Site, wrap
 from interp.tracing.cost import Meter
 from interp.tracing.variants.cached_pass import KeptPass
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant
