@@ -3,7 +3,7 @@
 Every preprocessing of one image amounts to a grid of cells over a window of the original image. The window may
 reach outside the image (padding) or leave part of it out (cropping).
 
-The keys of cross-attention layers: an image's tokens where they are no part of the sequence.
+Where image tokens are no part of the sequence, they are keys of cross-attention layers: `CrossKeys`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is accepted as samples, everywhere: one `Sample`, or any number of them.
+"""Lists of samples: what is accepted as one everywhere, and which of its samples run together.
 
-Which samples run together: those of the same images, then those of like length.
+Samples of the same images run together, then those of like length.
 """
 
 from __future__ import annotations

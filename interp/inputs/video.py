@@ -1,6 +1,6 @@
-"""A video: its frames, the time of each, and which of them a model is shown.
+"""A video: its frames, the time of each, and the choice of the frames that a model is shown.
 
-Reads video files with PyAV, the extra `video`: the time of each frame, and some of the frames.
+Video files are read with PyAV, the extra `video`.
 """
 
 from __future__ import annotations

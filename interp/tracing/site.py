@@ -339,7 +339,7 @@ def select(
 
 def select_each(
     selectors: Sequence[Selector], tokens: Sequence[TokenMap]
-) -> tuple[Int[np.ndarray, " position"], ...]:
+) -> tuple[Int[np.ndarray, " _"], ...]:
     """The unpadded positions that selectors name in each sample of a batch; none where there are no selectors.
 
     Raises:

@@ -1,6 +1,6 @@
 """`Trace` and its samples: how `trace` makes them from samples, reads and edits, and how they are shown and stored.
 
-Jobs that are left to run on a server and collected later, in this process or another.
+`RemoteJob` is a trace that a server runs, which is collected later, in this process or another.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-"""One call of a layer's attention: its rows computed, edited and put back.
-
-`LayerWork` carries out the plan of one layer in such a call: its edits, then its reads.
-
-Rows of attention from queries, keys and a mask: pure tensor arithmetic, shared by every executor.
+"""One call of a layer's attention: its rows computed, edited and put back. Pure tensor arithmetic for every executor.
 
 Shapes follow transformers' attention interface: queries (sample, head, query, dim), keys and values
-(sample, key_value_head, key, dim). Keys and values come as segments that follow each other along `key`, so a
-shared image prefix is read where it lies instead of being joined to every suffix. A segment of fewer lines than
-there are samples serves equally many samples with each line, in order.
+(sample, key_value_head, key, dim). Keys and values come as segments that follow each other along `key`, so that a
+shared image prefix is read where it lies and is not copied for every suffix. A segment of fewer lines than there are
+samples serves equally many samples with each line, in order. `Heads` arranges the heads that share a key-value head for
+one matrix product.
 """
 
 from __future__ import annotations

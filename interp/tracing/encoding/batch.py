@@ -1,8 +1,6 @@
-"""Encoded samples: the tensors that a model takes, and where each token is.
+"""Encoded samples: the tensors that a model takes, where each token is, and how samples are padded into one batch.
 
-Padding: where each sample's own positions lie in the padded tensors of a pass, and how tensors are padded.
-
-The latest images as processed, kept so that other words about them do not process them again.
+`ProcessedImages` keeps the latest images as processed, so that another prompt for them does not process them again.
 """
 
 from __future__ import annotations
@@ -286,11 +284,11 @@ class Layout:
         """Keys of a layer, padding included."""
         return self.n_columns
 
-    def keys(self, positions: Sequence[Int[np.ndarray, " key"]]) -> list[Int[np.ndarray, " key"]]:
+    def keys(self, positions: Sequence[Int[np.ndarray, " _"]]) -> list[Int[np.ndarray, " _"]]:
         """The key columns of each sample's positions."""
         return [columns[at] for columns, at in zip(self.columns, positions, strict=True)]
 
-    def rows(self, positions: Sequence[Int[np.ndarray, " row"]]) -> list[Int[np.ndarray, " row"]]:
+    def rows(self, positions: Sequence[Int[np.ndarray, " _"]]) -> list[Int[np.ndarray, " _"]]:
         """The query rows of each sample's positions; negative for positions that were run before."""
         return [columns[at] - self.offset for columns, at in zip(self.columns, positions, strict=True)]
 

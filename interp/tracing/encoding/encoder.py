@@ -1,7 +1,4 @@
-"""Samples → the tensors a model takes, and where each token is.
-
-What encoding a video needs beside encoding images: the processor's arguments, footprints in time, joined inputs.
-"""
+"""Encodes samples: makes the tensors that a model takes, and finds each token's place in the prompt and the image."""
 
 from __future__ import annotations
 

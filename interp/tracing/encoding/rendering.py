@@ -1,9 +1,8 @@
-"""One sample's prompt as text: rendered, its placeholders expanded, its question found among the tokens.
+"""Renders a sample's prompt as text with the model's chat template, and finds the question in it.
 
-Runs chat templates within limits: they come with checkpoints, and one can ask for endless loops or memory.
-
-transformers runs them in jinja2's sandbox, which keeps them from files and code but not from `"x" * 10**9`. Here each
-render has a budget of steps and characters. What would exceed it is refused before it is computed.
+Chat templates come with checkpoints, and one can ask for endless loops or memory. transformers runs them in jinja2's
+sandbox, which keeps them from files and code but not from `"x" * 10**9`. Here each render has a budget of steps and
+characters, and what would exceed it is refused before it is computed.
 """
 
 from __future__ import annotations

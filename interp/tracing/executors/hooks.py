@@ -1,15 +1,11 @@
-"""Installs taps in a model, arms them for a pass, and removes them.
+"""Taps a model: registers transformers' attention functions under new names, arms layers for a pass, and undoes it.
 
-The model keeps its own attention function. One name is registered with transformers per original attention function,
-with that function's own mask function. The registered function calls the original; an attention module without work
-does nothing else, so an idle model is bit-equal to one that was never wrapped.
+transformers derives much from the name of an attention implementation: which masks are made, whether "flash" takes
+part, which kernels are loaded. The new names keep what is derived. A registered function calls the original one under
+its own name; an attention module without work does nothing else, so an idle model is bit-equal to one that was never
+wrapped.
 
 `OfferedRows` is what `Mllm.tap` offers to code inside an nnsight trace.
-
-transformers' attention functions under names of our own, which call them and tap armed modules.
-
-transformers derives much from an implementation's name: which masks are made, whether "flash" takes part, which
-kernels are loaded. Our names keep what is derived, and the original functions are called under their own names.
 """
 
 from __future__ import annotations

@@ -265,7 +265,7 @@ class CrossLayout(Layout):
         """Keys of a cross-attention layer."""
         return self.n_cross
 
-    def keys(self, positions: Sequence[Int[np.ndarray, " key"]]) -> list[Int[np.ndarray, " key"]]:
+    def keys(self, positions: Sequence[Int[np.ndarray, " _"]]) -> list[Int[np.ndarray, " _"]]:
         """The columns, as each sample numbers them."""
         return list(positions)
 

@@ -1,11 +1,6 @@
-"""Plans the work of every layer from the reads and edits of a batch.
+"""Plans the work of every layer for one forward pass, and records what the layers read.
 
-`resolve` checks reads and edits against a batch, in the samples' own positions; `make_plan` ties the request to the
-padded tensors of one forward pass.
-
-Heads of a layer: arranged so that those which share keys share one product; and outputs that are replaced.
-
-The buffer that all layers of one run write their reads into.
+`make_plan` ties a `Request`, which counts in the samples' own positions, to the padded tensors of the pass.
 """
 
 from __future__ import annotations
@@ -155,7 +150,7 @@ class _Maker(ABC):
         self._flags: dict[tuple[int, ...], Bool[Tensor, " head"]] = {}
 
     @abstractmethod
-    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " row"]]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " _"]]:
         """The query rows of each sample in this kind of pass."""
 
     @property
@@ -272,7 +267,7 @@ class _Maker(ABC):
             self._flags[heads] = self._flagged([np.array(heads)], self.shape.n_heads)[0]
         return self._flags[heads]
 
-    def _indexed(self, rows: Sequence[Int[np.ndarray, " row"]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _indexed(self, rows: Sequence[Int[np.ndarray, " _"]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Each sample's rows as tensors: `rows` and `cells` of a `Block`."""
         cells = torch.tensor([(i, k) for i, at in enumerate(rows) for k in range(len(at))])
         cells = cells.to(self.shape.device)
@@ -304,7 +299,7 @@ class _Maker(ABC):
 class _Prompt(_Maker):
     """Plans the pass over the prompt, or over what follows a prefix of it."""
 
-    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " row"]]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " _"]]:
         """The rows of the read or edit."""
         return self.layout.rows(part.queries)
 
@@ -334,7 +329,7 @@ class _Generated(_Maker):
         self.lives.append(Live(stage, queries))
         return self.lives[-1]
 
-    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " row"]]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " _"]]:
         """The only row; none of a sample without keys to edit, which stays as it is."""
         return [np.arange(1 if len(keys) else 0) for keys in part.keys]
 
@@ -394,7 +389,7 @@ def head_writes(
 
 
 def _writes(
-    ablations: Sequence[tuple[HeadAblation, list[Int[np.ndarray, " row"]]]], shape: Shape
+    ablations: Sequence[tuple[HeadAblation, list[Int[np.ndarray, " _"]]]], shape: Shape
 ) -> dict[int, tuple[HeadWrite, ...]]:
     found: dict[int, tuple[HeadWrite, ...]] = {}
     for one, own in ablations:

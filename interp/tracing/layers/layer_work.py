@@ -1,8 +1,7 @@
-"""TODO.
+"""Carries out the plan of a layer while the model calls its attention (`LayerWork`) or its delta rule (`DeltaWork`).
 
-Work in gated DeltaNet layers: reads rows, and erases tokens' writes for some rows, in both kinds of pass.
-
-transformers' forward calls the delta rule by name. A tap stands in its place, where armed layers do their work.
+`DeltaWork` is for gated DeltaNet layers: it reads rows, and erases what tokens write to the state for some rows.
+transformers' forward calls the delta rule by name; `tapped` puts the work of an armed layer in its place.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from interp.tracing.attention.edit_cells import At, Change
 from interp.tracing.attention.shared_keys import HiddenCells
 from interp.tracing.layers.layer_plan import LayerPlan, Recorder
 
-__all__ = ["DeltaWork", "ErasedTokens", "Rule", "rule_name", "rules", "tapped"]
+__all__ = ["DeltaWork", "ErasedTokens", "LayerWork", "Rule", "rule_name", "rules", "tapped"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
-"""What a batch's reads and edits cover, in the samples' own positions.
+"""What the reads and edits of a batch cover, in the samples' own positions.
 
-Knockouts that leave a row without a key are refused: a softmax has no value there.
+`resolve` checks reads and edits against a batch and gives its `Request`. Knockouts that leave a row without a key are
+refused, because a softmax has no value there.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Reads and patches of the residual stream, planned for the padded tensors of a run and carried out.
+"""Reads and edits of what layers give: the residual stream, the routing of experts, and the MLP's input and output.
 
-Gemma 3n's layers pass on four streams, (stream, sample, row, hidden). All four go on to the next layer, so what stands
+They are planned for the padded tensors of a run (`StreamPlan`) and carried out on what each layer, router or MLP
+returns.
+
+Gemma 3n's layers pass on four streams, (stream, sample, row, hidden). All four go on to the next layer, so the stream
 at a position is the four side by side, stream 0 (the one that attention reads and writes) first.
-
-Reads of the routing of mixture-of-experts layers: where routers are, what they return, and what to keep of it.
-
-Work at the MLP of a layer: what it is given, after its norm, and what it adds to the residual stream.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ __all__ = [
 
 
 Changed: TypeAlias = StreamPatch | StreamChange
-Rows = Callable[[StreamSelection | Changed], list[Int[np.ndarray, " row"]]]
+Rows = Callable[[StreamSelection | Changed], list[Int[np.ndarray, " _"]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,10 +194,10 @@ def make_stream_plan(
         name: the name of the reads and patches.
     """
 
-    def in_prompt(part: StreamSelection | Changed) -> list[Int[np.ndarray, " row"]]:
+    def in_prompt(part: StreamSelection | Changed) -> list[Int[np.ndarray, " _"]]:
         return layout.rows(part.queries)
 
-    def generated(part: StreamSelection | Changed) -> list[Int[np.ndarray, " row"]]:
+    def generated(part: StreamSelection | Changed) -> list[Int[np.ndarray, " _"]]:
         return [np.zeros(1, np.int64) for _ in part.queries]
 
     streams = [(n, one) for n, one in enumerate(request.selections) if isinstance(one, StreamSelection)]

@@ -1,9 +1,10 @@
-"""What a prompt's rows can see: causal, image blocks that see both ways, whole prompts, sliding windows, chunks.
+"""What the rows of a prompt can see, and how far the model's rotary positions reach.
 
-How far a model's positions reach, and rotary positions whose frequencies depend on the length of what is run.
+A row's keys may be limited to those before it (causal), to a sliding window or to a chunk; the rows of an image block
+or of a whole prompt may see each other.
 
-With longrope and dynamic NTK scaling, transformers takes the frequencies from the longest sequence of a pass. Samples
-on two sides of such a limit then need passes of their own, and keys from one side are of no use on the other.
+With longrope and dynamic NTK scaling, transformers takes the rotary frequencies from the longest sequence of a pass.
+Samples on two sides of such a limit then need separate passes, and keys from one side cannot be used on the other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How answers are generated: greedily, by seeded sampling, or guided by a second stream of logits.
+"""How answers are generated: the most likely tokens, tokens drawn with a seed, or logits guided by a second stream.
 
-The inputs of the second stream that guides a trace's logits, and how the two are combined.
+`second_inputs` makes the inputs of the second stream, `combination` says how its logits guide those of the trace.
 """
 
 from __future__ import annotations

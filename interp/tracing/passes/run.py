@@ -1,8 +1,7 @@
-"""Runs the model: every pass goes through `run_pass`, which counts it.
+"""Runs the passes of a model: `run_pass` makes and counts each of them, `run` makes those of a trace.
 
-`run` makes the passes of a trace: over a prompt or a suffix, of generated tokens, and of the contrast stream.
-
-Refuses logits and readings that are not finite, and names the module where they begin.
+A trace has a pass over the prompt or over what follows a prefix, one for each generated token, and those of the
+contrast stream. Logits and readings that are not finite are refused, with the name of the module where they begin.
 """
 
 from __future__ import annotations
