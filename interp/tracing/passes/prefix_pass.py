@@ -102,14 +102,11 @@ def prefix_before(
     """
     if isinstance(given, Prefix):
         return serving(given, given.batch, mllm.visibility, first_rows, generate)
-    if (
-        mllm.server is not None
-        or mllm.maps == "cross"
-        or not given.prompt.image_first
-        or not all(one.n for one in given.tokens)
-    ):
+    if mllm.server is not None or mllm.maps == "cross" or not given.prompt.image_first:
         return None
-    lengths = prefix_lengths(given)
+    lengths = tuple(tokens.image_end for tokens in given.tokens)
+    if not all(lengths):  # a sample without image tokens
+        return None
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
         return None
     if mllm.prefixes is None and len(set(prefix_lines(given, lengths))) == len(given):
