@@ -50,7 +50,7 @@ class Sample:
         masks: Which pixels the answer rests on: paths of grey or palette images, PIL images or (H, W) arrays of the
             size of the image; a `Mask` can name another image or a label. Where no boxes are given, `boxes` are the
             smallest ones that hold each mask. On a video, a mask's `image` is its frame.
-        video: A video in the place of images: frames as a list of images or one (frame, H, W[, C]) uint8 array, a
+        video: A video instead of images: frames as a list of images or one (frame, H, W[, C]) uint8 array, a
             folder of frame images ordered by the numbers in their names, or a video file (extra `video`). `images` are
             then the frames that were taken, and `load(i)` reads frame i.
         fps: Frames per second of frames: frame i is at i / fps seconds. A video file has times of its own.

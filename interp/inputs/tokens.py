@@ -310,7 +310,7 @@ class TokenMap:
         Of a token that stands for several frames it is the mean over them.
 
         Tokens without area get 0. Positive exactly where `mask(boxes, "touch")` is True. Of `sample.masks` it follows
-        the outline where boxes would count the whole rectangle; metrics take it in the place of a mask.
+        the outline where boxes would count the whole rectangle; metrics take it instead of a mask.
 
         Raises:
             BoxError, ImageError: As in `mask`.
@@ -530,7 +530,7 @@ def _are_masks(given: Any) -> bool:
     """Whether these are masks rather than boxes.
 
     Raises:
-        BoxError: One mask in the place of a list, or boxes and masks together.
+        BoxError: One mask instead of a list, or boxes and masks together.
     """
     if isinstance(given, Mask):
         raise BoxError("expected a list of boxes or masks, got one mask; write [mask].")

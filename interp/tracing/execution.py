@@ -256,11 +256,11 @@ class _PassWork:
     """What is done during a run.
 
     Attributes:
-        attention: In the attention, or DeltaNet, of which layer.
-        streams: In the residual stream of which layer.
-        routing: In the router of which layer.
-        mlps: At the MLP of which layer.
-        vision: In the vision tower, if anything.
+        attention: The work in the attention, or the gated DeltaNet, of each layer that has some.
+        streams: The work in the residual stream after each layer that has some.
+        routing: The work in the router of each layer that has some.
+        mlps: The work at the MLP of each layer that has some.
+        vision: The work in the vision tower; None where there is none.
         recorder: Holds what is read.
     """
 

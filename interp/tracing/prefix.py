@@ -65,7 +65,7 @@ class Prefix:
         lengths: tokens of each sample's prefix.
         keys: for each layer, (line, key_value_head, key, dim); lines are left-padded. Layers that share keys have the
             same tensors.
-        values: the same for values, which may be narrower (MLA).
+        values: for each layer, (line, key_value_head, key, value_dim); they may be narrower than keys (MLA).
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
@@ -347,7 +347,7 @@ class Resumed(LinearAttentionLayer):
         self.has_previous_state[0] = True
 
     def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-        """Keeps the new state in the place of the old one, through which gradients may have to go back."""
+        """Keeps the new state; the old one is not overwritten, because gradients may have to go back through it."""
         self.recurrent_states[state_idx] = recurrent_states
         return recurrent_states
 

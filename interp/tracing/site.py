@@ -308,7 +308,7 @@ def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
     """Refuse another tower, and groups of tokens that no vision tower has.
 
     Raises:
-        SiteError: As said.
+        SiteError: Another tower than "vision", or a group that no vision tower has.
     """
     if not isinstance(tower, str) or tower != "vision":
         raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')

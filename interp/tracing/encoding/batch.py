@@ -53,8 +53,8 @@ PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids
 
 
 PER_ROW = ("cross_attention_mask",)
-"""Inputs with a line per token, which tokens that are generated go on with; they are padded on the left too. They
-cannot be told without the processor, so that prompts which have any are encoded anew with other words."""
+"""Inputs with a row per token, padded on the left too; each generated token gets the row of the prompt's last one. Only
+the processor can make them, so a prompt that has any is encoded anew when its words change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +111,13 @@ class Batch:
         return tuple((self.positions.amax(dim=(0, 2)) + 1).tolist())
 
     def check_words(self, n_embedded: int | None) -> None:
-        """Refuses tokens of the text that the model has no embedding of; None refuses nothing.
+        """Refuses tokens of the text that the model has no embedding of.
+
+        Args:
+            n_embedded: How many token ids the model has an embedding of; None refuses nothing.
 
         Raises:
-            ModelError: As said.
+            ModelError: A token id of `n_embedded` or more.
         """
         for sample, single in zip(self.samples, self.singles, strict=True):
             ids = single.inputs["input_ids"][0]
@@ -133,7 +136,7 @@ class Batch:
         """Refuses prompts that, with `following` generated tokens, take more than `limit` positions.
 
         Raises:
-            PromptError: As said. The last generated token takes none: it is not run.
+            PromptError: A prompt that takes more. The last generated token takes no position, because it is not run.
         """
         run = max(following - 1, 0)
         if limit is None or max(tokens.length for tokens in self.tokens) + run <= limit:

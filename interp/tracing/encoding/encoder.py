@@ -72,7 +72,7 @@ class _Seen:
 
     @classmethod
     def under(cls, prompt: Prompt) -> _Seen:
-        """Nothing yet, of a call under this prompt."""
+        """An empty record for a call with this prompt."""
         return cls(isinstance(prompt, Prompt) and prompt.has_question)
 
 
@@ -119,7 +119,7 @@ class Encoder:
         Args:
             samples: The samples. The next call finds these objects, not others equal to them.
             prompt: The prompt.
-            settings: `settings` of the encoder of that call. This one's processor may be a copy of its.
+            settings: `settings` of the encoder of that call. The processor of this encoder may be a copy of that one's.
 
         Raises:
             InterpError: As the call would raise.
@@ -139,7 +139,7 @@ class Encoder:
 
     @property
     def settings(self) -> str:
-        """All that the processor is set to, as text."""
+        """All settings of the processor, as text."""
         return _settings(self.processor)
 
     def _key(self, sample: Sample, settings: str) -> ImagesKey:
@@ -378,7 +378,7 @@ def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
 
 
 def _settings(processor: Any) -> str:
-    """All that the processor and its image and video processors are set to, as text."""
+    """All settings of the processor and of its image and video processors, as text."""
     parts = [getattr(processor, f"{kind}_processor", None) for kind in ("image", "video")]
     plain = (str, int, float, bool, list, tuple, dict, type(None))
     own = {name: value for name, value in vars(processor).items() if isinstance(value, plain)}
@@ -413,9 +413,9 @@ def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[st
 def grown_at_once(
     text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
 ) -> list[list[dict[str, Span]]] | None:
-    """The growth of a text whose placeholders were expanded in an untold way, as if it were all in the last one.
+    """The growth of a text whose placeholders were expanded by the processor, as if all of it were in the last one.
 
-    So places after it are right. None where the text has no placeholder.
+    Places after the last placeholder are then right. None where the text has no placeholder.
     """
     at = text.rfind(str(placeholder)) if placeholder else -1
     if at < 0:

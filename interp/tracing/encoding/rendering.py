@@ -46,8 +46,9 @@ class Rendered:
 
     Attributes:
         text: What the processor is given: the prompt in the model's chat template.
-        laid: The same once the processor has added to it, before it expands its placeholders.
-        question: Where the user's words are in `laid`; None when it has none, or the chat template rewrites them.
+        laid: The text after the processor's additions, before its placeholders are expanded.
+        question: The span of the user's words in `laid`; None without a question, or where the chat template rewrites
+            it.
     """
 
     text: str
@@ -56,7 +57,7 @@ class Rendered:
 
 
 class _Turn(NamedTuple):
-    """What a prompt puts into the chat template."""
+    """The texts that a prompt puts into the chat template."""
 
     user: str
     system: str | None
@@ -65,8 +66,8 @@ class _Turn(NamedTuple):
 def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> Rendered:
     """The prompt in the model's chat template (or the family's fallback), image placeholders not expanded.
 
-    It is rendered twice, the second time with marks around the user's text, the question and the system message. So
-    the question is found whatever its words are, and what a template leaves out does not go unseen.
+    It is rendered twice, the second time with marks around the user's text, the question and the system message. The
+    marks show where the question is, whatever its words are, and what a template leaves out.
 
     Raises:
         PromptError: A template that fails, or leaves out the system message or part of the user's text; not one image
@@ -311,7 +312,7 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
 
 
 def _laid_out(processor: Any, text: str, n_images: int) -> str:
-    """The text once the processor has added to it, before it expands its placeholders.
+    """The text after the processor's additions, before its placeholders are expanded.
 
     What it adds does not depend on the images, so blank ones stand for them. A processor that takes a sample's images
     as a flat list (GOT-OCR's) adds nothing; there the number of images is given as 0.
@@ -547,7 +548,7 @@ def _literals(node: nodes.Node) -> list[nodes.TemplateData]:
 
 
 def _calling(name: str, arguments: list[Any], lineno: int) -> nodes.Call:
-    """A call of the environment's function, which no template can put another in the place of."""
+    """A call of the environment's own function, which a template cannot replace."""
     function = nodes.EnvironmentAttribute(name, lineno=lineno)
     return nodes.Call(function, arguments, [], None, None, lineno=lineno)
 

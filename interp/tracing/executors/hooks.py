@@ -86,7 +86,7 @@ class Installation:
         attentions: the attention module of every decoder layer; the gated DeltaNet or short convolution of those that
             have one instead.
         implementation: the model's own attention implementation.
-        forwards: the forwards that modules had of their own, in the place of their classes'.
+        forwards: the forwards that modules had of their own, which override those of their classes.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Installation:
         return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind != "linear"]
 
     def _rename(self) -> str:
-        """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
+        """Replaces the model's attention function by the tapped one; returns the name of the model's."""
         configs = {id(attention.config): attention.config for attention in self._tappable}
         owners = [m for m in self.hf.modules() if isinstance(m, PreTrainedModel) and id(m.config) in configs]
         if not owners or not all(owner._can_set_attn_implementation() for owner in owners):
@@ -270,12 +270,12 @@ def as_written(hf: nn.Module) -> Iterator[None]:
 
 
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
-    """A forward hook that puts what the function returns in the place of a module's output."""
+    """A forward hook that replaces a module's output by what the function returns."""
     return lambda module, arguments, output: function(output)
 
 
 def _at_mlp(layer: Any, work: Any) -> list[Any]:
-    """Hooks that put what an `MLPWork` returns in the place of an MLP's output."""
+    """Hooks that replace an MLP's output by what an `MLPWork` returns."""
     given: list[Any] = []
 
     def entering(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -438,7 +438,7 @@ def _tapped(implementation: str) -> AttentionFunction:
         device = query.device.type
         if not torch.is_autocast_enabled(device):
             return work(given, call, kwargs)
-        with torch.autocast(device, enabled=False):  # what is ours stays float32
+        with torch.autocast(device, enabled=False):  # own arithmetic stays float32
             return work(partial(_cast, given, torch.get_autocast_dtype(device)), call, kwargs)
 
     return attention

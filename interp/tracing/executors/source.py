@@ -133,7 +133,7 @@ def carry_out_attention(
     if mask is not made.mask or work.prefix is not None:
         call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
     output = call.output
-    with torch.autocast(made.queries.device.type, enabled=False):  # what is ours stays float32
+    with torch.autocast(made.queries.device.type, enabled=False):  # own arithmetic stays float32
         finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
@@ -150,7 +150,7 @@ def _carry_out_for(
         beside = others.dense_mask().expand(-1, mask.shape[1], -1, -1)
         view.inputs = (_given(positional, call, torch.cat([mask, beside.to(mask.device)])), kwargs)
     output = view.output
-    with torch.autocast(call.queries.device.type, enabled=False):  # what is ours stays float32
+    with torch.autocast(call.queries.device.type, enabled=False):  # own arithmetic stays float32
         finished = work.finish(mine, output[0][:n])
     if work.plan.edits or work.plan.outputs:
         view.output = (torch.cat([finished, output[0][n:]]), *output[1:])

@@ -196,7 +196,7 @@ def key_layers(config: Any, n_layers: int) -> tuple[int, ...]:
 
 
 class RowsOfSharing:
-    """Stands for the method by which a text model leaves rows out of its layers without keys.
+    """Replaces the method by which a text model leaves rows out of its layers without keys.
 
     In a pass of which only the last rows' logits are wanted, transformers leaves out the other rows of these layers.
     They could then not be read or edited, so in a pass with work no row is left out. In any other the method runs

@@ -45,11 +45,16 @@ class ReadBlock:
 class LayerPlan:
     """The work of one layer in one kind of pass: the prompt's, or that of a generated token.
 
-    `edits` are the blocks to recompute, each under every change of the layer. When `mask_first` there are
-    none: most rows lose keys and nothing else, so that goes into the mask that the model's own attention gets.
-    `unsure`: only computing the rows shows which of them change; the others are left as they are. `whole` is the
-    edit that covers every row and head, if one does: then that attention is not needed at all. `outputs` are put in
-    the place of heads' outputs after all that.
+    Attributes:
+        reads: The blocks to read.
+        changes: The edits of the layer, in order.
+        edits: The blocks to recompute, each under every change; none with `mask_first`.
+        mask_first: Whether the changes go into the mask of the model's own attention, because most rows lose keys and
+            nothing else changes.
+        unsure: Whether only computing the rows shows which of them change; rows that do not change are left as they
+            are.
+        whole: The block that covers every row and head, if one does: the model's own attention is then not needed.
+        outputs: What replaces heads' outputs after all changes.
     """
 
     reads: tuple[ReadBlock, ...] = ()
@@ -341,7 +346,7 @@ class _Generated(_Maker):
 
 @dataclass(frozen=True, eq=False)
 class HeadWrite:
-    """What takes the place of some heads' outputs, at some rows of some samples.
+    """What replaces some heads' outputs, at some rows of some samples.
 
     Attributes:
         samples: the sample of each row.
@@ -358,7 +363,7 @@ class HeadWrite:
     def __call__(
         self, output: Float[Tensor, "sample query head dim"]
     ) -> Float[Tensor, "sample query head dim"]:
-        """The heads' outputs with these in their place.
+        """The heads' outputs, those of this write replaced.
 
         Raises:
             EditError: Values of another size than a head's output.
@@ -413,7 +418,7 @@ class Recorder:
         step: the pass that is being run; 0 is the prompt's.
         paused: whether layers do nothing now but their own attention.
         rows: (read, step) → what each layer gave, in layer order.
-        hides: whether some cells of a pass take anything from what its rows see, so far as that was looked at.
+        hides: for cells of a pass that were checked, whether they hide anything that its rows see.
     """
 
     step: int = 0

@@ -40,8 +40,12 @@ __all__ = ["DeltaWork", "ErasedTokens", "LayerWork", "Rule", "rule_name", "rules
 class LayerWork:
     """Carries out a layer's plans, whichever executor calls it.
 
-    `prefix` holds keys and values that come before those of the call. `lines` says which of them each sample has;
-    without, there are equally many samples for each line, in order.
+    Attributes:
+        prefill: The plan of the prompt's pass.
+        decode: The plan of the pass of each generated token.
+        recorder: Takes what is read.
+        prefix: Keys and values that come before those of the call; None without a prefix.
+        lines: The line of the prefix that each sample has; None where each line serves equally many samples, in order.
     """
 
     prefill: LayerPlan
@@ -83,7 +87,7 @@ class LayerWork:
     def _with_outputs(
         self, output: Float[Tensor, "sample query head dim"]
     ) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output with what the plan puts in the place of heads' outputs."""
+        """The attention's output, with the heads replaced that the plan replaces."""
         for write in self.plan.outputs:
             output = write(output)
         return output
@@ -127,9 +131,8 @@ def _without_hidden(
 ) -> Tensor | None:
     """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
 
-    A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
-    asked of the device. Only a call without a mask, which may take another kernel, is looked at: once for all layers
-    with the same changes, as `hides` remembers.
+    A mask of four dimensions is always replaced, because checking whether it changed would wait for the device. A call
+    without such a mask may take another kernel, so it is checked, once for all layers with the same changes (`hides`).
     """
     n, _, n_queries, _ = call.queries.shape
     rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
@@ -191,7 +194,7 @@ class DeltaWork:
             output: what it gave.
             state: the state after the last token; None where it is not kept.
         """
-        with torch.autocast(output.device.type, enabled=False):  # what is ours stays float32
+        with torch.autocast(output.device.type, enabled=False):  # own arithmetic stays float32
             call = _call(tensors, options)
             if self.recorder.step:
                 self._generated(call)
@@ -268,7 +271,7 @@ def _call(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> DeltaCall:
 
 
 def _erased(changes: Sequence[Change], call: DeltaCall) -> Bool[Tensor, "sample head key"] | None:
-    """Which tokens of the prompt are not written as far as generated tokens are concerned; None for none."""
+    """Which tokens of the prompt have their writes erased for generated tokens; None for none."""
     if not changes:
         return None
     n, n_heads, n_keys = call.beta.shape

@@ -113,7 +113,7 @@ class StreamMap:
         step: int,
         given: Float[Tensor, "sample row hidden"] | None = None,
     ) -> Float[Tensor, "sample row hidden"]:
-        """The stream with the function's values in the place of those rows; at an MLP, of its input `given` too."""
+        """The stream with those rows replaced by the function's values; at an MLP it gets the input `given` too."""
         del step
         _check_width(self.n_hidden, hidden, "the features of the edit are of")
         at = (self.samples, self.rows)

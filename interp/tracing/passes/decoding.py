@@ -145,7 +145,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class NoisedImage:
-    """The image behind Gaussian noise, as visual contrastive decoding (VCD) has it in its second stream.
+    """The image under Gaussian noise, which visual contrastive decoding (VCD) shows its second stream.
 
     Pixel values x, as the processor made them, become √ᾱ·x + √(1 − ᾱ)·ε, with ε standard normal and ᾱ the product of
     1 − β up to the step, of a sigmoid schedule of 1,000 steps: β from 1e-5 to 5e-3 over sigmoid(−6 … 6). At step 0 the
@@ -157,7 +157,7 @@ class NoisedImage:
         seed: Of the noise.
 
     Raises:
-        PromptError: A step or a seed that is none.
+        PromptError: A step or a seed that is no whole number of its range.
 
     Source: arXiv 2311.16922 and its official code, whose evaluation scripts take step 500.
     """
@@ -249,11 +249,11 @@ class ClinicalContrast:
     """Guidance by findings of another model, as clinical contrastive decoding (CCD) does it.
 
     With s the log-probabilities after the prompt, c those after the prompt with the findings written behind it, and b a
-    bias on the first tokens of the findings' words, the logits become (1 − α)·s + α·c + β·b. Behind the prompt stand
-    the findings with a probability of 0.5 or more. For a finding of probability p whose tokens are numbered i from 0,
-    each token that begins a word gets b = ln(q / (1 − q)) with q = p·0.95^i, clamped to ±ln γ; the finding is taken as
-    it is written and in lower case, and of several biases of a token the one of the largest q counts. Both streams see
-    the image, so a step costs two passes; the second is not edited.
+    bias on the first tokens of the findings' words, the logits become (1 − α)·s + α·c + β·b. The findings with a
+    probability of 0.5 or more are written after the prompt. For a finding of probability p whose tokens are numbered i
+    from 0, each token that begins a word gets b = ln(q / (1 − q)) with q = p·0.95^i, clamped to ±ln γ; the finding is
+    taken as it is written and in lower case, and of several biases of a token the one of the largest q counts. Both
+    streams see the image, so a step costs two passes; the second is not edited.
 
     Args:
         findings: For each sample's id, label → probability in [0, 1], of a model for such images. The labels "Frontal"
@@ -298,7 +298,7 @@ class ClinicalContrast:
         )
 
     def guide(self, name: str) -> str:
-        """What stands behind the prompt of the sample of this id; the source's words."""
+        """The text that is written after the prompt of the sample of this id, in the source's words."""
         likely = [label for label, p in self.of(name) if p >= GUIDE_THRESHOLD]
         views, labels = ([one for one in likely if (one in VIEWS) is seen] for seen in (True, False))
         if not likely:

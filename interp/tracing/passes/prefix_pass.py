@@ -182,7 +182,7 @@ def run_prefix(
 
 
 class _Last(DynamicLayer):
-    """The cache of the last layer with keys. Its attention and everything after it would be computed for nothing."""
+    """The cache of the last layer with keys, which ends the pass: nothing that comes after it is needed."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the keys and values and ends the pass."""
@@ -191,7 +191,7 @@ class _Last(DynamicLayer):
 
 
 class _LastState(LinearAttentionLayer):
-    """The same where the last layer is a gated DeltaNet."""
+    """The cache of the last layer where that is a gated DeltaNet; it ends the pass."""
 
     def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the state and ends the pass."""
@@ -200,7 +200,7 @@ class _LastState(LinearAttentionLayer):
 
 
 class _LastConvolution(LinearAttentionLayer):
-    """The same where the last layer is a short convolution."""
+    """The cache of the last layer where that is a short convolution; it ends the pass."""
 
     def update_conv_state(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the state and ends the pass."""

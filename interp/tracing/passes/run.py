@@ -127,7 +127,7 @@ class Outcome:
     lost: Bool[Tensor, " sample"]
 
     def of_lines(self, lines: Sequence[int]) -> Outcome:
-        """What samples get that equal those of this outcome: sample i has that of number lines[i]."""
+        """The outcome of samples that equal those of this one: sample i gets what sample lines[i] has here."""
         at = torch.tensor(lines, device=self.logits.device)
         rows = {key: [one[at.to(one.device)] for one in layers] for key, layers in self.rows.items()}
         ids = None if self.ids is None else self.ids[at]
@@ -340,7 +340,7 @@ def embeddings(
 
 
 def image_features(mllm: WrappedModel, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
-    """What is outside of the sequence and what its image tokens are made of; see `Mllm.image_features`."""
+    """The features of image tokens that are no positions of the sequence, or latents; see `Mllm.image_features`."""
     if not any(tokens.n for tokens in batch.tokens):
         return [torch.empty(0, 0) for _ in batch.tokens]
     meter = Meter(mllm.device)
