@@ -262,7 +262,7 @@ def trace(
     progress: bool = True,
 ) -> Trace:
     """The trace of any number of samples; see `Mllm.trace`."""
-    how = _Asked(prompt, reads, edits, generate, seed, decoding)
+    how = _TraceArguments(prompt, reads, edits, generate, seed, decoding)
     parts = in_batches(mllm, samples, how.trace, batch_size=batch_size, progress=progress)
     return _joined_traces(parts)
 
@@ -279,7 +279,7 @@ def answers(
     progress: bool = True,
 ) -> list[str | None]:
     """The generated texts of any number of samples; see `Mllm.answers`."""
-    how = _Asked(prompt, (), edits, generate, seed, decoding)
+    how = _TraceArguments(prompt, (), edits, generate, seed, decoding)
     if not generate:
         raise PromptError("an answer has at least one token; got generate=0. Write generate=1 or more.")
 
@@ -290,8 +290,8 @@ def answers(
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """What is asked of every micro-batch; the fields are arguments of `Mllm.trace`, checked here."""
+class _TraceArguments:
+    """The arguments of `Mllm.trace` that hold for every micro-batch; they are checked when this is made."""
 
     prompt: Prompt | None
     reads: Sequence[Read]

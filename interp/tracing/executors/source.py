@@ -1,6 +1,6 @@
 """The source executor: the same plans, carried out by nnsight at the attention call in each layer's source code.
 
-It needs nothing of ours inside the model, so it also serves models that cannot be tapped. Every layer hands its
+It adds nothing to the model but the collector, so it also serves models that cannot be tapped. Every layer hands its
 queries, keys and values to nnsight, which costs Python time; the tap executor is the faster one.
 """
 
@@ -24,7 +24,7 @@ from interp.tracing.layers.residual import MLPWork, RouterWork, StreamWork
 __all__ = ["as_unified", "attention_call", "call_at", "carry_out_attention", "source_pass"]
 
 Finishing = Callable[[Call, Tensor, Mapping[str, Any]], Tensor]
-"""(call, its output, its keyword arguments) → the output in its place."""
+"""(call, its output, its keyword arguments) → the output that replaces it."""
 
 _CALL = "attention_interface_"
 
@@ -44,10 +44,10 @@ def source_pass(
     Args:
         nn: the nnsight model, with the collector.
         layers: nnsight's views of the decoder layers.
-        work: what to do in the attention of which layer.
-        streams: what to do with the output of which layer.
-        routing: what to do with what the router of which layer returns.
-        mlps: what to do at the MLP of which layer.
+        work: the work in the attention of each layer that has some.
+        streams: the work on the output of each layer that has some.
+        routing: the work on what the router returns, of each layer that has some.
+        mlps: the work at the MLP of each layer that has some.
         one_pass: runs the model and hands its result through the collector.
         tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what
             to do with its output; empty where nothing is.

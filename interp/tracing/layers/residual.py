@@ -51,6 +51,11 @@ class StreamRead:
     read: int
     rows: Int[Tensor, "sample row"]
 
+    def keep(self, values: Float[Tensor, "sample row width"], recorder: Recorder) -> None:
+        """Gives the recorder the rows of what a layer, a router or an MLP gave."""
+        index = self.rows.to(values.device)[..., None].expand(-1, -1, values.shape[2])
+        recorder.keep(self.read, values.gather(1, index))
+
 
 @dataclass(frozen=True, eq=False)
 class StreamWrite:
@@ -177,21 +182,20 @@ class StreamWork:
         for write in plan.writes:
             hidden = write(hidden, step)
         for read in plan.reads:
-            index = read.rows.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[2])
-            self.recorder.keep(read.read, hidden.gather(1, index))
+            read.keep(hidden, self.recorder)
         return hidden
 
 
 def make_stream_plan(
     request: Request, layout: Layout, devices: Sequence[torch.device], name: str = "residual"
 ) -> StreamPlan:
-    """The plan of a request's reads and patches of the stream, or of those of another `name` (see `experts`, `mlp`).
+    """The plan of a request's reads and patches of the stream, or of those of another `name` (`RouterWork`, `MLPWork`).
 
     Args:
-        request: the request.
-        layout: where positions lie in the pass.
-        devices: those of the layers.
-        name: the name of the reads and patches.
+        request: The reads and edits of the batch.
+        layout: Where positions lie in the pass.
+        devices: The device of each layer.
+        name: The name of the reads and patches.
     """
 
     def in_prompt(part: StreamSelection | Changed) -> list[Int[np.ndarray, " _"]]:
@@ -331,11 +335,11 @@ class RouterWork:
     """Keeps what is read of a layer's routing, whichever executor calls it with what the router returned.
 
     Attributes:
-        path: the router's place inside its layer.
-        weights: how its output becomes weights.
-        prefill: what to read in the prompt's pass.
-        decode: what to read in that of each generated token.
-        recorder: where to.
+        path: The router's path inside its layer.
+        weights: How the router's output becomes weights.
+        prefill: The reads in the prompt's pass.
+        decode: The reads in the pass of each generated token.
+        recorder: Takes what is read.
     """
 
     path: str
@@ -348,13 +352,9 @@ class RouterWork:
         """The output, unchanged."""
         if self.recorder.paused:
             return output
-        reads = (self.decode if self.recorder.step else self.prefill).reads
-        weights = self.weights(output) if reads else None
-        for read in reads:
-            assert weights is not None
-            own = weights.reshape(len(read.rows), -1, weights.shape[-1])
-            index = read.rows.to(own.device)[..., None].expand(-1, -1, own.shape[-1])
-            self.recorder.keep(read.read, own.gather(1, index))
+        for read in (self.decode if self.recorder.step else self.prefill).reads:
+            weights = self.weights(output)
+            read.keep(weights.reshape(len(read.rows), -1, weights.shape[-1]), self.recorder)
         return output
 
 
@@ -364,10 +364,10 @@ def routing_work(
     """What to do with what the router of each layer returns.
 
     Args:
-        plan: which rows to keep after which layer.
-        layers: the decoder layers.
-        paths: each router's path inside its layer.
-        recorder: where what is read goes to.
+        plan: The rows to keep, by layer.
+        layers: The decoder layers.
+        paths: Each router's path inside its layer.
+        recorder: Takes what is read.
     """
     none = LayerStream()
     found = {}
@@ -391,8 +391,8 @@ class MLPWork:
     Attributes:
         path: The name, inside the layer, of the module whose output is what the layer adds to the stream.
         inputs: What to read of the input, in the prompt's pass and in that of each generated token.
-        outputs: What to change and read of the output, likewise.
-        recorder: Where to.
+        outputs: What to change and read of the output, in the prompt's pass and in that of each generated token.
+        recorder: Takes what is read.
     """
 
     path: str
@@ -412,8 +412,7 @@ class MLPWork:
             output = write(output, self.recorder.step, given)
         for side, values in ((self.inputs, given), (self.outputs, output)):
             for read in side[when].reads:
-                index = read.rows.to(values.device)[..., None].expand(-1, -1, values.shape[2])
-                self.recorder.keep(read.read, values.gather(1, index))
+                read.keep(values, self.recorder)
         return output
 
 
@@ -427,11 +426,11 @@ def mlp_work(
     """What to do at the MLP of each layer.
 
     Args:
-        inputs: Which rows of the input to keep in which layer.
-        outputs: Which rows of the output to change and keep.
+        inputs: The rows of the input to keep, by layer.
+        outputs: The rows of the output to change and to keep, by layer.
         layers: The decoder layers.
-        routed: Those with experts.
-        recorder: Where what is read goes to.
+        routed: The layers with experts.
+        recorder: Takes what is read.
 
     Raises:
         SiteError: A layer with experts, or without one MLP.
