@@ -15,9 +15,8 @@ from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.answers import plain
 from interp.inputs.argument_checks import check_one_of, check_whole
-from interp.inputs.packing import image_key
 from interp.inputs.sample import Box, Sample
-from interp.inputs.sample_list import as_samples
+from interp.inputs.sample_list import as_samples, image_key
 from interp.inputs.text import brief, count
 
 __all__ = [

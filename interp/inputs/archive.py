@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from interp.errors import MapError
-from interp.inputs.cross_keys import CrossKeys
 from interp.inputs.files import as_path, unreadable, write_atomically
+from interp.inputs.footprints import CrossKeys
 from interp.inputs.patch_map import PatchMap, PatchWeights
 from interp.inputs.text import brief
 from interp.inputs.tokens import TokenMap

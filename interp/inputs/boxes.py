@@ -33,7 +33,7 @@ class Box:
         y0: Top edge.
         x1: Right edge, larger than `x0`.
         y1: Bottom edge, larger than `y0`.
-        image: Index of the image in its sample (0-based). In a video the frame takes its place: leave it out there.
+        image: Index of the image in its sample (0-based). Leave it out for a video, whose boxes name a frame.
         frame: Index of the frame in the sample's video (0-based, among the frames that were chosen). A box on a video
             names one; a box on an image has None. `image` is then the same number.
         pixels: Whether the edges are certainly pixels. Otherwise a box whose edges are all at most 1 is taken for
@@ -115,7 +115,7 @@ class Box:
 
     @property
     def may_be_fractions(self) -> bool:
-        """Whether every edge is at most 1 and nobody said that they are pixels."""
+        """Whether every edge is at most 1 and the box is not marked as one in pixels."""
         return not self.pixels and _at_most_one(self.as_tuple())
 
     def check_units(self, size: Size) -> None:

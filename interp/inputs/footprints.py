@@ -2,13 +2,15 @@
 
 Every preprocessing of one image amounts to a grid of cells over a window of the original image. The window may
 reach outside the image (padding) or leave part of it out (cropping).
+
+Where image tokens are no part of the sequence, they are keys of cross-attention layers: `CrossKeys`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import ImageTokenMismatch, ModelError
 
 __all__ = [
+    "CrossKeys",
     "Footprints",
     "center_crop",
     "check_count",
@@ -30,6 +33,7 @@ __all__ = [
     "shortest_edge",
     "squash",
 ]
+
 
 Size = tuple[int, int]  # (width, height)
 Window = tuple[float, float, float, float]
@@ -352,3 +356,35 @@ def _span(values: Float[np.ndarray, "other line"]) -> tuple[np.ndarray, np.ndarr
     """Returns the smallest and the largest known value of each line; +inf and −inf for a line of NaN."""
     unknown: Bool[np.ndarray, "other line"] = np.isnan(values)
     return np.where(unknown, np.inf, values).min(axis=0), np.where(unknown, -np.inf, values).max(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossKeys:
+    """What the rows of one prompt may attend to in cross-attention layers.
+
+    Keys come in blocks of `width`, such as a tile with its class token: block b has the columns b·width … (b + 1)·width
+    − 1. All rows of a block are open or none.
+
+    Attributes:
+        placeholders: (image,) positions of the sequence that stand for the images, increasing.
+        blocks: (row, block) whether a row of the prompt sees a block's keys.
+        width: Keys of a block.
+    """
+
+    placeholders: Int[np.ndarray, " image"]
+    blocks: Bool[np.ndarray, "row block"]
+    width: int
+
+    @property
+    def n(self) -> int:
+        """Keys of a cross-attention layer, those of padding included; 0 without an image."""
+        return self.blocks.shape[1] * self.width
+
+    @cached_property
+    def first_text(self) -> int:
+        """The position after the last placeholder; 0 without one."""
+        return int(self.placeholders[-1]) + 1 if len(self.placeholders) else 0
+
+    def seen(self, row: int) -> Int[np.ndarray, " key"]:
+        """The columns that a row of the prompt sees; every generated token sees what the last row does."""
+        return np.flatnonzero(np.repeat(self.blocks[row], self.width))

@@ -50,7 +50,7 @@ class Sample:
         masks: Which pixels the answer rests on: paths of grey or palette images, PIL images or (H, W) arrays of the
             size of the image; a `Mask` can name another image or a label. Where no boxes are given, `boxes` are the
             smallest ones that hold each mask. On a video, a mask's `image` is its frame.
-        video: A video in the place of images: frames as a list of images or one (frame, H, W[, C]) uint8 array, a
+        video: A video instead of images: frames as a list of images or one (frame, H, W[, C]) uint8 array, a
             folder of frame images ordered by the numbers in their names, or a video file (extra `video`). `images` are
             then the frames that were taken, and `load(i)` reads frame i.
         fps: Frames per second of frames: frame i is at i / fps seconds. A video file has times of its own.
@@ -424,10 +424,14 @@ class Sample:
 
     def _check_units(self, *, in_memory: bool) -> None:
         """Raises `BoxError` for fractions given as pixels; with `in_memory` only where no file must be opened."""
+        if "units" in self._cache:
+            return
         for box in self._boxes:
             known = box.may_be_fractions and box.image < len(self.images)
             if known and (not in_memory or self.in_memory[box.image]):
                 box.check_units(image_size(self.images[box.image], box.image))
+        if not in_memory:
+            self._cache["units"] = True
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Sample is immutable; use sample.replace({name}=…).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import BoxError, ImageTokenMismatch, InterpError, MapError, SiteError
-from interp.inputs.cross_keys import CrossKeys
-from interp.inputs.footprints import covered_area, squash
+from interp.inputs.footprints import CrossKeys, covered_area, squash
 from interp.inputs.masks import Mask, covered_by, union
 from interp.inputs.notebook import token_map_html
 from interp.inputs.sample import Box, BoxLike, as_boxes
@@ -206,7 +206,7 @@ class TokenMap:
             shown = f"video of {len(self.sizes)} frames of {self.sizes[0][0]}×{self.sizes[0][1]}"
         return f"TokenMap({self.length} tokens, {self.n} of them image tokens, grid {self.grid}, {shown})"
 
-    @property
+    @cached_property
     def n(self) -> int:
         """N, the number of image tokens."""
         return len(self.image)
@@ -223,7 +223,7 @@ class TokenMap:
         """The positions of the sequence that hold the image: its tokens, or what stands for them."""
         return self.image if self.cross is None else self.cross.placeholders
 
-    @property
+    @cached_property
     def is_video(self) -> bool:
         """Whether the images are the frames of a video."""
         return len(self.frame_times) > 0
@@ -311,7 +311,7 @@ class TokenMap:
         Of a token that stands for several frames it is the mean over them.
 
         Tokens without area get 0. Positive exactly where `mask(boxes, "touch")` is True. Of `sample.masks` it follows
-        the outline where boxes would count the whole rectangle; metrics take it in the place of a mask.
+        the outline where boxes would count the whole rectangle; metrics take it instead of a mask.
 
         Raises:
             BoxError, ImageError: As in `mask`.
@@ -533,7 +533,7 @@ def _are_masks(given: Any) -> bool:
     """Whether these are masks rather than boxes.
 
     Raises:
-        BoxError: One mask in the place of a list, or boxes and masks together.
+        BoxError: One mask instead of a list, or boxes and masks together.
     """
     if isinstance(given, Mask):
         raise BoxError("expected a list of boxes or masks, got one mask; write [mask].")

@@ -113,7 +113,7 @@ class Adapter(Protocol):
       image prefix is kept (instructblip).
     - `maps` ("self"): "cross" if the image tokens are keys of cross-attention layers, outside of the sequence (mllama).
       Then `image_positions` are the placeholders that stand for images, a method `cross_keys(inputs, placeholders,
-      config)` returns the image tokens' columns among those keys and an `interp.inputs.cross_keys.CrossKeys`, and a
+      config)` returns the image tokens' columns among those keys and an `interp.inputs.footprints.CrossKeys`, and a
       cross-attention layer has its attention at `.cross_attn`. "composed" if image tokens are latents of a resampler
       (idefics2): then `footprints` have no area, a method `latent_patches` with the same arguments returns those of
       the resampler's keys, and `resampler(model)` returns an `interp.models.base.Resampler`.

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from interp.errors import RunError
-from interp.inputs.packing import BUCKET, pack
+from interp.inputs.sample_list import BUCKET, pack
 
 __all__ = ["Plan", "as_part", "make_plan", "shards_of"]
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 from interp.data import Samples
 from interp.errors import ImageTokenMismatch, InterpError, RunError, SampleError, StudyError
 from interp.inputs.masks import Mask
-from interp.inputs.packing import image_key, question_length
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
+from interp.inputs.sample_list import image_key, question_length
 from interp.run import FAILURES, Outcome, Plan, ProcessCache, canonical, digest, make_plan
 from interp.run.store import SCHEMA_VERSION
 from interp.run.task import Records, TableRows, failure, joined_rows

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from interp.tracing.passes.decoding import ClinicalContrast, Contrast, Decoding, NoisedImage
     from interp.tracing.prefix import Prefix, Prefixes
     from interp.tracing.reads import MLP, Experts, Residual, Rows
-    from interp.tracing.remote_job import RemoteJob
     from interp.tracing.site import Site, image_mask, positions
     from interp.tracing.sparse_coding.features import (
         FeatureActivations,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
         load_features,
     )
     from interp.tracing.target import Scores
-    from interp.tracing.trace import SampleTrace, Trace, load_trace
+    from interp.tracing.trace import RemoteJob, SampleTrace, Trace, load_trace
 
 __all__ = [
     "MLP",
@@ -131,7 +130,6 @@ _HOMES = {
         "Residual",
         "Rows",
     ),
-    "remote_job": ("RemoteJob",),
     "derived.outlying_norms": (
         "Sinks",
         "norm_outliers",
@@ -144,6 +142,7 @@ _HOMES = {
     ),
     "target": ("Scores",),
     "trace": (
+        "RemoteJob",
         "SampleTrace",
         "Trace",
         "load_trace",

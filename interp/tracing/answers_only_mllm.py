@@ -22,7 +22,7 @@ from interp.inputs.sample import Sample
 from interp.models.refusals import AnswersOnly
 from interp.tracing.cost import Meter
 from interp.tracing.edits import Edit, check_edits
-from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.encoding.batch import ProcessedImages
 from interp.tracing.encoding.rendering import plain_text
 from interp.tracing.execution import check_arguments, check_decoding, ends
 from interp.tracing.executors.hooks import Installation, as_written

@@ -21,8 +21,8 @@ from interp.errors import ModelError
 from interp.inputs.text import brief
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.rope import settle
 from interp.tracing.gradients import differentiable, recording
+from interp.tracing.layers.visibility import settle
 from interp.tracing.lens.bridge import build_bridge
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import pass_inputs

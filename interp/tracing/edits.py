@@ -126,7 +126,7 @@ class Knockout(AttentionEdit):
     knockout that hides nothing a row could see leaves the model's output bit-equal.
 
     Args:
-        site: Layers, heads, queries (rows) and keys (columns). Keys may be none for some samples.
+        site: Layers, heads, queries (rows) and keys (columns). Some samples may have no such keys.
         mode: "renormalise" or "zero".
         steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last",
             "reasoning" or "answer") or "all". "last" is the last row of every pass; the first generated token comes
@@ -346,7 +346,7 @@ def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
     """Refuse unknown steps, and steps that the queries have no rows in.
 
     Raises:
-        EditError: As said.
+        EditError: Unknown steps, or steps that the queries have no rows in.
     """
     if not isinstance(steps, str) or steps not in get_args(Steps):
         raise EditError(f'steps is "prefill", "decode" or "all"; got {steps!r}.')
@@ -367,7 +367,7 @@ def check_last_of_generated(steps: Any, queries: Sequence[Selector], name: str) 
     """Refuse steps, as `check_steps`, and any way but "last" to name rows of generated tokens.
 
     Raises:
-        EditError: As said.
+        EditError: As `check_steps`, or rows of generated tokens with another name than "last".
     """
     check_steps(steps, queries)
     if steps != "prefill" and ("last" not in queries or any(one in GENERATED for one in queries)):
@@ -381,7 +381,7 @@ def check_edits(edits: Any) -> None:
     """Refuse what is no list of edits.
 
     Raises:
-        EditError: As said.
+        EditError: No list, or something in it that is no edit.
     """
     if not isinstance(edits, Sequence) or isinstance(edits, str | bytes):
         write = f" Write edits=[{edits!r}]." if isinstance(edits, Edit) else ""
@@ -398,7 +398,7 @@ def check_order(edits: Sequence[Edit]) -> None:
     """Refuse a scores edit listed after a probabilities edit.
 
     Raises:
-        EditError: As said, or something that is not an edit.
+        EditError: A scores edit after a probabilities edit, or something that is not an edit.
     """
     check_edits(edits)
     late: Edit | None = None
@@ -443,7 +443,7 @@ class Apply(AttentionEdit):
     Args:
         site: Layers, heads, queries and keys.
         function: The function. It is part of a study's hash by its name, source code and default arguments; what
-            it takes from its module is not, so let that be nothing that changes.
+            it takes from its module is not, so it must take nothing that changes.
         stage: "scores" (scaled, soft-capped logits, before any mask) or "probabilities".
         steps: See `Knockout`.
 

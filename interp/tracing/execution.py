@@ -17,36 +17,38 @@ from interp.errors import EditError, ModelError, PromptError, ServerError, SiteE
 from interp.inputs.prompt import Prompt
 from interp.inputs.tokens import Word
 from interp.tracing.activation_edits import FeatureEdit
-from interp.tracing.attention.call import LayerWork
-from interp.tracing.attention.delta_work import DeltaWork
+from interp.tracing.attention.edit_cells import Live
 from interp.tracing.cost import Meter
 from interp.tracing.edits import AttentionEdit, Edit, check_edits
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.executors.source import source_pass
-from interp.tracing.layers.edit_cells import Live
-from interp.tracing.layers.experts import RouterWork, routing_work
-from interp.tracing.layers.layer_plan import LayerPlan, make_plan, resolve
-from interp.tracing.layers.mlp import MLP_SIDES, MLPWork, mlp_work
-from interp.tracing.layers.recorder import Recorder
-from interp.tracing.layers.request import Request
-from interp.tracing.layers.residual import StreamWork, make_stream_plan
-from interp.tracing.layers.vision_request import Tower, VisionSelection, of_tower
-from interp.tracing.passes.decoding import Decoding
+from interp.tracing.layers.layer_plan import LayerPlan, Recorder, make_plan
+from interp.tracing.layers.layer_work import DeltaWork, LayerWork
+from interp.tracing.layers.request import Request, resolve
+from interp.tracing.layers.residual import (
+    MLP_SIDES,
+    MLPWork,
+    RouterWork,
+    StreamWork,
+    make_stream_plan,
+    mlp_work,
+    routing_work,
+)
+from interp.tracing.layers.vision_request import Tower, VisionSelection
+from interp.tracing.passes.decoding import Decoding, combination, second_inputs
 from interp.tracing.passes.micro_batches import Places
-from interp.tracing.passes.non_finite import refuse
 from interp.tracing.passes.prefix_pass import Samples, given_as, prefix_before
 from interp.tracing.passes.run import (
     ContrastStream,
     Generation,
     Outcome,
+    refuse,
     run,
     with_imageless,
 )
-from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
-from interp.tracing.reads import MLP, Experts, Read
+from interp.tracing.reads import MLP, Experts, Read, of_tower
 from interp.tracing.values import for_samples
 from interp.tracing.vision_tower import VisionWork, make_vision_work
 from interp.tracing.wrapped_model import WrappedModel
@@ -254,11 +256,11 @@ class _PassWork:
     """What is done during a run.
 
     Attributes:
-        attention: In the attention, or DeltaNet, of which layer.
-        streams: In the residual stream of which layer.
-        routing: In the router of which layer.
-        mlps: At the MLP of which layer.
-        vision: In the vision tower, if anything.
+        attention: The work in the attention, or the gated DeltaNet, of each layer that has some.
+        streams: The work in the residual stream after each layer that has some.
+        routing: The work in the router of each layer that has some.
+        mlps: The work at the MLP of each layer that has some.
+        vision: The work in the vision tower; None where there is none.
         recorder: Holds what is read.
     """
 
@@ -315,7 +317,7 @@ def _work(
     busy = {*plan.prefill, *plan.decode}
     layers = sorted(busy if before is None else {*busy, *mllm.attention_layers})
     lines: dict[torch.device, Tensor] = {}
-    by_source = mllm.executor == "source"
+    by_source, kinds = mllm.executor == "source", mllm.layer_kinds
     if before is not None and before.lines is not None and not before.in_turn and not by_source:
         numbers = torch.tensor(before.lines)
         lines = {device: numbers.to(device) for device in {one.device for one in before.keys}}
@@ -330,7 +332,7 @@ def _work(
 
     def made(layer: int) -> Any:
         own = plan.prefill.get(layer, none), plan.decode.get(layer, none)
-        if mllm.layer_kinds[layer] == "linear":
+        if kinds[layer] == "linear":
             return DeltaWork(*own, recorder)
         return LayerWork(*own, recorder, held(layer), numbers_of(layer))
 

@@ -23,17 +23,12 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention.call import AttentionFunction, Call, Work
-from interp.tracing.attention.rows import attend, row_outputs
+from interp.tracing.attention.call import AttentionFunction, Block, Call, Heads, Work, attend, row_outputs
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
-from interp.tracing.layers.heads import Heads
-from interp.tracing.layers.layer_plan import Block
+from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.layers.residual import side_by_side, stacked
-from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as, make_prefix
-from interp.tracing.passes.run import embeddings, run_pass
+from interp.tracing.passes.run import check_logits, embeddings, run_pass
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.target import PROMPT_LAST, Objective, aims, likeliest, objectives
 from interp.tracing.wrapped_model import WrappedModel
@@ -269,7 +264,7 @@ def _one_pass(
     first_rows = [int(at[0]) for at in positions]
     before = serving(given, batch, mllm.visibility, first_rows)
     layout = pass_layout(batch, before)
-    wanted_rows = [layout.rows(i, at) for i, at in enumerate(positions)]
+    wanted_rows = layout.rows(positions)
     if mllm.server is not None:
         block = _block(mllm, wanted_rows, mllm.device)
         found = mllm.server.row_gradients(batch, block, layers, objective.aims, meter, keep=objective.keep)

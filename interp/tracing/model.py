@@ -28,10 +28,9 @@ from interp.tracing.passes.run import embeddings, image_features
 from interp.tracing.prefix import Prefix, Prefixes, Stop
 from interp.tracing.reads import Read
 from interp.tracing.reasoning import reasoned
-from interp.tracing.remote_job import RemoteJob, Submitted
 from interp.tracing.site import Layers, Selector, Site
 from interp.tracing.target import Scores, score
-from interp.tracing.trace import Trace, answers, trace
+from interp.tracing.trace import RemoteJob, Submitted, Trace, answers, trace
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["Mllm"]

@@ -21,8 +21,7 @@ from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout, sliced
+from interp.tracing.encoding.batch import Batch, Layout, sliced
 from interp.tracing.layers.visibility import Visibility
 
 __all__ = [
@@ -66,7 +65,7 @@ class Prefix:
         lengths: tokens of each sample's prefix.
         keys: for each layer, (line, key_value_head, key, dim); lines are left-padded. Layers that share keys have the
             same tensors.
-        values: the same for values, which may be narrower (MLA).
+        values: for each layer, (line, key_value_head, key, value_dim); they may be narrower than keys (MLA).
         cost: what running it took. Traces on the prefix do not count it again.
         owner: identifies the wrapped model it belongs to.
         lines: the line of each sample, numbered as they first occur; None where each sample has its own.
@@ -211,7 +210,7 @@ def exact(
         return False
     if any(row is not None and row < n for row, n in zip(first_rows or [], lengths, strict=False)):
         return False
-    if not all(visibility.closed(own, n) for n, own in zip(lengths, tokens, strict=True)):
+    if not visibility.closed(tokens, lengths):
         return False
     whole = [own.length for own in tokens]
     return visibility.rope.shared([*lengths, *whole]) and visibility.windows_fit(lengths, whole, generate)
@@ -348,7 +347,7 @@ class Resumed(LinearAttentionLayer):
         self.has_previous_state[0] = True
 
     def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-        """Keeps the new state in the place of the old one, through which gradients may have to go back."""
+        """Keeps the new state; the old one is not overwritten, because gradients may have to go back through it."""
         self.recurrent_states[state_idx] = recurrent_states
         return recurrent_states
 

@@ -10,7 +10,7 @@ from interp.errors import SiteError
 from interp.inputs.argument_checks import check_one_of
 from interp.tracing.site import Layers, Selector, Site
 
-__all__ = ["MLP", "Experts", "Read", "Residual", "Rows"]
+__all__ = ["MLP", "Experts", "Read", "Residual", "Rows", "of_tower"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Residual:
         positions: Groups of the prompt's tokens ("last", "image", "question", …) or `interp.positions([…])`.
 
     Raises:
-        SiteError: Layers or positions that are none.
+        SiteError: A value that names no layers or no positions.
     """
 
     layers: Layers = "all"
@@ -83,8 +83,8 @@ class MLP:
     """What MLPs are given, or what they add to the residual stream: (layer, position, hidden), float32.
 
     The input is what enters the layer's MLP, after the norm before it. The output is what the layer adds to the
-    stream: after the norm behind the MLP where the family has one (Gemma). The output is read after edits at it. With
-    `generate=` a first dimension "step" comes before. The array is called "mlp_input" or "mlp_output".
+    stream: after the norm that follows the MLP where the family has one (Gemma). The output is read after its edits.
+    With `generate=` a first dimension "step" comes before. The array is called "mlp_input" or "mlp_output".
 
     Args:
         layers: "all", or layers, 0-based. Layers with experts have no single MLP and are refused.
@@ -92,7 +92,7 @@ class MLP:
         side: "input" or "output".
 
     Raises:
-        SiteError: Layers or positions that are none, or another side.
+        SiteError: A value that names no layers or no positions, or another side.
     """
 
     layers: Layers = "all"
@@ -129,8 +129,9 @@ class Experts:
     The routing is that of the pass, under its edits. It is a choice, so an edit of attention that moves a token a
     little can flip it: compare the routing with and without an edit before blaming attention alone.
 
-    The array has "token", numbered as the image tokens are, with their unpadded "position" along it, where only image
-    tokens are read; else "position" in its place. With `generate=` a first dimension "step" comes before.
+    Where only image tokens are read, the array has the dimension "token", numbered as the image tokens are, with their
+    unpadded "position" along it; otherwise it has the dimension "position". With `generate=` a first dimension "step"
+    comes before.
 
     Args:
         layers: "all" for all layers with experts, or such layers, 0-based.
@@ -138,7 +139,7 @@ class Experts:
             `interp.image_mask(…)`.
 
     Raises:
-        SiteError: Layers or tokens that are none.
+        SiteError: A value that names no layers or no tokens.
     """
 
     layers: Literal["all"] | Sequence[int] = "all"
@@ -181,3 +182,8 @@ class Experts:
 
 
 Read: TypeAlias = Rows | Residual | MLP | Experts
+
+
+def of_tower(one: Any) -> bool:
+    """Whether a read or an edit is of the vision tower."""
+    return getattr(getattr(one, "site", None), "tower", None) is not None

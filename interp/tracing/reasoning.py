@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.argument_checks import check_text
 from interp.inputs.prompt import Prompt
+from interp.tracing.attention.edit_cells import Live
 from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encoding.batch import Batch, Encoded, longer
-from interp.tracing.layers.edit_cells import Live
 from interp.tracing.prefix import Prefix
 from interp.tracing.reads import Read
 from interp.tracing.wrapped_model import WrappedModel

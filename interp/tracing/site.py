@@ -26,6 +26,7 @@ __all__ = [
     "kinds_of",
     "positions",
     "select",
+    "select_each",
 ]
 
 GENERATED = ("reasoning", "answer")
@@ -307,7 +308,7 @@ def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
     """Refuse another tower, and groups of tokens that no vision tower has.
 
     Raises:
-        SiteError: As said.
+        SiteError: Another tower than "vision", or a group that no vision tower has.
     """
     if not isinstance(tower, str) or tower != "vision":
         raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')
@@ -334,6 +335,19 @@ def select(
     if len(found) == 1 and not isinstance(selectors[0], Positions):  # a group's positions increase
         return found[0].astype(np.int64)
     return np.unique(np.concatenate(found)).astype(np.int64)
+
+
+def select_each(
+    selectors: Sequence[Selector], tokens: Sequence[TokenMap]
+) -> tuple[Int[np.ndarray, " _"], ...]:
+    """The unpadded positions that selectors name in each sample of a batch; none where there are no selectors.
+
+    Raises:
+        SiteError: As `select`.
+    """
+    if not selectors:
+        return tuple(np.empty(0, np.int64) for _ in tokens)
+    return tuple(select(selectors, own, i, len(tokens)) for i, own in enumerate(tokens))
 
 
 def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> Int[np.ndarray, " position"]:

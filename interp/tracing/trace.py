@@ -1,11 +1,14 @@
-"""`Trace` and its samples: how `trace` makes them from samples, reads and edits, and how they are shown and stored."""
+"""`Trace` and its samples: how `trace` makes them from samples, reads and edits, and how they are shown and stored.
+
+`RemoteJob` is a trace that a server runs, which is collected later, in this process or another.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -32,16 +35,17 @@ from interp.tracing.layers.labels import LINEAR, label_rows
 from interp.tracing.layers.request import Request
 from interp.tracing.passes.decoding import Decoding, Draw
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
-from interp.tracing.passes.non_finite import check_reads
 from interp.tracing.passes.prefix_pass import Samples
-from interp.tracing.passes.run import Generation, Outcome
+from interp.tracing.passes.run import Generation, Outcome, check_reads
 from interp.tracing.reads import Read
 from interp.tracing.reasoning import Said, Stages, check_stages, make_stages, said_by
 from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
+    "RemoteJob",
     "SampleTrace",
+    "Submitted",
     "Trace",
     "answers",
     "array_line",
@@ -258,7 +262,7 @@ def trace(
     progress: bool = True,
 ) -> Trace:
     """The trace of any number of samples; see `Mllm.trace`."""
-    how = _Asked(prompt, reads, edits, generate, seed, decoding)
+    how = _TraceArguments(prompt, reads, edits, generate, seed, decoding)
     parts = in_batches(mllm, samples, how.trace, batch_size=batch_size, progress=progress)
     return _joined_traces(parts)
 
@@ -275,7 +279,7 @@ def answers(
     progress: bool = True,
 ) -> list[str | None]:
     """The generated texts of any number of samples; see `Mllm.answers`."""
-    how = _Asked(prompt, (), edits, generate, seed, decoding)
+    how = _TraceArguments(prompt, (), edits, generate, seed, decoding)
     if not generate:
         raise PromptError("an answer has at least one token; got generate=0. Write generate=1 or more.")
 
@@ -286,8 +290,8 @@ def answers(
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """What is asked of every micro-batch; the fields are arguments of `Mllm.trace`, checked here."""
+class _TraceArguments:
+    """The arguments of `Mllm.trace` that hold for every micro-batch; they are checked when this is made."""
 
     prompt: Prompt | None
     reads: Sequence[Read]
@@ -302,8 +306,9 @@ class _Asked:
 
     def trace(self, mllm: WrappedModel, some: MicroBatch) -> Trace:
         """The trace of a micro-batch; each sample has its own part of the reads and edits."""
-        reads = for_samples(self.reads, some.at, some.n_all)
-        edits = for_samples(self.edits, some.at, some.n_all)
+        reads, edits = self.reads, self.edits
+        if len(some.at) < some.n_all:
+            reads, edits = (for_samples(one, some.at, some.n_all) for one in (reads, edits))
         groups = apart(mllm, some.samples, self.prompt, reads, edits)
         if groups is None:
             return self._one(mllm, some.samples, self.prompt, reads, edits)
@@ -461,3 +466,44 @@ def sample_parts(record: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": token_map(record["tokens"]),
         "patches": None if patches is None else token_map(patches),
     }
+
+
+class Submitted(Exception):  # noqa: N818 - it is no error
+    """Raised in place of a result when a job was left to run; `job` is its id."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteJob:
+    """A trace that runs on a server. Made by `Mllm.submit`.
+
+    Attributes:
+        id: the server's name for it; `Mllm.collect` takes it in any process.
+    """
+
+    id: str
+    _state: Callable[[], str] = field(repr=False)
+    _collect: Callable[[float | None], Trace] = field(repr=False)
+
+    @property
+    def state(self) -> str:
+        """What the server says of it now: "QUEUED", "RUNNING", "COMPLETED", "ERROR", …; "unknown" before it says any.
+
+        Raises:
+            ServerError: The server does not answer.
+        """
+        return self._state()
+
+    def collect(self, timeout: float | None = None) -> Trace:
+        """The trace, once the job is done.
+
+        Args:
+            timeout: how many seconds to wait; None for as long as it takes.
+
+        Raises:
+            ServerError: It failed, it is not done in time, or the server does not answer.
+        """
+        return self._collect(timeout)

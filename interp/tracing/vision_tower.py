@@ -25,15 +25,12 @@ from torch import Tensor, nn
 from interp.errors import EditError, ModelError
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention.call import AttentionFunction, Call, only_visible
-from interp.tracing.attention.functions import registered, set_work
-from interp.tracing.attention.rows import visible
+from interp.tracing.attention.call import AttentionFunction, Block, Call, Heads, only_visible, visible
+from interp.tracing.attention.edit_cells import Cells, Change
 from interp.tracing.attention.shared_keys import CHUNK_BYTES
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.layers.edit_cells import Cells, Change
-from interp.tracing.layers.heads import Heads
-from interp.tracing.layers.layer_plan import Block
-from interp.tracing.layers.recorder import Recorder
+from interp.tracing.executors.hooks import registered, set_work
+from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
 from interp.tracing.parameters.placement import execution_device
 from interp.tracing.passes.run import embeddings

@@ -17,14 +17,12 @@ from interp.models.adapter import Adapter, attends_in
 from interp.models.base import Attends, Maps
 from interp.models.configs import layer_configs
 from interp.models.vision_patches import tower_attention, tower_heads, tower_layers
-from interp.tracing.attention.functions import takes_masks
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.encoder import Encoder
-from interp.tracing.encoding.rope import Rope, position_ids
-from interp.tracing.executors.hooks import Installation
+from interp.tracing.executors.hooks import Installation, takes_masks
 from interp.tracing.layers.decoder_layers import Decoder, Shape, key_layers
-from interp.tracing.layers.experts import router_paths
-from interp.tracing.layers.visibility import Visibility, chunks, windows
+from interp.tracing.layers.residual import router_paths
+from interp.tracing.layers.visibility import Rope, Visibility, chunks, position_ids, windows
 from interp.tracing.parameters.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.parameters.placement import execution_device
 from interp.tracing.parameters.weights import versions
@@ -329,8 +327,8 @@ class WrappedModel:
         first = getattr(self.adapter, "first_position", 0)
         positions = partial(position_ids, self.hf, first=first)
         settings = (self.processor, self.adapter, self.hf.config, self.device, self.dtype, positions)
-        embedding = self.hf.get_input_embeddings()
-        return Encoder(*settings, self.installation.processed, getattr(embedding, "num_embeddings", None))
+        n_embedded = getattr(self.hf.get_input_embeddings(), "num_embeddings", None)
+        return Encoder(*settings, self.installation.processed, n_embedded, self.rope.limit)
 
     def encode(self, samples: Sample | Iterable[Sample], prompt: Prompt = PAPER_PROMPT) -> Batch:
         """The samples as one left-padded batch.
@@ -349,6 +347,7 @@ class WrappedModel:
         """
         if not self.batches:
             return self
+        _ = self.visibility  # computed here, or each copy would compute it again
         found = copy(self)  # with what is cached, such as the layers
         object.__setattr__(found, "batches", False)
         return found

@@ -17,7 +17,7 @@ from interp.conformance.tiny import tiny
 from interp.data import build
 from interp.data.readers.hub import checked
 from interp.data.table_rows import _encoded
-from interp.inputs.video_file import _check_frame
+from interp.inputs.video import _check_frame
 from interp.run import RunFolder, merge
 from interp.study.size_matching import two_domains
 from interp.tracing import PatchRows

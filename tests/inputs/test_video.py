@@ -10,7 +10,7 @@ from PIL import Image
 
 import interp
 from interp.errors import BoxError, DataError, ImageError, SampleError
-from interp.inputs import video_file
+from interp.inputs import video
 from interp.inputs.tokens import TokenMap
 
 
@@ -198,7 +198,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"0" * 64)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    video_file._opened.cache_clear()
+    video._opened.cache_clear()
     with pytest.raises(SampleError, match=r"needs av; install it with: pip install 'interp\[video\]'"):
         interp.Sample(video=path, question="?")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-import interp.tracing.attention.rows as rows_module
+import interp.tracing.attention.call as rows_module
 import tests.tiny as tiny
 from interp.errors import PromptError, SampleError, SiteError
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt

@@ -25,8 +25,7 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 from transformers.processing_utils import ImagesKwargs
 
 from interp.errors import ModelError
-from interp.inputs.cross_keys import CrossKeys
-from interp.inputs.footprints import Footprints, Size, concatenate, lay, pulled_back
+from interp.inputs.footprints import CrossKeys, Footprints, Size, concatenate, lay, pulled_back
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.base import Family
 from interp.models.resizing import agree, check_views, one_image, pixel_size, whole, without_area

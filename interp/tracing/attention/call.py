@@ -1,12 +1,17 @@
-"""One call of a layer's attention: its rows computed, edited and put back.
+"""One call of a layer's attention: its rows computed, edited and put back. Pure tensor arithmetic for every executor.
 
-`LayerWork` carries out the plan of one layer in such a call: its edits, then its reads.
+Shapes follow transformers' attention interface: queries (sample, head, query, dim), keys and values
+(sample, key_value_head, key, dim). Keys and values come as segments that follow each other along `key`, so that a
+shared image prefix is read where it lies and is not copied for every suffix. A segment of fewer lines than there are
+samples serves equally many samples with each line, in order. `Heads` arranges the heads that share a key-value head for
+one matrix product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,20 +19,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
-from interp.tracing.attention.rows import (
-    attend,
-    row_outputs,
-    row_probabilities,
-    row_scores,
-    select_rows,
-    visible,
-)
-from interp.tracing.layers.edit_cells import At, Change
-from interp.tracing.layers.heads import Heads
-from interp.tracing.layers.layer_plan import Block, LayerPlan
-from interp.tracing.layers.recorder import Recorder
+from interp.tracing.attention.edit_cells import At, Change
 
-__all__ = ["AttentionFunction", "Call", "LayerWork", "Work", "any_of", "only_visible"]
+__all__ = [
+    "AttentionFunction",
+    "Block",
+    "Call",
+    "Heads",
+    "Work",
+    "any_of",
+    "attend",
+    "only_visible",
+    "row_outputs",
+    "row_probabilities",
+    "row_scores",
+    "select_rows",
+    "visible",
+]
 
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
@@ -213,112 +221,248 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LayerWork:
-    """Carries out a layer's plans, whichever executor calls it.
+class Block:
+    """Some rows of each sample × some heads.
 
-    `prefix` holds keys and values that come before those of the call. `lines` says which of them each sample has;
-    without, there are equally many samples for each line, in order.
+    Attributes:
+        rows: query rows; samples with fewer rows than the widest repeat one.
+        cells: (sample, place among its rows) of every row that is not such a repetition.
+        heads: the heads.
     """
 
-    prefill: LayerPlan
-    decode: LayerPlan
-    recorder: Recorder
-    prefix: tuple[Tensor, Tensor] | None = None
-    lines: Tensor | None = None
+    rows: Int[Tensor, "sample row"]
+    cells: tuple[Int[Tensor, " cell"], Int[Tensor, " cell"]]
+    heads: Heads
 
-    @property
-    def plan(self) -> LayerPlan:
-        """The plan of the pass that is being run."""
-        return self.decode if self.recorder.step else self.prefill
 
-    def mask(self, call: Call) -> Tensor | None:
-        """The mask for the model's own attention: the call's, less what is hidden by mask."""
-        plan = self.plan
-        if not plan.mask_first or not any(change.awake for change in plan.changes):
-            return call.mask
-        return _without_hidden(call, plan.changes, self.recorder.hides)
+CHUNK_BYTES = 64 * 2**20
+"""`attend` holds no more than about this many bytes of scores at once."""
 
-    def finish(
-        self, call: Call, output: Float[Tensor, "sample query head dim"]
-    ) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
-        plan, step = self.plan, self.recorder.step
-        for block in plan.edits if any(change.awake for change in plan.changes) else ():
-            before = call.probabilities(block) if plan.unsure else None
-            output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
-        self._read(call)
-        return self._with_outputs(output)
 
-    def replaced(self, call: Call, block: Block) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
-        probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
-        self._read(call)
-        output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
-        return self._with_outputs(output.transpose(1, 2).contiguous())
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Some heads of a layer, arranged so that heads which share a key-value head share one matrix product.
 
-    def _with_outputs(
-        self, output: Float[Tensor, "sample query head dim"]
-    ) -> Float[Tensor, "sample query head dim"]:
-        """The attention's output with what the plan puts in the place of heads' outputs."""
-        for write in self.plan.outputs:
-            output = write(output)
-        return output
+    Attributes:
+        chosen: the chosen heads, in the order given.
+        counts: (query heads, key-value heads) of the layer.
+        index: the chosen heads as a tensor.
+        shape: (key-value heads, heads of each): how the arranged heads unflatten. Short groups repeat a head.
+        key_value: the key-value heads of the arrangement, or None when they are all of them.
+        arranged: the arranged heads among the layer's, flat; None when they are all of them, in order.
+        order: the arranged heads among the chosen ones, flat; None when it is the same order.
+        back: each chosen head's place in the flat arrangement; None when it is the same order.
+    """
 
-    def _read(self, call: Call) -> None:
-        for read in self.plan.reads:
-            rows = call.probabilities(read.block, self.plan.changes, self.recorder.step)
-            self.recorder.add(read, rows)
+    chosen: tuple[int, ...]
+    counts: tuple[int, int]
+    index: Int[Tensor, " head"]
+    shape: tuple[int, int]
+    key_value: Int[Tensor, " key_value_head"] | None
+    arranged: Int[Tensor, " arranged"] | None
+    order: Int[Tensor, " arranged"] | None
+    back: Int[Tensor, " head"] | None
 
-    def __call__(
-        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        """The attention's output under the plan's edits; the plan's reads go to the recorder."""
-        if self.recorder.paused:
-            return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
-        if self.lines is not None:
-            call = call.on_lines(self.lines)
-        if self.plan.whole is not None:
-            return self.replaced(call, self.plan.whole), None
-        mask = self.mask(call)
-        if self.prefix is None:
-            output, weights = original(
-                call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs
-            )
-            return self.finish(call, output), weights
-        output = attend(
-            call.queries,
-            call.keys,
-            call.values,
-            mask,
-            heads=call.all_heads,
-            scaling=call.scaling,
-            softcap=call.softcap,
-            causal=call.causal,
+    @classmethod
+    def of(cls, heads: Sequence[int], n_heads: int, n_key_value_heads: int, device: torch.device) -> Heads:
+        """The arrangement of `heads` in a layer of `n_heads` query heads; repeated heads are not allowed.
+
+        It is made once for a device: its tensors come from the CPU, for which a GPU would have to wait in every layer.
+        """
+        with torch.inference_mode(False):  # autograd may keep it, whichever call comes first
+            return _arranged(tuple(heads), n_heads, n_key_value_heads, device)
+
+    @classmethod
+    def _made(
+        cls, heads: tuple[int, ...], n_heads: int, n_key_value_heads: int, device: torch.device
+    ) -> Heads:
+        share = n_heads // n_key_value_heads
+        members: dict[int, list[int]] = {}
+        for head in sorted(heads):
+            members.setdefault(head // share, []).append(head)
+        width = max(len(group) for group in members.values())
+        flat = [h for group in members.values() for h in group + [group[-1]] * (width - len(group))]
+
+        def unless(same: bool, values: Sequence[int]) -> Tensor | None:
+            return None if same else torch.tensor(values, device=device)
+
+        return cls(
+            chosen=heads,
+            counts=(n_heads, n_key_value_heads),
+            index=torch.tensor(list(heads), device=device),
+            shape=(len(members), width),
+            key_value=unless(len(members) == n_key_value_heads, list(members)),
+            arranged=unless(flat == list(range(n_heads)), flat),
+            order=unless(flat == list(heads), [list(heads).index(head) for head in flat]),
+            back=unless(flat == list(heads), [flat.index(head) for head in heads]),
         )
-        return self.finish(call, output), None
+
+    def among(self, n_key_value_heads: int) -> Heads:
+        """The same heads in a layer with so many key-value heads, of which layers of one model may differ (Gemma 4)."""
+        if n_key_value_heads == self.counts[1]:
+            return self
+        return Heads.of(self.chosen, self.counts[0], n_key_value_heads, self.index.device)
+
+    def queries(self, queries: Float[Tensor, "sample head query dim"]) -> Float[Tensor, "_ _ _ _ _"]:
+        """The arranged heads' queries, (sample, key_value_head, group, query, dim), of all the layer's."""
+        chosen = queries if self.arranged is None else queries[:, self.arranged]
+        return chosen.unflatten(1, self.shape)
+
+    def keys(self, keys: Float[Tensor, "sample all key dim"]) -> Float[Tensor, "sample some key dim"]:
+        """The keys or values the arrangement needs; no copy when it needs every key-value head."""
+        return keys if self.key_value is None else keys[:, self.key_value]
+
+    def arrange(self, values: Float[Tensor, "sample head row _"]) -> Float[Tensor, "_ _ _ _ _"]:
+        """(sample, key_value_head, group, row, …) from values of the chosen heads."""
+        chosen = values if self.order is None else values[:, self.order]
+        return chosen.unflatten(1, self.shape)
+
+    def flat(self, arranged: Float[Tensor, "_ _ _ _ _"]) -> Float[Tensor, "sample head row _"]:
+        """(sample, head, row, …) in the order the heads were given, from the arrangement."""
+        values = arranged.flatten(1, 2)
+        return values if self.back is None else values[:, self.back]
 
 
-def _without_hidden(
-    call: Call, changes: Sequence[Change], hides: dict[tuple[int, ...], bool]
-) -> Tensor | None:
-    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
+@lru_cache(maxsize=1024)
+def _arranged(heads: tuple[int, ...], n_heads: int, n_key_value_heads: int, device: torch.device) -> Heads:
+    return Heads._made(heads, n_heads, n_key_value_heads, device)
 
-    A mask that the model made is never as it was; its values are, where nothing was taken out. So nothing has to be
-    asked of the device. Only a call without a mask, which may take another kernel, is looked at: once for all layers
-    with the same changes, as `hides` remembers.
+
+def _product(
+    left: Float[Tensor, "sample head group query inner"], right: Float[Tensor, "line head inner outer"]
+) -> Float[Tensor, "sample head group query outer"]:
+    """Returns left @ right for every head, in one matrix product per line and head; no copy of `right`.
+
+    With fewer lines than samples, line i serves samples i·n/lines … (i + 1)·n/lines − 1.
     """
-    n, _, n_queries, _ = call.queries.shape
-    rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
-    seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
-    hidden = any_of([change.cells.everywhere(call.n_keys) for change in changes])
-    assert hidden is not None
-    if seen is None:
-        return ~hidden
-    left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
-    if call.mask is not None and call.mask.ndim == 4:
-        return left
-    cells = tuple(id(one) for change in changes for one in (change.cells.queries, change.cells.keys))
-    key = (*cells, n_queries, call.n_keys)
-    if key not in hides:
-        hides[key] = bool((hidden & seen).any())
-    return left if hides[key] else call.mask
+    n, heads, group, rows, inner = left.shape
+    lines = right.shape[0]
+    if lines == n:
+        return (left.flatten(2, 3) @ right).unflatten(2, (group, rows))
+    each = n // lines
+    turned = left.unflatten(0, (lines, each)).transpose(1, 2)
+    flat = turned.reshape(lines, heads, each * group * rows, inner) @ right
+    return flat.view(lines, heads, each, group, rows, -1).transpose(1, 2).flatten(0, 1)
+
+
+def select_rows(
+    queries: Float[Tensor, "sample head query dim"], rows: Int[Tensor, "sample row"]
+) -> Float[Tensor, "sample head row dim"]:
+    """Returns the chosen query rows of each sample."""
+    index = rows[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
+    return queries.gather(2, index)
+
+
+def row_scores(
+    queries: Float[Tensor, "sample head row dim"],
+    keys: Sequence[Float[Tensor, "_ _ _ dim"]],
+    *,
+    heads: Heads,
+    scaling: float,
+    softcap: float | None = None,
+) -> Float[Tensor, "sample chosen_head row key"]:
+    """Returns q·kᵀ·scaling for the chosen heads, float32, soft-capped where the model does, before any mask.
+
+    Args:
+        queries: the rows' queries, all heads of the layer.
+        keys: key segments, together every key in order; no key is repeated for grouped-query attention.
+        heads: which heads to compute.
+        scaling: the model's scale of the product.
+        softcap: c in c·tanh(score / c), or None.
+    """
+    grouped = heads.queries(queries.float() * scaling)
+    parts = [_product(grouped, heads.keys(k).float().transpose(-1, -2)) for k in keys]
+    scores = heads.flat(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def visible(
+    mask: Tensor | None, rows: Int[Tensor, "sample row"], *, n_queries: int, n_keys: int, causal: bool
+) -> Tensor | None:
+    """Returns what the rows may attend to, (sample, 1 or head, row, key): bool, additive, or None for all.
+
+    `mask` is what the model passed to its attention: None (causal, queries are the last of the keys), bool or
+    additive (sample, head, query, key), or the (sample, key) padding mask of flash attention.
+    """
+    if mask is not None and mask.ndim == 4:
+        full = mask[..., :n_keys].expand(rows.shape[0], -1, -1, -1)
+        index = rows[:, None, :, None].expand(-1, full.shape[1], -1, n_keys)
+        return full.gather(2, index)
+    columns = torch.arange(n_keys, device=rows.device)
+    seen = None
+    if causal and n_queries > 1:
+        seen = (columns <= rows[..., None] + (n_keys - n_queries))[:, None]
+    if mask is not None:
+        padding = mask[:, None, None, :n_keys].bool()
+        seen = padding if seen is None else seen & padding
+    return seen
+
+
+def row_probabilities(
+    scores: Float[Tensor, "sample head row key"],
+    seen: Tensor | None,
+    hidden: Bool[Tensor, "_ _ row key"] | None = None,
+) -> Float[Tensor, "sample head row key"]:
+    """Returns the float32 softmax over keys that are seen and not hidden; 0 throughout where none is left."""
+    if seen is not None and seen.dtype != torch.bool:
+        scores, seen = scores + seen.float(), None
+    closed = hidden if seen is None else ~seen if hidden is None else ~seen | hidden
+    if closed is None:
+        return scores.softmax(dim=-1)
+    probabilities = scores.masked_fill(closed, -torch.inf).softmax(dim=-1)
+    return probabilities.masked_fill(closed.all(dim=-1, keepdim=True), 0.0)
+
+
+def row_outputs(
+    probabilities: Float[Tensor, "sample head row key"],
+    values: Sequence[Float[Tensor, "_ _ _ dim"]],
+    *,
+    heads: Heads,
+) -> Float[Tensor, "sample head row dim"]:
+    """Returns Σ_key p·v for the chosen heads, in the values' dtype. `values` are segments, as keys are."""
+    grouped = heads.arrange(probabilities.to(values[0].dtype))
+    output: Tensor | None = None
+    start = 0
+    for segment in values:
+        stop = start + segment.shape[2]
+        part = _product(grouped[..., start:stop], heads.keys(segment))
+        output = part if output is None else output + part
+        start = stop
+    assert output is not None
+    return heads.flat(output)
+
+
+def attend(
+    queries: Float[Tensor, "sample head query dim"],
+    keys: Sequence[Float[Tensor, "_ _ _ dim"]],
+    values: Sequence[Float[Tensor, "_ _ _ value_dim"]],
+    mask: Tensor | None,
+    *,
+    heads: Heads,
+    scaling: float,
+    softcap: float | None = None,
+    causal: bool = True,
+    erased: Bool[Tensor, "sample head_or_one query key"] | None = None,
+) -> Float[Tensor, "sample query head value_dim"]:
+    """Returns attention over key segments, in the layout transformers expects of an attention function.
+
+    For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`. Weights
+    `erased` are 0 after the softmax.
+    """
+    n, n_heads, n_queries, _ = queries.shape
+    n_keys = sum(k.shape[2] for k in keys)
+    step = max(1, CHUNK_BYTES // (4 * n * n_heads * n_keys))
+    outputs = []
+    for start in range(0, n_queries, step):
+        stop = min(start + step, n_queries)
+        scores = row_scores(queries[:, :, start:stop], keys, heads=heads, scaling=scaling, softcap=softcap)
+        if mask is not None and mask.ndim == 4:
+            seen = mask[:, :, start:stop, :n_keys]
+        else:
+            chunk = torch.arange(start, stop, device=queries.device).expand(n, -1)
+            seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=causal)
+        weights = row_probabilities(scores, seen)
+        if erased is not None:
+            weights = weights.masked_fill(erased[:, :, start:stop], 0.0)
+        outputs.append(row_outputs(weights, values, heads=heads))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()

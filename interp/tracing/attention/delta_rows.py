@@ -73,7 +73,7 @@ class DeltaCall:
         heads: Int[Tensor, " chosen_head"],
         hidden: Bool[Tensor, "sample _ row key"] | None = None,
     ) -> Float[Tensor, "sample chosen_head row key"]:
-        """The weights of some rows in some heads; `hidden` tokens are not written, as far as a row is concerned."""
+        """The weights of some rows in some heads; a row's `hidden` tokens have their writes erased."""
         index = rows[:, None, :, None].expand(-1, len(heads), -1, self.queries.shape[-1])
         queries = self.queries[:, heads].gather(2, index)
         kept = (one[:, heads] for one in (self.keys, self.beta, self.decay))
@@ -152,7 +152,7 @@ def _chunk(
 ) -> tuple[Float[Tensor, "sample head row token"], Float[Tensor, "sample head row dim"]]:
     """The weights of a chunk of tokens and the x that goes on to the tokens before it.
 
-    A row that lies before the chunk (`last` < 0) takes nothing of it. Weight t of a row is β_t k_tᵀ of
+    A row before the chunk (`last` < 0) gets nothing from it. Weight t of a row is β_t k_tᵀ of
     e^{D(t, last)} x − Σ_{s > t} e^{D(t, s)} w_s k_s with D the decay between two tokens: a triangular system.
     """
     n = keys.shape[2]

@@ -17,14 +17,12 @@ from interp.inputs.sample import Sample
 from interp.tracing.activation_edits import AblateHeads
 from interp.tracing.attention.call import AttentionFunction, Call
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
-from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as
-from interp.tracing.passes.run import run_pass
+from interp.tracing.passes.run import check_logits, run_pass
 from interp.tracing.prefix import Prefix, pass_inputs
-from interp.tracing.site import Site, select
+from interp.tracing.site import Site, select_each
 from interp.tracing.values import for_samples
 from interp.tracing.wrapped_model import WrappedModel
 
@@ -105,7 +103,7 @@ def _of_batch(
     """Each sample's mean outputs by layer, float64; None for a sample without such rows."""
     layout = Layout.whole([tokens.length for tokens in batch.tokens])
     n = len(batch)
-    rows = [layout.rows(i, select(site.groups[0], own, i, n)) for i, own in enumerate(batch.tokens)]
+    rows = layout.rows(select_each(site.groups[0], batch.tokens))
     at = [torch.from_numpy(one) for one in rows]
     work = {layer: _Outputs(tuple(at), own) for layer, own in heads.items()}
     inputs, _ = pass_inputs(batch, None)

@@ -16,15 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import AttentionFunction, Call
-from interp.tracing.attention.rows import attend
+from interp.tracing.attention.call import AttentionFunction, Block, Call, attend
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at
-from interp.tracing.layers.layer_plan import Block
 from interp.tracing.parameters.placement import together
-from interp.tracing.passes.non_finite import check_logits
-from interp.tracing.passes.run import run_pass
+from interp.tracing.passes.run import check_logits, run_pass
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.wrapped_model import WrappedModel
 

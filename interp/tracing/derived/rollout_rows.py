@@ -9,14 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.tracing.attention.call import AttentionFunction, Call
-from interp.tracing.attention.rows import CHUNK_BYTES
+from interp.tracing.attention.call import CHUNK_BYTES, AttentionFunction, Block, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at
-from interp.tracing.layers.layer_plan import Block
-from interp.tracing.passes.non_finite import check_logits
-from interp.tracing.passes.run import run_pass
+from interp.tracing.passes.run import check_logits, run_pass
 from interp.tracing.prefix import pass_inputs
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -1,4 +1,4 @@
-"""Samples → the tensors a model takes, and where each token is."""
+"""Encodes samples: makes the tensors that a model takes, and finds each token's place in the prompt and the image."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import ImageError, ImageTokenMismatch, ModelError, SampleError
-from interp.inputs.footprints import check_count
+from interp.inputs.footprints import Footprints, check_count
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.inputs.text import word_spans
 from interp.inputs.tokens import TokenMap
 from interp.models.adapter import Adapter
 from interp.models.vision_patches import patch_map
-from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch, Encoded, Images
-from interp.tracing.encoding.padding import alike, joined_images, left_padded
-from interp.tracing.encoding.processed_images import Identity, ImagesKey, ProcessedImages
-from interp.tracing.encoding.rendering import (
-    Rendered,
-    expand,
-    grown_at_once,
-    placeholder,
-    question_tokens,
-    render,
+from interp.tracing.encoding.batch import (
+    PER_ROW,
+    PER_TOKEN,
+    Batch,
+    Encoded,
+    Identity,
+    Images,
+    ImagesKey,
+    ProcessedImages,
+    joined_inputs,
 )
-from interp.tracing.encoding.rope import Rope
-from interp.tracing.encoding.video_inputs import (
-    check_joinable,
-    check_takes_video,
-    footprints_of,
-    input_names,
-    kept_whole,
-    located_in_time,
-    shown,
-)
+from interp.tracing.encoding.rendering import Rendered, Span, placeholder, render
 
-__all__ = ["Encoder"]
+__all__ = [
+    "Encoder",
+    "check_takes_video",
+    "expand",
+    "footprints_of",
+    "grown_at_once",
+    "located_in_time",
+    "question_tokens",
+    "shown",
+]
 
 
 _UNUSED = ("labels",)
@@ -59,13 +60,20 @@ class _Seen:
     """What a call has rendered and tokenised: a generic prompt is the same for all samples of a batch.
 
     Attributes:
+        asks: Whether the prompt of the call holds each sample's question.
         rendered: All that a rendered prompt depends on → the rendered prompt.
         texts: Text, and what its placeholders expand to → inputs per token, image positions, the placeholders' spans,
             and offsets.
     """
 
+    asks: bool
     rendered: dict[tuple[Any, ...], Rendered] = field(default_factory=dict)
     texts: dict[tuple[str, tuple[str, ...] | None], _Expanded] = field(default_factory=dict)
+
+    @classmethod
+    def under(cls, prompt: Prompt) -> _Seen:
+        """An empty record for a call with this prompt."""
+        return cls(isinstance(prompt, Prompt) and prompt.has_question)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +89,8 @@ class Encoder:
     processed: ProcessedImages = field(default_factory=ProcessedImages)
     n_embedded: int | None = None
     """How many token ids the model has an embedding of; None where that is not known."""
+    n_positions: int | None = None
+    """How many positions the model takes; None where its config does not say."""
 
     def __call__(self, samples: Sample | Iterable[Sample], prompt: Prompt) -> Batch:
         """The samples as one left-padded batch. The same images are processed once, while `processed` keeps them.
@@ -100,7 +110,7 @@ class Encoder:
                 "torch's default device is meta, where tensors have no values. Encode samples outside the block that "
                 "sets it, or set the default device back to the CPU."
             )
-        settings, seen = _settings(self.processor), _Seen()
+        settings, seen = _settings(self.processor), _Seen.under(prompt)
         return self.joined(chosen, prompt, [self._single(one, prompt, settings, seen) for one in chosen])
 
     def prepare(self, samples: Sequence[Sample], prompt: Prompt, settings: str) -> None:
@@ -109,12 +119,12 @@ class Encoder:
         Args:
             samples: The samples. The next call finds these objects, not others equal to them.
             prompt: The prompt.
-            settings: `settings` of the encoder of that call. This one's processor may be a copy of its.
+            settings: `settings` of the encoder of that call. The processor of this encoder may be a copy of that one's.
 
         Raises:
             InterpError: As the call would raise.
         """
-        seen = _Seen()
+        seen = _Seen.under(prompt)
         for sample in samples:
             single = self._single(sample, prompt, settings, seen)
             self.processed.ready[id(sample), prompt] = self._key(sample, settings), single
@@ -129,7 +139,7 @@ class Encoder:
 
     @property
     def settings(self) -> str:
-        """All that the processor is set to, as text."""
+        """All settings of the processor, as text."""
         return _settings(self.processor)
 
     def _key(self, sample: Sample, settings: str) -> ImagesKey:
@@ -154,7 +164,7 @@ class Encoder:
     def again(self, batch: Batch, prompt: Prompt) -> Batch:
         """The batch's samples under another prompt. With a fast tokenizer, images are not processed again."""
         pairs = zip(batch.samples, batch.singles, strict=True)
-        seen = _Seen()
+        seen = _Seen.under(prompt)
         singles = [self._reworded(sample, prompt, old, seen) for sample, old in pairs]
         same = all(new.images is old.images for new, old in zip(singles, batch.singles, strict=True))
         images = {n: value for n, value in batch.inputs.items() if n not in (*PER_TOKEN, "position_ids")}
@@ -168,9 +178,7 @@ class Encoder:
 
     def _rendered(self, sample: Sample, prompt: Prompt, seen: _Seen) -> Rendered:
         """The rendered prompt; the same words around as many images are not rendered again."""
-        asked = (
-            (sample.question, sample.options) if isinstance(prompt, Prompt) and prompt.has_question else ()
-        )
+        asked = (sample.question, sample.options) if seen.asks else ()
         key = (asked, len(sample.images), sample.video is None)
         if key not in seen.rendered:
             seen.rendered[key] = render(sample, prompt, self.processor, self.adapter)
@@ -338,12 +346,7 @@ class Encoder:
         lengths = [single.tokens.length for single in singles]
         pad = max(lengths) - np.array(lengths)
         pad_id = getattr(self.processor.tokenizer, "pad_token_id", None) or 0
-        inputs = {
-            name: images[name]
-            if images is not None and name in images
-            else self._joined_input(name, samples, singles, pad_id)
-            for name in input_names(single.inputs for single in singles)
-        }
+        inputs = joined_inputs(samples, singles, self.adapter, pad_id, self.device, self.dtype, images or {})
         positions = self.positions(inputs)
         if positions.ndim == 2:
             inputs["position_ids"] = positions
@@ -362,29 +365,8 @@ class Encoder:
             ),
         )
         batch.check_words(self.n_embedded)
-        batch.check_reach(Rope.of(self.config.get_text_config(decoder=True)).limit)
+        batch.check_reach(self.n_positions)
         return batch
-
-    def _joined_input(
-        self, name: str, samples: Sequence[Sample], singles: Sequence[Encoded], pad_id: int
-    ) -> Tensor:
-        """One input of all samples, where and as the model takes it."""
-        values = [single.inputs[name] for single in singles if name in single.inputs]
-        if name in PER_TOKEN:
-            joined = left_padded([value[0] for value in values], pad_id if name == "input_ids" else 0)
-        elif name in PER_ROW:
-            joined = left_padded(alike([value[0] for value in values]), 0)
-        else:
-            check_joinable(name, values, samples, self.adapter.name)
-            joined = self._joined_images(name, [one for one in singles if name in one.inputs])
-        cast = joined.is_floating_point() and not kept_whole(name)
-        return joined.to(device=self.device, dtype=self.dtype if cast else joined.dtype)
-
-    def _joined_images(self, name: str, singles: Sequence[Encoded]) -> Tensor:
-        """An input without one value per token of all samples; families may say how theirs are joined."""
-        of_family = getattr(self.adapter, "joined", None)
-        found = None if of_family is None else of_family(name, [single.inputs for single in singles])
-        return joined_images([single.inputs[name] for single in singles]) if found is None else found
 
 
 def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
@@ -396,7 +378,7 @@ def _fingerprints(sample: Sample) -> tuple[str, ...] | None:
 
 
 def _settings(processor: Any) -> str:
-    """All that the processor and its image and video processors are set to, as text."""
+    """All settings of the processor and of its image and video processors, as text."""
     parts = [getattr(processor, f"{kind}_processor", None) for kind in ("image", "video")]
     plain = (str, int, float, bool, list, tuple, dict, type(None))
     own = {name: value for name, value in vars(processor).items() if isinstance(value, plain)}
@@ -413,3 +395,122 @@ def _carried(
     carried = torch.full((length,), int(text[0]) if len(text) else 0, dtype=values.dtype)
     carried[torch.tensor(positions)] = values[torch.tensor(tokens.image)]
     return carried
+
+
+def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[str, list[dict[str, Span]]]:
+    """The text with its placeholders expanded in order; for each, its "span" before and "new_span" after."""
+    pieces = text.split(placeholder)
+    expanded, at = pieces[0], len(pieces[0])
+    spans: list[dict[str, Span]] = []
+    for replacement, piece in zip(replacements, pieces[1:], strict=True):
+        new = (len(expanded), len(expanded) + len(replacement))
+        spans.append({"span": (at, at + len(placeholder)), "new_span": new})
+        expanded += replacement + piece
+        at += len(placeholder) + len(piece)
+    return expanded, spans
+
+
+def grown_at_once(
+    text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
+) -> list[list[dict[str, Span]]] | None:
+    """The growth of a text whose placeholders were expanded by the processor, as if all of it were in the last one.
+
+    Places after the last placeholder are then right. None where the text has no placeholder.
+    """
+    at = text.rfind(str(placeholder)) if placeholder else -1
+    if at < 0:
+        return None
+    stop = at + len(str(placeholder))
+    growth = int(np.max(np.asarray(offsets))) - len(text.rstrip())
+    return [[{"span": (at, stop), "new_span": (at, stop + growth)}]]
+
+
+def question_tokens(
+    rendered: Rendered, spans: Sequence[Mapping[str, Any]], offsets: Int[np.ndarray, "position 2"]
+) -> dict[str, Any]:
+    """The `spans` and `words` of a `TokenMap`: the question's positions, and those of each of its words.
+
+    Args:
+        rendered: the rendered prompt.
+        spans: where its placeholders were, and are once expanded (`expand`).
+        offsets: (start, end) of each token in the expanded text, in characters.
+    """
+    if rendered.question is None:
+        return {"spans": {}, "words": ()}
+    start, end = rendered.question
+    moved = _moved(start, spans)
+    first, last = np.maximum(offsets[:, 0], moved), np.minimum(offsets[:, 1], moved + end - start)
+    question = np.flatnonzero(first < last)
+    begins, ends = offsets[question].T
+    words = tuple(
+        (
+            rendered.laid[start + one : start + after],
+            tuple(question[(begins < moved + after) & (ends > moved + one)].tolist()),
+        )
+        for one, after in word_spans(rendered.laid[start:end])
+    )
+    return {"spans": {"question": question}, "words": words}
+
+
+def _moved(place: int, spans: Sequence[Mapping[str, Any]]) -> int:
+    """Where a character is once the placeholders before it are expanded."""
+    growth = [(s["new_span"][1] - s["new_span"][0]) - (s["span"][1] - s["span"][0]) for s in spans]
+    return place + sum(g for g, s in zip(growth, spans, strict=True) if s["span"][1] <= place)
+
+
+def shown(sample: Sample, adapter: Any, processor: Any) -> dict[str, Any]:
+    """The sample's images or its video, as arguments of the processor.
+
+    The frames are those of the sample: the processor takes no fewer. It learns the time of each frame, as the number of
+    a frame of a video with one frame per second.
+
+    Raises:
+        ImageError: An image or a frame that cannot be read.
+    """
+    if sample.video is None:
+        pictures = [sample.load(i) for i in range(len(sample.images))]
+        nested = [pictures] if getattr(adapter, "nested_images", True) else pictures
+        return {"images": nested if pictures else None}
+    frames = np.stack([np.asarray(sample.load(i)) for i in range(len(sample.images))])
+    video = sample.video
+    about = {
+        "total_num_frames": len(video) / video.rate,  # so that the mean rate, n / total · fps, is the video's
+        "fps": 1.0,
+        "duration": video.duration,
+        "frames_indices": list(video.times),
+        "height": frames.shape[1],
+        "width": frames.shape[2],
+    }
+    return {"videos": [[frames]], "videos_kwargs": {"do_sample_frames": False, "video_metadata": [about]}}
+
+
+def check_takes_video(sample: Sample, adapter: Any, processor: Any) -> None:
+    """Raises `ModelError` where the sample shows a video and the family or this processor takes none."""
+    if sample.video is None:
+        return
+    if not getattr(adapter, "video", False):
+        raise ModelError(
+            f"the family {adapter.name} takes images and no video. Pass the frames as images: "
+            "interp.Sample(images=[…], question=…); `interp models` lists the families that take videos."
+        )
+    if getattr(processor, "video_processor", None) is None:
+        raise ModelError(
+            f"the {type(processor).__name__} of this model has no video processor, so it takes no video. Load the "
+            "model with interp.load, which gives it one, or set processor.video_processor."
+        )
+
+
+def footprints_of(
+    sample: Sample, inputs: Mapping[str, Any], adapter: Any, processor: Any, config: Any
+) -> Footprints:
+    """The adapter's footprints of the sample's images or of its video."""
+    if sample.video is None:
+        return adapter.footprints(sample.sizes, inputs, processor, config)
+    return adapter.video_footprints(sample.video.size, len(sample.video), inputs, processor, config)
+
+
+def located_in_time(sample: Sample, footprints: Footprints) -> dict[str, Any]:
+    """The `frames` and `frame_times` of a `TokenMap`; nothing for images."""
+    if sample.video is None:
+        return {}
+    return {"frames": footprints.frames, "frame_times": np.array(sample.video.times)}

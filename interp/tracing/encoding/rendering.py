@@ -1,30 +1,41 @@
-"""One sample's prompt as text: rendered, its placeholders expanded, its question found among the tokens."""
+"""Renders a sample's prompt as text with the model's chat template, and finds the question in it.
+
+Chat templates come with checkpoints, and one can ask for endless loops or memory. transformers runs them in jinja2's
+sandbox, which keeps them from files and code but not from `"x" * 10**9`. Here each render has a budget of steps and
+characters, and what would exceed it is refused before it is computed.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial, wraps
 from itertools import islice
+from math import prod
+from threading import RLock
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from jaxtyping import Int
-from jinja2 import TemplateError, meta
+import jinja2
+from jinja2 import TemplateError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 from PIL import Image
+from transformers.utils import chat_template_utils
 
 from interp.errors import PromptError
 from interp.inputs.argument_checks import check_text
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
-from interp.inputs.text import count, word_spans
+from interp.inputs.text import count
 from interp.models.adapter import Adapter
-from interp.tracing.encoding.chat_templates import LARGEST, bounded
 
-__all__ = ["Rendered", "expand", "grown_at_once", "placeholder", "plain_text", "question_tokens", "render"]
+__all__ = ["LARGEST", "Rendered", "bounded", "placeholder", "plain_text", "render"]
+
 
 Span = tuple[int, int]
 """Half-open, in characters."""
@@ -36,8 +47,9 @@ class Rendered:
 
     Attributes:
         text: What the processor is given: the prompt in the model's chat template.
-        laid: The same once the processor has added to it, before it expands its placeholders.
-        question: Where the user's words are in `laid`; None when it has none, or the chat template rewrites them.
+        laid: The text after the processor's additions, before its placeholders are expanded.
+        question: The span of the user's words in `laid`; None without a question, or where the chat template rewrites
+            it.
     """
 
     text: str
@@ -46,7 +58,7 @@ class Rendered:
 
 
 class _Turn(NamedTuple):
-    """What a prompt puts into the chat template."""
+    """The texts that a prompt puts into the chat template."""
 
     user: str
     system: str | None
@@ -55,8 +67,8 @@ class _Turn(NamedTuple):
 def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> Rendered:
     """The prompt in the model's chat template (or the family's fallback), image placeholders not expanded.
 
-    It is rendered twice, the second time with marks around the user's text, the question and the system message. So
-    the question is found whatever its words are, and what a template leaves out does not go unseen.
+    It is rendered twice, the second time with marks around the user's text, the question and the system message. The
+    marks show where the question is, whatever its words are, and what a template leaves out.
 
     Raises:
         PromptError: A template that fails, or leaves out the system message or part of the user's text; not one image
@@ -65,18 +77,20 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
     if not isinstance(prompt, Prompt):
         raise PromptError(_no_prompt(prompt))
     given = _Turn(prompt.text(sample), prompt.system)
+    span, messages = prompt.question_span(sample), prompt.messages(sample)
+    write = partial(_written, messages, sample, processor, adapter)
     if prompt.thinking is not None:
-        _check_switch(sample, prompt, processor, adapter, given)
+        _check_switch(prompt, processor, partial(write, given))
     check_text(f"the text of sample {sample.id}", given.user, PromptError)
-    write = partial(_written, sample, prompt, processor, adapter)
+    write = partial(write, prompt=prompt)
     text = write(given)
     if not getattr(adapter, "leading_images", False):
         _check_placeholders(text, sample, processor)
-    _check_special(sample, prompt, processor)
+    if span is not None:
+        _check_special(sample, processor)
     nested = getattr(adapter, "nested_images", True) and sample.video is None
     lay = partial(_laid_out, processor, n_images=len(sample.images) if nested else 0)
     laid = lay(text)
-    span = prompt.question_span(sample)
     marks = _Marks.not_in(laid + given.user + (given.system or ""))
     try:
         marked = lay(write(marks.around(given, span)))
@@ -101,7 +115,8 @@ def plain_text(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter)
         return render(sample, prompt, processor, adapter).text
     text = prompt.text(sample)
     check_text(f"the text of sample {sample.id}", text, PromptError)
-    _check_special(sample, prompt, processor)
+    if prompt.has_question:
+        _check_special(sample, processor)
     return adapter.fallback_prompt(text, len(sample.images), prompt.system)
 
 
@@ -120,21 +135,34 @@ def _no_prompt(given: Any) -> str:
     return f'prompt= is an interp.Prompt, such as interp.Prompt("{{question}} Be brief."); got {str(given)[:80]}.'
 
 
-def _written(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> str:
-    """The chat template's text, or the fallback's."""
+def _written(
+    messages: Sequence[Mapping[str, Any]],
+    sample: Sample,
+    processor: Any,
+    adapter: Adapter,
+    turn: _Turn,
+    prompt: Prompt,
+) -> str:
+    """The text that the chat template, or the family's fallback, makes of the messages with the turn's texts."""
     begun = getattr(adapter, "begun", lambda text, _: text)
     template = _chat_template(processor)
     if template is None:
         return begun(_fallback(sample, processor, adapter, turn), processor)
-    messages = prompt.messages(sample)
-    for message in messages:
-        for part in message["content"]:
-            if part["type"] == "text":
-                part["text"] = turn.system if message["role"] == "system" else turn.user
+    texts = {"system": turn.system, "user": turn.user}
+    given = [
+        {
+            "role": one["role"],
+            "content": [
+                {**part, "text": texts[one["role"]]} if part["type"] == "text" else dict(part)
+                for part in one["content"]
+            ],
+        }
+        for one in messages
+    ]
     try:
         with bounded():
             text = processor.apply_chat_template(
-                messages,
+                given,
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=True,
@@ -188,12 +216,16 @@ def _read_by(template: str) -> tuple[str, ...]:
     return tuple(one for one in _SWITCHES if one in names)
 
 
-def _check_switch(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter, turn: _Turn) -> None:
-    """Refuses `thinking` for a chat template without a switch, or one whose switch changes nothing."""
+def _check_switch(prompt: Prompt, processor: Any, write: Callable[..., str]) -> None:
+    """Refuses `thinking` for a chat template without a switch, or one whose switch changes nothing.
+
+    Args:
+        prompt: The prompt with `thinking`.
+        processor: The processor with the chat template.
+        write: The rendered text, from `prompt=`.
+    """
     template = _chat_template(processor)
-    texts = {
-        _written(sample, replace(prompt, thinking=one), processor, adapter, turn) for one in (True, False)
-    }
+    texts = {write(prompt=replace(prompt, thinking=one)) for one in (True, False)}
     if template is None or not _read_by(template) or len(texts) == 1:
         raise PromptError(
             f"thinking={prompt.thinking} sets the chat template's own switch ({' or '.join(_SWITCHES)}), and this "
@@ -252,10 +284,8 @@ _special: WeakKeyDictionary[Any, tuple[int, re.Pattern[str]]] = WeakKeyDictionar
 """For each tokenizer, its size and its special tokens: to list them takes as long as to encode a prompt."""
 
 
-def _check_special(sample: Sample, prompt: Prompt, processor: Any) -> None:
+def _check_special(sample: Sample, processor: Any) -> None:
     """Refuses special tokens in what a data set says: they would begin a turn, end a text or stand for an image."""
-    if not prompt.has_question:
-        return
     tokenizer = processor.tokenizer
     known = _special.get(tokenizer)
     if known is None or known[0] != len(tokenizer):
@@ -283,7 +313,7 @@ def _special_tokens(processor: Any) -> re.Pattern[str]:
 
 
 def _laid_out(processor: Any, text: str, n_images: int) -> str:
-    """The text once the processor has added to it, before it expands its placeholders.
+    """The text after the processor's additions, before its placeholders are expanded.
 
     What it adds does not depend on the images, so blank ones stand for them. A processor that takes a sample's images
     as a flat list (GOT-OCR's) adds nothing; there the number of images is given as 0.
@@ -371,62 +401,202 @@ def _core(text: str, start: int = 0, stop: int | None = None) -> Span:
     return first, max(first, start + len(part.rstrip()))
 
 
-def expand(text: str, placeholder: str, replacements: Sequence[str]) -> tuple[str, list[dict[str, Span]]]:
-    """The text with its placeholders expanded in order; for each, its "span" before and "new_span" after."""
-    pieces = text.split(placeholder)
-    expanded, at = pieces[0], len(pieces[0])
-    spans: list[dict[str, Span]] = []
-    for replacement, piece in zip(replacements, pieces[1:], strict=True):
-        new = (len(expanded), len(expanded) + len(replacement))
-        spans.append({"span": (at, at + len(placeholder)), "new_span": new})
-        expanded += replacement + piece
-        at += len(placeholder) + len(piece)
-    return expanded, spans
+LARGEST = 1_000_000
+"""Characters of a rendered prompt, and of any value on the way."""
+_BUDGET = 2 * LARGEST
+"""Characters written in one render; a turn of a loop or a call of a macro counts as `_STEP`."""
+_STEP = 100
+_LONGEST_CALL = 100 * LARGEST
+"""The product of the sizes of what a function is given: how large its result could be."""
+_BITS = 10_000
+_Surroundings = jinja2.runtime.Context | jinja2.Environment | nodes.EvalContext
+"""What jinja2 itself hands to functions."""
+_WIDTH = re.compile(r"\d{6,}")
+"""A width in a format text."""
+
+_theirs = chat_template_utils._compile_jinja_template
+_lock = RLock()
 
 
-def grown_at_once(
-    text: str, placeholder: Any, offsets: Int[np.ndarray, "position 2"]
-) -> list[list[dict[str, Span]]] | None:
-    """The growth of a text whose placeholders were expanded in an untold way, as if it were all in the last one.
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Chat templates that transformers renders in the block run within limits, one render after the other.
 
-    So places after it are right. None where the text has no placeholder.
+    What goes beyond them raises jinja2's `SecurityError`.
     """
-    at = text.rfind(str(placeholder)) if placeholder else -1
-    if at < 0:
-        return None
-    stop = at + len(str(placeholder))
-    growth = int(np.max(np.asarray(offsets))) - len(text.rstrip())
-    return [[{"span": (at, stop), "new_span": (at, stop + growth)}]]
+    with _lock:
+        before = chat_template_utils._compile_jinja_template
+        _environment().left = _BUDGET
+        chat_template_utils._compile_jinja_template = _compiled
+        try:
+            yield
+        finally:
+            chat_template_utils._compile_jinja_template = before
 
 
-def question_tokens(
-    rendered: Rendered, spans: Sequence[Mapping[str, Any]], offsets: Int[np.ndarray, "position 2"]
-) -> dict[str, Any]:
-    """The `spans` and `words` of a `TokenMap`: the question's positions, and those of each of its words.
-
-    Args:
-        rendered: the rendered prompt.
-        spans: where its placeholders were, and are once expanded (`expand`).
-        offsets: (start, end) of each token in the expanded text, in characters.
-    """
-    if rendered.question is None:
-        return {"spans": {}, "words": ()}
-    start, end = rendered.question
-    moved = _moved(start, spans)
-    first, last = np.maximum(offsets[:, 0], moved), np.minimum(offsets[:, 1], moved + end - start)
-    question = np.flatnonzero(first < last)
-    begins, ends = offsets[question].T
-    words = tuple(
-        (
-            rendered.laid[start + one : start + after],
-            tuple(question[(begins < moved + after) & (ends > moved + one)].tolist()),
-        )
-        for one, after in word_spans(rendered.laid[start:end])
-    )
-    return {"spans": {"question": question}, "words": words}
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> jinja2.Template:
+    return _environment().from_string(template)
 
 
-def _moved(place: int, spans: Sequence[Mapping[str, Any]]) -> int:
-    """Where a character is once the placeholders before it are expanded."""
-    growth = [(s["new_span"][1] - s["new_span"][0]) - (s["span"][1] - s["span"][0]) for s in spans]
-    return place + sum(g for g, s in zip(growth, spans, strict=True) if s["span"][1] <= place)
+@cache
+def _environment() -> _Bounded:
+    """transformers' own environment, with its filters, functions and extensions, but bounded."""
+    plain = _theirs("").environment
+    kinds = [type(one) for one in plain.extensions.values()]
+    found = _Bounded(trim_blocks=plain.trim_blocks, lstrip_blocks=plain.lstrip_blocks, extensions=kinds)
+    found.globals.update(plain.globals)
+    del found.globals["lipsum"]  # makes any amount of text
+    found.filters.update({name: found.limited(name, function) for name, function in plain.filters.items()})
+    return found
+
+
+class _Bounded(ImmutableSandboxedEnvironment):
+    """The sandbox with a budget: `left` is what remains of it."""
+
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
+    left = _BUDGET
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, finalize=self.counted)
+
+    def _generate(self, source: nodes.Template, *args: Any, **options: Any) -> str:
+        counting = _Counting().visit(source)
+        counting.set_environment(self)
+        return super()._generate(counting, *args, **options)
+
+    def step(self, n: int = 1) -> None:
+        """Takes `n` from the budget."""
+        self.left -= n
+        if self.left < 0:
+            raise SecurityError(f"it takes more than {_BUDGET // _STEP:,} steps or {_BUDGET:,} characters")
+
+    def counted(self, value: Any) -> Any:
+        """The value, its size taken from the budget."""
+        self.step(_size(value))
+        return value
+
+    def joined(self, *values: Any) -> str:
+        """The texts of the values, one after the other: jinja's `~`."""
+        self.step(sum(map(_size, values)))
+        return "".join(map(str, values))
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """`str.format` within jinja2's limits, and without wide columns."""
+        found = super().wrap_str_format(value)
+        if found is not None:
+            _check_call(value.__self__, (), {})
+        return found
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A function's result. Macros are templates, whose own steps are counted."""
+        if not isinstance(obj, Macro) and getattr(obj, "__self__", None) is not self:
+            _check_call(getattr(obj, "__self__", None), args, kwargs)
+        return super().call(context, obj, *args, **kwargs)
+
+    def limited(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A filter that is given nothing it could make too much of."""
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            listed = tuple(_listed(one) for one in args)
+            _check_call(args[0] if name == "format" else None, listed, kwargs)
+            return self.counted(function(*listed, **kwargs))
+
+        return checked
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """The result of an operator, if it cannot be large."""
+        if operator == "%" and isinstance(left, str):
+            _check_call(left, right if isinstance(right, tuple) else (right,), {})
+        elif operator == "+":
+            self.step(_size(left) + _size(right))
+        elif operator == "*" and not all(isinstance(one, int | float) for one in (left, right)):
+            self.step(_refused_above(LARGEST, _amount(left) * _amount(right)))
+        elif isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * (abs(right) if operator == "**" else 1)
+            _refused_above(_BITS, bits + right.bit_length())
+        return super().call_binop(context, operator, left, right)
+
+
+class _Counting(NodeTransformer):
+    """Counts the turns of loops and the calls of macros, and hands `~` to the environment."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - jinja2's name
+        """A loop, each turn counted."""
+        return self._counted(node)
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:  # noqa: N802 - jinja2's name
+        """A macro, each call counted."""
+        return self._counted(node)
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - jinja2's name
+        """A call of `joined`."""
+        self.generic_visit(node)
+        return _calling("joined", node.nodes, node.lineno)
+
+    def _counted(self, node: Any) -> Any:
+        self.generic_visit(node)
+        written = sum(len(one.data) for part in node.body for one in _literals(part))
+        step = _calling("step", [nodes.Const(_STEP + written, lineno=node.lineno)], node.lineno)
+        node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))
+        return node
+
+
+def _literals(node: nodes.Node) -> list[nodes.TemplateData]:
+    own = [node] if isinstance(node, nodes.TemplateData) else []
+    return [*own, *node.find_all(nodes.TemplateData)]
+
+
+def _calling(name: str, arguments: list[Any], lineno: int) -> nodes.Call:
+    """A call of the environment's own function, which a template cannot replace."""
+    function = nodes.EnvironmentAttribute(name, lineno=lineno)
+    return nodes.Call(function, arguments, [], None, None, lineno=lineno)
+
+
+def _check_call(owner: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuses a call whose result could be too large: a text padded, repeated, or put between others."""
+    if isinstance(owner, str) and _WIDTH.search(owner):
+        raise SecurityError(f"it formats a text to a width of more than {LARGEST:,}")
+    own = [owner] if isinstance(owner, str | bytes | list | tuple | dict) else []
+    given = [one for one in (*own, *args, *kwargs.values()) if not isinstance(one, _Surroundings)]
+    if any(isinstance(one, str) and _WIDTH.fullmatch(one) for one in given):
+        raise SecurityError(f"it formats a text to a width of more than {LARGEST:,}")
+    _refused_above(_LONGEST_CALL, prod(max(_amount(one), 1) for one in given))
+
+
+def _amount(value: Any) -> int:
+    """How often a number repeats something; the size of anything else."""
+    return int(abs(value)) if isinstance(value, int | float) and value == value else _size(value)
+
+
+def _size(value: Any) -> int:
+    """Characters of a text; of a container, those of everything in it, however often the same object."""
+    total, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str | bytes):
+            total += len(one)
+        elif isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting += one
+        total += 1
+        if total > LARGEST:
+            break
+    return _refused_above(LARGEST, total)
+
+
+def _refused_above(most: int, n: int) -> int:
+    if n > most:
+        raise SecurityError(f"it makes a value of more than {LARGEST:,} characters")
+    return n
+
+
+def _listed(value: Any) -> Any:
+    """An iterator as a list, so that its size is known."""
+    if not isinstance(value, Iterator):
+        return value
+    found = list(islice(value, LARGEST + 1))
+    _refused_above(LARGEST, len(found))
+    return found

@@ -1,8 +1,9 @@
-"""Installs taps in a model, arms them for a pass, and removes them.
+"""Taps a model: registers transformers' attention functions under new names, arms layers for a pass, and undoes it.
 
-The model keeps its own attention function. One name is registered with transformers per original attention function,
-with that function's own mask function. The registered function calls the original; an attention module without work
-does nothing else, so an idle model is bit-equal to one that was never wrapped.
+transformers derives much from the name of an attention implementation: which masks are made, whether "flash" takes
+part, which kernels are loaded. The new names keep what is derived. A registered function calls the original one under
+its own name; an attention module without work does nothing else, so an idle model is bit-equal to one that was never
+wrapped.
 
 `OfferedRows` is what `Mllm.tap` offers to code inside an nnsight trace.
 """
@@ -10,31 +11,38 @@ does nothing else, so an idle model is bit-equal to one that was never wrapped.
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from nnsight import TransformersModel
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    AttentionMaskInterface,
+    eager_mask,
+    flash_attention_mask,
+    flex_attention_mask,
+    sdpa_mask,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.errors import ModelError, SiteError
 from interp.models.repairs import repair
-from interp.tracing.attention.call import AttentionFunction, Call
-from interp.tracing.attention.delta_work import tapped
-from interp.tracing.attention.functions import registered, set_work
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.padding import Layout
-from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.attention.call import AttentionFunction, Block, Call, Work
+from interp.tracing.encoding.batch import Batch, Layout, ProcessedImages
 from interp.tracing.layers.decoder_layers import RowsOfSharing, every_row, layer_kinds, mixer, rows_of_sharing
-from interp.tracing.layers.layer_plan import Block
+from interp.tracing.layers.layer_work import tapped
 from interp.tracing.parameters.weights import modules_of
-from interp.tracing.site import Selector, Site, select
+from interp.tracing.site import Selector, Site, select_each
 
 __all__ = [
     "COLLECTOR",
@@ -46,6 +54,7 @@ __all__ = [
     "offered_rows",
     "registered",
     "set_work",
+    "takes_masks",
 ]
 
 
@@ -77,7 +86,7 @@ class Installation:
         attentions: the attention module of every decoder layer; the gated DeltaNet or short convolution of those that
             have one instead.
         implementation: the model's own attention implementation.
-        forwards: the forwards that modules had of their own, in the place of their classes'.
+        forwards: the forwards that modules had of their own, which override those of their classes.
     """
 
     def __init__(
@@ -116,7 +125,7 @@ class Installation:
         return [one for one, kind in zip(self.attentions, self.kinds, strict=True) if kind != "linear"]
 
     def _rename(self) -> str:
-        """Puts the tapped attention function in the place of the model's own; returns the own one's name."""
+        """Replaces the model's attention function by the tapped one; returns the name of the model's."""
         configs = {id(attention.config): attention.config for attention in self._tappable}
         owners = [m for m in self.hf.modules() if isinstance(m, PreTrainedModel) and id(m.config) in configs]
         if not owners or not all(owner._can_set_attn_implementation() for owner in owners):
@@ -172,8 +181,8 @@ class Installation:
         """Arms the layers named for the block: `work` is for their attention, `streams` for their output.
 
         Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule
-        (`interp.tracing.attention.delta_work`). `routing` is for what their routers return
-        (`interp.tracing.layers.experts.RouterWork`), `mlps` for their MLPs (`interp.tracing.layers.mlp.MLPWork`).
+        (`interp.tracing.layers.layer_work`). `routing` is for what their routers return
+        (`interp.tracing.layers.residual.RouterWork`), `mlps` for their MLPs (`interp.tracing.layers.residual.MLPWork`).
         Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
         compiled of it runs as it is written.
 
@@ -261,12 +270,12 @@ def as_written(hf: nn.Module) -> Iterator[None]:
 
 
 def _on_output(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
-    """A forward hook that puts what the function returns in the place of a module's output."""
+    """A forward hook that replaces a module's output by what the function returns."""
     return lambda module, arguments, output: function(output)
 
 
 def _at_mlp(layer: Any, work: Any) -> list[Any]:
-    """Hooks that put what an `MLPWork` returns in the place of an MLP's output."""
+    """Hooks that replace an MLP's output by what an `MLPWork` returns."""
     given: list[Any] = []
 
     def entering(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -315,7 +324,7 @@ def offered_rows(queries: Selector | Sequence[Selector], batch: Batch | None) ->
             'the batch whose inputs you trace. Only "last" and "all" need none.'
         )
     layout = Layout.whole([tokens.length for tokens in batch.tokens])
-    rows = [layout.rows(i, select(selectors, tokens, i, len(batch))) for i, tokens in enumerate(batch.tokens)]
+    rows = layout.rows(select_each(selectors, batch.tokens))
     if len({len(r) for r in rows}) > 1 or not len(rows[0]):
         raise SiteError(
             f"tap(queries={queries!r}) offers one tensor, (sample, head, row, key), so every sample needs "
@@ -359,3 +368,131 @@ class OfferedRows:
         sample = torch.arange(n, device=device).repeat_interleave(rows.shape[1])
         place = torch.arange(rows.shape[1], device=device).repeat(n)
         return Block(rows, (sample, place), call.all_heads)
+
+
+_WORK = "_interp_work"
+_FUNCTIONS = (
+    "sdpa",
+    "eager",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+)
+_MASKS = (sdpa_mask, eager_mask, flash_attention_mask, flex_attention_mask)
+"""The mask functions whose masks can be read."""
+
+
+def set_work(module: nn.Module, work: Work | None) -> None:
+    """Arms an attention module with work, or disarms it. Work is kept off the module tree."""
+    if work is None:
+        module.__dict__.pop(_WORK, None)
+    else:
+        module.__dict__[_WORK] = work
+
+
+def registered(implementation: str) -> str:
+    """The registered name that does as `implementation` does and taps where armed; registers it when new.
+
+    Kernels from the hub that are loaded already, such as "kernels-community/flash-attn2", are implementations too.
+
+    Raises:
+        ModelError: An attention implementation whose masks cannot be read.
+    """
+    masks = ALL_MASK_ATTENTION_FUNCTIONS.get(implementation)
+    known = implementation == "eager" or implementation in ALL_ATTENTION_FUNCTIONS
+    if not known or masks is None or masks not in _MASKS or implementation.startswith("interp_"):
+        raise ModelError(
+            f"the model's attention implementation is {implementation!r}; interp taps "
+            f"{', '.join(_FUNCTIONS)}. Load the model with one of these, such as attn_implementation='sdpa'."
+        )
+    name = f"interp_{implementation.replace('/', '_')}"  # a name with "/" would be looked for on the hub
+    if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        AttentionMaskInterface.register(name, masks)
+        AttentionInterface.register(name, _tapped(implementation))
+    return name
+
+
+def takes_masks(implementation: str) -> bool:
+    """Whether the implementation takes (sample, head, query, key) masks, bool or additive."""
+    return ALL_MASK_ATTENTION_FUNCTIONS[implementation] in (sdpa_mask, eager_mask)
+
+
+def _tapped(implementation: str) -> AttentionFunction:
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The original attention; an armed module does its work around it."""
+        original = _original(implementation, module)
+        work: Work | None = module.__dict__.get(_WORK)
+        if work is None:
+            return original(module, query, key, value, attention_mask, **kwargs)
+        prefix = getattr(work, "prefix", None)
+        call = Call.of(module, (query, key, value), attention_mask, kwargs, prefix)
+        given = partial(_as_given, original, call.mask, attention_mask)
+        device = query.device.type
+        if not torch.is_autocast_enabled(device):
+            return work(given, call, kwargs)
+        with torch.autocast(device, enabled=False):  # own arithmetic stays float32
+            return work(partial(_cast, given, torch.get_autocast_dtype(device)), call, kwargs)
+
+    return attention
+
+
+def _as_given(
+    original: AttentionFunction,
+    read: Any,
+    given: Any,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The original attention under the mask that the model gave, where it is given that mask as we read it."""
+    return original(module, query, key, value, given if mask is read else mask, **kwargs)
+
+
+def _cast(
+    original: AttentionFunction,
+    dtype: torch.dtype,
+    module: nn.Module,
+    query: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The original attention under the autocast that the caller asked for."""
+    with torch.autocast(query.device.type, dtype=dtype):
+        return original(module, query, *args, **kwargs)
+
+
+def _original(implementation: str, module: nn.Module) -> AttentionFunction:
+    """The function transformers would call; each modelling file has an eager one of its own."""
+    if implementation == "eager":
+        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
+    function = ALL_ATTENTION_FUNCTIONS[implementation]
+    return partial(_under_own_name, function, implementation) if "flash" in implementation else function
+
+
+def _under_own_name(
+    function: AttentionFunction, implementation: str, module: nn.Module, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Calls a function that looks its kernels up by the name in the module's config."""
+    config = _With(module.config, _attn_implementation=implementation)
+    return function(_With(module, config=config), *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+
+class _With:
+    """Another object with some attributes of its own."""
+
+    def __init__(self, inner: Any, **own: Any) -> None:
+        vars(self).update(own, _inner=inner)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_inner"], name)

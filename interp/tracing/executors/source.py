@@ -1,6 +1,6 @@
 """The source executor: the same plans, carried out by nnsight at the attention call in each layer's source code.
 
-It needs nothing of ours inside the model, so it also serves models that cannot be tapped. Every layer hands its
+It adds nothing to the model but the collector, so it also serves models that cannot be tapped. Every layer hands its
 queries, keys and values to nnsight, which costs Python time; the tap executor is the faster one.
 """
 
@@ -15,18 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import Call, LayerWork
-from interp.tracing.attention.delta_work import DeltaWork, Rule, rule_name, rules
+from interp.tracing.attention.call import Call
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.layers.decoder_layers import mixer
-from interp.tracing.layers.experts import RouterWork
-from interp.tracing.layers.mlp import MLPWork
-from interp.tracing.layers.residual import StreamWork
+from interp.tracing.layers.layer_work import DeltaWork, LayerWork, Rule, rule_name, rules
+from interp.tracing.layers.residual import MLPWork, RouterWork, StreamWork
 
 __all__ = ["as_unified", "attention_call", "call_at", "carry_out_attention", "source_pass"]
 
 Finishing = Callable[[Call, Tensor, Mapping[str, Any]], Tensor]
-"""(call, its output, its keyword arguments) → the output in its place."""
+"""(call, its output, its keyword arguments) → the output that replaces it."""
 
 _CALL = "attention_interface_"
 
@@ -46,10 +44,10 @@ def source_pass(
     Args:
         nn: the nnsight model, with the collector.
         layers: nnsight's views of the decoder layers.
-        work: what to do in the attention of which layer.
-        streams: what to do with the output of which layer.
-        routing: what to do with what the router of which layer returns.
-        mlps: what to do at the MLP of which layer.
+        work: the work in the attention of each layer that has some.
+        streams: the work on the output of each layer that has some.
+        routing: the work on what the router returns, of each layer that has some.
+        mlps: the work at the MLP of each layer that has some.
         one_pass: runs the model and hands its result through the collector.
         tower: nnsight's view of attention modules of the vision tower, in the order in which they run, each with what
             to do with its output; empty where nothing is.
@@ -135,7 +133,7 @@ def carry_out_attention(
     if mask is not made.mask or work.prefix is not None:
         call.inputs = (_given(positional, made, positional[4] if mask is made.mask else mask), kwargs)
     output = call.output
-    with torch.autocast(made.queries.device.type, enabled=False):  # what is ours stays float32
+    with torch.autocast(made.queries.device.type, enabled=False):  # own arithmetic stays float32
         finished = work.finish(made, output[0])
     if finished is not output[0]:
         call.output = (finished, *output[1:])
@@ -152,7 +150,7 @@ def _carry_out_for(
         beside = others.dense_mask().expand(-1, mask.shape[1], -1, -1)
         view.inputs = (_given(positional, call, torch.cat([mask, beside.to(mask.device)])), kwargs)
     output = view.output
-    with torch.autocast(call.queries.device.type, enabled=False):  # what is ours stays float32
+    with torch.autocast(call.queries.device.type, enabled=False):  # own arithmetic stays float32
         finished = work.finish(mine, output[0][:n])
     if work.plan.edits or work.plan.outputs:
         view.output = (torch.cat([finished, output[0][n:]]), *output[1:])

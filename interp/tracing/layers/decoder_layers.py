@@ -14,7 +14,7 @@ from torch import nn
 
 from interp.errors import EditError, SiteError
 from interp.tracing.edits import AttentionEdit, Knockout
-from interp.tracing.encoding.padding import Layout
+from interp.tracing.encoding.batch import Layout
 from interp.tracing.site import ImageMask, LayerKind, Selector, Site, kinds_of
 
 __all__ = [
@@ -196,7 +196,7 @@ def key_layers(config: Any, n_layers: int) -> tuple[int, ...]:
 
 
 class RowsOfSharing:
-    """Stands for the method by which a text model leaves rows out of its layers without keys.
+    """Replaces the method by which a text model leaves rows out of its layers without keys.
 
     In a pass of which only the last rows' logits are wanted, transformers leaves out the other rows of these layers.
     They could then not be read or edited, so in a pass with work no row is left out. In any other the method runs
@@ -265,9 +265,9 @@ class CrossLayout(Layout):
         """Keys of a cross-attention layer."""
         return self.n_cross
 
-    def keys(self, sample: int, positions: Int[np.ndarray, " key"]) -> Int[np.ndarray, " key"]:
-        """The columns, as the sample numbers them."""
-        return positions
+    def keys(self, positions: Sequence[Int[np.ndarray, " _"]]) -> list[Int[np.ndarray, " _"]]:
+        """The columns, as each sample numbers them."""
+        return list(positions)
 
 
 def is_cross(site: Site, layers: Collection[int], cross: Collection[int]) -> bool:

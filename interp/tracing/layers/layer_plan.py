@@ -1,263 +1,34 @@
-"""Plans the work of every layer from the reads and edits of a batch.
+"""Plans the work of every layer for one forward pass, and records what the layers read.
 
-`resolve` checks reads and edits against a batch, in the samples' own positions; `make_plan` ties the request to the
-padded tensors of one forward pass.
+`make_plan` ties a `Request`, which counts in the samples' own positions, to the padded tensors of the pass.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import EditError, SiteError
-from interp.inputs.tokens import TokenMap
-from interp.tracing.activation_edits import AblateHeads, AddResidual, FeatureEdit, PatchResidual, PatchRows
-from interp.tracing.edits import AttentionEdit, Edit, check_order
-from interp.tracing.encoding.padding import Layout
-from interp.tracing.layers.decoder_layers import CrossLayout, Decoder, Shape
-from interp.tracing.layers.edit_cells import Cells, Change, Live, Patch
-from interp.tracing.layers.heads import Heads, HeadWrite, ablation_of, head_writes
+from interp.errors import EditError
+from interp.tracing.attention.call import Block, Heads
+from interp.tracing.attention.edit_cells import Cells, Change, Live, Patch
+from interp.tracing.encoding.batch import Layout
+from interp.tracing.layers.decoder_layers import CrossLayout, Shape
 from interp.tracing.layers.request import (
     Applied,
+    HeadAblation,
     LayerValues,
-    Places,
     Request,
     Selection,
-    StreamChange,
-    StreamPatch,
-    StreamSelection,
-    refuse_rows_without_image,
-    refuse_rows_without_keys,
 )
-from interp.tracing.layers.visibility import Visibility
-from interp.tracing.layers.vision_request import Tower, of_tower, vision_edits, vision_selection
-from interp.tracing.reads import MLP, Experts, Read, Residual, Rows
-from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select
+from interp.tracing.site import LayerKind
 
-__all__ = [
-    "Block",
-    "LayerPlan",
-    "Plan",
-    "ReadBlock",
-    "make_plan",
-    "resolve",
-]
-
-
-def resolve(
-    reads: Sequence[Read],
-    edits: Sequence[Edit],
-    tokens: Sequence[TokenMap],
-    *,
-    n_layers: int,
-    n_heads: int,
-    linear: Mapping[int, int] | None = None,
-    visibility: Visibility = Visibility(),  # noqa: B008 - frozen
-    routed: Collection[int] = (),
-    tower: Tower | None = None,
-    cross: Collection[int] = (),
-) -> Request:
-    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
-
-    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has; `cross` the
-    cross-attention layers.
-
-    Raises:
-        SiteError: A layer, head, group or position that is not there, or a read of nothing.
-        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
-    """
-    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
-    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
-    check_order(edits)
-    decoder = Decoder(n_layers, n_heads, linear or {}, cross)
-    selections = tuple(
-        vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
-        for one in reads
-    )
-    on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
-    found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
-    applied = tuple(
-        a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
-    )
-    for sample, own in enumerate(tokens):
-        hidden = {kind: [a for a in applied if a.hides and a.kind == kind] for kind in ("attention", "cross")}
-        refuse_rows_without_keys([a.hidden(sample) for a in hidden["attention"]], sample, own, visibility)
-        refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden["cross"]], sample, own)
-    patches = tuple(
-        _stream_edit(edit, tokens, decoder)
-        for edit in edits
-        if isinstance(edit, PatchResidual | FeatureEdit) or (isinstance(edit, AddResidual) and not edit.idle)
-    )
-    ablations = tuple(ablation_of(edit, tokens, decoder) for edit in edits if isinstance(edit, AblateHeads))
-    n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
-    return Request(selections, applied, patches, ablations, seen, tower, n_cross)
-
-
-def _places(selectors: Sequence[Selector], tokens: Sequence[TokenMap]) -> Places:
-    if not selectors:
-        return tuple(np.empty(0, np.int64) for _ in tokens)
-    return tuple(select(selectors, sample, i, len(tokens)) for i, sample in enumerate(tokens))
-
-
-def _selection(
-    read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
-) -> Selection | StreamSelection:
-    if not isinstance(read, Rows | Residual | MLP | Experts):
-        write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
-        raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
-    site = read.site
-    groups = site.groups[0]
-    generated = [one for one in groups if one in GENERATED and not _is_of_prompt(one, tokens)]
-    if generated and len(groups) > 1:
-        raise SiteError(
-            f"queries={groups!r} mixes rows of the prompt with those of generated tokens ({generated[0]!r}), which "
-            "come one at a time, or two kinds of these. Make it two reads."
-        )
-    stage = str(generated[0]) if generated else None
-    heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
-    queries = _places(() if stage else groups, tokens)
-    keys = _places(site.groups[1], tokens)
-    decodes = groups == ("last",) or stage is not None
-    named = [("keys", site.groups[1], keys)] if isinstance(read, Rows) else []
-    for name, chosen, samples in [*named, *([] if stage else [("queries", groups, queries)])]:
-        for i, at in enumerate(samples):
-            if not len(at):
-                raise SiteError(
-                    f"{name}={chosen!r} selects nothing in sample {i} of the batch, which has "
-                    f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
-                    "one."
-                )
-    if isinstance(read, Experts):
-        return StreamSelection(read.layers_of(routed), queries, decodes, "experts", stage)
-    if isinstance(read, Residual):
-        return StreamSelection(decoder.stream(site), queries, decodes, stage=stage)
-    if isinstance(read, MLP):
-        return StreamSelection(decoder.stream(site), queries, decodes, f"mlp_{read.side}", stage)
-    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind, stage)
-
-
-def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
-    """Whether a group of generated tokens stands in the prompts instead, because it was put there."""
-    return all(group in one.spans for one in tokens)
-
-
-def _applied(
-    edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
-) -> Applied:
-    heads, kind = decoder.edited(edit)
-    keys = _places(edit.site.groups[1], tokens)
-    put = [q for q in edit.site.groups[0] if q in GENERATED and _is_of_prompt(q, tokens)]
-    rows = _places((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
-    decodes = edit.decodes and any(len(k) for k in keys)
-    if isinstance(edit, PatchRows):
-        read = _places(edit.site.groups[0], tokens)
-        values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
-        return Applied(edit, heads, rows, keys, decodes, values, kind)
-    if kind == "cross":
-        with_keys = tuple(q if len(k) else q[:0] for q, k in zip(rows, keys, strict=True))
-        return Applied(edit, heads, with_keys, keys, decodes, kind=kind)
-    far = [visibility.horizon(own) for own in tokens]
-    able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
-    return Applied(edit, heads, able, keys, decodes, kind=kind)
-
-
-def _row_values(
-    edit: PatchRows, heads: dict[int, tuple[int, ...]], sample: int, queries: Places, keys: Places
-) -> LayerValues:
-    """The values of one sample by layer, (step, head, query, key)."""
-    given = edit.values.of_sample(sample, len(keys))
-    given = given[None] if edit.steps == "prefill" else given
-    pairs = edit.site.pairs
-    n_heads = len(next(iter(heads.values())))
-    rows = (len(queries[sample]), len(keys[sample]))
-    wanted = (len(pairs), *rows) if pairs is not None else (len(heads), n_heads, *rows)
-    if given.shape[1:] != wanted:
-        dims = "(head, query, key)" if pairs is not None else "(layer, head, query, key)"
-        raise EditError(
-            f"in sample {sample} of the batch the site has {wanted}, {dims}; the values of PatchRows have "
-            f"{given.shape[1:]}. Read them with Rows of the same site."
-        )
-    if pairs is None:
-        return {layer: given[:, i] for i, layer in enumerate(heads)}
-    return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
-
-
-def _stream_edit(
-    edit: PatchResidual | AddResidual | FeatureEdit, tokens: Sequence[TokenMap], decoder: Decoder
-) -> StreamPatch | StreamChange:
-    if isinstance(edit, PatchResidual):
-        return _patch(edit, tokens, decoder)
-    if isinstance(edit, AddResidual):
-        return _added(edit, tokens, decoder)
-    (layer,) = decoder.stream(edit.site)
-    name = "mlp_output" if edit.features.site == "mlp" else "residual"
-    decodes, n_hidden = edit.steps != "prefill", edit.features.n_hidden
-    return StreamChange(_in_prompt(edit, tokens), decodes, layer, edit.on, n_hidden, name)
-
-
-def _in_prompt(edit: AddResidual | FeatureEdit, tokens: Sequence[TokenMap]) -> Places:
-    """The positions of the prompt that are changed."""
-    queries = _places(edit.site.groups[0], tokens)
-    return tuple(at if edit.steps != "decode" else at[:0] for at in queries)
-
-
-def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
-    layers = decoder.stream(edit.site)
-    groups = edit.site.groups[0]
-    queries = _places(groups, tokens)
-    values = []
-    for sample, at in enumerate(queries):
-        given = edit.values.of_sample(sample, len(tokens))
-        given = given[None] if edit.steps == "prefill" else given
-        if given.shape[1:3] != (len(layers), len(at)):
-            raise EditError(
-                f"in sample {sample} of the batch PatchResidual names {len(layers)} layers and {len(at)} "
-                f"positions; its values have {given.shape[1:3]}. Read them with Residual of the same layers "
-                "and positions."
-            )
-        values.append({layer: given[:, i] for i, layer in enumerate(layers)})
-    widths = {one[layer].shape[2] for one in values for layer in layers}
-    if len(widths) > 1:
-        raise EditError(
-            f"every sample's values hold vectors of one size; got {sorted(widths)}. Read them from one model."
-        )
-    in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
-    return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
-
-
-def _added(edit: AddResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
-    layers = decoder.stream(edit.site)
-    values = []
-    for sample in range(len(tokens)):
-        given = edit.vector.of_sample(sample, len(tokens))
-        if len(given) not in (1, len(layers)):
-            raise EditError(
-                f"AddResidual names {len(layers)} layers; its vector has shape {given.shape}. Give one vector, "
-                "(hidden,), or one for each layer, (layer, hidden)."
-            )
-        values.append({layer: edit.alpha * given[i % len(given)] for i, layer in enumerate(layers)})
-    return StreamPatch(_in_prompt(edit, tokens), edit.steps != "prefill", tuple(values), adds=True)
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Some rows of each sample × some heads.
-
-    Attributes:
-        rows: query rows; samples with fewer rows than the widest repeat one.
-        cells: (sample, place among its rows) of every row that is not such a repetition.
-        heads: the heads.
-    """
-
-    rows: Int[Tensor, "sample row"]
-    cells: tuple[Int[Tensor, " cell"], Int[Tensor, " cell"]]
-    heads: Heads
+__all__ = ["HeadWrite", "LayerPlan", "Plan", "ReadBlock", "Recorder", "head_writes", "make_plan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,11 +45,16 @@ class ReadBlock:
 class LayerPlan:
     """The work of one layer in one kind of pass: the prompt's, or that of a generated token.
 
-    `edits` are the blocks to recompute, each under every change of the layer. When `mask_first` there are
-    none: most rows lose keys and nothing else, so that goes into the mask that the model's own attention gets.
-    `unsure`: only computing the rows shows which of them change; the others are left as they are. `whole` is the
-    edit that covers every row and head, if one does: then that attention is not needed at all. `outputs` are put in
-    the place of heads' outputs after all that.
+    Attributes:
+        reads: The blocks to read.
+        changes: The edits of the layer, in order.
+        edits: The blocks to recompute, each under every change; none with `mask_first`.
+        mask_first: Whether the changes go into the mask of the model's own attention, because most rows lose keys and
+            nothing else changes.
+        unsure: Whether only computing the rows shows which of them change; rows that do not change are left as they
+            are.
+        whole: The block that covers every row and head, if one does: the model's own attention is then not needed.
+        outputs: What replaces heads' outputs after all changes.
     """
 
     reads: tuple[ReadBlock, ...] = ()
@@ -379,8 +155,8 @@ class _Maker(ABC):
         self._flags: dict[tuple[int, ...], Bool[Tensor, " head"]] = {}
 
     @abstractmethod
-    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
-        """The query rows of a sample in this kind of pass."""
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " _"]]:
+        """The query rows of each sample in this kind of pass."""
 
     @property
     @abstractmethod
@@ -427,17 +203,17 @@ class _Maker(ABC):
         )
 
     def _read(self, number: int, selection: Selection) -> _Read:
-        keys = self._padded([self.layout.keys(i, at) for i, at in enumerate(selection.keys)])
-        return _Read(selection.heads, *self._rows(selection), number, keys, selection.reduce)
+        keys = self._padded(self.layout.keys(selection.keys))
+        rows = self._indexed(self.rows(selection))
+        return _Read(selection.heads, *rows, number, keys, selection.reduce)
 
     def _edited(self, applied: Applied) -> _Edited:
         """An edit's rows, and its rows and columns as masks over the padded tensors."""
-        rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
+        rows, keys = self.rows(applied), self.layout.keys(applied.keys)
         queries, columns = self._flagged(rows, self.n_queries), self._flagged(keys, self.layout.n_keys)
         live = self.live(applied, queries)
         queries = queries if live is None else live.queries
-        return _Edited(applied.heads, *self._rows(applied), applied, queries, columns, live)
+        return _Edited(applied.heads, *self._indexed(rows), applied, queries, columns, live)
 
     def live(self, applied: Applied, queries: Bool[Tensor, "sample query"]) -> Live | None:
         """What says from token to token which of an edit's rows are meant; None where all always are."""
@@ -463,8 +239,7 @@ class _Maker(ABC):
         )
         heads = np.zeros(self.shape.n_heads, np.int64)
         heads[list(applied.heads[layer])] = np.arange(len(applied.heads[layer]))
-        rows = [self.rows(i, applied) for i in range(self.layout.n_samples)]
-        keys = [self.layout.keys(i, at) for i, at in enumerate(applied.keys)]
+        rows, keys = self.rows(applied), self.layout.keys(applied.keys)
         device = self.shape.device
         return Patch(
             torch.from_numpy(filled).to(device),
@@ -497,8 +272,8 @@ class _Maker(ABC):
             self._flags[heads] = self._flagged([np.array(heads)], self.shape.n_heads)[0]
         return self._flags[heads]
 
-    def _rows(self, part: Selection | Applied) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        rows = [self.rows(i, part) for i in range(self.layout.n_samples)]
+    def _indexed(self, rows: Sequence[Int[np.ndarray, " _"]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Each sample's rows as tensors: `rows` and `cells` of a `Block`."""
         cells = torch.tensor([(i, k) for i, at in enumerate(rows) for k in range(len(at))])
         cells = cells.to(self.shape.device)
         return self._padded(rows), (cells[:, 0], cells[:, 1])
@@ -529,9 +304,9 @@ class _Maker(ABC):
 class _Prompt(_Maker):
     """Plans the pass over the prompt, or over what follows a prefix of it."""
 
-    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " _"]]:
         """The rows of the read or edit."""
-        return self.layout.rows(sample, part.queries[sample])
+        return self.layout.rows(part.queries)
 
     @property
     def n_queries(self) -> int:
@@ -559,11 +334,104 @@ class _Generated(_Maker):
         self.lives.append(Live(stage, queries))
         return self.lives[-1]
 
-    def rows(self, sample: int, part: Selection | Applied) -> Int[np.ndarray, " row"]:
+    def rows(self, part: Selection | Applied) -> list[Int[np.ndarray, " _"]]:
         """The only row; none of a sample without keys to edit, which stays as it is."""
-        return np.arange(1 if len(part.keys[sample]) else 0)
+        return [np.arange(1 if len(keys) else 0) for keys in part.keys]
 
     @property
     def n_queries(self) -> int:
         """One."""
         return 1
+
+
+@dataclass(frozen=True, eq=False)
+class HeadWrite:
+    """What replaces some heads' outputs, at some rows of some samples.
+
+    Attributes:
+        samples: the sample of each row.
+        rows: the rows.
+        heads: the heads.
+        values: of every sample, or one for all; None for zeros.
+    """
+
+    samples: Int[Tensor, " cell"]
+    rows: Int[Tensor, " cell"]
+    heads: Int[Tensor, " head"]
+    values: Float[Tensor, "sample_or_one head dim"] | None
+
+    def __call__(
+        self, output: Float[Tensor, "sample query head dim"]
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The heads' outputs, those of this write replaced.
+
+        Raises:
+            EditError: Values of another size than a head's output.
+        """
+        changed = output.clone()
+        at = (self.samples[:, None], self.rows[:, None], self.heads[None])
+        if self.values is None:
+            changed[at] = 0.0
+            return changed
+        if self.values.shape[2] != output.shape[3]:
+            raise EditError(
+                f"a head's output has {output.shape[3]} values; the means of AblateHeads have {self.values.shape[2]}. "
+                "Get them from the same model and layers with interp.head_means(mllm, samples, site)."
+            )
+        own = self.values if len(self.values) == 1 else self.values[self.samples]
+        changed[at] = own.to(output)
+        return changed
+
+
+def head_writes(
+    ablations: Sequence[HeadAblation], layout: Layout, shape: Shape
+) -> tuple[dict[int, tuple[HeadWrite, ...]], dict[int, tuple[HeadWrite, ...]]]:
+    """What is put into which layers' heads in the prompt's pass, and in that of each generated token."""
+
+    before = [(one, layout.rows(one.queries)) for one in ablations if any(len(q) for q in one.queries)]
+    after = [(one, [np.zeros(1, np.int64) for _ in one.queries]) for one in ablations if one.decodes]
+    return _writes(before, shape), _writes(after, shape)
+
+
+def _writes(
+    ablations: Sequence[tuple[HeadAblation, list[Int[np.ndarray, " _"]]]], shape: Shape
+) -> dict[int, tuple[HeadWrite, ...]]:
+    found: dict[int, tuple[HeadWrite, ...]] = {}
+    for one, own in ablations:
+        samples = torch.from_numpy(np.repeat(np.arange(len(own)), [len(at) for at in own]))
+        flat = torch.from_numpy(np.concatenate(own))
+        for layer, heads in one.heads.items():
+            device = shape.devices[layer] if shape.devices else shape.device
+            values = None
+            if one.values is not None:
+                values = torch.from_numpy(np.stack([each[layer] for each in one.values])).to(device)
+            write = HeadWrite(samples.to(device), flat.to(device), torch.tensor(heads, device=device), values)
+            found[layer] = (*found.get(layer, ()), write)
+    return found
+
+
+@dataclass(eq=False)
+class Recorder:
+    """The buffer all layers of one run write into.
+
+    Attributes:
+        step: the pass that is being run; 0 is the prompt's.
+        paused: whether layers do nothing now but their own attention.
+        rows: (read, step) → what each layer gave, in layer order.
+        hides: for cells of a pass that were checked, whether they hide anything that its rows see.
+    """
+
+    step: int = 0
+    paused: bool = False
+    rows: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    hides: dict[tuple[int, ...], bool] = field(default_factory=dict)
+
+    def add(self, read: ReadBlock, probabilities: Float[Tensor, "sample head row key"]) -> None:
+        """Keep the read's columns of rows of attention, averaged over heads where it says so."""
+        kept = probabilities.mean(dim=1, keepdim=True) if read.reduce else probabilities
+        index = read.keys[:, None, None, :].expand(-1, kept.shape[1], kept.shape[2], -1)
+        self.keep(read.read, kept.gather(3, index))
+
+    def keep(self, read: int, values: Tensor) -> None:
+        """Keep what a layer gives for a read."""
+        self.rows.setdefault((read, self.step), []).append(values)

@@ -1,11 +1,12 @@
-"""What a batch's reads and edits cover, in the samples' own positions.
+"""What the reads and edits of a batch cover, in the samples' own positions.
 
-Knockouts that leave a row without a key are refused: a softmax has no value there.
+`resolve` checks reads and edits against a batch and gives its `Request`. Knockouts that leave a row without a key are
+refused, because a softmax has no value there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -13,12 +14,21 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import EditError
+from interp.errors import EditError, SiteError
 from interp.inputs.tokens import TokenMap
-from interp.tracing.edits import AttentionEdit, Knockout
+from interp.tracing.activation_edits import AblateHeads, AddResidual, FeatureEdit, PatchResidual, PatchRows
+from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
+from interp.tracing.layers.decoder_layers import Decoder
 from interp.tracing.layers.visibility import Visibility
-from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
-from interp.tracing.site import LayerKind
+from interp.tracing.layers.vision_request import (
+    Tower,
+    VisionEdit,
+    VisionSelection,
+    vision_edits,
+    vision_selection,
+)
+from interp.tracing.reads import MLP, Experts, Read, Residual, Rows, of_tower
+from interp.tracing.site import GENERATED, LayerKind, Selector, Site, select_each
 
 __all__ = [
     "Applied",
@@ -31,8 +41,10 @@ __all__ = [
     "StreamChange",
     "StreamPatch",
     "StreamSelection",
+    "ablation_of",
     "refuse_rows_without_image",
     "refuse_rows_without_keys",
+    "resolve",
 ]
 
 
@@ -267,3 +279,224 @@ def refuse_rows_without_image(hidden: Sequence[Hidden], sample: int, tokens: Tok
                         'cross-attention layer has no other keys. Use Knockout(…, mode="zero"), which makes such a row '
                         "zero, or leave it keys with image_mask."
                     )
+
+
+def resolve(
+    reads: Sequence[Read],
+    edits: Sequence[Edit],
+    tokens: Sequence[TokenMap],
+    *,
+    n_layers: int,
+    n_heads: int,
+    linear: Mapping[int, int] | None = None,
+    visibility: Visibility = Visibility(),  # noqa: B008 - frozen
+    routed: Collection[int] = (),
+    tower: Tower | None = None,
+    cross: Collection[int] = (),
+) -> Request:
+    """The request of a batch. `tower`: the vision tower, if a read or edit is of it.
+
+    `routed` are the layers with experts; `linear` the gated DeltaNet layers, and how many heads each has; `cross` the
+    cross-attention layers.
+
+    Raises:
+        SiteError: A layer, head, group or position that is not there, or a read of nothing.
+        EditError: Edits out of order or of no use in a layer, misfit values, or a row left without keys.
+    """
+    seen = () if tower is None else vision_edits([edit for edit in edits if of_tower(edit)], tower)
+    edits = [edit for edit in edits if not of_tower(edit)] if tower is not None else edits
+    check_order(edits)
+    decoder = Decoder(n_layers, n_heads, linear or {}, cross)
+    selections = tuple(
+        vision_selection(one, tower) if tower and of_tower(one) else _selection(one, tokens, decoder, routed)
+        for one in reads
+    )
+    on_rows = [edit for edit in edits if isinstance(edit, AttentionEdit)]
+    found = [_applied(edit, tokens, decoder, visibility) for edit in on_rows]
+    applied = tuple(
+        a for a in found if not a.edit.idle and (a.decodes or any(len(rows) for rows in a.queries))
+    )
+    for sample, own in enumerate(tokens):
+        hidden = {kind: [a for a in applied if a.hides and a.kind == kind] for kind in ("attention", "cross")}
+        refuse_rows_without_keys([a.hidden(sample) for a in hidden["attention"]], sample, own, visibility)
+        refuse_rows_without_image([a.hidden(sample, own.length) for a in hidden["cross"]], sample, own)
+    patches = tuple(
+        _stream_edit(edit, tokens, decoder)
+        for edit in edits
+        if isinstance(edit, PatchResidual | FeatureEdit) or (isinstance(edit, AddResidual) and not edit.idle)
+    )
+    ablations = tuple(ablation_of(edit, tokens, decoder) for edit in edits if isinstance(edit, AblateHeads))
+    n_cross = max((own.cross.n for own in tokens if own.cross is not None), default=0)
+    return Request(selections, applied, patches, ablations, seen, tower, n_cross)
+
+
+def _selection(
+    read: Read, tokens: Sequence[TokenMap], decoder: Decoder, routed: Collection[int]
+) -> Selection | StreamSelection:
+    if not isinstance(read, Rows | Residual | MLP | Experts):
+        write = f" Write reads=[interp.Rows({read!r})]." if isinstance(read, Site) else ""
+        raise SiteError(f"reads= takes reads such as interp.Rows(site); got {read!r:.300}.{write}")
+    site = read.site
+    groups = site.groups[0]
+    generated = [one for one in groups if one in GENERATED and not _is_of_prompt(one, tokens)]
+    if generated and len(groups) > 1:
+        raise SiteError(
+            f"queries={groups!r} mixes rows of the prompt with those of generated tokens ({generated[0]!r}), which "
+            "come one at a time, or two kinds of these. Make it two reads."
+        )
+    stage = str(generated[0]) if generated else None
+    heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
+    queries = select_each(() if stage else groups, tokens)
+    keys = select_each(site.groups[1], tokens)
+    decodes = groups == ("last",) or stage is not None
+    named = [("keys", site.groups[1], keys)] if isinstance(read, Rows) else []
+    for name, chosen, samples in [*named, *([] if stage else [("queries", groups, queries)])]:
+        for i, at in enumerate(samples):
+            if not len(at):
+                raise SiteError(
+                    f"{name}={chosen!r} selects nothing in sample {i} of the batch, which has "
+                    f"{tokens[i].length} tokens, {tokens[i].n} of them image tokens. A read needs at least "
+                    "one."
+                )
+    if isinstance(read, Experts):
+        return StreamSelection(read.layers_of(routed), queries, decodes, "experts", stage)
+    if isinstance(read, Residual):
+        return StreamSelection(decoder.stream(site), queries, decodes, stage=stage)
+    if isinstance(read, MLP):
+        return StreamSelection(decoder.stream(site), queries, decodes, f"mlp_{read.side}", stage)
+    return Selection(heads, site.pairs, read.reduce == "head", queries, keys, decodes, kind, stage)
+
+
+def _is_of_prompt(group: Selector, tokens: Sequence[TokenMap]) -> bool:
+    """Whether a group of generated tokens stands in the prompts instead, because it was put there."""
+    return all(group in one.spans for one in tokens)
+
+
+def _applied(
+    edit: AttentionEdit, tokens: Sequence[TokenMap], decoder: Decoder, visibility: Visibility
+) -> Applied:
+    heads, kind = decoder.edited(edit)
+    keys = select_each(edit.site.groups[1], tokens)
+    put = [q for q in edit.site.groups[0] if q in GENERATED and _is_of_prompt(q, tokens)]
+    rows = select_each((*edit.prefill_queries, *([] if edit.steps == "decode" else put)), tokens)
+    decodes = edit.decodes and any(len(k) for k in keys)
+    if isinstance(edit, PatchRows):
+        read = select_each(edit.site.groups[0], tokens)
+        values = tuple(_row_values(edit, heads, sample, read, keys) for sample, _ in enumerate(tokens))
+        return Applied(edit, heads, rows, keys, decodes, values, kind)
+    if kind == "cross":
+        with_keys = tuple(q if len(k) else q[:0] for q, k in zip(rows, keys, strict=True))
+        return Applied(edit, heads, with_keys, keys, decodes, kind=kind)
+    far = [visibility.horizon(own) for own in tokens]
+    able = tuple(q[last[q] >= k[0]] if len(k) else q[:0] for q, k, last in zip(rows, keys, far, strict=True))
+    return Applied(edit, heads, able, keys, decodes, kind=kind)
+
+
+def _row_values(
+    edit: PatchRows, heads: dict[int, tuple[int, ...]], sample: int, queries: Places, keys: Places
+) -> LayerValues:
+    """The values of one sample by layer, (step, head, query, key)."""
+    given = edit.values.of_sample(sample, len(keys))
+    given = given[None] if edit.steps == "prefill" else given
+    pairs = edit.site.pairs
+    n_heads = len(next(iter(heads.values())))
+    rows = (len(queries[sample]), len(keys[sample]))
+    wanted = (len(pairs), *rows) if pairs is not None else (len(heads), n_heads, *rows)
+    if given.shape[1:] != wanted:
+        dims = "(head, query, key)" if pairs is not None else "(layer, head, query, key)"
+        raise EditError(
+            f"in sample {sample} of the batch the site has {wanted}, {dims}; the values of PatchRows have "
+            f"{given.shape[1:]}. Read them with Rows of the same site."
+        )
+    if pairs is None:
+        return {layer: given[:, i] for i, layer in enumerate(heads)}
+    return {layer: given[:, [pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}
+
+
+def _stream_edit(
+    edit: PatchResidual | AddResidual | FeatureEdit, tokens: Sequence[TokenMap], decoder: Decoder
+) -> StreamPatch | StreamChange:
+    if isinstance(edit, PatchResidual):
+        return _patch(edit, tokens, decoder)
+    if isinstance(edit, AddResidual):
+        return _added(edit, tokens, decoder)
+    (layer,) = decoder.stream(edit.site)
+    name = "mlp_output" if edit.features.site == "mlp" else "residual"
+    decodes, n_hidden = edit.steps != "prefill", edit.features.n_hidden
+    return StreamChange(_in_prompt(edit, tokens), decodes, layer, edit.on, n_hidden, name)
+
+
+def _in_prompt(edit: AddResidual | FeatureEdit, tokens: Sequence[TokenMap]) -> Places:
+    """The positions of the prompt that are changed."""
+    queries = select_each(edit.site.groups[0], tokens)
+    return tuple(at if edit.steps != "decode" else at[:0] for at in queries)
+
+
+def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
+    groups = edit.site.groups[0]
+    queries = select_each(groups, tokens)
+    values = []
+    for sample, at in enumerate(queries):
+        given = edit.values.of_sample(sample, len(tokens))
+        given = given[None] if edit.steps == "prefill" else given
+        if given.shape[1:3] != (len(layers), len(at)):
+            raise EditError(
+                f"in sample {sample} of the batch PatchResidual names {len(layers)} layers and {len(at)} "
+                f"positions; its values have {given.shape[1:3]}. Read them with Residual of the same layers "
+                "and positions."
+            )
+        values.append({layer: given[:, i] for i, layer in enumerate(layers)})
+    widths = {one[layer].shape[2] for one in values for layer in layers}
+    if len(widths) > 1:
+        raise EditError(
+            f"every sample's values hold vectors of one size; got {sorted(widths)}. Read them from one model."
+        )
+    in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
+    return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
+
+
+def _added(edit: AddResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> StreamPatch:
+    layers = decoder.stream(edit.site)
+    values = []
+    for sample in range(len(tokens)):
+        given = edit.vector.of_sample(sample, len(tokens))
+        if len(given) not in (1, len(layers)):
+            raise EditError(
+                f"AddResidual names {len(layers)} layers; its vector has shape {given.shape}. Give one vector, "
+                "(hidden,), or one for each layer, (layer, hidden)."
+            )
+        values.append({layer: edit.alpha * given[i % len(given)] for i, layer in enumerate(layers)})
+    return StreamPatch(_in_prompt(edit, tokens), edit.steps != "prefill", tuple(values), adds=True)
+
+
+def ablation_of(edit: AblateHeads, tokens: Sequence[TokenMap], decoder: Decoder) -> HeadAblation:
+    """What an edit ablates in a batch, in the samples' own positions.
+
+    Raises:
+        SiteError: A layer, head or position that is not there, or layers without a softmax.
+        EditError: Means of another shape than the site's heads.
+    """
+    heads = decoder.softmax(edit.site, "AblateHeads")
+    n = len(tokens)
+    rows = select_each(edit.site.groups[0], tokens)
+    values = None
+    if edit.means is not None:
+        values = tuple(_means(edit, heads, i, n) for i in range(n if edit.means.per_sample else 1))
+    in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in rows)
+    return HeadAblation(heads, in_prompt, edit.steps != "prefill", values)
+
+
+def _means(edit: AblateHeads, heads: dict[int, tuple[int, ...]], sample: int, n_samples: int) -> LayerValues:
+    """The means of one sample by layer, (head, dim)."""
+    given, pairs = edit.means.of_sample(sample, n_samples), edit.site.pairs
+    wanted = (len(pairs),) if pairs is not None else (len(heads), len(next(iter(heads.values()))))
+    if given.shape[:-1] != wanted:
+        dims = "(head, dim)" if pairs is not None else "(layer, head, dim)"
+        raise EditError(
+            f"the site of AblateHeads names {wanted} heads, so its means are {dims} with that shape before dim; they "
+            f"have {given.shape}. Get them with interp.head_means(mllm, samples, site)."
+        )
+    if pairs is None:
+        return {layer: given[i] for i, layer in enumerate(heads)}
+    return {layer: given[[pairs.index((layer, head)) for head in own]] for layer, own in heads.items()}

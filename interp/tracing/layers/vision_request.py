@@ -14,9 +14,9 @@ from interp.inputs.patch_map import PatchMap
 from interp.tracing.activation_edits import PatchRows
 from interp.tracing.edits import AttentionEdit, Edit, check_order
 from interp.tracing.reads import Read, Rows
-from interp.tracing.site import Selector, select
+from interp.tracing.site import Selector, select_each
 
-__all__ = ["Tower", "VisionEdit", "VisionSelection", "of_tower", "vision_edits", "vision_selection"]
+__all__ = ["Tower", "VisionEdit", "VisionSelection", "vision_edits", "vision_selection"]
 
 Places = tuple[Int[np.ndarray, " _"], ...]
 """One array of positions in the tower per sample, see `PatchMap`."""
@@ -38,8 +38,7 @@ class Tower:
 
     def places(self, selectors: Sequence[Selector]) -> Places:
         """The positions that selectors name, for each sample."""
-        n = len(self.patches)
-        return tuple(select(selectors, one, i, n) for i, one in enumerate(self.patches))
+        return select_each(selectors, self.patches)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +62,6 @@ class VisionEdit:
     heads: dict[int, tuple[int, ...]]
     queries: Places
     keys: Places
-
-
-def of_tower(one: Read | Edit) -> bool:
-    """Whether a read or edit is of the vision tower."""
-    return getattr(getattr(one, "site", None), "tower", None) is not None
 
 
 def vision_selection(read: Read, tower: Tower) -> VisionSelection:

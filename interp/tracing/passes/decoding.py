@@ -1,13 +1,16 @@
-"""How answers are generated: greedily, by seeded sampling, or guided by a second stream of logits."""
+"""How answers are generated: the most likely tokens, tokens drawn with a seed, or logits guided by a second stream.
+
+`second_inputs` makes the inputs of the second stream, `combination` says how its logits guide those of the trace.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ModelError, PromptError
+from interp.tracing.encoding.batch import PER_TOKEN, Batch, Encoded, Images
+from interp.tracing.passes.run import imageless_inputs
+from interp.tracing.site import GENERATED
+from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = [
     "ClinicalContrast",
@@ -24,8 +31,10 @@ __all__ = [
     "Draw",
     "Guidance",
     "NoisedImage",
+    "combination",
     "plain_numbers",
     "real",
+    "second_inputs",
     "stream_seed",
 ]
 
@@ -136,7 +145,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class NoisedImage:
-    """The image behind Gaussian noise, as visual contrastive decoding (VCD) has it in its second stream.
+    """The image under Gaussian noise, which visual contrastive decoding (VCD) shows its second stream.
 
     Pixel values x, as the processor made them, become √ᾱ·x + √(1 − ᾱ)·ε, with ε standard normal and ᾱ the product of
     1 − β up to the step, of a sigmoid schedule of 1,000 steps: β from 1e-5 to 5e-3 over sigmoid(−6 … 6). At step 0 the
@@ -148,7 +157,7 @@ class NoisedImage:
         seed: Of the noise.
 
     Raises:
-        PromptError: A step or a seed that is none.
+        PromptError: A step or a seed that is no whole number of its range.
 
     Source: arXiv 2311.16922 and its official code, whose evaluation scripts take step 500.
     """
@@ -240,11 +249,11 @@ class ClinicalContrast:
     """Guidance by findings of another model, as clinical contrastive decoding (CCD) does it.
 
     With s the log-probabilities after the prompt, c those after the prompt with the findings written behind it, and b a
-    bias on the first tokens of the findings' words, the logits become (1 − α)·s + α·c + β·b. Behind the prompt stand
-    the findings with a probability of 0.5 or more. For a finding of probability p whose tokens are numbered i from 0,
-    each token that begins a word gets b = ln(q / (1 − q)) with q = p·0.95^i, clamped to ±ln γ; the finding is taken as
-    it is written and in lower case, and of several biases of a token the one of the largest q counts. Both streams see
-    the image, so a step costs two passes; the second is not edited.
+    bias on the first tokens of the findings' words, the logits become (1 − α)·s + α·c + β·b. The findings with a
+    probability of 0.5 or more are written after the prompt. For a finding of probability p whose tokens are numbered i
+    from 0, each token that begins a word gets b = ln(q / (1 − q)) with q = p·0.95^i, clamped to ±ln γ; the finding is
+    taken as it is written and in lower case, and of several biases of a token the one of the largest q counts. Both
+    streams see the image, so a step costs two passes; the second is not edited.
 
     Args:
         findings: For each sample's id, label → probability in [0, 1], of a model for such images. The labels "Frontal"
@@ -289,7 +298,7 @@ class ClinicalContrast:
         )
 
     def guide(self, name: str) -> str:
-        """What stands behind the prompt of the sample of this id; the source's words."""
+        """The text that is written after the prompt of the sample of this id, in the source's words."""
         likely = [label for label, p in self.of(name) if p >= GUIDE_THRESHOLD]
         views, labels = ([one for one in likely if (one in VIEWS) is seen] for seen in (True, False))
         if not likely:
@@ -372,3 +381,85 @@ def plain_numbers(owner: Any, **kinds: type) -> None:
     for name, kind in kinds.items():
         value = getattr(owner, name)
         object.__setattr__(owner, name, None if value is None else kind(value))
+
+
+def second_inputs(mllm: WrappedModel, batch: Batch, contrast: Guidance) -> dict[str, Tensor]:
+    """The arguments of the second stream's first pass.
+
+    Raises:
+        PromptError: Findings that lack a sample, or that cannot stand behind a prompt.
+        ModelError: An image without pixel values to put noise on, or more than the prompt alone on a server.
+    """
+    if isinstance(contrast, ClinicalContrast):
+        return _whole(mllm, _with_findings(mllm, batch, contrast))
+    if isinstance(contrast.against, NoisedImage):
+        return _whole(mllm, _noised(mllm, batch, contrast.against))
+    return imageless_inputs(mllm.hf, batch, getattr(mllm.adapter, "first_position", 0))
+
+
+def combination(mllm: WrappedModel, batch: Batch, contrast: Guidance) -> Callable[[Tensor, Tensor], Tensor]:
+    """How the logits of both streams become guided ones, for this batch."""
+    if not isinstance(contrast, ClinicalContrast):
+        return contrast
+    tokenizer = mllm.processor.tokenizer
+    biases = [contrast.biases(sample.id, tokenizer) for sample in batch.samples]
+    alpha, beta = contrast.alpha, contrast.beta
+
+    def combine(own: Tensor, clinical: Tensor) -> Tensor:
+        """(1 − α)·s + α·c + β·b, of log-probabilities."""
+        first, second = (one.log_softmax(dim=-1) for one in (own, clinical))
+        masked = (first == -torch.inf) | (second == -torch.inf)
+        guided = ((1 - alpha) * first + alpha * second).masked_fill(masked, -torch.inf)
+        bias = torch.zeros_like(guided)
+        for i, line in enumerate(biases):
+            for token, value in line.items():
+                bias[i, token] = value
+        return guided + beta * bias
+
+    return combine
+
+
+def _whole(mllm: WrappedModel, batch: Batch) -> dict[str, Tensor]:
+    if mllm.server is not None:
+        raise ModelError(
+            "on a server, a contrast is against the prompt without its image; noised images and findings need the "
+            "model on this machine. Load it without remote=True."
+        )
+    return batch.inputs | {"position_ids": batch.positions}
+
+
+def _noised(mllm: WrappedModel, batch: Batch, noise: NoisedImage) -> Batch:
+    """The batch with noise on its pixel values."""
+    pairs = zip(batch.samples, batch.singles, strict=True)
+    singles = [_with_noise(single, noise, sample.id) for sample, single in pairs]
+    return mllm.encoder.joined(batch.samples, batch.prompt, singles)
+
+
+def _with_noise(single: Encoded, noise: NoisedImage, name: str) -> Encoded:
+    pixels = {
+        key: value
+        for key, value in single.inputs.items()
+        if key.startswith("pixel_values") and value.is_floating_point()
+    }
+    if not pixels:
+        raise ModelError(
+            f"sample {name} has no pixel values to put noise on. Use Contrast() against the prompt without its image."
+        )
+    inputs = {**single.inputs, **{key: noise(value, f"{name} {key}") for key, value in pixels.items()}}
+    images = Images({key: value for key, value in inputs.items() if key not in PER_TOKEN})
+    return replace(single, inputs=inputs, images=images)
+
+
+def _with_findings(mllm: WrappedModel, batch: Batch, contrast: ClinicalContrast) -> Batch:
+    """The batch with each sample's findings behind its prompt."""
+    singles: list[Any] = []
+    for sample, tokens in zip(batch.samples, batch.tokens, strict=True):
+        if set(GENERATED) & set(tokens.spans):
+            raise PromptError(
+                "findings stand behind the prompt, where this batch has a thought. Use a ClinicalContrast on samples "
+                "without a given thought."
+            )
+        guide = contrast.guide(sample.id).replace("{", "{{").replace("}", "}}")
+        prompt = replace(batch.prompt, template=f"{batch.prompt.template} {guide}")
+        singles += mllm.encoder([sample], prompt).singles
+    return mllm.encoder.joined(batch.samples, batch.prompt, singles)

@@ -8,9 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from interp.errors import InterpError, ModelError
 from interp.inputs.argument_checks import check_bool, check_whole
-from interp.inputs.packing import image_key, pack, question_length
 from interp.inputs.sample import Sample
-from interp.inputs.sample_list import as_samples
+from interp.inputs.sample_list import as_samples, image_key, pack, question_length
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.passes.out_of_memory import in_halves
 from interp.tracing.passes.prefix_pass import Samples
@@ -57,7 +56,7 @@ def in_batches(
     """What `run` gives for each micro-batch, with the places of its samples; see `in_order`.
 
     Samples of the same images go together, so that they share the prefix, then those of like length (see
-    `interp.inputs.packing.pack`); the longest run first, so that what does not fit in memory shows at once. A
+    `interp.inputs.sample_list.pack`); the longest run first, so that what does not fit in memory shows at once. A
     micro-batch that does not fit is run in halves, and no later one is larger than what did fit. A batch or prefix is
     cut as samples are. Nothing of a micro-batch is kept but what `run` returns.
 

@@ -17,10 +17,8 @@ from interp.inputs.prompt import PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.models.base import image_reads_prompt
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.encoding.batch import PER_TOKEN, Batch
-from interp.tracing.encoding.padding import sliced
-from interp.tracing.passes.non_finite import check_prefix
-from interp.tracing.passes.run import PassCompleteError, run_pass
+from interp.tracing.encoding.batch import PER_TOKEN, Batch, sliced
+from interp.tracing.passes.run import PassCompleteError, check_prefix, run_pass
 from interp.tracing.prefix import (
     Prefix,
     Stop,
@@ -104,14 +102,11 @@ def prefix_before(
     """
     if isinstance(given, Prefix):
         return serving(given, given.batch, mllm.visibility, first_rows, generate)
-    if (
-        mllm.server is not None
-        or mllm.maps == "cross"
-        or not given.prompt.image_first
-        or not all(one.n for one in given.tokens)
-    ):
+    if mllm.server is not None or mllm.maps == "cross" or not given.prompt.image_first:
         return None
-    lengths = prefix_lengths(given)
+    lengths = tuple(tokens.image_end for tokens in given.tokens)
+    if not all(lengths):  # a sample without image tokens
+        return None
     if not exact(lengths, given.tokens, mllm.visibility, first_rows, generate):
         return None
     if mllm.prefixes is None and len(set(prefix_lines(given, lengths))) == len(given):
@@ -135,7 +130,7 @@ def _found_or_run(mllm: WrappedModel, batch: Batch, lengths: tuple[int, ...], me
         # nothing is kept there, no rows hold the image, or it is another for each prompt
         if mllm.server is not None or mllm.maps == "cross" or image_reads_prompt(mllm.adapter):
             return Prefix(own, heads, (), (), Cost(), mllm.installation)
-        closed = all(mllm.visibility.closed(one, n) for one, n in zip(own.tokens, heads, strict=True))
+        closed = mllm.visibility.closed(own.tokens, heads)
         closed = closed and mllm.visibility.rope.shared(heads)
         with mllm.installation.armed({}), torch.no_grad():
             layers = (
@@ -187,7 +182,7 @@ def run_prefix(
 
 
 class _Last(DynamicLayer):
-    """The cache of the last layer with keys. Its attention and everything after it would be computed for nothing."""
+    """The cache of the last layer with keys, which ends the pass: nothing that comes after it is needed."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the keys and values and ends the pass."""
@@ -196,7 +191,7 @@ class _Last(DynamicLayer):
 
 
 class _LastState(LinearAttentionLayer):
-    """The same where the last layer is a gated DeltaNet."""
+    """The cache of the last layer where that is a gated DeltaNet; it ends the pass."""
 
     def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the state and ends the pass."""
@@ -205,7 +200,7 @@ class _LastState(LinearAttentionLayer):
 
 
 class _LastConvolution(LinearAttentionLayer):
-    """The same where the last layer is a short convolution."""
+    """The cache of the last layer where that is a short convolution; it ends the pass."""
 
     def update_conv_state(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps the state and ends the pass."""

@@ -28,16 +28,14 @@ from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
 from interp.models.adapter import Adapter
-from interp.tracing.attention.call import LayerWork
+from interp.tracing.attention.call import Block
 from interp.tracing.cost import Meter
-from interp.tracing.encoding.batch import Batch
-from interp.tracing.encoding.processed_images import ProcessedImages
+from interp.tracing.encoding.batch import Batch, ProcessedImages
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.layers.decoder_layers import key_layers, layer_kinds, mixer
-from interp.tracing.layers.experts import RouterWork
-from interp.tracing.layers.layer_plan import Block
-from interp.tracing.layers.recorder import Recorder
-from interp.tracing.layers.residual import StreamWork
+from interp.tracing.layers.layer_plan import Recorder
+from interp.tracing.layers.layer_work import LayerWork
+from interp.tracing.layers.residual import RouterWork, StreamWork
 from interp.tracing.layers.visibility import chunks, windows
 from interp.tracing.model import Mllm
 from interp.tracing.passes.decoding import Guidance
@@ -51,8 +49,8 @@ from interp.tracing.remote.job_passes import (
     steps,
     without_graph,
 )
-from interp.tracing.remote_job import Submitted
 from interp.tracing.target import Aim
+from interp.tracing.trace import Submitted
 from interp.tracing.vision_tower import VisionWork
 
 __all__ = ["Server", "Skeleton", "digest_of", "open_remote", "refuse_shared_keys", "skeleton_model"]

@@ -26,7 +26,7 @@ from interp.tracing.attention.shared_keys import HiddenCells
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Knockout
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.layers.layer_plan import resolve
+from interp.tracing.layers.request import resolve
 from interp.tracing.passes.prefix_pass import make_prefix
 from interp.tracing.prefix import Prefix
 from interp.tracing.site import Site, positions

@@ -16,7 +16,7 @@ from interp.conformance.tiny.kit import build
 from interp.errors import MapError, MethodError, ModelError, SiteError, StudyError
 from interp.methods.published_layers import editable_layers
 from interp.tracing import Mllm, Rows, Site
-from interp.tracing.attention.delta_work import rules
+from interp.tracing.layers.layer_work import rules
 from tests.tiny import uneven_samples as samples
 
 LINEAR = Rows(Site(layers="linear"))

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 
-from interp.conformance.tiny import tiny
-from interp.errors import ModelError
+from interp.conformance.tiny import kit, recipe, tiny
+from interp.errors import ModelError, PromptError
+from interp.indicators import Attention, AttentionGradient
+from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.models.families.llava import Llava
-from interp.tracing import wrap
-from interp.tracing.layers.visibility import Visibility, chunks, windows
+from interp.tracing import Mllm, Residual, Rows, Site, image_mask, wrap
+from interp.tracing.cost import Meter
+from interp.tracing.layers.visibility import Rope, Visibility, chunks, windows
+from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import exact
 
 
@@ -123,3 +130,162 @@ def test_an_adapter_that_attends_otherwise_is_refused():
         match="one of causal, image_blocks, sliding_image_blocks, images, prefix; llava has 'everywhere'",
     ):
         mllm.trace([Sample(np.zeros((8, 8, 3), np.uint8), "is it?")])
+
+
+LIMIT = 60
+SCALINGS: dict[str, dict[str, Any]] = {
+    "longrope": {
+        "original_max_position_embeddings": LIMIT,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0 + i for i in range(8)],
+    },
+    "dynamic": {},
+}
+PICTURE = np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)
+SHORT, LONG, LONGER = (
+    Sample(PICTURE, question)
+    for question in (
+        "where is the nodule ?",
+        "what is in the left lung ? " * 5,
+        "what is in the left lung ? " * 8,
+    )
+)
+ALL = [LONGER, SHORT, LONG, SHORT]
+
+
+@pytest.fixture(scope="module", params=SCALINGS)
+def mllm(request: pytest.FixtureRequest) -> Mllm:
+    made = recipe("llava")
+    config: Any = made.config()
+    if request.param == "dynamic":
+        config.text_config.max_position_embeddings = LIMIT
+    own = {"rope_type": request.param, "rope_theta": 1e4, "factor": 4.0, **SCALINGS[request.param]}
+    config.text_config.rope_parameters = own
+    return wrap(kit.build(made.model, config), made.processor())
+
+
+def test_a_batch_gives_each_sample_what_it_gets_alone(mllm):
+    reads = [Rows(Site(queries="after_image")), Residual()]
+    together = mllm.trace(ALL, reads=reads, generate=1)
+    for i, sample in enumerate(ALL):
+        alone = mllm.trace([sample], reads=reads, generate=1)
+        np.testing.assert_allclose(together.logits.values[i], alone.logits.values[0], atol=1e-4)
+        np.testing.assert_allclose(together[i].rows, alone[0].rows, atol=1e-5)
+        np.testing.assert_allclose(together[i].residual, alone[0].residual, atol=1e-4)
+        assert together.answers[i] == alone.answers[0]
+        assert together.tokens[i].length == alone.tokens[0].length
+
+
+def test_logits_are_those_of_transformers_on_the_sample_alone(mllm):
+    together = mllm.trace([LONG, SHORT]).logits.values
+    for i, sample in enumerate((LONG, SHORT)):
+        fresh = kit.build(transformers.LlavaForConditionalGeneration, copy.deepcopy(mllm.hf.config))
+        inputs = mllm.encode(sample).inputs
+        np.testing.assert_allclose(together[i], fresh(**inputs).logits[0, -1].detach(), atol=1e-4)
+
+
+def test_a_pass_does_not_depend_on_longer_ones_before_it(mllm):
+    first = mllm.trace(LONG).logits.values
+    mllm.trace(LONGER)
+    np.testing.assert_array_equal(mllm.trace(LONG).logits.values, first)
+
+
+def test_scores_and_relative_maps_too(mllm):
+    target = Target(diff("yes", "no"))
+    alone = [mllm.score(sample, target).values[0] for sample in ALL]
+    np.testing.assert_allclose(mllm.score(ALL, target).values, alone, atol=1e-4)
+    maps = Attention(relative_to=GENERIC_PROMPT)(mllm, [LONG, SHORT])
+    for one, sample in zip(maps.arrays, (LONG, SHORT), strict=True):
+        np.testing.assert_allclose(one, Attention(relative_to=GENERIC_PROMPT)(mllm, sample)[0], rtol=1e-3)
+
+
+def test_a_prefix_serves_only_on_its_own_side(mllm):
+    batch = mllm.encode([SHORT])
+    lengths = [20]
+    assert exact(lengths, batch.tokens, mllm.visibility)
+    assert not exact(lengths, mllm.encode([LONG]).tokens, mllm.visibility)
+    prefix = mllm.prefix([LONG, SHORT])
+    alone = [mllm.trace(sample).logits.values[0] for sample in (LONG, SHORT)]
+    np.testing.assert_allclose(mllm.trace(prefix).logits.values, alone, atol=1e-4)
+
+
+def test_samples_beyond_the_limit_share_no_keys_of_before_it(mllm):
+    other = Sample(PICTURE, "is the nodule in it red ? " * 5)
+    alone = [mllm.trace(sample).logits.values[0] for sample in (LONG, other)]
+    np.testing.assert_allclose(mllm.trace([LONG, other]).logits.values, alone, atol=1e-4)
+
+
+def test_generating_across_the_limit_is_refused(mllm):
+    n = LIMIT - mllm.encode(SHORT).tokens[0].length
+    mllm.trace(SHORT, generate=n + 1)  # the last token is not run
+    with pytest.raises(ModelError, match=rf"change beyond {LIMIT} positions.*Ask for fewer tokens"):
+        mllm.trace(SHORT, generate=LIMIT)
+
+
+def test_what_cannot_be_run_apart_is_refused(mllm):
+    batch = mllm.encode([SHORT, LONG])
+    inputs = batch.inputs | {"position_ids": batch.positions}
+    with pytest.raises(
+        ModelError, match=rf"longest sample of a batch \(beyond {LIMIT} positions\).*Run them one by one"
+    ):
+        run_pass(mllm.hf, inputs, Meter(mllm.device))
+
+
+def test_each_sample_run_apart_keeps_its_own_mask(mllm):
+    masks = np.eye(16, dtype=bool)[:4]
+    own = [Rows(Site(keys=image_mask(mask))) for mask in masks]
+    found = mllm.trace(ALL, reads=[Rows(Site(keys=image_mask(masks)))])
+    for one, sample, read in zip(found, ALL, own, strict=True):
+        np.testing.assert_allclose(one.rows, mllm.trace(sample, reads=[read])[0].rows, atol=1e-5)
+
+
+def test_maps_of_gradients_are_those_of_each_sample_alone(mllm):
+    found = AttentionGradient()(mllm, [SHORT, LONG])
+    for one, sample in zip(found, (SHORT, LONG), strict=True):
+        np.testing.assert_allclose(one, AttentionGradient()(mllm, sample)[0], atol=1e-5)
+
+
+def test_prompts_beyond_the_scaled_limit_are_refused(mllm):
+    limit = mllm.rope.limit
+    assert limit == (4096 if mllm.rope.scalings == ((LIMIT, False),) else 4 * LIMIT)
+    with pytest.raises(PromptError, match=f"but the model has {limit}"):
+        mllm.trace(Sample(PICTURE, "what is it ? " * (limit // 4)))
+
+
+def config(largest: Any, **parameters: Any) -> Any:
+    return SimpleNamespace(max_position_embeddings=largest, rope_parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "limit", "scalings"),
+    [
+        (config(2048, rope_type="default"), 2048, ()),
+        (config(2048, rope_type="linear", factor=4.0), 8192, ()),
+        (config(2048, rope_type="dynamic", factor=2.0), 4096, ((2048, True),)),
+        (config(32768, rope_type="yarn", factor=4.0, original_max_position_embeddings=32768), 131072, ()),
+        (config(131072, rope_type="llama3", factor=8.0, original_max_position_embeddings=8192), 131072, ()),
+        (
+            config(
+                100,
+                sliding_attention={"rope_type": "default"},
+                full_attention={"rope_type": "longrope", "original_max_position_embeddings": 50},
+            ),
+            100,
+            ((50, False),),
+        ),
+        (SimpleNamespace(), None, ()),
+    ],
+)
+def test_what_a_config_says(given, limit, scalings):
+    assert (Rope.of(given).limit, Rope.of(given).scalings) == (limit, scalings)
+
+
+def test_lengths_that_share_frequencies():
+    longrope, dynamic = Rope(scalings=((60, False),)), Rope(scalings=((60, True),))
+    assert longrope.groups([61, 3, 90, 60]) == [[0, 2], [1, 3]]
+    assert dynamic.groups([61, 3, 90, 60, 90]) == [[0], [1, 3], [2, 4]]
+    assert longrope.shared([61, 90])
+    assert not dynamic.shared([61, 90])
+    several = Rope(scalings=((60, False),), several_axes=True)
+    assert several.shared([3, 60])
+    assert not several.shared([61, 90])  # of tokens: positions are fewer

@@ -13,7 +13,7 @@ from interp.conformance.tiny import tiny as tiny_family
 from interp.errors import ModelError, PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
 from interp.tracing.execution import ends
-from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.passes.decoding import Draw
 from interp.tracing.passes.run import Generation, _generated, imageless_inputs
 from tests import tiny

@@ -34,7 +34,7 @@ from interp.tracing.circuits import check_layers
 from interp.tracing.cost import Meter
 from interp.tracing.derived.ov_circuits import copying_scores
 from interp.tracing.gradients import input_function, row_gradients
-from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.lens.lens import ServedLens
 from interp.tracing.remote.connection import Connection, SourcePickler
 from interp.tracing.remote.job_passes import job_on_device

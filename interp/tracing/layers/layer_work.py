@@ -1,6 +1,7 @@
-"""Work in gated DeltaNet layers: reads rows, and erases tokens' writes for some rows, in both kinds of pass.
+"""Carries out the plan of a layer while the model calls its attention (`LayerWork`) or its delta rule (`DeltaWork`).
 
-transformers' forward calls the delta rule by name. A tap stands in its place, where armed layers do their work.
+`DeltaWork` is for gated DeltaNet layers: it reads rows, and erases what tokens write to the state for some rows.
+transformers' forward calls the delta rule by name; `tapped` puts the work of an armed layer in its place.
 """
 
 from __future__ import annotations
@@ -18,14 +19,136 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import any_of
+from interp.tracing.attention.call import (
+    AttentionFunction,
+    Block,
+    Call,
+    any_of,
+    attend,
+    row_outputs,
+    visible,
+)
 from interp.tracing.attention.delta_rows import DeltaCall
+from interp.tracing.attention.edit_cells import At, Change
 from interp.tracing.attention.shared_keys import HiddenCells
-from interp.tracing.layers.edit_cells import At, Change
-from interp.tracing.layers.layer_plan import Block, LayerPlan
-from interp.tracing.layers.recorder import Recorder
+from interp.tracing.layers.layer_plan import LayerPlan, Recorder
 
-__all__ = ["DeltaWork", "ErasedTokens", "Rule", "rule_name", "rules", "tapped"]
+__all__ = ["DeltaWork", "ErasedTokens", "LayerWork", "Rule", "rule_name", "rules", "tapped"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWork:
+    """Carries out a layer's plans, whichever executor calls it.
+
+    Attributes:
+        prefill: The plan of the prompt's pass.
+        decode: The plan of the pass of each generated token.
+        recorder: Takes what is read.
+        prefix: Keys and values that come before those of the call; None without a prefix.
+        lines: The line of the prefix that each sample has; None where each line serves equally many samples, in order.
+    """
+
+    prefill: LayerPlan
+    decode: LayerPlan
+    recorder: Recorder
+    prefix: tuple[Tensor, Tensor] | None = None
+    lines: Tensor | None = None
+
+    @property
+    def plan(self) -> LayerPlan:
+        """The plan of the pass that is being run."""
+        return self.decode if self.recorder.step else self.prefill
+
+    def mask(self, call: Call) -> Tensor | None:
+        """The mask for the model's own attention: the call's, less what is hidden by mask."""
+        plan = self.plan
+        if not plan.mask_first or not any(change.awake for change in plan.changes):
+            return call.mask
+        return _without_hidden(call, plan.changes, self.recorder.hides)
+
+    def finish(
+        self, call: Call, output: Float[Tensor, "sample query head dim"]
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output with edited rows recomputed; the plan's reads go to the recorder."""
+        plan, step = self.plan, self.recorder.step
+        for block in plan.edits if any(change.awake for change in plan.changes) else ():
+            before = call.probabilities(block) if plan.unsure else None
+            output = call.splice(output, block, call.probabilities(block, plan.changes, step), before)
+        self._read(call)
+        return self._with_outputs(output)
+
+    def replaced(self, call: Call, block: Block) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output from a block of every row and head; the plan's reads go to the recorder."""
+        probabilities = call.probabilities(block, self.plan.changes, self.recorder.step)
+        self._read(call)
+        output = row_outputs(probabilities, call.values, heads=call.heads_of(block))
+        return self._with_outputs(output.transpose(1, 2).contiguous())
+
+    def _with_outputs(
+        self, output: Float[Tensor, "sample query head dim"]
+    ) -> Float[Tensor, "sample query head dim"]:
+        """The attention's output, with the heads replaced that the plan replaces."""
+        for write in self.plan.outputs:
+            output = write(output)
+        return output
+
+    def _read(self, call: Call) -> None:
+        for read in self.plan.reads:
+            rows = call.probabilities(read.block, self.plan.changes, self.recorder.step)
+            self.recorder.add(read, rows)
+
+    def __call__(
+        self, original: AttentionFunction, call: Call, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention's output under the plan's edits; the plan's reads go to the recorder."""
+        if self.recorder.paused:
+            return original(call.module, call.queries, call.keys[-1], call.values[-1], call.mask, **kwargs)
+        if self.lines is not None:
+            call = call.on_lines(self.lines)
+        if self.plan.whole is not None:
+            return self.replaced(call, self.plan.whole), None
+        mask = self.mask(call)
+        if self.prefix is None:
+            output, weights = original(
+                call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs
+            )
+            return self.finish(call, output), weights
+        output = attend(
+            call.queries,
+            call.keys,
+            call.values,
+            mask,
+            heads=call.all_heads,
+            scaling=call.scaling,
+            softcap=call.softcap,
+            causal=call.causal,
+        )
+        return self.finish(call, output), None
+
+
+def _without_hidden(
+    call: Call, changes: Sequence[Change], hides: dict[tuple[int, ...], bool]
+) -> Tensor | None:
+    """The call's mask with everything hidden taken out, for every row; as it is where rows see none of that.
+
+    A mask of four dimensions is always replaced, because checking whether it changed would wait for the device. A call
+    without such a mask may take another kernel, so it is checked, once for all layers with the same changes (`hides`).
+    """
+    n, _, n_queries, _ = call.queries.shape
+    rows = torch.arange(n_queries, device=call.queries.device).expand(n, -1)
+    seen = visible(call.mask, rows, n_queries=n_queries, n_keys=call.n_keys, causal=call.causal)
+    hidden = any_of([change.cells.everywhere(call.n_keys) for change in changes])
+    assert hidden is not None
+    if seen is None:
+        return ~hidden
+    left = seen & ~hidden if seen.dtype == torch.bool else seen.masked_fill(hidden, -torch.inf)
+    if call.mask is not None and call.mask.ndim == 4:
+        return left
+    cells = tuple(id(one) for change in changes for one in (change.cells.queries, change.cells.keys))
+    key = (*cells, n_queries, call.n_keys)
+    if key not in hides:
+        hides[key] = bool((hidden & seen).any())
+    return left if hides[key] else call.mask
 
 
 Rule = Callable[..., tuple[Tensor, Tensor | None]]
@@ -71,7 +194,7 @@ class DeltaWork:
             output: what it gave.
             state: the state after the last token; None where it is not kept.
         """
-        with torch.autocast(output.device.type, enabled=False):  # what is ours stays float32
+        with torch.autocast(output.device.type, enabled=False):  # own arithmetic stays float32
             call = _call(tensors, options)
             if self.recorder.step:
                 self._generated(call)
@@ -148,7 +271,7 @@ def _call(tensors: Sequence[Tensor], options: Mapping[str, Any]) -> DeltaCall:
 
 
 def _erased(changes: Sequence[Change], call: DeltaCall) -> Bool[Tensor, "sample head key"] | None:
-    """Which tokens of the prompt are not written as far as generated tokens are concerned; None for none."""
+    """Which tokens of the prompt have their writes erased for generated tokens; None for none."""
     if not changes:
         return None
     n, n_heads, n_keys = call.beta.shape
