@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -26,7 +26,8 @@ from interp.report.export import FORMATS, check_export, export_figures, export_t
 from interp.report.html import page_path
 from interp.report.tables import count, times
 from interp.run import FAILURES, UNDEFINED, cost_of
-from interp.stats import bootstrap, population_note
+from interp.stats import population_note
+from interp.stats.intervals import bootstrap_parts
 from interp.study.dataframes import below, records
 from interp.study.fields import is_level
 from interp.study.grid import Grid
@@ -60,11 +61,7 @@ def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd
     `n_undefined` the NaN ones, `n_groups` the groups resampled.
     """
     keys = [str(name) for name in scores.columns if name not in OWN]
-    rows = [
-        _key(keys, key) | _estimate(part.value, part.group, level, seed)
-        for key, part in scores.groupby(keys, sort=False, dropna=False)
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(_estimates(scores, keys, level, seed, dropna=False))
 
 
 def differences(
@@ -83,9 +80,8 @@ def differences(
     rows = []
     for baseline in (name for name in BASELINES if name in wide):
         gaps = (wide["boxes"] - wide[baseline]).to_frame("value").reset_index()
-        for key, part in gaps.groupby(keys, sort=False):
-            estimate = _estimate(part.value, part.group, level, seed)
-            rows.append(_key(keys, key) | {"control": f"boxes − {baseline}"} | estimate)
+        control = {"control": f"boxes − {baseline}"}
+        rows += _estimates(gaps, keys, level, seed, more=control)
     return pd.DataFrame(rows)
 
 
@@ -103,21 +99,34 @@ def _named_runs(results: Sequence[GridResult], runs: Sequence[str] | None) -> li
     return [{"run": str(name)} for name in runs]
 
 
-def _key(names: list[str], values: Any) -> dict[str, Any]:
-    return dict(zip(names, values, strict=True))
-
-
-def _estimate(values: Any, groups: Any, level: float, seed: int) -> dict[str, Any]:
-    interval = bootstrap(values.to_numpy(), groups.to_numpy(), seed=seed, level=level)
-    return {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "n_groups": interval.n_groups,
-        "n_undefined": interval.n_nan,
-        "note": population_note(interval.n_groups),
-    }
+def _estimates(
+    frame: pd.DataFrame,
+    keys: list[str],
+    level: float,
+    seed: int,
+    *,
+    more: Mapping[str, Any] | None = None,
+    dropna: bool = True,
+) -> list[dict[str, Any]]:
+    """A row for each combination of keys: the keys, `more`, and the mean of `value` with its interval over groups."""
+    parts = frame.groupby(keys, sort=False, dropna=dropna)
+    values, groups, numbers = frame.value.to_numpy(), frame.group.to_numpy(), parts.ngroup().to_numpy()
+    found = bootstrap_parts(values, groups, numbers, seed=seed, level=level)
+    notes = {n: population_note(n) for n in {one.n_groups for one in found}}
+    return [
+        dict(zip(keys, key, strict=True))
+        | dict(more or {})
+        | {
+            "mean": one.mean,
+            "low": one.low,
+            "high": one.high,
+            "n": one.n,
+            "n_groups": one.n_groups,
+            "n_undefined": one.n_nan,
+            "note": notes[one.n_groups],
+        }
+        for (key, _), one in zip(parts, found, strict=True)
+    ]
 
 
 BULKY = ("footprints", "image_index")
