@@ -16,7 +16,7 @@ from interp.errors import MapError
 from interp.inputs.overlays import overlay, picture
 from interp.inputs.pictures import BOX_COLOUR, MAP, bounded, data_uri, strengths
 from interp.report.figures import panels
-from interp.report.html import bold, code, join, macros
+from interp.report.html import bold, code, element, join, paragraph, span
 from interp.report.theme import TEMPLATE
 
 if TYPE_CHECKING:
@@ -125,29 +125,32 @@ def sample_card(
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
-    shown = _embedded(pictures, question)
-    return macros().sample(shown, columns or len(shown), question, score, list(lines))
+    return element(
+        "div",
+        "\n",
+        _pictures(pictures, columns or len(pictures), question),
+        "\n",
+        paragraph(span(score, kind="score") if score else "", question),
+        *(paragraph(line, kind="soft") for line in lines if line),
+        kind="card sample",
+    )
 
 
 def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
     """Pictures with their captions, so many in a row where there is room; empty without pictures."""
-    return macros().pictures(_embedded(pictures), columns) if pictures else Markup("")
+    return _pictures(pictures, columns) if pictures else Markup("")
 
 
-def _embedded(pictures: Iterable[Picture], about: Any = "") -> list[tuple[str, dict[str, Any]]]:
-    """The captions, and each picture as the attributes of an element."""
-    return [
-        (
-            caption,
-            {
-                "src": data_uri(one),
-                "alt": f"{caption}: {about}" if about else caption,
-                "width": one.width,
-                "height": one.height,
-            },
+def _pictures(pictures: Iterable[Picture], columns: int, about: Any = "") -> Markup:
+    """The pictures with their captions; what they are about is in the text that stands for a picture."""
+    shown = []
+    for caption, one in pictures:
+        alt = f"{caption}: {about}" if about else caption
+        image = Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(
+            data_uri(one), alt, one.width, one.height
         )
-        for caption, one in pictures
-    ]
+        shown.append(element("figure", image, "\n", element("figcaption", caption)))
+    return element("div", *shown, kind="pictures", style=f"--columns: {columns}")
 
 
 def answers(row: Mapping[str, Any]) -> Markup:
@@ -176,7 +179,8 @@ def origin_line(sample: str, group: str) -> Markup:
 
 def ramp() -> Markup:
     """The colours of a map as a small bar, with "low" before it and "high" after it."""
-    return macros().ramp(MAP)
+    bar = span(kind="ramp", style=f"background:linear-gradient(90deg, {', '.join(MAP)})")
+    return span("low ", bar, " high", kind="scale")
 
 
 def show_maps(

@@ -110,7 +110,8 @@ def _estimates(
 ) -> list[dict[str, Any]]:
     """A row for each combination of keys: the keys, `more`, and the mean of `value` with its interval over groups."""
     parts = frame.groupby(keys, sort=False, dropna=dropna)
-    values, groups, numbers = frame.value.to_numpy(), frame.group.to_numpy(), parts.ngroup().to_numpy()
+    numbers = parts.ngroup().fillna(-1).to_numpy(int)
+    values, groups = frame.value.to_numpy(), frame.group.to_numpy()
     found = bootstrap_parts(values, groups, numbers, seed=seed, level=level)
     notes = {n: population_note(n) for n in {one.n_groups for one in found}}
     return [

@@ -29,8 +29,7 @@ from interp.tracing.answers_only_mllm import AnsweringMllm, Untapped
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer, mixer_name
 from interp.tracing.model import Mllm
-from interp.tracing.parameters.placement import DeviceMap, Placement
-from interp.tracing.parameters.weights import check_weights
+from interp.tracing.parameters.weights import DeviceMap, Placement, check_weights
 
 __all__ = ["load", "wrap"]
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from interp.report.html import (
     Cell,
     Row,
+    _environment,
     bold,
     card,
     definitions,
@@ -21,7 +22,6 @@ from interp.report.html import (
     figure_card,
     grid,
     join,
-    macros,
     paragraph,
     save_page,
     section,
@@ -117,5 +117,5 @@ def test_a_page_without_figures_still_has_what_its_script_reads(tmp_path: Path) 
 
 
 def test_a_template_refuses_a_name_it_was_not_given() -> None:
-    with pytest.raises(UndefinedError, match="src"):
-        macros().sample([("caption", {})], 1, "question", "", [])
+    with pytest.raises(UndefinedError, match="question"):
+        _environment().get_template("page.html").render(title="t")

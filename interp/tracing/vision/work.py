@@ -29,7 +29,7 @@ from interp.tracing.layers.heads import Heads
 from interp.tracing.layers.layer_plan import Block
 from interp.tracing.layers.recorder import Recorder
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
-from interp.tracing.parameters.placement import execution_device
+from interp.tracing.parameters.weights import execution_device
 
 __all__ = ["VisionWork", "make_vision_work"]
 
