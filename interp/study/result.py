@@ -271,8 +271,7 @@ class GridResult:
         """How many samples were measured; one that several cells measured, such as under two models, counts once."""
         measured: dict[Samples, set[int]] = {}
         for cell in self.cells:
-            indices = cell.folder.read_table("samples").column("index").to_pylist()
-            measured.setdefault(cell.study.data, set()).update(indices)
+            measured.setdefault(cell.study.data, set()).update(cell.frame("samples")["index"].tolist())
         return sum(map(len, measured.values()))
 
     @cached_property
@@ -448,7 +447,7 @@ def stored_tokens(cell: GridCell, index: int) -> TokenMap:
     """The image tokens of one sample of a run whose samples table holds footprints (text positions are not stored)."""
     from interp.inputs.tokens import TokenMap
 
-    row = cell.folder.read_table("samples").to_pandas().set_index("index").loc[index]
+    row = cell.frame("samples").set_index("index").loc[index]
     footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
     n = len(footprints)
     sample, first = cell.study.data[index], np.asarray(row["image_index"], int)

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -38,7 +39,7 @@ class GridCell:
     @property
     def measured(self) -> bool:
         """Whether at least one sample could be measured."""
-        return self.folder.read_table("samples", columns=["index"]).num_rows > 0
+        return len(self._samples) > 0
 
     def check(self) -> None:
         """Raise `StudyError` when not one sample could be measured."""
@@ -60,10 +61,15 @@ class GridCell:
 
     def frame(self, table: str) -> pd.DataFrame:
         """One of the run's joined tables as stored, with a leading column per axis; groups of images by content."""
-        frame = self.folder.read_table(table).to_pandas()
+        frame = self._samples.copy() if table == "samples" else self.folder.read_table(table).to_pandas()
         for place, (axis, label) in enumerate(self.labels.items()):
             frame.insert(place, axis, label)
         return frame
+
+    @cached_property
+    def _samples(self) -> pd.DataFrame:
+        """The table of samples, which every part of a page reads."""
+        return self.folder.read_table("samples").to_pandas()
 
 
 def run_cells(

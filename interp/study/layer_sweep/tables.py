@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,18 @@ from interp.report.html import (
     span,
     table,
 )  # fmt: skip
-from interp.report.tables import CONTROLS, cell_name, count, estimate, group_values, number, p_value, percent
+from interp.report.tables import (
+    CONTROLS,
+    cell_name,
+    cell_names,
+    count,
+    estimate,
+    estimates,
+    group_values,
+    number,
+    p_value,
+    percent,
+)
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.figures import key
@@ -236,13 +248,16 @@ def lesions(result: Result) -> Markup | str:
 
 
 def _lesion_table(found: list[dict[str, Any]]) -> Markup:
-    by_layer: dict[int, dict[str, dict[str, Any]]] = {}
-    for row in found:
-        by_layer.setdefault(row["layer"], {})[row["control"]] = {**row, "mean": row["hits"]}
+    by_layer: dict[int, dict[str, Any]] = {}
+    for row, shown in _entries([{**row, "mean": row["hits"]} for row in found]):
+        here = by_layer.setdefault(row["layer"], {})
+        here[row["control"]] = shown
+        if row["control"] == "boxes":
+            here["chance"] = number(row["chance"])
     lines = [
-        [str(layer), *(_entry(row.get(control)) for control in CONTROLS), number(row["boxes"]["chance"])]
-        for layer, row in sorted(by_layer.items())
-        if "boxes" in row
+        [str(layer), *map(here.get, CONTROLS), here["chance"]]
+        for layer, here in sorted(by_layer.items())
+        if "chance" in here
     ]
     return table(["layer", "lesions hit", "shuffled boxes", "centre prior", "chance"], lines)
 
@@ -260,20 +275,20 @@ def every_layer(result: Result, choice: LayerChoice) -> Markup:
 
 def _layers(result: Result, summary: pd.DataFrame, choice: LayerChoice) -> Markup:
     heads: list[Any] = ["layer"]
-    found: dict[Any, dict[str, Any]] = {}
-    for cell in result.cells:
-        heads += [join(key(result, cell), cell_name(result.cells, cell)), "shuffled boxes", "centre prior"]
-        for row in records(rows_of(summary, cell.labels)):
-            found[cell.key, row["layer"], row["control"]] = row
+    found: dict[Any, Cell] = {}
+    for place, (cell, name) in enumerate(zip(result.cells, cell_names(result.cells), strict=True)):
+        heads += [join(key(result, cell), name), "shuffled boxes", "centre prior"]
+        for row, shown in _entries(records(rows_of(summary, cell.labels))):
+            found[place, row["layer"], row["control"]] = shown
     lines = []
     for layer in sorted(summary.layer.unique()):
-        places = [(cell.key, layer, control) for cell in result.cells for control in CONTROLS]
+        places = [(place, layer, control) for place in range(len(result.cells)) for control in CONTROLS]
         kind = "chosen" if layer in choice.layers.values() else ""
-        lines.append(Row([str(layer), *(_entry(found.get(place)) for place in places)], kind))
+        lines.append(Row([str(layer), *map(found.get, places)], kind))
     return table(heads, lines)
 
 
-def _entry(row: dict[str, Any] | None) -> Cell | None:
-    if row is None:
-        return None
-    return Cell(estimate(row), "own" if row["control"] == "boxes" else "baseline")
+def _entries(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Cell]]:
+    """Each row with the cell that shows its mean and interval."""
+    for row, shown in zip(rows, estimates(rows), strict=True):
+        yield row, Cell(shown, "own" if row["control"] == "boxes" else "baseline")
