@@ -17,19 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp import __version__
-from interp.adapt_command import adapt
 from interp.doctor_command import doctor
 from interp.errors import InterpError, ModelError
-from interp.explore_command import explore
 from interp.inputs.text import meant
-from interp.look_command import look
-from interp.models_command import models
+from interp.look_commands import explore, look
+from interp.model_commands import adapt, models
 from interp.reproduce_command import reproduce
 from interp.run.merge import merge
-from interp.runs_command import runs
-from interp.study_commands import report, run
+from interp.study_commands import WorkerOptions, report, run, runs
 from interp.terminal import console, in_options, table
-from interp.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from rich.table import Table

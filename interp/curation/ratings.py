@@ -16,7 +16,7 @@ from interp.curation.rating_page import FORMAT, SCALES, SCORES, as_rated, form_i
 from interp.data.samples import Samples
 from interp.errors import DataError
 from interp.inputs.sample import Sample
-from interp.report.form_answers import FormAnswers, read_answers
+from interp.report.form import FormAnswers, read_answers
 from interp.stats import krippendorff_alpha, weighted_kappa
 
 __all__ = ["Ratings", "kind_of", "read_ratings"]

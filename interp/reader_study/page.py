@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.reader_study.key import QUESTION, Key
+from interp.report.figures import GREY, SERIES, laid_out, plain
 from interp.report.html import card, figure_card, grid, headline, join, paragraph, save_page, section, table
 from interp.report.tables import count, number, rows
-from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.study.dataframes import records, where
 
 __all__ = ["readers_figure", "write_page"]

@@ -17,7 +17,7 @@ from interp.errors import DataError
 from interp.inputs.files import as_path
 from interp.reader_study.key import FORMAT, Key, choice_scale, read_key
 from interp.reader_study.page import write_page
-from interp.report.form_answers import FormAnswers, read_answers
+from interp.report.form import FormAnswers, read_answers
 from interp.stats import MIN_GROUPS, Interval, bootstrap, krippendorff_alpha, population_note, two_way_share
 from interp.study.dataframes import records, where
 from interp.study.fields import is_level

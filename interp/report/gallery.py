@@ -15,9 +15,8 @@ from PIL import Image, ImageDraw
 from interp.errors import MapError
 from interp.inputs.overlays import overlay, picture
 from interp.inputs.pictures import BOX_COLOUR, MAP, bounded, data_uri, strengths
-from interp.report.figures import panels
+from interp.report.figures import TEMPLATE, panels
 from interp.report.html import bold, code, element, join, paragraph, span
-from interp.report.theme import TEMPLATE
 
 if TYPE_CHECKING:
     from interp.inputs.sample import Sample

@@ -50,8 +50,7 @@ from interp.inputs.files import (
     write_atomically,
     written_atomically,
 )
-from interp.run.plan import Plan
-from interp.run.task import FAILURES, Task
+from interp.run.task import FAILURES, Plan, Task
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, panels, points
+from interp.report.figures import GREY, SERIES, Figures, laid_out, panels, points
 from interp.report.tables import estimate, varying
-from interp.report.theme import GREY, SERIES, laid_out
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, where
 

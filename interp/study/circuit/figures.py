@@ -9,8 +9,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, interval_arms, panels, reference_line
-from interp.report.theme import GREY, SERIES, clear, laid_out
+from interp.report.figures import (
+    GREY,
+    SERIES,
+    Figures,
+    clear,
+    interval_arms,
+    laid_out,
+    panels,
+    reference_line,
+)
 from interp.study.dataframes import records, rows_of, where
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.inputs.sample import Sample
 from interp.run import Outcome
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.circuits.edge_graph import EdgeGraph
 from interp.tracing.circuits.edge_pass import EdgePass, RunLayers

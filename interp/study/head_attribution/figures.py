@@ -8,8 +8,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.report.figures import heat, interval_arms, panels, ticks_at
-from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, SERIES, colour_bar, laid_out
+from interp.report.figures import (
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    SERIES,
+    colour_bar,
+    heat,
+    interval_arms,
+    laid_out,
+    panels,
+    ticks_at,
+)
 from interp.study.dataframes import where
 
 __all__ = ["COLUMNS", "head_maps", "head_scatter", "part_bars"]

@@ -11,8 +11,20 @@ import plotly.graph_objects as go
 
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.report.figures import Figures, cut_ticks, heat, panels, ticks_at
-from interp.report.theme import GREY, HIGHLIGHT, SEQUENTIAL, clear, colour_bar, laid_out, plain
+from interp.report.figures import (
+    GREY,
+    HIGHLIGHT,
+    SEQUENTIAL,
+    Figures,
+    clear,
+    colour_bar,
+    cut_ticks,
+    heat,
+    laid_out,
+    panels,
+    plain,
+    ticks_at,
+)
 from interp.study.dataframes import where
 
 if TYPE_CHECKING:

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, heat, panels, reference_line, ticks_at
-from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, colour_bar, laid_out
+from interp.report.figures import (
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    Figures,
+    colour_bar,
+    heat,
+    laid_out,
+    panels,
+    reference_line,
+    ticks_at,
+)
 from interp.study.dataframes import rows_of
 
 if TYPE_CHECKING:

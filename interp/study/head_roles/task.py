@@ -17,8 +17,8 @@ from interp.errors import ImageTokenMismatch, MapError, PromptError, SampleError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import Outcome
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import first_token
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Rows, Site
 from interp.tracing.derived.copying import copying_scores

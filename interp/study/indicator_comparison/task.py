@@ -18,10 +18,10 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import kendall, named, spearman
 from interp.run import FAILURES, Outcome
 from interp.run.task import failure
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.indicator_comparison.checks import other_questions
 from interp.study.indicator_comparison.indicator_maps import Found, Ledger, MapMaker
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.study.truth import BOXES, inside_of, truth_boxes, truth_identity
 

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, curves, heat, panels, reference_line, ticks_at
-from interp.report.theme import DIVERGING, colour_bar, laid_out, plain, series_colour
+from interp.report.figures import (
+    DIVERGING,
+    Figures,
+    colour_bar,
+    curves,
+    heat,
+    laid_out,
+    panels,
+    plain,
+    reference_line,
+    series_colour,
+    ticks_at,
+)
 from interp.study.dataframes import rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from interp.errors import InterpError, MapError, StudyError
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.task import failure
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.target import log_probabilities
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant, VariantLogits

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.errors import StudyError
-from interp.report.figures import Figures, panels, reference_line
+from interp.report.figures import GREY, SERIES, Figures, laid_out, panels, plain, reference_line
 from interp.report.gallery import ramp
 from interp.report.html import (
     capital,
@@ -28,7 +28,6 @@ from interp.report.html import (
     table,
 )
 from interp.report.tables import count, estimate, number, percent, rows
-from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import bootstrap, bootstrap_statistic, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening

@@ -8,11 +8,23 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.metrics import METRICS
-from interp.report.figures import Figures, curves, level_line, metric_axis, panels, reference_line, ticks_at
+from interp.report.figures import (
+    GREY,
+    Figures,
+    curves,
+    laid_out,
+    level_line,
+    metric_axis,
+    mixed,
+    panels,
+    plain,
+    reference_line,
+    series_colour,
+    ticks_at,
+)
 from interp.report.html import capital
 from interp.report.html import key as colour_key
 from interp.report.tables import cell_names
-from interp.report.theme import GREY, laid_out, mixed, plain, series_colour
 from interp.study.dataframes import rows_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,18 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, every, level_line, metric_axis, panels
+from interp.report.figures import (
+    GREY,
+    Figures,
+    curves,
+    every,
+    laid_out,
+    level_line,
+    metric_axis,
+    panels,
+    plain,
+    series_colour,
+)
 from interp.report.gallery import ramp
 from interp.report.html import (
     capital,
@@ -26,7 +37,6 @@ from interp.report.html import (
     table,
 )
 from interp.report.tables import estimate, group_values, p_value, rows, times
-from interp.report.theme import GREY, laid_out, plain, series_colour
 from interp.stats import Interval, holm, paired, paired_test, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening

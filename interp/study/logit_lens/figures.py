@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
-from interp.report.theme import GREY, SERIES, laid_out, plain
+from interp.report.figures import (
+    GREY,
+    SERIES,
+    Figures,
+    curves,
+    laid_out,
+    panels,
+    plain,
+    reference_line,
+    ticks_at,
+)
 from interp.study.dataframes import rows_of, where
 from interp.study.logit_lens.task import OTHERS, OWN
 from interp.study.logit_lens.wording import MIXED, wording_of

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
-from interp.report.theme import GREY, SERIES, laid_out
+from interp.report.figures import GREY, SERIES, Figures, curves, laid_out, panels, reference_line, ticks_at
 from interp.study.dataframes import rows_of, where
 
 if TYPE_CHECKING:

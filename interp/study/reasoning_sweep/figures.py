@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interp.report.figures import Figures, curves, panels, reference_line
-from interp.report.theme import SERIES, laid_out, plain
+from interp.report.figures import SERIES, Figures, curves, laid_out, panels, plain, reference_line
 from interp.study.dataframes import rows_of, where
 
 if TYPE_CHECKING:

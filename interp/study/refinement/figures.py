@@ -8,9 +8,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, panels, points
+from interp.report.figures import (
+    DIVERGING,
+    GREY,
+    SERIES,
+    Figures,
+    colour_bar,
+    laid_out,
+    panels,
+    plain,
+    points,
+)
 from interp.report.tables import estimate, signed, varying
-from interp.report.theme import DIVERGING, GREY, SERIES, colour_bar, laid_out, plain
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.refinement.result import numeric_pair

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from interp.report.figures import Figures, panels, points, reference_line
-from interp.report.theme import GREY, SERIES, laid_out
+from interp.report.figures import GREY, SERIES, Figures, laid_out, panels, points, reference_line
 from interp.study.dataframes import rows_of, where
 
 if TYPE_CHECKING:
