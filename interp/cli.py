@@ -151,20 +151,33 @@ def _one_line(box: str) -> str:
     return ". ".join(" ".join(words).rstrip(".") for words in parts[1:] if words) + "."
 
 
-REFUSED = (
-    re.compile(r"invalid choice '(.+?)' .*?Expected one of \((.+?)\)\."),
-    re.compile(r"Unrecognized options: ([^\s,.]+).*? Available subcommands: (.+?)\."),
+REFUSED = re.compile(r"invalid choice '(.+?)' .*?Expected one of \((.+?)\)\.")
+"""How tyro refuses a value: the word, and those there are."""
+UNKNOWN = re.compile(
+    r"Unrecognized options: (?P<given>.+?)\.(?: Available subcommands: (?P<commands>.+?)\.)?"
+    r"(?: (?:Perhaps you meant:|Arguments similar to) (?P<near>.+?)\.?)?(?P<help> For full helptext, run .+)?$"
 )
-"""How tyro refuses a word: the word, and those there are."""
+"""How tyro refuses options and commands: what was given, the commands there are, and the help of similar options."""
 
 
 def _with_meant(line: str) -> str:
-    """tyro's message with the word that was meant, where one of those there are is like the one that it refuses."""
-    for pattern in REFUSED:
-        if found := pattern.search(line):
-            known = [one.strip(" '\"") for one in found[2].split(",")]
-            return f"{line[: found.end()]}{meant(found[1], known)}{line[found.end() :]}"
-    return line
+    """tyro's message with the word that was meant, where one of those there are is like the one that it refuses.
+
+    The options that tyro suggests, each with its help for every command that has it, are left out but for the nearest.
+    """
+    if found := REFUSED.search(line):
+        known = [one.strip(" '\"") for one in found[2].split(",")]
+        return f"{line[: found.end()]}{meant(found[1], known)}{line[found.end() :]}"
+    if not (found := UNKNOWN.search(line)):
+        return line
+    given = found["given"].split(", ")
+    if found["commands"] and not given[0].startswith("-"):
+        known = found["commands"].split(", ")
+        near = f" Available commands: {found['commands']}.{meant(given[0], known)}"
+    else:
+        options = set(re.findall(r"(?<!\S)--[a-z][\w-]*", found["near"] or "")) - {"--help", *given}
+        near = meant([one for one in given if one.startswith("-")], sorted(options))
+    return f"{line[: found.start()]}Unrecognized options: {found['given']}.{near}{found['help'] or ''}"
 
 
 def _say_error(text: str) -> None:

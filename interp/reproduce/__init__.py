@@ -4,7 +4,6 @@ The command `interp reproduce`.
 """
 
 from interp.reproduce.arguments import Request
-from interp.reproduce.index_page import write_index
 from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named, scripts_folder
 from interp.reproduce.session import Session, State
 
@@ -17,5 +16,4 @@ __all__ = [
     "State",
     "figures_named",
     "scripts_folder",
-    "write_index",
 ]
