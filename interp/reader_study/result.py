@@ -20,7 +20,7 @@ from interp.reader_study.page import write_page
 from interp.report.form import FormAnswers, read_answers
 from interp.stats import MIN_GROUPS, Interval, bootstrap, krippendorff_alpha, population_note, two_way_share
 from interp.study.dataframes import records, where
-from interp.study.fields import is_level
+from interp.study.study import is_level
 
 __all__ = ["ReaderResult", "read_study"]
 

@@ -28,7 +28,7 @@ __all__ = ["BUDGET", "join_tables", "merge"]
 BUDGET = 2**26
 """Bytes of a table that are sorted at once."""
 DECLARED = ("declared.json", "samples-*.jsonl")
-"""The files beside the tables that say what a run was made of (`interp.study.stored_study`), for its page."""
+"""The files beside the tables that say what a run was made of (`interp.study.runs`), for its page."""
 MOST_RANGES = 256
 """The largest number of temporary files of a table, which are open at the same time."""
 

@@ -29,10 +29,9 @@ from interp.run import FAILURES, UNDEFINED, cost_of
 from interp.stats import population_note
 from interp.stats.intervals import bootstrap_parts
 from interp.study.dataframes import below, records
-from interp.study.fields import is_level
 from interp.study.grid import Grid
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, is_level
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

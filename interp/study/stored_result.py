@@ -11,8 +11,7 @@ from interp.errors import RunError
 from interp.run import RunFolder, manifest_of
 from interp.run.listing import state_of
 from interp.study.grid import Grid
-from interp.study.runs import GridCell
-from interp.study.stored_study import read_study
+from interp.study.runs import GridCell, read_study
 from interp.study.task import data_identity
 
 __all__ = ["stored_result"]

@@ -28,8 +28,8 @@ from interp.reproduce import Request, figures_named, scripts_folder
 from interp.reproduce.session import _ended
 from interp.study import Grid, LayerSweep, ModelSpec
 from interp.study.conventions import held_out_sets, paper_model
-from interp.study.fields import is_per_layer
 from interp.study.refinement.method_choice import grounding
+from interp.study.study import is_per_layer
 from interp.study_commands import COMMAND, Asked, _newest
 from tests.data import source_files as files
 

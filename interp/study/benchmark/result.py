@@ -17,11 +17,11 @@ from interp.study.benchmark.averages import averages, by, strata
 from interp.study.benchmark.paper_tables import PaperTable, paper_table
 from interp.study.benchmark.yes_no_table import asks_yes_or_no, yes_no_table
 from interp.study.dataframes import rows_of, where
-from interp.study.fields import is_level
 from interp.study.refinement.paired_result import MANY, PairedResult, methods_table
 from interp.study.refinement.result import varied
 from interp.study.result import counted
 from interp.study.runs import GridCell
+from interp.study.study import is_level
 
 __all__ = ["BenchmarkResult"]
 

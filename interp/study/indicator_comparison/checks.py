@@ -13,9 +13,9 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.inputs.prompt import Target
 from interp.inputs.sample import Sample
-from interp.study.fields import is_indicator
 from interp.study.indicator_comparison.one_map import SUM
 from interp.study.model_spec import is_remote
+from interp.study.study import is_indicator
 from interp.tracing.copies import randomised
 
 __all__ = [

@@ -14,19 +14,6 @@ from interp.indicators.names import labelled
 from interp.inputs.prompt import GENERIC_PROMPT, Target
 from interp.metrics import METRICS
 from interp.run import Workers
-from interp.study.fields import (
-    RULES,
-    Indicator,
-    as_indicator,
-    as_samples,
-    as_tuple,
-    field,
-    metric_names,
-    one_of,
-    some_of,
-    whole_number,
-    words,
-)
 from interp.study.indicator_comparison.checks import (
     AGREEMENT,
     check_choices,
@@ -47,7 +34,20 @@ from interp.study.indicator_comparison.result import IndicatorResult
 from interp.study.indicator_comparison.task import IndicatorTask
 from interp.study.model_spec import OpenModel
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import (
+    RULES,
+    Indicator,
+    Study,
+    as_indicator,
+    as_samples,
+    as_tuple,
+    field,
+    metric_names,
+    one_of,
+    some_of,
+    whole_number,
+    words,
+)
 from interp.study.truth import BOXES, MASKS, check_truth
 
 __all__ = ["IndicatorComparison"]

@@ -61,7 +61,7 @@ from interp.report.tables import (
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.figures import figures, key
-from interp.study.layer_sweep.lesions import has_lesions, lesion_hits
+from interp.study.layer_sweep.result import has_lesions, lesion_hits
 from interp.study.layer_sweep.task import AFTER_THE_PASS
 from interp.study.model_spec import is_organism
 

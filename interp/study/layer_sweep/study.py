@@ -9,9 +9,13 @@ from typing import Any
 from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
-from interp.study.fields import (
+from interp.study.layer_sweep.result import Result
+from interp.study.layer_sweep.task import SweepTask
+from interp.study.runs import GridCell
+from interp.study.study import (
     RULES,
     Indicator,
+    Study,
     as_indicator,
     field,
     is_indicator,
@@ -20,10 +24,6 @@ from interp.study.fields import (
     one_of,
     words,
 )
-from interp.study.layer_sweep.result import Result
-from interp.study.layer_sweep.task import SweepTask
-from interp.study.runs import GridCell
-from interp.study.study import Study
 from interp.tracing.edits import Edit, check_order
 
 __all__ = ["LayerSweep"]

@@ -16,7 +16,6 @@ from interp.errors import StudyError
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
-from interp.study.fields import is_level
 from interp.study.refinement.method_comparison import (
     MARKS,
     MEASURES,
@@ -28,6 +27,7 @@ from interp.study.refinement.method_comparison import (
 from interp.study.refinement.task import PLAIN, SPENT, TIMES
 from interp.study.result import GridResult, printed
 from interp.study.runs import GridCell
+from interp.study.study import is_level
 
 __all__ = ["MANY", "PairedResult", "costs", "methods_table", "p_text", "pairs_table"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from interp.errors import StudyError
 from interp.methods import Method, Plain
-from interp.study.fields import field, whole_number
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.task import RefinementTask
 from interp.study.refinement.with_method import WithMethod, as_method, is_method
 from interp.study.runs import GridCell
+from interp.study.study import field, whole_number
 from interp.tracing import Site
 
 __all__ = ["Refinement"]
