@@ -1,6 +1,6 @@
 """A form: one HTML page on which a person answers the same questions about each item, and saves the answers.
 
-Reads files of answers to a form. They come from outside, so everything in them is checked.
+Files of answers come from outside, so everything in them is checked as they are read.
 """
 
 from __future__ import annotations

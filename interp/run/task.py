@@ -2,8 +2,8 @@
 
 An outcome's rows are dictionaries, or `Columns` where one dictionary per row would cost more than the numbers in it.
 
-Everything is in memory and gone with the process: a value is kept from the task that made it to the tasks that
-compute the same micro-batch after it, so nothing has to outlive a kill or travel between processes.
+A process keeps values in memory only: from the task that made a value to the tasks that compute the same micro-batch
+after it. So nothing has to outlive a kill or travel between processes.
 """
 
 from __future__ import annotations
@@ -266,14 +266,14 @@ def table_of(rows: Records, schema: pa.Schema) -> pa.Table:
 T = TypeVar("T")
 
 BUDGET = 4 * 2**30
-"""Bytes that the values on a shelf may take together. An image prefix of a 7B model takes about 300 MB per sample
+"""The most bytes that the kept values take together. An image prefix of a 7B model takes about 300 MB per sample
 at 576 image tokens in 16 bits, so this holds that of one micro-batch of 8, and of several for smaller models."""
 
 
 class ProcessCache:
     """One opened model, and values by key: least recently used out first, never more than `budget` bytes.
 
-    A key must say all that its value depends on: who finds a value may not be able to tell it from its own.
+    A key must say all that its value depends on, because a task uses the value it finds as if it were its own.
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
@@ -283,11 +283,11 @@ class ProcessCache:
 
     @property
     def n_bytes(self) -> int:
-        """What the values take."""
+        """The bytes that the kept values take."""
         return sum(size for _, size in self._values.values())
 
     def model(self, key: Any, load: Callable[[], T]) -> T:
-        """The model of this key; another one is let go of before it is loaded."""
+        """Returns the model of this key; the model kept before is released before this one is loaded."""
         if self._model is None or self._model[0] != key:
             self._model = None
             self.clear()
@@ -295,7 +295,7 @@ class ProcessCache:
         return self._model[1]
 
     def once(self, key: str, make: Callable[[], T], size: Callable[[T], int]) -> tuple[T, bool]:
-        """The value of this key, and whether it was there; otherwise `make` makes it.
+        """Returns the value of this key, made by `make` if it is not kept yet, and whether it was kept.
 
         A value larger than the budget is not kept. When `make` raises, nothing changes.
         """
@@ -311,7 +311,7 @@ class ProcessCache:
         return value, False
 
     def clear(self) -> bool:
-        """Let go of the values, not of the model; whether there were any."""
+        """Releases the values, but not the model. Returns whether there were any."""
         held = bool(self._values)
         self._values.clear()
         return held

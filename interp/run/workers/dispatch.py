@@ -1,6 +1,6 @@
 """Gives units to workers, one at a time to each, and gives those of a worker that died to another.
 
-Workers as processes of this machine, which end when the driver ends.
+Local workers are processes of this machine; they end when the driver ends.
 """
 
 from __future__ import annotations

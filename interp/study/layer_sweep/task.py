@@ -1,6 +1,6 @@
 """The task of a `LayerSweep`: what it depends on, its tables, and the rows of a micro-batch.
 
-Scores the maps of samples together: one metric call for all that have equally many tokens, not one for each.
+Samples with equally many tokens are scored together: one call of a metric for all of them.
 """
 
 from __future__ import annotations
