@@ -401,6 +401,11 @@ def series_colour(place: int) -> str:
     return MORE_SERIES[place % len(MORE_SERIES)]
 
 
+def series_colours(names: Iterable[str]) -> dict[str, str]:
+    """The colour of each series by its name; names are in the order of their places."""
+    return {name: series_colour(place) for place, name in enumerate(names)}
+
+
 def colour_bar(title: str, **more: Any) -> dict[str, Any]:
     """A thin colour bar with its title along it."""
     return {

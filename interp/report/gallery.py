@@ -16,7 +16,7 @@ from interp.errors import MapError
 from interp.inputs.overlays import overlay, picture
 from interp.inputs.pictures import BOX_COLOUR, MAP, bounded, data_uri, strengths
 from interp.report.figures import TEMPLATE, panels
-from interp.report.html import bold, code, element, join, paragraph, span
+from interp.report.html import bold, code, join, span
 
 if TYPE_CHECKING:
     from interp.inputs.sample import Sample
@@ -30,6 +30,11 @@ __all__ = [
 
 Picture = tuple[str, Image.Image]
 """A caption and its picture."""
+CARD = Markup("""<div class="card sample">
+{pictures}
+<p>{score}{question}</p>{lines}</div>""")
+PICTURE = Markup("""<figure><img src="{source}" alt="{text}" width="{size.width}" height="{size.height}">
+<figcaption>{caption}</figcaption></figure>""")
 CROP_COLOUR = (250, 204, 21)
 SHADE = 0.22
 FIGURE_SIDE, FIGURE_TITLE = 190, 42
@@ -124,15 +129,10 @@ def sample_card(
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
-    return element(
-        "div",
-        "\n",
-        _pictures(pictures, columns or len(pictures), question),
-        "\n",
-        paragraph(span(score, kind="score") if score else "", question),
-        *(paragraph(line, kind="soft") for line in lines if line),
-        kind="card sample",
-    )
+    said = Markup('<span class="score">{}</span>').format(score) if score else ""
+    below = Markup("").join([Markup('<p class="soft">{}</p>').format(line) for line in lines if line])
+    shown = _pictures(pictures, columns or len(pictures), question)
+    return CARD.format(pictures=shown, score=said, question=question, lines=below)
 
 
 def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
@@ -142,14 +142,18 @@ def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
 
 def _pictures(pictures: Iterable[Picture], columns: int, about: Any = "") -> Markup:
     """The pictures with their captions; what they are about is in the text that stands for a picture."""
-    shown = []
-    for caption, one in pictures:
-        alt = f"{caption}: {about}" if about else caption
-        image = Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(
-            data_uri(one), alt, one.width, one.height
+    shown = [
+        PICTURE.format(
+            source=data_uri(one),
+            text=f"{caption}: {about}" if about else caption,
+            size=one,
+            caption=caption,
         )
-        shown.append(element("figure", image, "\n", element("figcaption", caption)))
-    return element("div", *shown, kind="pictures", style=f"--columns: {columns}")
+        for caption, one in pictures
+    ]
+    return Markup('<div class="pictures" style="--columns: {}">{}</div>').format(
+        columns, Markup("").join(shown)
+    )
 
 
 def answers(row: Mapping[str, Any]) -> Markup:

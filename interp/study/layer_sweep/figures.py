@@ -19,12 +19,10 @@ from interp.report.figures import (
     panels,
     plain,
     reference_line,
-    series_colour,
     ticks_at,
 )
 from interp.report.html import capital
 from interp.report.html import key as colour_key
-from interp.report.tables import cell_names
 from interp.study.dataframes import rows_of
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ def figures(result: Result, choice: LayerChoice | None = None) -> Figures:
 
 def key(result: Result, cell: Cell) -> Markup:
     """The square of a cell's colour."""
-    return colour_key(_styles(result)[result.cells.index(cell)][1])
+    return colour_key(result.series[result.cells.index(cell)][1])
 
 
 def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figure:
@@ -62,7 +60,7 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
     gap = {"vertical_spacing": 0.3 / n_rows} if n_rows > 1 else {}
     titles = models if len(models) > 1 else [""]
     figure = panels(titles, rows=n_rows, columns=columns, shared_yaxes="all" if n_rows > 1 else True, **gap)
-    for cell, (name, colour) in zip(result.cells, _styles(result), strict=True):
+    for cell, (name, colour) in zip(result.cells, result.series, strict=True):
         place = places[cell.labels["model"]]
         traces = _cell_traces(result, cell, metric, name, colour, legend=place == {"row": 1, "col": 1})
         figure.add_traces(traces, rows=place["row"], cols=place["col"])
@@ -115,13 +113,6 @@ def _baseline(part: pd.DataFrame, name: str, dash: str, colour: str) -> go.Scatt
         line={"color": mixed(GREY, colour, 0.7), "width": 1.5, "dash": dash},
         hovertemplate="%{y:.3f}",
     )
-
-
-def _styles(result: Result) -> list[tuple[str, str]]:
-    """The name of each cell within its model's panel, and its colour: one for each name."""
-    names = cell_names(result.cells, without=("model",))
-    colours = {name: series_colour(place) for place, name in enumerate(dict.fromkeys(names))}
-    return [(name, colours[name]) for name in names]
 
 
 def _by_control(frame: pd.DataFrame, cell: Cell, metric: str) -> dict[str, pd.DataFrame]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,8 +18,9 @@ from rich.text import Text
 from interp.errors import StudyError
 from interp.inputs.files import write_atomically
 from interp.metrics import METRICS
+from interp.report.figures import series_colours
 from interp.report.html import page_path
-from interp.report.tables import write_csv
+from interp.report.tables import cell_names, write_csv
 from interp.stats import bootstrap, population_note
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import records, where
@@ -140,10 +142,17 @@ class Result(GridResult):
     cells: tuple[Cell, ...]
     cell_type = Cell
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[str, ...]:
         """Short names of the metrics, of all cells together."""
         return metrics_of(self)
+
+    @cached_property
+    def series(self) -> tuple[tuple[str, str], ...]:
+        """The name of each cell in figures, without its model, and its colour: equal names have one colour."""
+        names = cell_names(self.cells, without=("model",))
+        colours = series_colours(dict.fromkeys(names))
+        return tuple((name, colours[name]) for name in names)
 
     def best_layer(self, metric: str = "ar", *, descriptive: bool = False) -> LayerChoice:
         """The layer of the best mean on these very samples, per model.
