@@ -88,10 +88,10 @@ def curves(
     Args:
         summary: Columns layer, mean, low, high, n, n_groups.
         scores: Columns group, layer, value: the same measure by sample.
-        name: In the legend.
-        colour: Of all of them.
-        dash: Any but "solid" marks a baseline: thinner, without the groups' lines.
-        legend: Whether the legend names it here.
+        name: The name in the legend.
+        colour: The colour of the line, the band and the groups' lines.
+        dash: The dash of the line; any but "solid" marks a baseline, which is thinner and has no groups' lines.
+        legend: Whether the legend shows the name.
         digits: Digits after the point that hovering shows.
     """
     if summary.empty:
@@ -228,10 +228,10 @@ def points(
         rows: Has `n_groups` and the columns named by `of`.
         names: The label at the left of each.
         of: The columns of the value and of its interval's ends.
-        scale: What the numbers are multiplied by.
-        marker: As for `go.Scatter`.
+        scale: The factor of the numbers.
+        marker: The marker, as for `go.Scatter`.
         arms: Colour and thickness of the arms, as for `error_x`.
-        **options: More of `go.Scatter`.
+        **options: Further options of `go.Scatter`.
     """
     return go.Scatter(
         x=scale * rows[of[0]].to_numpy(float),
@@ -288,8 +288,8 @@ def level_line(figure: go.Figure, y: float, name: str, **place: Any) -> None:
 
     Args:
         figure: The figure; it is changed.
-        y: Where to draw it.
-        name: In the legend.
+        y: The value at which the line is drawn.
+        name: The name in the legend.
         **place: `row` and `col`; all panels when left out.
     """
     line: dict[str, Any] = {"color": GREY, "width": 1.5, "dash": "dashdot"}
@@ -306,7 +306,7 @@ def metric_axis(metric: str, separator: str = ",<br>") -> str:
 
 
 def every(values: Iterable[int], n: int = 12) -> int:
-    """The step between labels of an axis that starts at 0 and shall have about so many."""
+    """The step between the labels of an axis that starts at 0 and should have about this many of them."""
     return max(1, (max(values, default=0) + 1) // n)
 
 
@@ -374,13 +374,13 @@ PANEL = 190
 
 
 def laid_out(figure: go.Figure, height: int, *, columns: int = 1, **layout: Any) -> go.Figure:
-    """The figure in the one layout of all figures.
+    """The figure with the layout that all figures have.
 
     Args:
         figure: The figure; it is changed and returned.
         height: Pixels.
         columns: Panels beside one another.
-        **layout: What this figure has of its own, as for `go.Figure.update_layout`.
+        **layout: Further settings of this figure, as for `go.Figure.update_layout`.
     """
     width = PANEL * columns + 90 if columns > 1 else 0
     figure.add_traces(list(_explained(figure)))
@@ -417,7 +417,7 @@ def colour_bar(title: str, **more: Any) -> dict[str, Any]:
 
 
 def clear(colour: str, share: float) -> str:
-    """A colour of so much opacity."""
+    """A colour with an opacity from 0 to 1."""
     red, green, blue = hex_to_rgb(colour)
     return f"rgba({red},{green},{blue},{share})"
 

@@ -92,8 +92,8 @@ class Form:
     """A form.
 
     Attributes:
-        format: What kind of answers it gives; stands in their file.
-        id: Tells these items and scales from others; stands in the file, too.
+        format: The kind of answers; files of answers name it.
+        id: The id of these items and scales; files of answers name it too.
         title: The small line over the heading.
         question: The heading.
         intro: Paragraphs below it.

@@ -1,4 +1,4 @@
-"""Pages from parts: every value is escaped by Jinja2, and a page is one file that loads nothing from elsewhere."""
+"""Pages from parts: every value is escaped, and a page is one file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ __all__ = [
 
 DASH = "–"
 NUMBER = re.compile(r"\[?[<>≤≥≈=]?\s*[+−-]?\s*[\d.]*\d")
-"""How an entry begins that is a number."""
+"""The start of an entry that is a number."""
 LONG = 24
-"""Letters of an entry that breaks over lines."""
+"""An entry with more letters than this breaks over lines."""
 BESIDE = 2
 """Columns of a table of texts that fit beside one another on a narrow screen."""
 
@@ -81,7 +81,7 @@ PAGE = (
     'look.figure.write_image("look.png"), or result.export("folder") for all figures of a study (both with the extra '
     "images)."
 )
-"""What to do where a page is asked for under the name of another kind of file."""
+"""The advice where the path of a page names another kind of file."""
 
 
 def save_page(

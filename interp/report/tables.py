@@ -59,7 +59,7 @@ def rows(found: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Mapping[str
 
 
 FORMULA = ("=", "+", "-", "@", "\N{MINUS SIGN}")
-"""What a cell begins with that a spreadsheet computes; look-alikes of another width are reduced to these."""
+"""Characters at the start of a cell that make a spreadsheet compute it; wide look-alikes count as these."""
 BREAKS = ("\t", "\r", "\n")
 
 
@@ -155,8 +155,8 @@ def estimate(
     Args:
         row: Has `n_groups` and the columns named by `of`.
         of: The columns of the value and of its interval's ends.
-        scale: What the numbers are multiplied by, 100 for percent.
-        digits: Behind the point.
+        scale: The factor of the numbers: 100 for percent.
+        digits: Digits after the point.
         sign: Write a plus sign before what is positive.
     """
     value, low, high = [scale * row[name] for name in of]

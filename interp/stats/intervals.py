@@ -438,7 +438,7 @@ def _variance(errors: Float[np.ndarray, " row"], codes: Int[np.ndarray, " row"])
 MIN_GROUPS = 20  # with 6 volumes a 95 % interval over images covers only 58 %: make no claim below 20 groups
 
 VALUES = "values are one number for each row"
-"""What statistics take, as the subject of their errors."""
+"""What statistics take, as the subject of a sentence in their errors."""
 
 Groups = Sequence | np.ndarray | pd.Series | None
 

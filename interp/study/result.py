@@ -72,7 +72,7 @@ def differences(
         scores: `GridResult.values`: samples are told apart by their `index`, because ids may repeat.
         axes: The columns that name the cell.
         level: Coverage of the intervals.
-        seed: Of the bootstrap.
+        seed: The seed of the bootstrap.
     """
     keys = [*axes, "layer", "metric"]
     wide = scores.pivot_table(index=[*keys, "index", "group"], columns="control", values="value", sort=False)
@@ -144,8 +144,8 @@ class GridResult:
 
     Attributes:
         study: The study that was run.
-        cells: Its runs.
-        folder: Where its own files lie.
+        cells: The runs of the study.
+        folder: The folder of the result's own files.
     """
 
     study: Study[Any] | Grid
@@ -171,7 +171,7 @@ class GridResult:
                 two seeds or two prompts, stand side by side. None: no such axis.
 
         Raises:
-            StudyError: None, axes that differ, two cells of the same labels, or not one name per result.
+            StudyError: No results, axes that differ, two cells of the same labels, or not one name per result.
         """
         listed = isinstance(results, Sequence) and not isinstance(results, str | bytes)
         for one in results if listed else [results]:
@@ -344,7 +344,7 @@ class GridResult:
             columns: Widths of the figures: 1 for one column of a paper (3.25 inches), 2 for two (6.75 inches).
 
         Raises:
-            StudyError: A format or width there is none of; kaleido or a browser is missing; no page, thus no figures.
+            StudyError: An unknown format or width; kaleido or a browser is missing; the study has no page.
             RunError: A file cannot be written.
         """
         check_export(formats, columns)

@@ -160,7 +160,9 @@ def _groups(cells: Cells, mllm: Any) -> Iterator[list[tuple[str, Task]]]:
 def by_model(cells: Cells, mllm: Any = None) -> Iterator[tuple[Any, Cells]]:
     """Each model, opened, with the consecutive cells that use it; it is released before the next one is loaded.
 
-    `mllm`: the first cell's model, if it is open.
+    Args:
+        cells: The cells, those of one model side by side.
+        mllm: The first cell's model, if it is open.
     """
     for model, same in itertools.groupby(cells, key=lambda cell: cell[1].model):
         opened, mllm = (open_model(model) if mllm is None else mllm), None
@@ -210,7 +212,7 @@ def read_study(folder: Path) -> Any:
     """The study that is written in a folder.
 
     Raises:
-        RunError: None is, or not all of it could be written; the message says what is missing.
+        RunError: The folder holds no study, or not all of it could be written; the message says what is missing.
     """
     stored = read_json(folder / FILE)
     if not isinstance(stored, dict):
@@ -292,7 +294,7 @@ def _record(sample: Sample) -> dict[str, Any]:
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a sample's `meta` JSON can hold."""
+    """The entries of a sample's `meta` that JSON can hold."""
     return json.loads(json.dumps(dict(meta), default=str))
 
 
@@ -322,7 +324,7 @@ def _absolute(record: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _scene(seed: str, split: str, number: str) -> Sample:
-    """A bundled scene; each is drawn by its own number, whatever the others are."""
+    """A bundled scene; it is drawn by its own number, whatever the others are."""
     from interp.data.scenes import natural_sample
 
     return natural_sample(split, int(number), int(seed))

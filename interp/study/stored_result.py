@@ -45,7 +45,7 @@ def _cells(whole: Any, folder: Path) -> list[GridCell]:
     """The finished runs of a study or a grid.
 
     Raises:
-        RunError: One is missing.
+        RunError: A run is missing.
     """
     own = RunFolder.open(folder)
     if not isinstance(whole, Grid):
@@ -59,10 +59,10 @@ def _cells(whole: Any, folder: Path) -> list[GridCell]:
 
 
 def _check(cell: GridCell) -> None:
-    """Refuse a run whose data are no longer what they were.
+    """Refuse a run whose data have changed.
 
     Raises:
-        RunError: As said.
+        RunError: The data have changed since the run.
     """
     path = cell.folder.path
     stored, found = cell.folder.study().get("data"), data_identity(cell.study.data)

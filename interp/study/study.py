@@ -108,11 +108,11 @@ def field(
     """A field of a `Checked` class.
 
     Args:
-        default: Its default; without it and `factory` the field must be given. It is converted too.
-        factory: Makes the default.
-        converter: Turns what was given into the field's type. It must leave what it has converted as it is.
-        validator: Takes the field's name and its converted value, and raises `StudyError` for one that makes no sense.
-        compare: Whether equality and the hash depend on it.
+        default: The field's default, which is converted too. Without a default and a `factory` the field must be given.
+        factory: A function that makes the default.
+        converter: A function from the given value to the field's type. It must leave a converted value as it is.
+        validator: A function of the field's name and its converted value that raises `StudyError` for a wrong value.
+        compare: Whether equality and the hash depend on the field.
     """
     metadata = {"converter": converter, "validator": validator}
     return dataclasses.field(default=default, default_factory=factory, compare=compare, metadata=metadata)
@@ -243,10 +243,10 @@ def is_per_layer(study: str, indicator: Any) -> None:
 
     Args:
         study: The study in the message.
-        indicator: The indicator. One that does not say its `dims` passes: its maps tell.
+        indicator: The indicator. One without `dims` passes; its maps are checked when they are made.
 
     Raises:
-        StudyError: As said.
+        StudyError: The indicator's `dims` have no layer.
     """
     dims = getattr(indicator, "dims", None)
     if dims is not None and "layer" not in dims:
@@ -292,9 +292,9 @@ class Study(Checked, ABC, Generic[R]):
     Args:
         data: Samples; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        prompt: How the question is put.
-        seed: Of whatever is drawn, and of the bootstrap.
-        batch: Samples per forward pass. Part of the hash: other batches round differently.
+        prompt: The prompt of every question.
+        seed: The seed of all random draws and of the bootstrap.
+        batch: Samples per forward pass; part of the hash, because other batches round differently.
 
     Raises:
         StudyError: A value that makes no sense.
@@ -329,12 +329,12 @@ class Study(Checked, ABC, Generic[R]):
         Args:
             whole: The study whose result it is.
             cells: Its finished runs in order; one when `whole` is this study.
-            folder: Where the result's own files go.
+            folder: The folder of the result's own files.
         """
 
     @property
     def labels(self) -> dict[str, str]:
-        """What a tidy frame says of it in any case: short names of the model and the data."""
+        """The labels that every tidy frame has: short names of the model and the data."""
         return {"model": model_label(self.model), "data": self.data.name}
 
     @property

@@ -166,7 +166,7 @@ class _State:
         self._pool.start(worker, slot)
 
     def take(self, message: Message) -> Iterator[Computed]:
-        """Takes a message in, and gives its worker something to do."""
+        """Handles a message, and gives its worker the next unit."""
         slot = self._slots[self._worker_slots[message.worker]]
         if message.kind == "died":
             self._buried(message, slot)
@@ -191,7 +191,7 @@ class _State:
                 self._pool.send(worker, slot.unit)
 
     def _buried(self, message: Message, slot: _Slot) -> None:
-        """Takes away a dead worker's unit and replaces the worker."""
+        """Puts a dead worker's unit back and replaces the worker."""
         place = self._worker_slots.pop(message.worker)
         unit, slot.unit, ready, slot.ready = slot.unit, None, slot.ready, False
         slot.deaths += 1
@@ -309,7 +309,7 @@ class Processes:
             return Message(worker, "died", _reason(process.exitcode))
 
     def close(self, *, kill: bool) -> None:
-        """Ends all processes: idle ones by word, any other and those that do not listen by force."""
+        """Ends all processes: idle ones are asked to end; busy ones, and those that do not respond, are killed."""
         for pipe in self._pipes.values():
             with contextlib.suppress(OSError):
                 pipe.send(None)
@@ -331,7 +331,7 @@ def _reason(code: int | None) -> str:
 
 
 def _serve(pipe: Connection, groups: Sequence[bytes], threads: int | None, device: str | None) -> None:
-    """The life of a worker process."""
+    """Runs a worker process until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver too, which ends its workers
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # a bar of each worker would tear the run's own
     parent = multiprocessing.parent_process()

@@ -45,7 +45,7 @@ SentFiles = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Message:
-    """What became of a worker's start or unit.
+    """The outcome of a worker's start or of a unit.
 
     Attributes:
         worker: The worker's number.

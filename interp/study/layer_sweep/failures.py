@@ -69,8 +69,8 @@ answer changes."""
 def thresholds(validation: Result, choice: LayerChoice, share: float = 0.95) -> dict[Key, float]:
     """(model, data) → the AR above which a sample counts as “looked”.
 
-    It is the `share` quantile of the AR that the same maps have on *other samples'* boxes, at the chosen layer:
-    what attending somewhere gives by chance, for these images and boxes of this size. Answers do not enter.
+    It is the `share` quantile of the AR that the same maps have on *other samples'* boxes at the chosen layer: the AR
+    that is reached by chance, for these images and boxes of this size. Answers play no part.
 
     Args:
         validation: Samples to choose on, which are not reported.
@@ -239,7 +239,7 @@ def write_page(
         result: The samples reported.
         path: The HTML file.
         choice: The layer, chosen on other samples.
-        limits: From `thresholds`, on other samples.
+        limits: (model, data) → limit, from `thresholds` on other samples.
         found: From `verdicts`.
     """
     said = "; ".join(f"{number(limit)} for {data}" for (_, data), limit in limits.items())

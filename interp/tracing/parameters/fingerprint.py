@@ -67,19 +67,19 @@ def identity(
     weights: str | None = None,
     hooks: str | None = None,
 ) -> dict[str, str]:
-    """Everything of a model that its numbers depend on, by name; equal exactly where the numbers are the same.
+    """Everything that a model's numbers depend on, by name; two models with equal identities give the same numbers.
 
     Computed anew at each call, since weights, adapters and hooks may change between any two: every byte of the
     weights is read once, where it lies, at about the speed of memory. It does not depend on the device, the attention
     implementation, or where the files lie.
 
     Args:
-        hf: the transformers model.
-        processor: its processor.
-        adapter: what is known of its family.
-        forwards: forwards of modules' own, which replace those of their classes, where others were put over them.
-        weights: what this gave for the weights, where they are known to be the same; they are not read again.
-        hooks: likewise for the hooks.
+        hf: The transformers model.
+        processor: The model's processor.
+        adapter: The adapter of the model's family.
+        forwards: Module → its own `forward` in place of its class's, for modules whose `forward` was replaced since.
+        weights: An earlier entry "weights" that is known to hold still; the weights are then not read again.
+        hooks: An earlier entry "hooks" that is known to hold still; the hooks are then not described again.
 
     Raises:
         ModelError: Weights that are on the meta device and nowhere else.
@@ -101,12 +101,12 @@ def identity(
 
 
 def identity_elsewhere(known: Mapping[str, str], processor: Any, adapter: Any) -> dict[str, str]:
-    """The `identity` of a model that runs elsewhere: what is known of it there, and the parts that are here.
+    """The `identity` of a model that runs on a server: the server's entries, and the processor and the adapter here.
 
     Args:
-        known: what says which model it is there.
-        processor: its processor.
-        adapter: what is known of its family.
+        known: The entries that identify the model where it runs.
+        processor: The model's processor.
+        adapter: The adapter of the model's family.
     """
     return {**known, "processor": _digest(_processor(processor)), "family": _family(adapter)}
 
@@ -295,7 +295,7 @@ def _root(function: Any) -> str:
 
 
 def _adapters(hf: nn.Module) -> Iterator[str]:
-    """What is said of the PEFT adapters: which are in use, off or merged, for each different case."""
+    """The state of the PEFT adapters: which are active, off or merged, one text for each different state."""
     seen: dict[str, int] = {}
     for module in modules_of(hf):
         if hasattr(module, "merged_adapters"):
@@ -491,7 +491,7 @@ def _sum_by_torch(data: UInt8[Tensor, " byte"]) -> int:
 
 @functools.cache
 def _places(size: int, device: torch.device) -> Tensor:
-    """What is mixed into each word, different for each place."""
+    """The number that is mixed into each word, different for each place."""
     return torch.arange(1, size + 1, device=device) * _GOLDEN
 
 

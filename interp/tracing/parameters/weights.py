@@ -1,9 +1,9 @@
 """A model's weights: where they go as they are loaded, in which form, and where each lies afterwards.
 
-Modules are listed in one walk: torch's own generators take two to five times as long, and these run often.
+Modules are listed in one walk, because torch's own generators take two to five times as long.
 
-A model may lie on several devices (`device_map`). Each layer then computes on its own, so what is planned for a layer
-goes to that layer's device, and what layers give is brought together on one.
+A model may lie on several devices (`device_map`). Each layer then computes on its own device: what is planned for a
+layer goes there, and the results of layers are brought together on one device.
 """
 
 from __future__ import annotations
@@ -128,11 +128,11 @@ class Placement:
     """Where the weights go and in which form. Made by `Placement.of`, which checks everything.
 
     Attributes:
-        device: where the model runs, where there is no device map.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        device_map: where which part of the model lies.
-        folder: where the weights go that the map leaves on the disk.
-        quantization: transformers' settings of a quantisation.
+        device: The device that the model runs on, without a device map.
+        dtype: The dtype of the weights; "auto" keeps the checkpoint's.
+        device_map: Part of the model → the device it lies on, or the name of a strategy.
+        folder: The folder for weights that the map leaves on the disk.
+        quantization: Settings of a quantisation as transformers takes them.
     """
 
     device: str | torch.device
@@ -150,7 +150,7 @@ class Placement:
         offload_folder: str | Path | None,
         quantization: Any,
     ) -> Placement:
-        """The placement that `interp.load` is asked for, whose arguments these are.
+        """The placement for these arguments of `interp.load`.
 
         Raises:
             ModelError: A value that is none of those, or two that exclude each other.
@@ -170,7 +170,7 @@ class Placement:
         return cls(device, kind, chosen, folder, quantization_config(quantization, kind))
 
     def options(self, config: Any) -> dict[str, Any]:
-        """What transformers' `from_pretrained` is to be told, for a checkpoint with that config.
+        """The options of transformers' `from_pretrained` for a checkpoint with this config.
 
         Quantised weights cannot be moved by transformers, so they are loaded to where they stay.
         """
@@ -199,7 +199,7 @@ class Placement:
         return self.on_device(lambda: hf.to(self.device))
 
     def on_device(self, make: Callable[[], Any]) -> Any:
-        """What `make` puts on the device.
+        """The result of `make`, which puts something on the device.
 
         Raises:
             ModelError: The device is not there, or full.
@@ -318,7 +318,7 @@ def hooks_of(module: nn.Module) -> Iterator[Any]:
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Where a module's inputs go: where its first weights are, or where accelerate brings them when it runs."""
+    """The device for a module's inputs: that of its first weights, or the one accelerate brings them to in a pass."""
     first = next(_weights(module))
     if not first.is_meta:
         return first.device
