@@ -98,7 +98,7 @@ def _without_reader(error: BrokenPipeError) -> int:
 
 
 def _ran(chosen: Callable[[], Any]) -> int:
-    """The exit code of a call; an error that a user can mend is one line, as a warning is."""
+    """The exit code of a call; an error that a user can solve is printed as one line, and so is a warning."""
     before, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         return int(chosen() or 0)
@@ -115,7 +115,7 @@ def _ran(chosen: Callable[[], Any]) -> int:
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: Any) -> str:
-    """A warning as one line, without the place in the code; others than the user's with their kind."""
+    """A warning as one line, without its place in the code; with its kind, unless it is a `UserWarning`."""
     kind = "" if category is UserWarning else f" ({category.__name__})"
     return f"warning{kind}: {' '.join(in_options(str(message)).split())}\n"
 
@@ -152,18 +152,18 @@ def _one_line(box: str) -> str:
 
 
 REFUSED = re.compile(r"invalid choice '(.+?)' .*?Expected one of \((.+?)\)\.")
-"""How tyro refuses a value: the word, and those there are."""
+"""tyro's refusal of a value: the word, and the known words."""
 UNKNOWN = re.compile(
     r"Unrecognized options: (?P<given>.+?)\.(?: Available subcommands: (?P<commands>.+?)\.)?"
     r"(?: (?:Perhaps you meant:|Arguments similar to) (?P<near>.+?)\.?)?(?P<help> For full helptext, run .+)?$"
 )
-"""How tyro refuses options and commands: what was given, the commands there are, and the help of similar options."""
+"""tyro's refusal of options and commands: the words given, the known commands, and the help of similar options."""
 
 
 def _with_meant(line: str) -> str:
-    """tyro's message with the word that was meant, where one of those there are is like the one that it refuses.
+    """tyro's message with a suggestion, where a known word is similar to the refused one.
 
-    The options that tyro suggests, each with its help for every command that has it, are left out but for the nearest.
+    Of the options that tyro suggests, each with its help for every command that has it, only the nearest is kept.
     """
     if found := REFUSED.search(line):
         known = [one.strip(" '\"") for one in found[2].split(",")]

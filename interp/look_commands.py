@@ -100,7 +100,7 @@ def _show(found: Look, path: Path, open_page: bool) -> None:
 
 
 def _say(found: Look, path: Path) -> None:
-    """Print the answer, the map that is shown large, how far to trust it, and where the page lies."""
+    """Print the answer, the map that is shown large, how far it can be trusted, and the page's path."""
     print(f"answer: {found.said} (probability {found.probability:.2f})")
     if found.note:
         print(f"note: {found.note}")
@@ -112,7 +112,7 @@ def _say(found: Look, path: Path) -> None:
 
 
 def _has_display() -> bool:
-    """Whether somebody sits at a terminal with a display."""
+    """Whether this is a terminal with a display."""
     shown = (
         os.name == "nt"
         or sys.platform == "darwin"
@@ -150,7 +150,7 @@ def explore(
         processor: folder or hub id of the processor, if the checkpoint has none.
         adapter: name of the adapter; by default the one that matches the config.
         generate: tokens of an answer at most.
-        host: the address to listen at. Whoever reaches it can run the model.
+        host: the address to listen at. Anyone who can reach it can run the model.
         port: the port; 0 for any that is free.
         open_page: open the page in a browser, where a terminal is there.
     """

@@ -167,7 +167,7 @@ def adapt(
     revision: str | None = None,
     processor: str | None = None,
 ) -> int:
-    """Measure where a model's image tokens look, without an adapter, and write one where a regular layout fits.
+    """Measure which pixels a model's image tokens see, without an adapter, and write one where a regular layout fits.
 
     Prints a table of the sizes measured and, where a regular layout fits, the adapter file. The exit code is 1 if a
     size could not be measured surely, or if --out was given and no layout fits all sizes.

@@ -50,16 +50,16 @@ COMMAND = "command.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """What `interp run` was asked for, apart from how and where it runs.
+    """The arguments of `interp run`, apart from those that say how and where it runs.
 
     Attributes:
         study: A name of `STUDIES`.
         data: Bundled names or paths.
         model: "organism", folders or hub ids.
-        n: Samples of each data set at most; 0 for all.
+        n: The largest number of samples of each data set; 0 for all.
         split: The split that is reported on.
-        seed: Draws the samples; also the study's seed.
-        options: What `interp.load` takes: device, dtype and so on.
+        seed: The seed that draws the samples and that the study uses.
+        options: Options of `interp.load`: device, dtype and so on.
         settings: Further fields of the study by name, as JSON values.
     """
 
@@ -141,10 +141,10 @@ class Asked:
 
     @classmethod
     def read(cls, folder: Path) -> Asked:
-        """What a run's folder says it was asked for.
+        """Returns the arguments of `interp run` that a run's folder holds.
 
         Raises:
-            RunError: It says nothing, or not what this version reads.
+            RunError: The folder does not say it, or in a form that this version cannot read.
         """
         stored, names = read_json(folder / COMMAND), {one.name for one in fields(cls)}
         if not isinstance(stored, dict) or not names <= set(stored):
@@ -182,7 +182,7 @@ def run(
         out: the folder for runs.
         n: samples of each data set at most, drawn by the seed; 0 for all.
         split: the split to report on; a study that chooses something, such as a head ranking, reads "validation".
-        seed: of what is drawn.
+        seed: seed of the drawn samples and of the study.
         settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; an indicator, a scorer and
             a method by name, a prompt by its template. Several methods, method='["PAI", "VGRefine"]', are compared.
         workers: how many workers compute, and where.
@@ -263,7 +263,7 @@ def _newest(out: Path) -> Path:
     """The folder of the run in `out` that was worked on last; the grid's, where it is one of a grid.
 
     Raises:
-        RunError: There is none.
+        RunError: The folder holds no run.
     """
     from interp.run.listing import listed_runs
 
@@ -311,7 +311,7 @@ def _asked_again(asked: Asked, folder: Path) -> Any:
 
 
 def _run_names(folders: Sequence[Path]) -> list[str]:
-    """What each run was asked for and not all others were, such as "seed 1"; the folder where that does not tell."""
+    """The arguments in which each run differs from others, such as "seed 1"; its folder where none differs."""
     own = [folder.resolve().name for folder in folders]
     if not all((folder / COMMAND).is_file() for folder in folders):
         return own

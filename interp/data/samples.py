@@ -62,7 +62,7 @@ class Samples(Sequence[Sample]):
         self._warned = _warn_of_boxes(self._samples, self._name, files=False)
 
     def like(self, samples: Iterable[Sample], name: str | None = None) -> Samples:
-        """Returns other samples as `Samples` with this name and these reasons; they are not checked again."""
+        """Returns samples as `Samples` with the name and the skipped rows of these; nothing is checked again."""
         made = Samples((), self._name if name is None else name, self._skipped)
         made._samples, made._warned = tuple(samples), self._warned
         return made
@@ -239,7 +239,7 @@ def _pixels(sample: Sample, i: int, sizes: set[tuple[int, int]]) -> str | None:
 
 
 def _warn_of_boxes(samples: Iterable[Sample], name: str, *, files: bool) -> bool:
-    """Warns if most boxes end beyond their image; returns whether it did. Without `files` only images in memory count."""
+    """Warns if most boxes end beyond their image; returns whether it did. Without `files` it sees images in memory."""
     n, beyond, of = 0, 0, 0
     for sample in samples:
         outside = _outside(sample, files)
@@ -257,7 +257,7 @@ def _warn_of_boxes(samples: Iterable[Sample], name: str, *, files: bool) -> bool
 
 
 def _outside(sample: Sample, files: bool) -> list[bool]:
-    """Whether each box of a sample ends beyond its image; boxes whose image cannot be read are left out."""
+    """Whether each box of a sample ends beyond its image; empty if an image cannot be read."""
     try:
         return [
             box.is_beyond(sample.sizes[box.image])
