@@ -161,8 +161,8 @@ class Result(GridResult):
         and show it on test samples.
 
         Args:
-            metric: By which metric.
-            descriptive: Needed for samples of a test split: a description of them, not an estimate.
+            metric: The metric to choose by.
+            descriptive: Whether samples of a test split are allowed; the layer then describes them and is no estimate.
 
         Raises:
             StudyError: Samples of the test split without `descriptive`, or a metric that was not measured or
@@ -218,7 +218,7 @@ class Result(GridResult):
     def compare_groups(
         self, metric: str, *, layer: int | LayerChoice, over: str | None = None
     ) -> pd.DataFrame:
-        """The same comparison group by group: what to read where `compare` notes that groups are few.
+        """The differences of `compare` group by group, to be read where `compare` notes that groups are few.
 
         Raises:
             StudyError: As `compare`.

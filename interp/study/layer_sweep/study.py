@@ -46,15 +46,15 @@ class LayerSweep(Study[Result]):
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        indicator: What gives the map, or its name such as "attention"; one map per layer, so not per head.
+        indicator: The indicator that gives the map, or its name such as "attention"; one map per layer, so not per head.
         metrics: Short names of `interp.metrics.METRICS`.
-        prompt: How the question is put.
+        prompt: The prompt of every question.
         edits: Changes of the model's attention that hold in every pass, such as `interp.Knockout(site)`; for a
             relative map in the generic prompt's pass too.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
             fraction of each token that the sample's masks cover in the place of its boxes.
-        seed: Decides whose boxes each sample borrows.
-        batch: Samples per forward pass. Part of the hash: other batches round differently.
+        seed: The seed that decides which sample's boxes each sample borrows, and that of the bootstrap.
+        batch: Samples per forward pass; part of the hash, because other batches round differently.
 
     Raises:
         StudyError: No samples, an unknown metric or rule, an indicator per head or without layers, `batch` below 1, a

@@ -68,9 +68,9 @@ def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric:
     """The samples' scores on their own and on other samples' boxes, each indicator at its own chosen layer.
 
     Args:
-        result: Over the axis "indicator".
+        result: A result over the axis "indicator".
         choices: Indicator's label → the layer chosen for it.
-        metric: Which score.
+        metric: The metric of the score.
     """
     scores = where(result.values, result.values.metric == metric)
     layers = [choices[kind].layers[model] for kind, model in zip(scores.indicator, scores.model, strict=True)]
@@ -81,9 +81,9 @@ def against_last(scores: pd.DataFrame, last: str, *, seed: int = 0) -> pd.DataFr
     """One row per (model, data, indicator): mean, minus shuffled boxes, minus the last token, Holm-adjusted p.
 
     Args:
-        scores: From `own_layer_scores`.
+        scores: The frame that `own_layer_scores` returns.
         last: The label of the indicator that the others are compared with.
-        seed: Of the bootstrap and the permutations.
+        seed: The seed of the bootstrap and the permutations.
 
     Returns:
         Columns model, data, indicator, layer, mean, low, high, n, n_groups, n_undefined, note; `shuffled`, the
@@ -127,7 +127,7 @@ def figures(results: Mapping[str, Result], metric: str = "ar") -> Figures:
 
     Args:
         results: How the maps are scaled → a result over the axes "indicator" and "data".
-        metric: Which score.
+        metric: The metric of the curves.
     """
     named = enumerate(results.items())
     return {f"tokens-{i}": _curves(result, f"AR, {name}", metric) for i, (name, result) in named}
