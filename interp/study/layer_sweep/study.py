@@ -53,7 +53,7 @@ class LayerSweep(Study[Result]):
             relative map in the generic prompt's pass too.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
             fraction of each token that the sample's masks cover in the place of its boxes.
-        seed: The seed that decides which sample's boxes each sample borrows, and that of the bootstrap.
+        seed: The seed of the choice of borrowed boxes and of the bootstrap.
         batch: Samples per forward pass; part of the hash, because other batches round differently.
 
     Raises:
