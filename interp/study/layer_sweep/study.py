@@ -46,7 +46,7 @@ class LayerSweep(Study[Result]):
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        indicator: The indicator that gives the map, or its name such as "attention"; one map per layer, so not per head.
+        indicator: The indicator of the maps, or its name such as "attention"; one map per layer, so not per head.
         metrics: Short names of `interp.metrics.METRICS`.
         prompt: The prompt of every question.
         edits: Changes of the model's attention that hold in every pass, such as `interp.Knockout(site)`; for a
