@@ -118,7 +118,7 @@ def test_a_page_without_figures_still_has_what_its_script_reads(tmp_path: Path) 
 
 
 def test_a_template_refuses_a_name_it_was_not_given() -> None:
-    with pytest.raises(UndefinedError, match="question"):
+    with pytest.raises(UndefinedError, match="is undefined"):
         _environment().get_template("page.html").render(title="t")
 
 
