@@ -1,4 +1,4 @@
-"""Keeps a torchvision that cannot be imported from taking transformers down with it.
+"""Hides a torchvision that cannot be imported, so that transformers works without it.
 
 The torchvision that comes from PyPI is built for the CUDA build of torch. Beside a CPU build of torch its import ends
 with "operator torchvision::nms does not exist", and so does that of every model of transformers, which looks only
@@ -55,7 +55,7 @@ def _version(name: str) -> str:
 
 
 def _forget() -> None:
-    """Makes transformers look again, where it has looked before."""
+    """Makes transformers check again whether torchvision is installed."""
     known = sys.modules.get("transformers.utils.import_utils")
     for name in ("is_torchvision_available", "is_torchvision_v2_available"):
         clear = getattr(getattr(known, name, None), "cache_clear", None)

@@ -17,19 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp import __version__
-from interp.adapt_command import adapt
 from interp.doctor_command import doctor
 from interp.errors import InterpError, ModelError
-from interp.explore_command import explore
 from interp.inputs.text import meant
-from interp.look_command import look
-from interp.models_command import models
+from interp.look_commands import explore, look
+from interp.model_commands import adapt, models
 from interp.reproduce_command import reproduce
 from interp.run.merge import merge
-from interp.runs_command import runs
-from interp.study_commands import report, run
+from interp.study_commands import WorkerOptions, report, run, runs
 from interp.terminal import console, in_options, table
-from interp.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +98,7 @@ def _without_reader(error: BrokenPipeError) -> int:
 
 
 def _ran(chosen: Callable[[], Any]) -> int:
-    """The exit code of a call; an error that a user can mend is one line, as a warning is."""
+    """The exit code of a call; an error that a user can solve is printed as one line, and so is a warning."""
     before, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         return int(chosen() or 0)
@@ -119,7 +115,7 @@ def _ran(chosen: Callable[[], Any]) -> int:
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: Any) -> str:
-    """A warning as one line, without the place in the code; others than the user's with their kind."""
+    """A warning as one line, without its place in the code; with its kind, unless it is a `UserWarning`."""
     kind = "" if category is UserWarning else f" ({category.__name__})"
     return f"warning{kind}: {' '.join(in_options(str(message)).split())}\n"
 
@@ -155,20 +151,33 @@ def _one_line(box: str) -> str:
     return ". ".join(" ".join(words).rstrip(".") for words in parts[1:] if words) + "."
 
 
-REFUSED = (
-    re.compile(r"invalid choice '(.+?)' .*?Expected one of \((.+?)\)\."),
-    re.compile(r"Unrecognized options: ([^\s,.]+).*? Available subcommands: (.+?)\."),
+REFUSED = re.compile(r"invalid choice '(.+?)' .*?Expected one of \((.+?)\)\.")
+"""tyro's refusal of a value: the word, and the known words."""
+UNKNOWN = re.compile(
+    r"Unrecognized options: (?P<given>.+?)\.(?: Available subcommands: (?P<commands>.+?)\.)?"
+    r"(?: (?:Perhaps you meant:|Arguments similar to) (?P<near>.+?)\.?)?(?P<help> For full helptext, run .+)?$"
 )
-"""How tyro refuses a word: the word, and those there are."""
+"""tyro's refusal of options and commands: the words given, the known commands, and the help of similar options."""
 
 
 def _with_meant(line: str) -> str:
-    """tyro's message with the word that was meant, where one of those there are is like the one that it refuses."""
-    for pattern in REFUSED:
-        if found := pattern.search(line):
-            known = [one.strip(" '\"") for one in found[2].split(",")]
-            return f"{line[: found.end()]}{meant(found[1], known)}{line[found.end() :]}"
-    return line
+    """tyro's message with a suggestion, where a known word is similar to the refused one.
+
+    Of the options that tyro suggests, each with its help for every command that has it, only the nearest is kept.
+    """
+    if found := REFUSED.search(line):
+        known = [one.strip(" '\"") for one in found[2].split(",")]
+        return f"{line[: found.end()]}{meant(found[1], known)}{line[found.end() :]}"
+    if not (found := UNKNOWN.search(line)):
+        return line
+    given = found["given"].split(", ")
+    if found["commands"] and not given[0].startswith("-"):
+        known = found["commands"].split(", ")
+        near = f" Available commands: {found['commands']}.{meant(given[0], known)}"
+    else:
+        options = set(re.findall(r"(?<!\S)--[a-z][\w-]*", found["near"] or "")) - {"--help", *given}
+        near = meant([one for one in given if one.startswith("-")], sorted(options))
+    return f"{line[: found.start()]}Unrecognized options: {found['given']}.{near}{found['help'] or ''}"
 
 
 def _say_error(text: str) -> None:

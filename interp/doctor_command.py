@@ -40,7 +40,7 @@ SHARE = 0.8
 
 @dataclass(eq=False)
 class _Report:
-    """What was found: tables of name and value, and problems with how to mend them."""
+    """The findings: tables of name and value, and problems with their solutions."""
 
     tables: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -50,9 +50,9 @@ class _Report:
 
 
 def doctor() -> int:
-    """Look whether this machine is ready: versions, devices, memory, extras, and the bundled model at work.
+    """Check whether this machine is ready: versions, devices, memory, extras, and the bundled model at work.
 
-    Nothing is downloaded. Problems are listed at the end, each with how to mend it; the exit code is then 1.
+    Nothing is downloaded. Problems are listed at the end, each with its solution; the exit code is then 1.
     """
     from rich.text import Text
 
@@ -149,7 +149,7 @@ def _room(free: float, total: float, n_bytes: int) -> str:
 
 
 def _memory() -> tuple[float, float]:
-    """Bytes of memory of this machine, in all and available; of a container its own limit is not known."""
+    """Bytes of memory of this machine, in total and available; the limit of a container is not known."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     known = Path("/proc/meminfo")
     if not known.is_file():
@@ -191,7 +191,7 @@ def _disk(path: Path) -> str:
 
 
 def _at_work(problems: list[str]) -> Iterator[tuple[str, str]]:
-    """The bundled model on one picture: whether it answers as it was trained to, and its row adds up."""
+    """Runs the bundled model on one picture: whether its answer is right and an attention row sums to 1."""
     import interp
 
     started = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What the package as a whole gives to its rooms: functions of rooms above, handed down by `interp/__init__.py`.
+"""Functions of higher folders for methods of lower ones, provided by `interp/__init__.py`.
 
-A method such as `Mllm.look` stands in a room below the one that does the work. It asks here for that work, so that no
-room imports one above it.
+A method such as `Mllm.look` is in a lower folder than the code that does its work. It takes that code from here, so
+that no folder imports one above it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PROVIDED: dict[str, Callable[..., Any]] = {}
 
 
 def provide(name: str, function: Callable[..., Any]) -> None:
-    """Makes a function known by its name to the rooms below it; called once, when the package is imported."""
+    """Makes a function available by its name to lower folders; called once, when the package is imported."""
     _PROVIDED[name] = function
 
 

@@ -28,11 +28,11 @@ __all__ = ["HeadChoice", "HeadOptions", "PaperChoice", "PaperOptions"]
 
 @dataclass(frozen=True)
 class PaperChoice:
-    """The paper's way, or ours.
+    """The choices in which the paper and this toolkit differ.
 
     Attributes:
-        paper: Do as the paper and its code do: KL, the layer where it is lowest, boxes stretched over the grid, and the
-            official code's limits of pixels for Qwen models.
+        paper: Whether to do as the paper and its code do: KL, the layer where it is lowest, boxes stretched over the
+            grid, and the official code's limits of pixels for Qwen models.
         choose_by: The metric that chooses a layer, by its own direction; by default ar, with --paper kl.
         rule: When a token belongs to a box; by default touch, with --paper stretch.
         pixels: The largest number of pixels of an image, for models in Qwen's layout; with several, a script of several
@@ -45,7 +45,7 @@ class PaperChoice:
     pixels: tuple[int, ...] = ()
 
     def conventions(self, **given: Any) -> Conventions:
-        """What is given by name, else by these options, else the paper's or ours."""
+        """The conventions given by name, else by these options, else the paper's or the toolkit's."""
         return conventions(self.paper, choose_by=self.choose_by, rule=self.rule, **given)
 
     def model(self, name: str, **options: Any) -> ModelSpec:
@@ -70,12 +70,12 @@ class PaperChoice:
 
 @dataclass(frozen=True)
 class HeadChoice(PaperChoice):
-    """The same, with what VGRefine's heads and layer are chosen on.
+    """`PaperChoice`, with the data that VGRefine's heads and layer are chosen on.
 
     Attributes:
         choose_on: Data to choose heads and layer on for all of --data, as the paper does on COCO; by default each
             one's own validation split. --paper needs it where no heads are published.
-        published_heads: A published set to take for a copy of its checkpoint: huatuogpt-vision-7b.
+        published_heads: The published set of heads for a copy of its checkpoint: huatuogpt-vision-7b.
         metric: The metric that ranks heads: a short name of interp.metrics.METRICS.
     """
 
@@ -97,7 +97,7 @@ class HeadChoice(PaperChoice):
         return grounding(model, validation, **self._ways, **options)
 
     def choosing(self, model: ModelSpec, default: str = "natural") -> dict[str, Any]:
-        """What `refined_row` takes to choose heads and layer for answers to questions, which have no boxes.
+        """The options of `refined_row` that choose heads and layer for questions, which have no boxes.
 
         Args:
             model: The model.

@@ -64,11 +64,11 @@ def ratings(
 
     Args:
         files: the .json files that raters saved, one for each.
-        data: what was given to `interp data rate`; split, n and seed too.
+        data: the data given to `interp data rate`.
         out: the folder for kept.jsonl, decisions.csv and report.html.
-        split: as for the page.
-        n: as for the page.
-        seed: as for the page.
+        split: the split given to `interp data rate`.
+        n: the number of samples given to `interp data rate`.
+        seed: the seed given to `interp data rate`.
         lowest: a score below this drops the sample.
         several: any, if one rater's low score drops a sample; median, if the median of the raters' scores must be low.
         n_raters: raters whose three scores a sample needs.

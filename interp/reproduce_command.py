@@ -93,7 +93,8 @@ def _benchmark(text: str) -> tuple[str, Path]:
 
 def _write(session: Session) -> Path:
     """Writes the index of all figures, those that were not asked for too."""
-    from interp.reproduce import FIGURES, write_index
+    from interp.reproduce import FIGURES
+    from interp.reproduce.index_page import write_index
 
     return write_index(session, FIGURES)
 

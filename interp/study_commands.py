@@ -1,4 +1,4 @@
-"""`interp run` and `interp report`: a study by its name on data by theirs, and the page of a run that is stored."""
+"""`interp run`, `interp report` and `interp runs`: studies from the command line, and the runs in a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -14,9 +14,15 @@ from interp import __version__
 from interp.errors import RunError, StudyError
 from interp.inputs.files import read_json, write_atomically
 from interp.inputs.text import meant
-from interp.worker_options import WorkerOptions
+from interp.run.listing import FINISHED, listed_runs
+from interp.run.workers import Workers
+from interp.terminal import console, table
 
-__all__ = ["COMMAND", "STUDIES", "Asked", "report", "run"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["COMMAND", "STUDIES", "Asked", "WorkerOptions", "report", "run", "runs"]
+
 
 STUDIES = {
     "benchmark": "Benchmark",
@@ -44,16 +50,16 @@ COMMAND = "command.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """What `interp run` was asked for, apart from how and where it runs.
+    """The arguments of `interp run`, apart from those that say how and where it runs.
 
     Attributes:
         study: A name of `STUDIES`.
         data: Bundled names or paths.
         model: "organism", folders or hub ids.
-        n: Samples of each data set at most; 0 for all.
+        n: The largest number of samples of each data set; 0 for all.
         split: The split that is reported on.
-        seed: Draws the samples; also the study's seed.
-        options: What `interp.load` takes: device, dtype and so on.
+        seed: The seed that draws the samples and that the study uses.
+        options: Options of `interp.load`: device, dtype and so on.
         settings: Further fields of the study by name, as JSON values.
     """
 
@@ -135,10 +141,10 @@ class Asked:
 
     @classmethod
     def read(cls, folder: Path) -> Asked:
-        """What a run's folder says it was asked for.
+        """Returns the arguments of `interp run` that a run's folder holds.
 
         Raises:
-            RunError: It says nothing, or not what this version reads.
+            RunError: The folder does not say it, or in a form that this version cannot read.
         """
         stored, names = read_json(folder / COMMAND), {one.name for one in fields(cls)}
         if not isinstance(stored, dict) or not names <= set(stored):
@@ -176,7 +182,7 @@ def run(
         out: the folder for runs.
         n: samples of each data set at most, drawn by the seed; 0 for all.
         split: the split to report on; a study that chooses something, such as a head ranking, reads "validation".
-        seed: of what is drawn.
+        seed: seed of the drawn samples and of the study.
         settings: further fields of the study as NAME=JSON, such as metrics='["ar", "js"]'; an indicator, a scorer and
             a method by name, a prompt by its template. Several methods, method='["PAI", "VGRefine"]', are compared.
         workers: how many workers compute, and where.
@@ -257,7 +263,7 @@ def _newest(out: Path) -> Path:
     """The folder of the run in `out` that was worked on last; the grid's, where it is one of a grid.
 
     Raises:
-        RunError: There is none.
+        RunError: The folder holds no run.
     """
     from interp.run.listing import listed_runs
 
@@ -305,7 +311,7 @@ def _asked_again(asked: Asked, folder: Path) -> Any:
 
 
 def _run_names(folders: Sequence[Path]) -> list[str]:
-    """What each run was asked for and not all others were, such as "seed 1"; the folder where that does not tell."""
+    """The arguments in which each run differs from others, such as "seed 1"; its folder where none differs."""
     own = [folder.resolve().name for folder in folders]
     if not all((folder / COMMAND).is_file() for folder in folders):
         return own
@@ -358,3 +364,70 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+ROOMY = 110
+"""Columns of a terminal from which on the study has a column of its own; its folder's name begins with it."""
+
+
+def runs(
+    folder: Annotated[Path, tyro.conf.Positional] = Path("runs"),
+    *,
+    unfinished: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> int:
+    """List the runs in a folder: study, model, data, samples, whether finished, when, and where. No model is loaded.
+
+    `interp report FOLDER` makes the page of one of them again, and `interp report` that of the newest.
+
+    Args:
+        folder: the folder that holds runs.
+        unfinished: only those that are not finished.
+    """
+    found = [row for row in listed_runs(folder) if not unfinished or not row["state"].startswith(FINISHED)]
+    shown = console()
+    if not found:
+        shown.print(f"no {'unfinished ' if unfinished else ''}runs in {folder}", markup=False)
+        return 0
+    shown.print(_table(found, roomy=shown.width >= ROOMY))
+    return 0
+
+
+def _table(found: list[dict[str, Any]], *, roomy: bool) -> Table:
+    made = table(show_lines=False, box=None, pad_edge=False)
+    names = (["study"] if roomy else []) + ["model", "data", "n", "state", "when"]
+    for name in names:
+        made.add_column(
+            name, overflow="fold", justify="right" if name == "n" else "left", no_wrap=name in ("n", "when")
+        )
+    made.add_column("folder", overflow="fold", min_width=min(max(len(row["folder"]) for row in found), 36))
+    for row in found:
+        made.add_row(*_cells(row, roomy))
+    return made
+
+
+def _cells(row: Mapping[str, Any], roomy: bool) -> list[Any]:
+    from rich.text import Text
+
+    started = row["started"]
+    when = "" if started is None else started.astimezone().strftime("%m-%d %H:%M")
+    size = "" if row["n"] is None else str(row["n"])
+    study = [row["study"]] if roomy else []
+    return [Text(one) for one in (*study, row["model"], row["data"], size, row["state"], when, row["folder"])]
+
+
+def _workers(
+    workers: int = 1, address: str | None = None, gpus: float | None = None, devices: tuple[str, ...] = ()
+) -> Workers:
+    """How many workers compute, and where.
+
+    Args:
+        workers: Number of worker processes, each with its own copy of the model.
+        address: Run the workers on Ray: "local", "auto", host:port or ray://host:port.
+        gpus: GPUs of each worker on Ray; by default 1 for a model on cuda.
+        devices: Devices that local workers take in turn, such as cuda:0 cuda:1; cuda for all.
+    """
+    return Workers(workers, address, gpus, devices)
+
+
+WorkerOptions = Annotated[Workers | int, tyro.conf.arg(constructor=_workers), tyro.conf.OmitArgPrefixes]
+"""The parameter `workers` of a `main`, by default 1: the options --workers, --address, --gpus and --devices."""

@@ -21,9 +21,9 @@ from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.paper_options import PaperChoice, PaperOptions
 from interp.study import Grid, LayerSweep, Result, choose_layer
-from interp.study.fields import words
 from interp.study.layer_choice import metrics_to_choose_by
 from interp.study.layer_sweep.page import write_maps
+from interp.study.study import words
 
 PLAIN, RELATIVE = Attention(), Attention(relative_to=GENERIC_PROMPT)
 

@@ -23,10 +23,9 @@ from interp.data.build.sources import OF, PAPER, shares_of, shares_of_sources
 from interp.data.open import label
 from interp.data.readers.bundled import SPLITS
 from interp.errors import DataError
-from interp.report.figures import panels
+from interp.report.figures import GREY, laid_out, panels, plain, series_colour
 from interp.report.html import card, figure_card, grid, join, paragraph, save_page, section, table
 from interp.report.tables import count, percent, write_csv
-from interp.report.theme import GREY, laid_out, plain, series_colour
 from interp.study.dataframes import records, where
 
 

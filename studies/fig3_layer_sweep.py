@@ -24,7 +24,7 @@ from interp.paper_options import PaperChoice, PaperOptions
 from interp.run import as_part
 from interp.study import Grid, LayerSweep, Result, choose_layer
 from interp.study.conventions import Conventions
-from interp.study.fields import words
+from interp.study.study import words
 
 PART = """Part {shard} is under {out}. When all are done: `interp merge` their folders into one, then run
 this command again without --shard and with --out that folder: it only reports."""

@@ -20,7 +20,7 @@ from interp.data.open import BUNDLED, sets
 from interp.methods import VGRefine
 from interp.paper_options import HeadChoice, HeadOptions
 from interp.study import Grid, Refinement, RefinementResult
-from interp.study.fields import words
+from interp.study.study import words
 
 
 def main(

@@ -19,8 +19,17 @@ from interp.errors import DataError
 from interp.inputs.argument_checks import check_text, check_whole
 from interp.inputs.files import digest
 from interp.inputs.sample import Sample
-from interp.report.form import Form, FormItem, FormPicture, FormScale, ScaleOption, View, write_form
-from interp.report.form_answers import FormAnswers, read_answers
+from interp.report.form import (
+    Form,
+    FormAnswers,
+    FormItem,
+    FormPicture,
+    FormScale,
+    ScaleOption,
+    View,
+    read_answers,
+    write_form,
+)
 from interp.report.gallery import data_uri, frame_name, picture
 from interp.stats import krippendorff_alpha, weighted_kappa
 

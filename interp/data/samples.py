@@ -62,7 +62,7 @@ class Samples(Sequence[Sample]):
         self._warned = _warn_of_boxes(self._samples, self._name, files=False)
 
     def like(self, samples: Iterable[Sample], name: str | None = None) -> Samples:
-        """Some of these samples, or more, as `Samples`; nothing is checked or warned of again."""
+        """Returns samples as `Samples` with the name and the skipped rows of these; nothing is checked again."""
         made = Samples((), self._name if name is None else name, self._skipped)
         made._samples, made._warned = tuple(samples), self._warned
         return made
@@ -231,7 +231,7 @@ def _names(sample: Sample) -> tuple[str, ...]:
 
 
 def _pixels(sample: Sample, i: int, sizes: set[tuple[int, int]]) -> str | None:
-    """The content of a file's pixels, as of an image in memory; None where its size is none of these."""
+    """The hash of a file's pixels, as for an image in memory; None if its size is not one of these."""
     try:
         return content(sample.load(i), i) if sample.sizes[i] in sizes else None
     except InterpError:
@@ -239,7 +239,7 @@ def _pixels(sample: Sample, i: int, sizes: set[tuple[int, int]]) -> str | None:
 
 
 def _warn_of_boxes(samples: Iterable[Sample], name: str, *, files: bool) -> bool:
-    """Warns if most boxes end beyond their image, and says whether it did; without `files` of images in memory only."""
+    """Warns if most boxes end beyond their image; returns whether it did. Without `files` it sees images in memory."""
     n, beyond, of = 0, 0, 0
     for sample in samples:
         outside = _outside(sample, files)
@@ -257,7 +257,7 @@ def _warn_of_boxes(samples: Iterable[Sample], name: str, *, files: bool) -> bool
 
 
 def _outside(sample: Sample, files: bool) -> list[bool]:
-    """Whether each box of a sample ends beyond its image, as far as that can be told."""
+    """Whether each box of a sample ends beyond its image; empty if an image cannot be read."""
     try:
         return [
             box.is_beyond(sample.sizes[box.image])

@@ -1,4 +1,4 @@
-"""Rendered natural scenes, whose objects, boxes and answers are exact; also with a marker that is a shortcut.
+"""Rendered natural scenes with exact objects, boxes and answers; some have a marker that serves as a shortcut.
 
 A scene is a value: a background, a noise seed and up to four objects of different shapes. It can be changed
 (`Scene.recolour`, `Scene.resize`) and rendered again, which is how a model organism's cause is certified at the
@@ -218,7 +218,7 @@ def natural_scenes(split: str, n: int, seed: int = 0) -> list[tuple[Scene, Quest
 
 
 def _natural_scene(split: str, i: int, seed: int) -> tuple[Scene, Question]:
-    """Scene number i of a split, whatever the others are."""
+    """Scene number i of a split; it does not depend on the others."""
     rng = np.random.default_rng([seed, SPLITS[split], i])
     scene = random_scene(rng)
     about = tuple(KINDS)[i % len(KINDS)]

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.report.figures import CLEAR, SHADES, colour_bar, laid_out
 from interp.report.gallery import data_uri, overlay, picture
-from interp.report.theme import CLEAR, SHADES, colour_bar, laid_out
 
 __all__ = ["empty_figure", "head_figure", "image_figure", "page", "token_at", "tokens_in"]
 

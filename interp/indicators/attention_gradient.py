@@ -22,7 +22,7 @@ from interp.inputs.prompt import Prompt, Target
 from interp.tracing import Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import RowGradients, row_gradients
-from interp.tracing.parameters.placement import together
+from interp.tracing.parameters.weights import together
 from interp.tracing.site import Layers
 
 __all__ = ["AttentionGradient"]

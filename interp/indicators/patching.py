@@ -29,7 +29,7 @@ from interp.inputs.sample import Sample
 from interp.tracing import Batch, Cost, Mllm
 from interp.tracing.cost import Meter
 from interp.tracing.gradients import RowGradients, row_gradients
-from interp.tracing.parameters.placement import together
+from interp.tracing.parameters.weights import together
 from interp.tracing.passes.progress_bar import progress_bar
 from interp.tracing.site import Layers
 from interp.tracing.variants.cached_pass import Replaced

@@ -20,10 +20,12 @@ from interp.inputs.text import brief
 __all__ = [
     "as_path",
     "canonical",
+    "checked_content",
     "checksum",
     "digest",
     "file_checksum",
     "file_content",
+    "read_canonical",
     "read_json",
     "remove_leftovers",
     "temporary_name",
@@ -201,6 +203,15 @@ def file_content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def checked_content(path: Path, expected: str) -> bytes | None:
+    """Returns the bytes of a regular file; None if it cannot be read or its sha256 is not the expected one."""
+    try:
+        data = file_content(path)
+    except OSError:
+        return None
+    return data if checksum(data) == expected else None
+
+
 def _check_regular(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no regular file")
@@ -217,6 +228,16 @@ def read_json(path: Path) -> Any:
     """Returns the content of a JSON file; None if it is absent or damaged."""
     try:
         return json.loads(file_content(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def read_canonical(path: Path) -> Any:
+    """Returns the content of a JSON file that `canonical` wrote; None if it is absent, damaged or of another form."""
+    try:
+        data = file_content(path)
+        value = json.loads(data.decode("utf-8"))
+        return value if canonical(value).encode() == data else None
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -15,7 +15,7 @@ from interp.errors import DataError
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.inputs.sample import Sample
 from interp.metrics.scorers import OpenRecall, Strict
-from interp.study.fields import as_samples
+from interp.study.study import as_samples
 
 __all__ = ["recall", "right", "to_target", "to_text", "to_visual", "write"]
 

@@ -69,7 +69,7 @@ def export_figures(
         columns: 1 for 3.25 inches, 2 for 6.75.
 
     Raises:
-        StudyError: A format or width there is none of; kaleido or a browser is missing.
+        StudyError: An unknown format or width; kaleido or a browser is missing.
         RunError: A file cannot be written.
     """
     check_export(formats, columns)
@@ -180,10 +180,10 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
 
 
 def check_export(formats: Sequence[str], columns: Sequence[int]) -> None:
-    """Raises for what `export_figures` cannot do, before anything is computed.
+    """Raises an error for what `export_figures` cannot do, before anything is computed.
 
     Raises:
-        StudyError: A format or width there is none of; formats, and kaleido is not installed.
+        StudyError: An unknown format or width; any format without kaleido installed.
     """
     for name, given, known in (("formats", formats, FORMATS), ("columns", columns, tuple(WIDTHS))):
         listed = isinstance(given, list | tuple)

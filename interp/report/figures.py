@@ -1,8 +1,9 @@
-"""Figures from frames: lines with bands, heat maps, points with intervals."""
+"""Figures from frames, and how they look: one Plotly template, one set of colours for colour-blind readers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from textwrap import wrap
 from typing import Any
 
@@ -10,16 +11,46 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
+from plotly.colors import hex_to_rgb, qualitative
 from plotly.subplots import make_subplots
 
 from interp.metrics import METRICS
-from interp.report.theme import GREY, INTERVAL, ONE_GROUP, clear, plain
 from interp.stats import MIN_GROUPS
 
 __all__ = [
-    "Figures", "band", "curves", "cut_ticks", "every", "group_lines", "heat", "interval_arms", "level_line", "line",
-    "metric_axis", "panels", "points", "reference_line", "ticks_at", "wide",
-]  # fmt: skip
+    "DIVERGING",
+    "GREY",
+    "HIGHLIGHT",
+    "INTERVAL",
+    "ONE_GROUP",
+    "SEQUENTIAL",
+    "SERIES",
+    "SHADES",
+    "TEMPLATE",
+    "Figures",
+    "band",
+    "clear",
+    "colour_bar",
+    "curves",
+    "cut_ticks",
+    "every",
+    "group_lines",
+    "heat",
+    "interval_arms",
+    "laid_out",
+    "level_line",
+    "line",
+    "metric_axis",
+    "mixed",
+    "panels",
+    "plain",
+    "points",
+    "reference_line",
+    "series_colour",
+    "ticks_at",
+    "wide",
+]
+
 
 Figures = dict[str, go.Figure]
 
@@ -57,10 +88,10 @@ def curves(
     Args:
         summary: Columns layer, mean, low, high, n, n_groups.
         scores: Columns group, layer, value: the same measure by sample.
-        name: In the legend.
-        colour: Of all of them.
-        dash: Any but "solid" marks a baseline: thinner, without the groups' lines.
-        legend: Whether the legend names it here.
+        name: The name in the legend.
+        colour: The colour of the line, the band and the groups' lines.
+        dash: The dash of the line; any but "solid" marks a baseline, which is thinner and has no groups' lines.
+        legend: Whether the legend shows the name.
         digits: Digits after the point that hovering shows.
     """
     if summary.empty:
@@ -197,10 +228,10 @@ def points(
         rows: Has `n_groups` and the columns named by `of`.
         names: The label at the left of each.
         of: The columns of the value and of its interval's ends.
-        scale: What the numbers are multiplied by.
-        marker: As for `go.Scatter`.
+        scale: The factor of the numbers.
+        marker: The marker, as for `go.Scatter`.
         arms: Colour and thickness of the arms, as for `error_x`.
-        **options: More of `go.Scatter`.
+        **options: Further options of `go.Scatter`.
     """
     return go.Scatter(
         x=scale * rows[of[0]].to_numpy(float),
@@ -257,8 +288,8 @@ def level_line(figure: go.Figure, y: float, name: str, **place: Any) -> None:
 
     Args:
         figure: The figure; it is changed.
-        y: Where to draw it.
-        name: In the legend.
+        y: The value at which the line is drawn.
+        name: The name in the legend.
         **place: `row` and `col`; all panels when left out.
     """
     line: dict[str, Any] = {"color": GREY, "width": 1.5, "dash": "dashdot"}
@@ -275,7 +306,7 @@ def metric_axis(metric: str, separator: str = ",<br>") -> str:
 
 
 def every(values: Iterable[int], n: int = 12) -> int:
-    """The step between labels of an axis that starts at 0 and shall have about so many."""
+    """The step between the labels of an axis that starts at 0 and should have about this many of them."""
     return max(1, (max(values, default=0) + 1) // n)
 
 
@@ -296,3 +327,108 @@ def cut_ticks(low: float, high: float, *, cut_high: bool) -> dict[str, Any]:
     place, sign = (-1, "≥") if cut_high else (0, "≤")
     texts[place] = f"{sign} {texts[place]}"
     return {"tickvals": values.tolist(), "ticktext": texts}
+
+
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Colours of series, by Okabe and Ito: distinguishable with every common kind of colour blindness."""
+MORE_SERIES = (*SERIES, *qualitative.Dark24)
+GREY = "#8a909c"
+HIGHLIGHT = "#D55E00"
+SEQUENTIAL = "Viridis"
+"""For what has a good and a bad end."""
+DIVERGING = "RdBu"
+"""For changes: symmetric around zero, red below, blue above."""
+SHADES = "Blues"
+"""For shares between 0 and 1."""
+
+FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+CLEAR = "rgba(0,0,0,0)"
+AXIS = {"showgrid": True, "gridcolor": "#e5e7eb", "zeroline": False, "ticks": "outside", "automargin": True}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "colorway": SERIES,
+        "margin": {"l": 60, "r": 20, "t": 48, "b": 60},
+        "xaxis": {**AXIS, "showgrid": False, "title": {"standoff": 6, "font": {"size": 13}}},
+        "yaxis": {**AXIS, "title": {"standoff": 6, "font": {"size": 13}}},
+        "legend": {
+            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12}
+        },
+        "annotationdefaults": {"font": {"size": 12}, "showarrow": False},
+        "hoverlabel": {"font": {"family": FONT}},
+    }
+)  # fmt: skip
+ONE_GROUP, INTERVAL = "thin line: one group", "band: 95 % interval"
+MARKS: dict[str, dict[str, Any]] = {
+    INTERVAL: {
+        "mode": "markers",
+        "marker": {"symbol": "square", "size": 12, "color": "rgba(138,144,156,0.35)"},
+    },
+    ONE_GROUP: {"mode": "lines", "line": {"color": "rgba(138,144,156,0.7)", "width": 1}},
+}
+"""What a trace's `meta` may be → how the legend of its figure draws it, under that name."""
+PANEL = 190
+"""Pixels that a panel needs: a figure with several scrolls sideways on a narrow screen."""
+
+
+def laid_out(figure: go.Figure, height: int, *, columns: int = 1, **layout: Any) -> go.Figure:
+    """The figure with the layout that all figures have.
+
+    Args:
+        figure: The figure; it is changed and returned.
+        height: Pixels.
+        columns: Panels beside one another.
+        **layout: Further settings of this figure, as for `go.Figure.update_layout`.
+    """
+    width = PANEL * columns + 90 if columns > 1 else 0
+    figure.add_traces(list(_explained(figure)))
+    figure.update_layout(template=TEMPLATE, height=height, meta={"min_width": width})
+    return figure.update_layout(**layout)
+
+
+def _explained(figure: go.Figure) -> Iterator[go.Scatter]:
+    """An entry of the legend for each kind of mark that belongs to no series, such as the thin lines of groups."""
+    used = {trace.meta for trace in figure.data if isinstance(trace.meta, str)}
+    for name, look in MARKS.items():
+        if name in used:
+            yield go.Scatter(x=[None], y=[None], name=name, hoverinfo="skip", **look)
+
+
+def series_colour(place: int) -> str:
+    """The colour of a series by its place; the first six are safe for colour-blind readers."""
+    return MORE_SERIES[place % len(MORE_SERIES)]
+
+
+def series_colours(names: Iterable[str]) -> dict[str, str]:
+    """The colour of each series by its name; names are in the order of their places."""
+    return {name: series_colour(place) for place, name in enumerate(names)}
+
+
+def colour_bar(title: str, **more: Any) -> dict[str, Any]:
+    """A thin colour bar with its title along it."""
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 13}},
+        "thickness": 12,
+        "outlinewidth": 0,
+        **more,
+    }
+
+
+def clear(colour: str, share: float) -> str:
+    """A colour with an opacity from 0 to 1."""
+    red, green, blue = hex_to_rgb(colour)
+    return f"rgba({red},{green},{blue},{share})"
+
+
+def mixed(colour: str, other: str, share: float) -> str:
+    """A colour mixed with another; `share` is of the first."""
+    pairs = zip(hex_to_rgb(colour), hex_to_rgb(other), strict=True)
+    red, green, blue = (round(share * a + (1 - share) * b) for a, b in pairs)
+    return f"rgb({red},{green},{blue})"
+
+
+def plain(value: Any) -> str:
+    """Text for a figure: Plotly reads some markup, and text from the data must not become any; lines stay lines."""
+    return escape(str(value), quote=True).replace("\n", "<br>")

@@ -15,9 +15,8 @@ from PIL import Image, ImageDraw
 from interp.errors import MapError
 from interp.inputs.overlays import overlay, picture
 from interp.inputs.pictures import BOX_COLOUR, MAP, bounded, data_uri, strengths
-from interp.report.figures import panels
-from interp.report.html import bold, code, join, macros
-from interp.report.theme import TEMPLATE
+from interp.report.figures import TEMPLATE, panels
+from interp.report.html import bold, code, join, span
 
 if TYPE_CHECKING:
     from interp.inputs.sample import Sample
@@ -31,6 +30,11 @@ __all__ = [
 
 Picture = tuple[str, Image.Image]
 """A caption and its picture."""
+CARD = Markup("""<div class="card sample">
+{pictures}
+<p>{score}{question}</p>{lines}</div>""")
+PICTURE = Markup("""<figure><img src="{source}" alt="{text}" width="{size.width}" height="{size.height}">
+<figcaption>{caption}</figcaption></figure>""")
 CROP_COLOUR = (250, 204, 21)
 SHADE = 0.22
 FIGURE_SIDE, FIGURE_TITLE = 190, 42
@@ -125,29 +129,31 @@ def sample_card(
         score: A number beside the question.
         columns: Pictures in a row, where there is room; all of them when left out.
     """
-    shown = _embedded(pictures, question)
-    return macros().sample(shown, columns or len(shown), question, score, list(lines))
+    said = Markup('<span class="score">{}</span>').format(score) if score else ""
+    below = Markup("").join([Markup('<p class="soft">{}</p>').format(line) for line in lines if line])
+    shown = _pictures(pictures, columns or len(pictures), question)
+    return CARD.format(pictures=shown, score=said, question=question, lines=below)
 
 
 def picture_grid(pictures: Sequence[Picture], columns: int) -> Markup:
     """Pictures with their captions, so many in a row where there is room; empty without pictures."""
-    return macros().pictures(_embedded(pictures), columns) if pictures else Markup("")
+    return _pictures(pictures, columns) if pictures else Markup("")
 
 
-def _embedded(pictures: Iterable[Picture], about: Any = "") -> list[tuple[str, dict[str, Any]]]:
-    """The captions, and each picture as the attributes of an element."""
-    return [
-        (
-            caption,
-            {
-                "src": data_uri(one),
-                "alt": f"{caption}: {about}" if about else caption,
-                "width": one.width,
-                "height": one.height,
-            },
+def _pictures(pictures: Iterable[Picture], columns: int, about: Any = "") -> Markup:
+    """The pictures with their captions; what they are about is in the text that stands for a picture."""
+    shown = [
+        PICTURE.format(
+            source=data_uri(one),
+            text=f"{caption}: {about}" if about else caption,
+            size=one,
+            caption=caption,
         )
         for caption, one in pictures
     ]
+    return Markup('<div class="pictures" style="--columns: {}">{}</div>').format(
+        columns, Markup("").join(shown)
+    )
 
 
 def answers(row: Mapping[str, Any]) -> Markup:
@@ -176,7 +182,8 @@ def origin_line(sample: str, group: str) -> Markup:
 
 def ramp() -> Markup:
     """The colours of a map as a small bar, with "low" before it and "high" after it."""
-    return macros().ramp(MAP)
+    bar = span(kind="ramp", style=f"background:linear-gradient(90deg, {', '.join(MAP)})")
+    return span("low ", bar, " high", kind="scale")
 
 
 def show_maps(

@@ -1,4 +1,4 @@
-"""Pages from parts: every value is escaped by Jinja2, and a page is one file that loads nothing from elsewhere."""
+"""Pages from parts: every value is escaped, and a page is one file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from interp.inputs.files import as_path, write_atomically
@@ -30,6 +31,7 @@ __all__ = [
     "code",
     "definitions",
     "details",
+    "element",
     "figure_card",
     "figure_cards",
     "grid",
@@ -37,7 +39,6 @@ __all__ = [
     "headline",
     "join",
     "key",
-    "macros",
     "page_path",
     "paragraph",
     "save_form",
@@ -51,9 +52,9 @@ __all__ = [
 
 DASH = "–"
 NUMBER = re.compile(r"\[?[<>≤≥≈=]?\s*[+−-]?\s*[\d.]*\d")
-"""How an entry begins that is a number."""
+"""The start of an entry that is a number."""
 LONG = 24
-"""Letters of an entry that breaks over lines."""
+"""An entry with more letters than this breaks over lines."""
 BESIDE = 2
 """Columns of a table of texts that fit beside one another on a narrow screen."""
 
@@ -80,7 +81,7 @@ PAGE = (
     'look.figure.write_image("look.png"), or result.export("folder") for all figures of a study (both with the extra '
     "images)."
 )
-"""What to do where a page is asked for under the name of another kind of file."""
+"""The advice where the path of a page names another kind of file."""
 
 
 def save_page(
@@ -169,7 +170,28 @@ def _written(path: str | os.PathLike[str], text: str) -> Path:
 
 def join(*parts: Any) -> Markup:
     """The parts after one another; text is escaped, markup stays, None is a dash."""
-    return Markup("").join(DASH if part is None else part for part in parts)
+    return Markup("").join([DASH if part is None else part for part in parts])
+
+
+def element(name: str, *parts: Any, kind: str = "", **attributes: Any) -> Markup:
+    """One HTML element around the parts; text and attributes are escaped, markup stays, None is a dash.
+
+    Args:
+        name: The element's name, such as "p".
+        *parts: What it holds.
+        kind: Its class; "" for none.
+        **attributes: Its other attributes. None leaves one out, True gives it without a value, and `_` in a name
+            stands for `-`.
+    """
+    return _element(name, join(*parts), {"class": kind or None, **attributes})
+
+
+def _element(name: str, content: Any, attributes: Mapping[str, Any]) -> Markup:
+    words = ""
+    for key, one in attributes.items():
+        if one is not None:
+            words += f" {key.replace('_', '-')}" + ("" if one is True else f'="{escape(one)}"')
+    return Markup(f"<{name}{words}>{escape(content)}</{name}>")
 
 
 def section(title: str, *parts: Any, intro: Any = "") -> Markup:
@@ -182,37 +204,37 @@ def section(title: str, *parts: Any, intro: Any = "") -> Markup:
 
 def heading(*parts: Any, level: int = 2) -> Markup:
     """A heading."""
-    return _element(f"h{level}", parts)
+    return element(f"h{level}", *parts)
 
 
 def paragraph(*parts: Any, kind: str = "") -> Markup:
     """A paragraph; `kind` is "lead", "soft", "note" or "wide"."""
-    return _element("p", parts, kind)
+    return element("p", *parts, kind=kind)
 
 
 def bold(*parts: Any, kind: str = "") -> Markup:
     """Bold text; `kind` "right" or "wrong" colours it."""
-    return _element("b", parts, kind)
+    return element("b", *parts, kind=kind)
 
 
-def span(*parts: Any, kind: str = "soft") -> Markup:
-    """Text of its own colour inside a line."""
-    return _element("span", parts, kind)
+def span(*parts: Any, kind: str = "soft", **attributes: Any) -> Markup:
+    """Text of its own colour inside a line; attributes as for `element`."""
+    return element("span", *parts, kind=kind, **attributes)
 
 
 def code(*parts: Any) -> Markup:
     """Text in a fixed-width font."""
-    return _element("code", parts)
+    return element("code", *parts)
 
 
 def tip(text: str, words: str, kind: str = "") -> Markup:
     """Text that shows more words on hovering."""
-    return macros().tip(text, words, kind)
+    return span(text, kind=kind, title=words)
 
 
 def key(colour: str) -> Markup:
     """A small square of a colour, before a name in the legend or a table."""
-    return macros().key(colour)
+    return span(kind="key", style=f"background:{colour}")
 
 
 def capital(text: str) -> str:
@@ -222,23 +244,24 @@ def capital(text: str) -> str:
 
 def card(*parts: Any, title: Any = "", kind: str = "") -> Markup:
     """A card, with a title where there is one."""
-    return _element("div", [heading(title, level=3) if title else "", *parts], f"card {kind}".strip())
+    above = [heading(title, level=3)] if title else []
+    return element("div", *above, *parts, kind=f"card {kind}".strip())
 
 
 def grid(cards: Iterable[str], kind: str = "") -> Markup:
     """Cards side by side where there is room, or with `kind` "stacked" below one another; empty without cards."""
     content = join(*cards)
-    return _element("div", [content], f"grid {kind}".strip()) if content else content
+    return element("div", content, kind=f"grid {kind}".strip()) if content else content
 
 
 def headline(value: str, note: str) -> Markup:
     """A large number with a note beside it."""
-    return macros().headline(value, note)
+    return element("div", bold(value), " ", span(note), kind="number")
 
 
 def figure_card(name: str, title: Any = "") -> Markup:
     """The card in which the figure of that name is drawn."""
-    return card(macros().figure(name), title=title)
+    return card(element("div", kind="figure", id=f"figure-{name}"), title=title)
 
 
 def figure_cards(names: Iterable[str], kind: str = "stacked") -> Markup:
@@ -249,12 +272,16 @@ def figure_cards(names: Iterable[str], kind: str = "stacked") -> Markup:
 def details(summary: Any, *parts: Any, opened: bool = False) -> Markup:
     """Parts folded under a summary; empty where they hold nothing."""
     content = join(*parts)
-    return macros().details(summary, content, opened) if content else content
+    shown = element("details", element("summary", summary), content, open=opened or None)
+    return shown if content else content
 
 
 def definitions(terms: Mapping[Any, Any]) -> Markup:
     """Terms and what they mean."""
-    return macros().definitions(list(terms.items()))
+    return element(
+        "dl",
+        *(element(tag, one) for pair in terms.items() for tag, one in zip(("dt", "dd"), pair, strict=True)),
+    )
 
 
 def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
@@ -275,13 +302,29 @@ def table(heads: Sequence[Any], rows: Iterable[Any], kind: str = "") -> Markup:
         else []
     )
     below = [_row(one) for one in rows]
-    names = [_words(cell) for cell in above[-1].cells] if above else []
     if kind == "text":
-        parts = len(names) > BESIDE
-        return macros().table(above, below, "text parts" if parts else kind, names if parts else [])
+        parts = bool(above) and len(above[-1].cells) > BESIDE
+        columns = [_words(cell) for cell in above[-1].cells] if parts else []
+        return _table(above, below, "text parts" if parts else kind, columns)
     kinds = _column_kinds(below)
     above, below = ([_of_kinds(row, kinds) for row in part] for part in (above, below))
-    return macros().table(above, below, kind, [])
+    return _table(above, below, kind)
+
+
+def _table(heads: Sequence[Row], rows: Sequence[Row], kind: str, columns: Sequence[str] = ()) -> Markup:
+    """The element of a table; each cell is labelled with its column where there are `columns`."""
+    lines = (element("tr", *(_cell("th", one) for one in row.cells)) for row in heads)
+    above = [element("thead", *lines)] if heads else []
+    labels = [*columns, *[None] * max((len(row.cells) for row in rows), default=0)]
+    below = (element("tr", *(map(_cell, repeat("td"), row.cells, labels)), kind=row.kind) for row in rows)
+    return element("div", element("table", *above, element("tbody", *below), kind=kind), kind="scroll")
+
+
+def _cell(tag: str, one: Cell, column: str | None = None) -> Markup:
+    span = one.span if one.span > 1 else None
+    scope = None if tag == "td" else "colgroup" if span else "col"
+    about = {"scope": scope, "class": one.kind or None, "colspan": span, "data_column": column or None}
+    return _element(tag, one.content, about)
 
 
 def _column_kinds(lines: Sequence[Row]) -> dict[int, str]:
@@ -322,10 +365,6 @@ def _row(entries: Any) -> Row:
     return Row(cells, row.kind)
 
 
-def _element(name: str, parts: Iterable[Any], kind: str = "") -> Markup:
-    return macros().element(name, join(*parts), kind)
-
-
 @cache
 def _environment() -> Environment:
     """Templates with autoescape; an unknown name is an error."""
@@ -334,12 +373,6 @@ def _environment() -> Environment:
     )
     found.policies["json.dumps_kwargs"] = {"sort_keys": False}
     return found
-
-
-@cache
-def macros() -> Any:
-    """The macros of `parts.html`, which escape what they are given."""
-    return _environment().get_template("parts.html").module
 
 
 def written_by() -> str:

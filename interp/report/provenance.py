@@ -91,7 +91,7 @@ def provenance(runs: Iterable[tuple[str, Markup]], *, folded: bool = False) -> M
 
     Args:
         runs: Title of each run and its table, from `origin`.
-        folded: Fold them, where they are many.
+        folded: Whether the tables are folded, as they should be where they are many.
     """
     cards = [card(shown, title=title) for title, shown in runs]
     left = len(cards) - SHOWN_RUNS
@@ -114,7 +114,7 @@ def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
 
     Args:
         folder: The run's folder.
-        more: Names and values that only this kind of study has.
+        more: Names and values of this kind of study's own settings.
     """
     manifest = manifest_of(folder)
     session = (manifest.get("sessions") or [{}])[-1]
@@ -156,7 +156,7 @@ def failure_list(
         found: Rows with `error` and `reason`.
         names: Columns that say what failed; those without a value are left out.
         distinct: One failure is listed for each of these columns, error and reason; all of `names` when left out.
-        shown: At most so many.
+        shown: The largest number of failures listed.
     """
     first = found.drop_duplicates([*(names if distinct is None else distinct), "error", "reason"]).head(shown)
     lines = [

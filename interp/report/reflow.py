@@ -29,10 +29,10 @@ class Space:
 
     Attributes:
         panel: The height of a panel.
-        gap: Between two rows of panels: ticks, the axis title and the next panels' titles.
-        top: Above the first row.
-        bottom: Below the last one: its ticks and title, and the legend.
-        between: Between panels beside one another, as a share of the width.
+        gap: The room between two rows of panels: ticks, the axis title and the next panels' titles.
+        top: The room above the first row.
+        bottom: The room below the last row: its ticks and title, and the legend.
+        between: The room between panels beside one another, as a share of the width.
     """
 
     panel: float = 190
@@ -66,8 +66,8 @@ def reflowed(figure: go.Figure, most: int, space: Space | None = None) -> go.Fig
 
     Args:
         figure: A figure of panels, as `interp.report.figures.panels` makes them.
-        most: Panels beside one another.
-        space: The room of its parts.
+        most: The largest number of panels in a row.
+        space: The room of the figure's parts.
     """
     panels, room = _panels(figure), space or Space()
     if max((one.column for one in panels), default=0) < most:
@@ -159,7 +159,7 @@ def _place_bars(figure: go.Figure, height: float, above: float) -> int:
 
     Args:
         figure: The figure; it is changed.
-        height: Of all panels together.
+        height: The height of all panels together, in pixels.
         above: Pixels between the last panel and the first flat bar.
     """
     layout: Any = figure.layout

@@ -21,8 +21,10 @@ from interp.stats import MIN_GROUPS, per_group
 __all__ = [
     "CONTROLS",
     "cell_name",
+    "cell_names",
     "count",
     "estimate",
+    "estimates",
     "group_values",
     "interval",
     "listed",
@@ -58,7 +60,7 @@ def rows(found: pd.DataFrame | Iterable[Mapping[str, Any]], columns: Mapping[str
 
 
 FORMULA = ("=", "+", "-", "@", "\N{MINUS SIGN}")
-"""What a cell begins with that a spreadsheet computes; look-alikes of another width are reduced to these."""
+"""Characters at the start of a cell that make a spreadsheet compute it; wide look-alikes count as these."""
 BREAKS = ("\t", "\r", "\n")
 
 
@@ -154,14 +156,19 @@ def estimate(
     Args:
         row: Has `n_groups` and the columns named by `of`.
         of: The columns of the value and of its interval's ends.
-        scale: What the numbers are multiplied by, 100 for percent.
-        digits: Behind the point.
+        scale: The factor of the numbers: 100 for percent.
+        digits: Digits after the point.
         sign: Write a plus sign before what is positive.
     """
-    value, low, high = (scale * row[name] for name in of)
+    value, low, high = [scale * row[name] for name in of]
     text = signed(value, digits) if sign else number(value, digits)
     few = row["n_groups"] < MIN_GROUPS or math.isnan(low)
     return text if few else f"{text} {interval(low, high, digits)}"
+
+
+def estimates(rows: Iterable[Mapping[Any, Any]], **options: Any) -> list[str]:
+    """The `estimate` of each row, with its options."""
+    return [estimate(row, **options) for row in rows]
 
 
 def p_value(p: float | None) -> str:
@@ -223,8 +230,19 @@ def cell_name(
         default: The axes to name where none varies.
         without: Axes that are named elsewhere.
     """
-    varied = [axis for axis in varying(cells) if axis not in without]
-    return " · ".join(cell.labels[axis] for axis in varied or default)
+    return cell_names(cells, default, without, of=[cell])[0]
+
+
+def cell_names(
+    cells: Sequence[Labelled],
+    default: Sequence[str] = ("data",),
+    without: Sequence[str] = (),
+    *,
+    of: Sequence[Labelled] | None = None,
+) -> list[str]:
+    """The `cell_name` of each cell, or of those in `of`."""
+    varied = [axis for axis in varying(cells) if axis not in without] or default
+    return [" · ".join([cell.labels[axis] for axis in varied]) for cell in (cells if of is None else of)]
 
 
 def varying(cells: Sequence[Labelled]) -> list[str]:

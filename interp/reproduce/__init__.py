@@ -3,7 +3,6 @@
 Scripts run where their models and data were given; the index says what was made and what is missing.
 """
 
-from interp.reproduce.index_page import write_index
 from interp.reproduce.registry import DATA, FIGURES, Figure, figures_named, scripts_folder
 from interp.reproduce.session import Request, Session, State
 
@@ -16,5 +15,4 @@ __all__ = [
     "State",
     "figures_named",
     "scripts_folder",
-    "write_index",
 ]

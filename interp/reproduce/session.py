@@ -15,9 +15,8 @@ import interp
 from interp.errors import RunError
 from interp.inputs.files import canonical, digest, file_checksum, read_json, write_atomically
 from interp.inputs.text import meant
+from interp.organism.places import ORGANISMS
 from interp.reproduce.registry import DATA, Figure
-from interp.study.head_ranking.head_set import published_checkpoint
-from interp.study.model_spec import ModelSpec, is_organism
 
 __all__ = ["RECORD", "Request", "Session", "State"]
 
@@ -75,7 +74,7 @@ class Request:
     @property
     def on_organism(self) -> bool:
         """Whether one of the models is a bundled organism, whose numbers are not the paper's."""
-        return any(is_organism(ModelSpec(one)) for one in self.models)
+        return any(map(_is_organism, self.models))
 
     def models_of(self, figure: Figure) -> tuple[str, ...]:
         """The models that the script of a figure gets: only the first where it takes one."""
@@ -91,13 +90,13 @@ class Request:
         On the organism every script has data of its own. With another model, a benchmark's script needs at least one of
         its benchmarks, and choosing heads as the paper does needs COCO, unless heads are published for the model.
         """
-        real = [one for one in self.models_of(figure) if not is_organism(ModelSpec(one))]
+        real = [one for one in self.models_of(figure) if not _is_organism(one)]
         if not real:
             return ""
         if figure.benchmark and figure.data and not self.data_of(figure):
             options = ", ".join(DATA[name].option for name in figure.data)
             return f"None of its data was given: {options}."
-        known = all(published_checkpoint(ModelSpec(one)) for one in real) or self.published_heads
+        known = all(map(_has_published_heads, real)) or self.published_heads
         if figure.chooses and self.paper and not known and "coco" not in self.folders:
             return (
                 f"The paper chooses heads and layer on COCO, which was not given: {DATA['coco'].option}. Or choose on "
@@ -141,8 +140,27 @@ class Request:
 
     def _published(self, models: tuple[str, ...]) -> bool:
         """Whether the heads of these models are published, so that nothing is chosen."""
-        known = all(published_checkpoint(ModelSpec(one)) is not None for one in models)
+        known = all(map(_has_published_heads, models))
         return bool(self.published_heads) or known
+
+
+def _is_organism(model: str) -> bool:
+    """Whether a name or a folder is one of the bundled organisms; their names are known without the studies."""
+    if model in ORGANISMS:
+        return True
+    from interp.study.model_spec import ModelSpec, is_organism
+
+    return is_organism(ModelSpec(model))
+
+
+def _has_published_heads(model: str) -> bool:
+    """Whether a set of heads is published for a model; for no organism."""
+    if model in ORGANISMS:
+        return False
+    from interp.study.head_ranking.head_set import published_checkpoint
+    from interp.study.model_spec import ModelSpec
+
+    return published_checkpoint(ModelSpec(model)) is not None
 
 
 @dataclass(frozen=True)

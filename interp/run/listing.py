@@ -58,7 +58,7 @@ def listed_runs(out: Path) -> list[dict[str, Any]]:
 
 
 def _age(row: Mapping[str, Any]) -> tuple[datetime, bool, str]:
-    """What rows are sorted by: the newest is last, and a grid after its own runs."""
+    """The sort key of rows: the newest run is last, and a grid comes after its own runs."""
     return row["started"] or _NEVER, str(row["study"]).startswith(GRID), str(row["folder"])
 
 
@@ -126,7 +126,7 @@ def state_of(folder: Path) -> str:
 
 
 def _is_grid(folder: Path) -> bool:
-    """Whether a folder is a grid's, which is no run of a grid: one that names itself would have no end."""
+    """Whether a folder belongs to a grid that is not one of its own runs: listing such a grid would never end."""
     return "cells" in _mapping(read_json(folder / "study.json"))
 
 

@@ -1,7 +1,7 @@
 """Joins the shards of a run in the order of the samples, and parts of runs from several machines.
 
-Rows that take less than `BUDGET` bytes are sorted at once. More of them are first parted into ranges of samples, a
-temporary file each, and then one range after the other is sorted and written.
+Rows that take less than `BUDGET` bytes are sorted at once. Larger tables are first split into ranges of samples,
+one temporary file each; then the ranges are sorted and written one after the other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["BUDGET", "join_tables", "merge"]
 BUDGET = 2**26
 """Bytes of a table that are sorted at once."""
 DECLARED = ("declared.json", "samples-*.jsonl")
-"""The files beside the tables that say what a run was made of (`interp.study.stored_study`), for its page."""
+"""The files beside the tables that say what a run was made of (`interp.study.runs`), for its page."""
 MOST_RANGES = 256
 """The largest number of temporary files of a table, which are open at the same time."""
 
@@ -337,7 +337,7 @@ class _Sorter:
             self._part(table)
 
     def parts(self) -> Iterator[pa.Table]:
-        """Yields all rows in order; of more than the budget one range of samples after the other."""
+        """Yields all rows in order: at once, or one range of samples after the other if they exceed the budget."""
         if not self._writers:
             yield _sorted(pa.concat_tables(self._held or [self._schema.empty_table()]))
             return
@@ -349,7 +349,7 @@ class _Sorter:
             file.unlink()
 
     def _spill(self) -> None:
-        """Parts what is held among temporary files, and from now on what comes."""
+        """Moves the rows held so far to temporary files, one for each range of samples; later rows go there at once."""
         share = self._n_shards / len(self._held)
         largest = max(int(table.column("index").to_numpy().max(initial=0)) for table in self._held)
         n_samples = self._n_samples or share * (largest + 1)

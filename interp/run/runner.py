@@ -12,14 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.inputs.files import as_path, remove_leftovers
-from interp.run.cache import ProcessCache
-from interp.run.plan import shards_of
-from interp.run.prepare import PreparedTask, Unit, units_of
-from interp.run.progress import Progress
+from interp.run.prepare import PreparedTask, Progress, Unit, units_of
 from interp.run.sessions import Ledger
 from interp.run.shards import Ahead, Job, check_loaders, compute_shard
 from interp.run.store import RunFolder
-from interp.run.task import Portable, Task
+from interp.run.task import Portable, ProcessCache, Task, shards_of
 from interp.run.workers import Workers, compute_units, packed_jobs, store_sent_files
 
 __all__ = ["Group", "check_options", "run_task", "run_tasks"]

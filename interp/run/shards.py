@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from interp.errors import InterpError, RunError
-from interp.run.cache import ProcessCache
-from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
 from interp.run.store import RunFolder
 from interp.run.task import (
     FAILURE_SCHEMA,
     FAILURES,
     Outcome,
+    Plan,
     Preparing,
+    ProcessCache,
     Records,
     Sharing,
     Task,
@@ -99,12 +99,12 @@ def compute_shard(
         jobs: The jobs, each with this process's record of it.
         shard: The shard.
         shelf: What the jobs share.
-        ahead: What prepares micro-batches and writes shards; it may still be writing this one afterwards. By default
-            a new one, which prepares as the jobs say and has written when this ends.
+        ahead: Prepares micro-batches and writes shards; it may still be writing this shard after the return. By default
+            a new one, which uses the jobs' number of loaders and has finished writing at the return.
         following: The micro-batches that are computed next.
 
     Raises:
-        RunError: What the jobs depend on, which is the same for all of them, changed meanwhile. Nothing is stored.
+        RunError: Something that the jobs depend on, such as the model, changed meanwhile. Nothing is stored.
     """
     if ahead is None:
         with Ahead(jobs[0][0].loaders) as own:

@@ -39,17 +39,18 @@ from interp.errors import RunError
 from interp.inputs.files import (
     as_path,
     canonical,
+    checked_content,
     checksum,
     digest,
     file_checksum,
     file_content,
+    read_canonical,
     read_json,
     remove_leftovers,
     write_atomically,
     written_atomically,
 )
-from interp.run.plan import Plan
-from interp.run.task import FAILURES, Task
+from interp.run.task import FAILURES, Plan, Task
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -218,7 +219,10 @@ class RunFolder:
         stored = stored_version(self.path)
         if stored is None:
             first = next(iter(sorted(self.path.glob("shards/*.parquet"))), None)
-            table = None if first is None else _parse(_bytes(first))
+            try:
+                table = None if first is None else _parse(file_content(first))
+            except OSError:
+                table = None
             if table is None:
                 return
             marked = (table.schema.metadata or {}).get(b"version", b"1")
@@ -360,19 +364,18 @@ class RunFolder:
         self._write(file, self._seal_text(shard, sums))
 
     def _seal_text(self, shard: str, sums: Mapping[str, str]) -> bytes:
-        marks = {"run": self.digest, "shard": shard, "version": SCHEMA_VERSION}
-        return canonical({**marks, "sha256": dict(sums)}).encode()
+        return canonical(self._seal(shard, sums)).encode()
+
+    def _seal(self, shard: str, sums: Mapping[str, str]) -> dict[str, Any]:
+        return {"run": self.digest, "shard": shard, "version": SCHEMA_VERSION, "sha256": dict(sums)}
 
     def _read_seal(self, file: Path, shard: str) -> dict[str, str]:
         """Returns the sha256 of each table in a seal; empty if the seal is absent, damaged, foreign or outdated."""
-        seal = read_json(file)
+        seal = read_canonical(file)
         sums = seal.get("sha256") if isinstance(seal, dict) else None
         if not isinstance(sums, dict) or not all(isinstance(one, str) for one in sums.values()):
             return {}
-        try:
-            return sums if _bytes(file) == self._seal_text(shard, sums) else {}
-        except UnicodeEncodeError:
-            return {}
+        return sums if seal == self._seal(shard, sums) else {}
 
     def write_json(self, name: str, value: Any) -> None:
         """Stores a JSON file beside the shards."""
@@ -398,9 +401,9 @@ class RunFolder:
         Raises:
             RunError: `study.json` is absent or another one.
         """
-        data = _bytes(self.path / "study.json")
-        if data is None or checksum(data) != self.digest:
-            what = "is gone" if data is None else "was changed"
+        file = self.path / "study.json"
+        if checked_content(file, self.digest) is None:
+            what = "was changed" if file.is_file() else "is gone"
             raise RunError(
                 f"expected {self.path} to hold the run's study.json, but it {what}. Was the folder deleted, moved or "
                 f"edited while it was in use? Run the study again: shards that are still there are kept."
@@ -412,16 +415,8 @@ class RunFolder:
         write_atomically(file, data)
 
 
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return file_content(path)
-    except OSError:
-        return None
-
-
 def _sealed(path: Path, expected: str | None) -> bytes | None:
-    data = None if expected is None else _bytes(path)
-    return data if data is not None and checksum(data) == expected else None
+    return None if expected is None else checked_content(path, expected)
 
 
 def _parse(data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from interp.stats.agreement import krippendorff_alpha, weighted_kappa
-from interp.stats.groups import MIN_GROUPS, per_group, population_note
 from interp.stats.intervals import (
+    MIN_GROUPS,
     Interval,
     bootstrap,
     bootstrap_statistic,
     paired,
+    per_group,
+    population_note,
     two_way,
     two_way_share,
     unpaired,

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from interp.errors import StudyError
 from interp.inputs.argument_checks import check_whole
 from interp.metrics.numbers import real_numbers
-from interp.stats.groups import Groups, check_rows, group_sums
-from interp.stats.intervals import paired_differences
+from interp.stats.intervals import Groups, check_rows, group_sums, paired_differences
 
 __all__ = ["Flips", "PermutationTest", "flips", "holm", "paired_test", "unpaired_test"]
 

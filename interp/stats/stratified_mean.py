@@ -12,8 +12,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from interp.errors import StudyError
-from interp.stats.groups import check_rows
-from interp.stats.intervals import Groups, Interval, check_options, interval_ends
+from interp.stats.intervals import Groups, Interval, check_options, check_rows, interval_ends
 
 __all__ = ["stratified_mean"]
 

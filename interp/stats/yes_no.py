@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from interp.errors import StudyError
 from interp.inputs.answers import plain
-from interp.stats.groups import Groups, check_rows, population_note
-from interp.stats.intervals import CHUNK, check_options, interval_ends
+from interp.stats.intervals import CHUNK, Groups, check_options, check_rows, interval_ends, population_note
 
 __all__ = ["yes_no_change", "yes_no_marks"]
 

@@ -25,8 +25,7 @@ from interp.study.knockout_sweep.flows import Flow
 from interp.study.knockout_sweep.result import KnockoutResult
 from interp.study.knockout_sweep.study import KnockoutSweep
 from interp.study.layer_choice import LayerChoice, check_split, choose_layer
-from interp.study.layer_sweep.lesions import lesion_hits
-from interp.study.layer_sweep.result import Cell, Result
+from interp.study.layer_sweep.result import Cell, Result, lesion_hits
 from interp.study.layer_sweep.study import LayerSweep
 from interp.study.logit_lens.study import LensSweep
 from interp.study.model_spec import ModelSpec

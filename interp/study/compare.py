@@ -92,7 +92,7 @@ def compare(
     on these same samples makes every p too small.
 
     Args:
-        result: What to compare.
+        result: The result whose cells are compared.
         metric: The metric.
         layer: A layer, or a choice made on other samples (one layer per model).
         over: The axis along which to compare, all else equal; None for every pair of cells.
@@ -117,7 +117,7 @@ def compare(
 def compare_groups(
     result: GridResult, metric: str, *, layer: int | LayerChoice, over: str | None = None
 ) -> pd.DataFrame:
-    """What `compare` compares, group by group: to be read instead where groups are few.
+    """The differences of `compare` group by group, to be read instead of it where groups are few.
 
     Returns:
         Columns `over`, `where`, `a`, `b`, `group`, `mean_a`, `n_a`, `mean_b`, `n_b` and `difference`; NaN where
@@ -167,7 +167,7 @@ def _comparable(a: GridCell, b: GridCell, over: str | None) -> bool:
 
 
 def _keyed(cell: GridCell, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a key that is the same in two cells exactly for the same sample: its content, and its how-manieth.
+    """The rows with a key that only the same sample has in two cells: its content, and its count among equals.
 
     Ids may repeat, and two data sets may name one sample differently.
     """

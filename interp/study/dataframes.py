@@ -1,4 +1,4 @@
-"""Small moves on pandas frames, with the types that pandas leaves open."""
+"""Frames and tables of studies: rows by their labels, and the columns that several tables share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-__all__ = ["below", "records", "rows_of", "where"]
+__all__ = ["NAME", "SAMPLE_FIELDS", "below", "records", "rows_of", "where"]
 
 
 def where(frame: pd.DataFrame, keep: Any) -> pd.DataFrame:
@@ -35,3 +36,16 @@ def below(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     joined = pd.concat(full, ignore_index=True)
     texts: dict[Any, Any] = {name: str for name in joined.columns if joined[name].dtype == "category"}
     return joined.astype(texts)
+
+
+NAME = pa.dictionary(pa.int32(), pa.string())
+"""A column of few different names."""
+
+SAMPLE_FIELDS = (
+    ("index", pa.int64()),
+    ("sample", pa.string()),
+    ("group", pa.string()),
+    ("question", pa.string()),
+    ("answer", pa.string()),
+)
+"""The first columns of a table of one row a sample: its place in the data, its id, its group, what it asks."""

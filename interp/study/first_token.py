@@ -85,9 +85,10 @@ class FirstToken:
     """The token whose probability stands for an answer.
 
     Attributes:
-        token: Its id.
-        text: Its text.
-        begins: First tokens, without case and punctuation, that begin the sample's own answer; None without one.
+        token: The token's id.
+        text: The token's text.
+        begins: The texts of first tokens, without case and punctuation, that begin the sample's own answer; None for
+            a sample without an answer.
     """
 
     token: int

@@ -11,11 +11,9 @@ from typing import Any
 from interp.errors import InterpError, StudyError
 from interp.inputs.text import meant
 from interp.run import RunFolder, Workers, folder_name
-from interp.study.fields import as_tuple
 from interp.study.model_spec import as_model, model_label
-from interp.study.runs import Cells, by_model, run_cells
-from interp.study.stored_study import store_study
-from interp.study.study import Study
+from interp.study.runs import Cells, by_model, run_cells, store_study
+from interp.study.study import Study, as_tuple
 
 __all__ = ["Grid"]
 

@@ -32,11 +32,11 @@ class LayerChoice:
     """One layer per model.
 
     Attributes:
-        metric: The metric by which it was chosen.
+        metric: The metric by which the layers were chosen.
         layers: Model label → layer.
-        groups: The groups of the samples it was chosen on.
-        split: The split these samples are of, when they say.
-        n: How many samples these are; 0 where it is not known.
+        groups: The groups of the samples that the layers were chosen on.
+        split: The split of the samples that the layers were chosen on; None if they name none.
+        n: The number of samples that the layers were chosen on; 0 if it is not known.
         warning: Which models have no layer that beats a uniform map, in a sentence; empty where all have one, or where
             it is not known: by KL, if "kl_gain" was not measured beside it (`metrics_to_choose_by`).
     """
@@ -87,8 +87,8 @@ def choose_layer(validation: GridResult, metric: str = "ar", *, descriptive: boo
 
     Args:
         validation: A result on samples that are there to choose on.
-        metric: By which metric; its own direction decides what is best.
-        descriptive: Choose on test samples all the same, to describe them; captions then say so.
+        metric: The metric to choose by; its own direction decides what is best.
+        descriptive: Whether test samples are allowed, to describe them; captions then say so.
 
     Raises:
         StudyError: Samples of the test split without `descriptive`, a metric that was not measured, or one
@@ -199,12 +199,12 @@ def check_split(data: Iterable[Samples], what: str, *, descriptive: bool = False
     Samples that name no split pass: nothing is known of them.
 
     Args:
-        data: What the choice would be made on.
-        what: What would be chosen, for the message: "the best layer", "the top heads".
-        descriptive: The caller does not mean to claim anything.
+        data: The samples to choose on.
+        what: The thing to be chosen, for the message: "the best layer", "the top heads".
+        descriptive: Whether the choice only describes these samples, so that any split is allowed.
 
     Raises:
-        StudyError: As said.
+        StudyError: Samples of a test split, unless `descriptive`.
     """
     found = list(dict.fromkeys(samples.name for samples in data if _of_test(samples.split)))
     if found and not descriptive:

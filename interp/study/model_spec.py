@@ -54,16 +54,16 @@ class ModelSpec:
     Args:
         id: "organism", a Hugging Face id or a local folder.
         revision: Commit or tag of a Hugging Face id.
-        device: Where it runs.
-        dtype: Its floating-point type, part of a study's hash because results depend on it.
+        device: The device that the model runs on.
+        dtype: The dtype of the weights, part of a study's hash because results depend on it.
         vision_tower: Id or folder that replaces the tower a checkpoint's config names.
-        attn_implementation: How it attends, such as "sdpa" or "flash_attention_2".
+        attn_implementation: The attention implementation, such as "sdpa" or "flash_attention_2".
         processor: Id or folder of another processor, or settings such as {"max_pixels": 50176, "min_pixels": 784}.
         quantization: "int8", "int4", "fp8", or the settings of one as a dict with a "quant_method".
         lora: Id or folder of a LoRA adapter.
-        device_map: Where each part lies, instead of `device`: "auto" and so on, or a dict of parts.
-        offload_folder: Where the weights go that the map leaves on the disk.
-        remote: Whether it runs on the NDIF server of nnsight's settings. Then device and dtype are the server's. A
+        device_map: The device of each part of the model, in place of `device`: "auto" and so on, or a dict of parts.
+        offload_folder: The folder for the weights that the map leaves on the disk.
+        remote: Whether the model runs on the NDIF server of nnsight's settings, with the server's device and dtype. A
             study's hash holds the model's id and revision, its config and processor and the server's versions of
             Python, nnsight, transformers and torch; the weights cannot be hashed, and the host is not part of it.
         adapter: The name of an adapter; "answers_only" opens a model without a map, for tables of answers.
@@ -176,7 +176,7 @@ def short_label(model: Any) -> str:
 
 
 def _changes(model: ModelSpec) -> list[str]:
-    """What makes it another model than its id's, in a few words."""
+    """The differences from the plain model of the id, in a few words."""
     found = [] if model.lora is None else [f"LoRA {Path(model.lora).name}"]
     found += [] if model.adapter is None else [f"adapter {model.adapter}"]
     quantization = model.quantization
@@ -205,7 +205,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def model_provenance(model: Any, mllm: Any, fingerprint: str) -> Mapping[str, Any]:
-    """Everything worth writing down about an opened model; its fingerprint takes long and is passed on."""
+    """The record of an opened model for readers. Its fingerprint is passed in, because computing it takes long."""
     named = asdict(model) if isinstance(model, ModelSpec) else {"id": None}
     about = getattr(getattr(mllm, "adapter", None), "describe", None)
     footprints = {} if about is None else {"footprints": about()}

@@ -1,4 +1,4 @@
-"""What a call would cost alone, where it used an image prefix that another call had computed."""
+"""The cost of a call as if it ran alone, where it used an image prefix that another call had computed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Bill", "billed", "stored_cost"]
 
 @dataclass(eq=False)
 class Bill:
-    """Holds prefixes on a shelf, and adds up what those would have cost that a call found there.
+    """Keeps prefixes in a process's cache, and adds up the cost of those that a call found there.
 
-    A prefix counts once a call: what the call made or found itself before is its own.
+    A prefix counts once for each call, and not at all if the call made it itself.
 
     Attributes:
-        shelf: Where they lie.
-        device: Where the model runs.
-        found: What making those found took, when they were made.
+        shelf: The cache that holds the prefixes.
+        device: The device that the model runs on.
+        found: The cost, when they were made, of the prefixes that were found.
     """
 
     shelf: ProcessCache
@@ -31,7 +31,7 @@ class Bill:
     _seen: set[str] = field(default_factory=set)
 
     def once(self, key: str, make: Callable[[], Any], size: Callable[[Any], int]) -> tuple[Any, bool]:
-        """As `ProcessCache.once`; the time that a prefix takes is written down beside it."""
+        """As `ProcessCache.once`; the cost of a prefix is stored beside it."""
         prices: list[Cost] = []
 
         def priced() -> Any:
@@ -49,7 +49,7 @@ class Bill:
 
 
 def billed(mllm: Any, shelf: ProcessCache) -> tuple[Any, Bill]:
-    """The model with a bill of its own for the prefixes that its traces find on the shelf."""
+    """The model, and the bill of the prefixes that its traces find in the cache."""
     bill = Bill(shelf, mllm.device)
     if not isinstance(mllm, Mllm) or mllm.prefixes is None:
         return mllm, bill
@@ -57,7 +57,7 @@ def billed(mllm: Any, shelf: ProcessCache) -> tuple[Any, Bill]:
 
 
 def _price(value: Any, cost: Cost) -> Cost:
-    """One pass over the prefixes, padding included; nothing where they are empty because they would not be exact."""
+    """The cost of one pass over the prefixes, padding included; no pass if they are empty, as inexact ones are."""
     if not isinstance(value, Prefix) or not value.keys:
         return Cost(cost.seconds, cost.peak_bytes)
     return Cost(cost.seconds, cost.peak_bytes, 1, 0, len(value.keys[0]) * max(value.lengths))

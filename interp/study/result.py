@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -26,12 +26,12 @@ from interp.report.export import FORMATS, check_export, export_figures, export_t
 from interp.report.html import page_path
 from interp.report.tables import count, times
 from interp.run import FAILURES, UNDEFINED, cost_of
-from interp.stats import bootstrap, population_note
+from interp.stats import population_note
+from interp.stats.intervals import bootstrap_parts
 from interp.study.dataframes import below, records
-from interp.study.fields import is_level
 from interp.study.grid import Grid
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, is_level
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -60,11 +60,7 @@ def summarise(scores: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd
     `n_undefined` the NaN ones, `n_groups` the groups resampled.
     """
     keys = [str(name) for name in scores.columns if name not in OWN]
-    rows = [
-        _key(keys, key) | _estimate(part.value, part.group, level, seed)
-        for key, part in scores.groupby(keys, sort=False, dropna=False)
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(_estimates(scores, keys, level, seed, dropna=False))
 
 
 def differences(
@@ -76,16 +72,15 @@ def differences(
         scores: `GridResult.values`: samples are told apart by their `index`, because ids may repeat.
         axes: The columns that name the cell.
         level: Coverage of the intervals.
-        seed: Of the bootstrap.
+        seed: The seed of the bootstrap.
     """
     keys = [*axes, "layer", "metric"]
     wide = scores.pivot_table(index=[*keys, "index", "group"], columns="control", values="value", sort=False)
     rows = []
     for baseline in (name for name in BASELINES if name in wide):
         gaps = (wide["boxes"] - wide[baseline]).to_frame("value").reset_index()
-        for key, part in gaps.groupby(keys, sort=False):
-            estimate = _estimate(part.value, part.group, level, seed)
-            rows.append(_key(keys, key) | {"control": f"boxes − {baseline}"} | estimate)
+        control = {"control": f"boxes − {baseline}"}
+        rows += _estimates(gaps, keys, level, seed, more=control)
     return pd.DataFrame(rows)
 
 
@@ -103,21 +98,35 @@ def _named_runs(results: Sequence[GridResult], runs: Sequence[str] | None) -> li
     return [{"run": str(name)} for name in runs]
 
 
-def _key(names: list[str], values: Any) -> dict[str, Any]:
-    return dict(zip(names, values, strict=True))
-
-
-def _estimate(values: Any, groups: Any, level: float, seed: int) -> dict[str, Any]:
-    interval = bootstrap(values.to_numpy(), groups.to_numpy(), seed=seed, level=level)
-    return {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "n_groups": interval.n_groups,
-        "n_undefined": interval.n_nan,
-        "note": population_note(interval.n_groups),
-    }
+def _estimates(
+    frame: pd.DataFrame,
+    keys: list[str],
+    level: float,
+    seed: int,
+    *,
+    more: Mapping[str, Any] | None = None,
+    dropna: bool = True,
+) -> list[dict[str, Any]]:
+    """A row for each combination of keys: the keys, `more`, and the mean of `value` with its interval over groups."""
+    parts = frame.groupby(keys, sort=False, dropna=dropna)
+    numbers = parts.ngroup().fillna(-1).to_numpy(int)
+    values, groups = frame.value.to_numpy(), frame.group.to_numpy()
+    found = bootstrap_parts(values, groups, numbers, seed=seed, level=level)
+    notes = {n: population_note(n) for n in {one.n_groups for one in found}}
+    return [
+        dict(zip(keys, key, strict=True))
+        | dict(more or {})
+        | {
+            "mean": one.mean,
+            "low": one.low,
+            "high": one.high,
+            "n": one.n,
+            "n_groups": one.n_groups,
+            "n_undefined": one.n_nan,
+            "note": notes[one.n_groups],
+        }
+        for (key, _), one in zip(parts, found, strict=True)
+    ]
 
 
 BULKY = ("footprints", "image_index")
@@ -135,8 +144,8 @@ class GridResult:
 
     Attributes:
         study: The study that was run.
-        cells: Its runs.
-        folder: Where its own files lie.
+        cells: The runs of the study.
+        folder: The folder of the result's own files.
     """
 
     study: Study[Any] | Grid
@@ -162,7 +171,7 @@ class GridResult:
                 two seeds or two prompts, stand side by side. None: no such axis.
 
         Raises:
-            StudyError: None, axes that differ, two cells of the same labels, or not one name per result.
+            StudyError: No results, axes that differ, two cells of the same labels, or not one name per result.
         """
         listed = isinstance(results, Sequence) and not isinstance(results, str | bytes)
         for one in results if listed else [results]:
@@ -261,8 +270,7 @@ class GridResult:
         """How many samples were measured; one that several cells measured, such as under two models, counts once."""
         measured: dict[Samples, set[int]] = {}
         for cell in self.cells:
-            indices = cell.folder.read_table("samples").column("index").to_pylist()
-            measured.setdefault(cell.study.data, set()).update(indices)
+            measured.setdefault(cell.study.data, set()).update(cell.frame("samples")["index"].tolist())
         return sum(map(len, measured.values()))
 
     @cached_property
@@ -336,7 +344,7 @@ class GridResult:
             columns: Widths of the figures: 1 for one column of a paper (3.25 inches), 2 for two (6.75 inches).
 
         Raises:
-            StudyError: A format or width there is none of; kaleido or a browser is missing; no page, thus no figures.
+            StudyError: An unknown format or width; kaleido or a browser is missing; the study has no page.
             RunError: A file cannot be written.
         """
         check_export(formats, columns)
@@ -438,7 +446,7 @@ def stored_tokens(cell: GridCell, index: int) -> TokenMap:
     """The image tokens of one sample of a run whose samples table holds footprints (text positions are not stored)."""
     from interp.inputs.tokens import TokenMap
 
-    row = cell.folder.read_table("samples").to_pandas().set_index("index").loc[index]
+    row = cell.frame("samples").set_index("index").loc[index]
     footprints = np.asarray(row["footprints"], float).reshape(-1, 4)
     n = len(footprints)
     sample, first = cell.study.data[index], np.asarray(row["image_index"], int)

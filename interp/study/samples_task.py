@@ -20,7 +20,7 @@ class SamplesTask(StudyTask):
     """A task of a study with an `indicator` too, and perhaps `edits`: rows from each sample's map.
 
     Tasks that differ only in what they compute from the maps share them: the first runs the indicator on a
-    micro-batch, and the others find its maps, exactly as it returned them (what is stored is rounded), on the shelf.
+    micro-batch, and the others take its maps from the cache, exactly as it returned them (stored maps are rounded).
     """
 
     map_dims: ClassVar[tuple[str, ...]] = ()
@@ -50,7 +50,7 @@ class SamplesTask(StudyTask):
         """Stops a run whose indicator gives maps of other dimensions: every further sample would fail like these.
 
         Raises:
-            RunError: As said, after the first micro-batch.
+            RunError: The maps have other dimensions; raised after the first micro-batch.
         """
         found = {tuple(map(str, array.dims)) for array in maps}
         if self.map_dims and found and self.map_dims not in found:
@@ -74,10 +74,10 @@ class SamplesTask(StudyTask):
 
     @cached_property
     def _pass(self) -> str:
-        """What the maps depend on, in short: the same for every kind of study."""
+        """A hash of what the maps depend on, equal for every kind of study."""
         return digest({name: value for name, value in SamplesTask.to_dict(self).items() if name != "study"})
 
 
 def _n_bytes(maps: Maps) -> int:
-    """What maps take in memory, but for the few kilobytes of their tokens."""
+    """The bytes that maps take in memory, without the few kilobytes of their tokens."""
     return sum(array.nbytes for array in maps) + (0 if maps.logits is None else maps.logits.nbytes)

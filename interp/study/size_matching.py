@@ -1,4 +1,4 @@
-"""Domains compared at like box sizes: size alone can fake that a model looks worse at one of them.
+"""Domains compared at like box sizes, because size alone can make a model seem to look worse at one of them.
 
 A map that attends everywhere alike scores KL = ln(N / |B|): 0.65 when the box covers 300 of 576 tokens, 4.97
 when it covers 4. `matched` pairs each sample of one domain with one of the other whose boxes cover nearly the
@@ -51,10 +51,10 @@ class Matched:
         undefined: How many samples of each domain had no value or no size, and were left out before.
         imbalance_before: Mean of the log sizes, first minus second, before matching: the uniform map's own
             difference in KL, with its sign changed.
-        imbalance: The same among the pairs: what matching left.
+        imbalance: The mean of the log sizes, first minus second, among the pairs.
         distance_before: How far apart the two distributions of log sizes were: their Wasserstein distance,
             the mean |log ratio| it takes to move one onto the other.
-        distance: The same among the pairs.
+        distance: The Wasserstein distance of the log sizes among the pairs.
         worst: The largest |log size ratio| of a pair, at most the caliper.
     """
 
@@ -126,14 +126,14 @@ def matched(
 
     Args:
         found: A result, or a frame with the columns `over`, `group`, `value` and `by` (see `area_frame`).
-        metric: Of a result: which metric.
-        layer: Of a result: a layer, or a choice made on other samples.
+        metric: The metric, where `found` is a result.
+        layer: The layer, or a choice made on other samples, where `found` is a result.
         over: The column that names the domain.
-        names: Which two domains; not needed when there are two.
-        by: What to match on, a positive column: "area" (share of tokens) or "n_box_tokens".
+        names: The two domains to compare; not needed when there are two.
+        by: The positive column to match on: "area" (share of tokens) or "n_box_tokens".
         caliper: The largest |ln size ratio| of a pair; 0.1 is 10 %.
         level: Coverage of the intervals.
-        seed: Of the order, the ties and the bootstrap.
+        seed: The seed of the order, the ties and the bootstrap.
 
     Raises:
         StudyError: Not two domains, several cells in one domain, an unknown column, sizes below zero, a
@@ -338,16 +338,16 @@ def stratified(
     `imbalance` says by how much. Narrow strata leave less, `matched` the least.
 
     Args:
-        found: As in `matched`, and so are `metric`, `layer`, `over`, `names` and `by`.
-        metric: Of a result: which metric.
-        layer: Of a result: a layer, or a choice made on other samples.
+        found: A result, or a frame with the columns `over`, `group`, `value` and `by` (see `area_frame`).
+        metric: The metric, where `found` is a result.
+        layer: The layer, or a choice made on other samples, where `found` is a result.
         over: The column that names the domain.
-        names: Which two domains; not needed when there are two.
-        by: What to stratify by, a positive column.
-        n_strata: How many strata; equal sizes are never split, so there may be fewer.
-        level: Coverage of the intervals.
-        n: Resamplings.
-        seed: Of the bootstrap.
+        names: The two domains to compare; not needed when there are two.
+        by: The positive column to stratify by.
+        n_strata: The number of strata; equal sizes are never split, so there may be fewer.
+        level: The coverage of the intervals.
+        n: The number of resamplings.
+        seed: The seed of the bootstrap.
 
     Raises:
         StudyError: As `matched`, and when no stratum holds both domains.
@@ -375,7 +375,7 @@ def stratified(
 
 
 def _edges(a: np.ndarray, b: np.ndarray, n_strata: int) -> Float[np.ndarray, " edge"]:
-    """Quantiles of both together, each domain weighing the same; ends are infinite, edges distinct."""
+    """Quantiles of both domains together, each with the same weight; the end edges are infinite, all are distinct."""
     values = np.concatenate([a, b])
     weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))])
     order = np.argsort(values, kind="stable")

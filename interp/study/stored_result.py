@@ -11,8 +11,7 @@ from interp.errors import RunError
 from interp.run import RunFolder, manifest_of
 from interp.run.listing import state_of
 from interp.study.grid import Grid
-from interp.study.runs import GridCell
-from interp.study.stored_study import read_study
+from interp.study.runs import GridCell, read_study
 from interp.study.task import data_identity
 
 __all__ = ["stored_result"]
@@ -46,7 +45,7 @@ def _cells(whole: Any, folder: Path) -> list[GridCell]:
     """The finished runs of a study or a grid.
 
     Raises:
-        RunError: One is missing.
+        RunError: A run is missing.
     """
     own = RunFolder.open(folder)
     if not isinstance(whole, Grid):
@@ -60,10 +59,10 @@ def _cells(whole: Any, folder: Path) -> list[GridCell]:
 
 
 def _check(cell: GridCell) -> None:
-    """Refuse a run whose data are no longer what they were.
+    """Refuse a run whose data have changed.
 
     Raises:
-        RunError: As said.
+        RunError: The data have changed since the run.
     """
     path = cell.folder.path
     stored, found = cell.folder.study().get("data"), data_identity(cell.study.data)

@@ -1,4 +1,4 @@
-"""What the tasks of all studies have in common: model, plan, samples that cannot be used, pickling."""
+"""The common part of all studies' tasks: model, plan, samples that cannot be used, pickling."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ __all__ = [
 def edited(mllm: Any, edits: Sequence[Edit]) -> Any:
     """The model with these edits before those of each trace; itself when there are none.
 
-    All that a trace reads, generates or predicts is then of the edited model, a relative map's generic prompt
-    included: an edit there must fit it too (a generic prompt has no rows "question"; "after_image" fits both).
-    What an indicator does past `Mllm.trace` is not edited.
+    Everything that a trace reads, generates or predicts then comes from the edited model, also under the generic prompt
+    of a relative map: the edits must fit that prompt too (it has no rows "question"; "after_image" fits both).
+    Work of an indicator outside `Mllm.trace` is not edited.
 
     Raises:
         StudyError: Edits on something that is not an `Mllm`.
@@ -97,7 +97,8 @@ def model_identity(mllm: Any, *, again: bool = False) -> dict[str, str]:
 
     Args:
         mllm: The model.
-        again: Whether it was taken before in this run: then weights are read again only where torch saw them change.
+        again: Whether the fingerprint was taken before in this run; weights are then read again only where torch saw
+            them change.
     """
     live = fingerprint(mllm.identity_since()) if again and isinstance(mllm, Mllm) else mllm.fingerprint
     found = {"fingerprint": live, "dtype": str(mllm.dtype).removeprefix("torch.")}
@@ -149,11 +150,11 @@ def _content(sample: Sample) -> str:
 
 
 def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
-    """What is wrong with a sample, as (error, reason); None when its header and boxes are in order.
+    """The fault of a sample, as (error, reason); None when its header and boxes are in order.
 
     Args:
         sample: The sample.
-        boxes: Whether it must have some.
+        boxes: Whether the sample must have boxes.
     """
     try:
         sample.check()
@@ -168,7 +169,7 @@ def fault(sample: Sample, *, boxes: bool = True) -> tuple[str, str] | None:
 
 
 def file_keys(sample: Sample, *, again: bool = False) -> tuple[str, ...]:
-    """Returns what names the content of a sample's images, and of each of its masks.
+    """Returns the names of the content of a sample's images and of each of its masks.
 
     Args:
         sample: The sample.
@@ -340,7 +341,7 @@ class StudyTask(ABC):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """What the numbers of every such task depend on; subclasses add their own."""
+        """Everything that the numbers of every study depend on; subclasses add their own entries."""
         device = self._identity["device"].partition(":")[0]
         return {
             "study": self.name,
@@ -352,7 +353,7 @@ class StudyTask(ABC):
         }
 
     def provenance(self) -> dict[str, Any]:
-        """Names of what `to_dict` knows by fingerprint."""
+        """The names of the model and the data, which `to_dict` holds by fingerprint."""
         return {
             "model": model_provenance(self.study.model, self.mllm, self._identity["fingerprint"]),
             "data": {"name": self.study.data.name, **self._data},
@@ -431,7 +432,7 @@ class StudyTask(ABC):
         return prepare
 
     def _forget_images(self) -> None:
-        """Let go of the images of micro-batches before the last; samples that share images follow each other."""
+        """Releases the images of micro-batches before the last; samples that share images follow each other."""
         if isinstance(self.mllm, Mllm):
             self.mllm.installation.processed.forget_but((2 + self._ahead) * self.study.batch)
 

@@ -1,4 +1,4 @@
-"""What the tasks that read a model through TransformerLens have in common."""
+"""The common part of tasks that read a model through TransformerLens."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LensTask(StudyTask):
 
     @property
     def lens(self) -> Lens | ServedLens:
-        """The model through TransformerLens; of a model on a server, what does the same in jobs there.
+        """The model through TransformerLens; for a model on a server, an object that does the same in jobs there.
 
         Raises:
-            RunError: It cannot be made: no sample is to blame, so the run stops and can be resumed.
+            RunError: The lens cannot be made. No sample causes this, so the run stops and can be resumed.
         """
         made = self._made
         if made is None:

@@ -35,7 +35,7 @@ MASKS = "masks"
 def inside_of(
     tokens: TokenMap, sample: Sample, rule: str
 ) -> Bool[np.ndarray, " token"] | Float[np.ndarray, " token"]:
-    """What metrics compare a map with: which tokens belong to the boxes, or the fraction of each inside the masks.
+    """What metrics compare a map with: for each token whether it is in the boxes, or its fraction inside the masks.
 
     Args:
         tokens: The tokens of the sample's prompt.

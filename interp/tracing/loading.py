@@ -28,8 +28,7 @@ from interp.tracing.answers_only_mllm import AnsweringMllm, Untapped
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.layers.decoder_layers import layer_kinds, mixer, mixer_name
 from interp.tracing.model import Mllm
-from interp.tracing.parameters.placement import DeviceMap, Placement
-from interp.tracing.parameters.weights import check_weights
+from interp.tracing.parameters.weights import DeviceMap, Placement, check_weights
 
 __all__ = ["load", "wrap"]
 
@@ -69,27 +68,27 @@ def load(
     and refused at once where it is not there.
 
     Args:
-        model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder that is called
-            as the organism is "./organism".
-        device: where it runs.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        revision: of the hub id: a branch, tag or commit.
-        adapter: for a family `interp` does not know, or the name of one it does. "answers_only" opens any model, those
-            without a map too, for `Mllm.answers` and `Mllm.score`; every read and edit is then refused.
-        processor: instead of the checkpoint's own: a processor, or the folder or hub id of one; or settings that
-            replace those of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
+        model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder with that
+            name is "./organism".
+        device: device that the model runs on.
+        dtype: dtype of the weights; "auto" keeps the checkpoint's.
+        revision: branch, tag or commit of the hub id.
+        adapter: adapter for a family `interp` does not know, or the name of one it does. "answers_only" opens any
+            model, also one without a map, for `Mllm.answers` and `Mllm.score`; every read and edit is then refused.
+        processor: a processor in place of the checkpoint's own, or the folder or hub id of one; or settings that
+            replace some of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
         remote: run on an NDIF server, by nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights are read
             here; the device and the dtype are the server's. See docs/remote.md for what such a model can do.
-        vision_tower: for checkpoints in an original layout that keep their vision tower elsewhere: the folder of
-            one that replaces the tower their config names, or a hub id, which is then downloaded. "embedded" is
+        vision_tower: vision tower of a checkpoint in an original layout that keeps it elsewhere: a folder that
+            replaces the tower named in the config, or a hub id, which is then downloaded. "embedded" is
             the tower inside LLaVA-Med's files, which its own code passes over.
-        attn_implementation: how the whole model attends, instead of what its config says: "sdpa", "eager",
+        attn_implementation: attention implementation of the whole model, in place of its config's: "sdpa", "eager",
             "flex_attention", or, where its package is installed, "flash_attention_2" and so on. Kernels on the hub are
             refused.
-        device_map: instead of `device`, where each part of the model lies: "auto", "balanced", "balanced_low_0",
+        device_map: device of each part of the model, in place of `device`: "auto", "balanced", "balanced_low_0",
             "sequential", or a dict such as {"model.vision_tower": 0, "model.language_model": 1, …}. Parts on "cpu"
             beside parts on GPUs, and those on "disk", are offloaded: they are brought to a GPU when they run.
-        offload_folder: where the weights go that the map leaves on the disk.
+        offload_folder: folder for the weights that the map leaves on the disk.
         quantization: "int8" or "fp8" (weights, by torchao), "int4" (NF4, by bitsandbytes), or what transformers takes
             as `quantization_config`: a config object or its settings as a dict. Methods that fetch kernels are refused.
         lora: the folder or hub id of a LoRA adapter that PEFT saved. It is merged into the weights, unless these are
@@ -135,8 +134,8 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
 
     Args:
         hf_model: an image-text-to-text model of a known family; also as `torch.compile` returns it.
-        processor: its processor.
-        adapter: for a family `interp` does not know, or the name of one it does; or "answers_only", as in `load`.
+        processor: processor of the model.
+        adapter: adapter for a family `interp` does not know, the name of one it does, or "answers_only", as in `load`.
 
     Raises:
         ModelError: A family that is not known, attention that cannot be tapped, weights that are not on hand or are cut

@@ -32,7 +32,7 @@ from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.hooks import registered, set_work
 from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.vision_request import Tower, VisionEdit, VisionSelection
-from interp.tracing.parameters.placement import execution_device
+from interp.tracing.parameters.weights import execution_device
 from interp.tracing.passes.run import embeddings
 from interp.tracing.wrapped_model import WrappedModel
 

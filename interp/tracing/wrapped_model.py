@@ -24,8 +24,7 @@ from interp.tracing.layers.decoder_layers import Decoder, Shape, key_layers
 from interp.tracing.layers.residual import router_paths
 from interp.tracing.layers.visibility import Rope, Visibility, chunks, position_ids, windows
 from interp.tracing.parameters.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
-from interp.tracing.parameters.placement import execution_device
-from interp.tracing.parameters.weights import versions
+from interp.tracing.parameters.weights import execution_device, versions
 from interp.tracing.prefix import Prefixes
 from interp.tracing.site import LayerKind
 

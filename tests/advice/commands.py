@@ -28,8 +28,8 @@ from interp.reproduce import Request, figures_named, scripts_folder
 from interp.reproduce.session import _ended
 from interp.study import Grid, LayerSweep, ModelSpec
 from interp.study.conventions import held_out_sets, paper_model
-from interp.study.fields import is_per_layer
 from interp.study.refinement.method_choice import grounding
+from interp.study.study import is_per_layer
 from interp.study_commands import COMMAND, Asked, _newest
 from tests.data import source_files as files
 
@@ -90,9 +90,9 @@ FILES: list[tuple[str, str, str]] = [
 ROWS: list[tuple[str, str, str]] = [*DATA, *REPRODUCE, *RUNS, *EXPLORER, *RESULTS, *FILES]
 
 ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows it, or the test that does
-    "{…} holds no {…}, which says what a run was made of": "tests/study/test_stored_study.py::test_a_folder_without_its_study_is_named",
-    "the page of {…} needs what its run could not keep": "tests/study/test_stored_study.py::test_what_is_missing_is_said",
-    "{…} cannot be read ({…}): it was edited, or another version of interp wrote it": "tests/study/test_stored_study.py::test_a_folder_from_elsewhere_runs_no_code",
+    "{…} holds no {…}, which says what a run was made of": "tests/study/test_runs.py::test_a_folder_without_its_study_is_named",
+    "the page of {…} needs what its run could not keep": "tests/study/test_runs.py::test_what_is_missing_is_said",
+    "{…} cannot be read ({…}): it was edited, or another version of interp wrote it": "tests/study/test_runs.py::test_a_folder_from_elsewhere_runs_no_code",
     "a mean over {…} other images needs": "tests/study/circuit/test_study.py::test_a_mean_is_over_other_images_of_one_question",
     "the explorer needs dash": "nothing is installed in a test; tests/test_advice.py::test_extras_that_messages_name_are_declared finds the extra",
     "figures as SVG and PNG need kaleido": "nothing is installed in a test; tests/report/test_export.py::test_without_kaleido_the_error_names_the_extra",

@@ -185,7 +185,7 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "expected to use Ray at": "tests/run/workers/test_ray_cluster.py::test_an_address_without_a_cluster_is_an_error",
     "expected Ray to place a worker": "tests/run/workers/test_ray_cluster.py::test_a_run_waits_for_a_place_and_then_says_what_lacks",
     "expected every worker to have the versions of this process": "tests/run/workers/test_dispatch.py::test_a_worker_of_another_version_is_refused",
-    "expected a worker to compute": "tests/run/workers/test_processes.py::test_samples_that_kill_every_worker_are_named",
+    "expected a worker to compute": "tests/run/workers/test_dispatch.py::test_samples_that_kill_every_worker_are_named",
     "expected workers to start, but": "tests/run/workers/test_dispatch.py::test_workers_that_never_start_end_the_run",
     'expected devices="cuda" on a machine with CUDA devices': "tests/run/workers/test_options.py::test_cuda_stands_for_every_visible_device",
     "the lens read no token inside the boxes": "tests/study/logit_lens/test_other_lenses.py::test_a_box_without_a_token_that_was_read_is_a_failure",

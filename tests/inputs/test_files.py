@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -12,7 +13,14 @@ from typing import Any
 import pytest
 
 from interp.errors import ImageError, RunError
-from interp.inputs.files import as_path, read_json, unreadable, write_atomically
+from interp.inputs.files import (
+    as_path,
+    checked_content,
+    read_canonical,
+    read_json,
+    unreadable,
+    write_atomically,
+)
 from interp.inputs.sample import Sample
 
 
@@ -130,3 +138,24 @@ def test_no_image_is_opened_that_could_wait_or_never_end(special: dict[str, str]
             with pytest.raises(ImageError, match=reason):
                 read(Sample(path, "q"))
         assert Sample(path, "q").id
+
+
+def test_only_the_content_that_is_expected_is_read(tmp_path: Path) -> None:
+    file, sha256 = tmp_path / "a", hashlib.sha256(b"x").hexdigest()
+    assert checked_content(file, sha256) is None
+    file.write_bytes(b"x")
+    assert checked_content(file, sha256) == b"x"
+    file.write_bytes(b"y")
+    assert checked_content(file, sha256) is None
+
+
+def test_json_is_canonical_or_counts_as_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    for text, found in (
+        ('{\n "a": 1\n}\n', {"a": 1}),
+        ('{"a": 1}', None),
+        ("{", None),
+        ('{\n "a": NaN\n}\n', None),
+    ):
+        file.write_text(text)
+        assert read_canonical(file) == found

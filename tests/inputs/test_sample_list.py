@@ -16,7 +16,7 @@ from interp.data import Samples
 from interp.errors import InterpError, PromptError, SampleError, StudyError
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
-from interp.study.fields import as_samples as as_study_samples
+from interp.study.study import as_samples as as_study_samples
 from tests.identifiers import without_address
 from tests.tiny import sample
 

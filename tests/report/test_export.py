@@ -18,9 +18,8 @@ from PIL import Image
 from interp.errors import StudyError
 from interp.report import export
 from interp.report.export import export_figures, export_tables, latex, printable
-from interp.report.figures import panels
+from interp.report.figures import colour_bar, laid_out, panels
 from interp.report.tables import read_csv
-from interp.report.theme import colour_bar, laid_out
 from tests.browser import CHROMIUM
 
 needs_kaleido = pytest.mark.skipif(

@@ -14,14 +14,15 @@ from markupsafe import Markup
 from interp.report.html import (
     Cell,
     Row,
+    _environment,
     bold,
     card,
     definitions,
     details,
+    element,
     figure_card,
     grid,
     join,
-    macros,
     paragraph,
     save_page,
     section,
@@ -117,5 +118,10 @@ def test_a_page_without_figures_still_has_what_its_script_reads(tmp_path: Path) 
 
 
 def test_a_template_refuses_a_name_it_was_not_given() -> None:
-    with pytest.raises(UndefinedError, match="src"):
-        macros().sample([("caption", {})], 1, "question", "", [])
+    with pytest.raises(UndefinedError, match="is undefined"):
+        _environment().get_template("page.html").render(title="t")
+
+
+def test_an_element_escapes_what_it_holds_and_its_attributes() -> None:
+    shown = element("p", "a < b", Markup("<i>c</i>"), None, kind='x"', data_id="&", hidden=None, open=True)
+    assert shown == '<p class="x&#34;" data-id="&amp;" open>a &lt; b<i>c</i>–</p>'

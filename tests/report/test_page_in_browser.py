@@ -12,10 +12,9 @@ import pytest
 from markupsafe import Markup
 
 from interp.data import bundled
-from interp.report.figures import panels
+from interp.report.figures import laid_out, panels
 from interp.report.gallery import picture, sample_card
 from interp.report.html import details, figure_cards, grid, heading, save_page, section, table
-from interp.report.theme import laid_out
 from interp.study.layer_sweep.page import SMALL_SIDE
 from tests.browser import Tab, needs_browser, opened_browser
 

@@ -7,9 +7,8 @@ import itertools
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures import panels
+from interp.report.figures import laid_out, panels
 from interp.report.reflow import n_columns, narrowed, reflowed
-from interp.report.theme import laid_out
 
 
 @pytest.fixture

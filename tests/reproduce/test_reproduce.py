@@ -13,7 +13,8 @@ import pytest
 from interp.cli import main
 from interp.errors import RunError
 from interp.paper_options import HeadChoice, PaperChoice
-from interp.reproduce import DATA, FIGURES, Request, Session, figures_named, scripts_folder, write_index
+from interp.reproduce import DATA, FIGURES, Request, Session, figures_named, scripts_folder
+from interp.reproduce.index_page import write_index
 from tests.studies.scripts import STUDIES, script
 
 WRITES = """

@@ -20,6 +20,7 @@ from interp.stats import (
     two_way,
     unpaired,
 )
+from interp.stats.intervals import bootstrap_parts
 
 RNG = np.random.default_rng(0)
 
@@ -286,3 +287,13 @@ def test_options_of_the_other_intervals_are_checked_too():
         bootstrap_statistic(np.mean, [], None)
     with pytest.raises(StudyError, match=r"columns of one length are expected; got \[2, 1\]"):
         bootstrap_statistic(np.dot, [[1.0, 2.0], [1.0]], None)
+
+
+def test_parts_of_a_column_are_bootstrapped_as_if_alone() -> None:
+    values = np.array([1.0, 3.0, np.nan, 5.0, 2.0, 8.0, 4.0])
+    groups = np.array(["a", "b", "b", None, "a", "c", None], dtype=object)
+    parts = np.array([0, 0, 0, 0, 1, 1, -1])
+    found = bootstrap_parts(values, groups, parts, seed=3, n=200)
+    assert [(one.mean, one.n, one.n_groups, one.n_nan) for one in found] == [(3.0, 3, 3, 1), (5.0, 2, 2, 0)]
+    assert found == [bootstrap(values[parts == i], groups[parts == i], seed=3, n=200) for i in (0, 1)]
+    assert bootstrap_parts([], [], np.array([], int)) == []

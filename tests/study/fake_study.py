@@ -13,8 +13,8 @@ from interp.data import Samples
 from interp.errors import SampleError
 from interp.run import Outcome
 from interp.study import GridResult, Study, StudyTask
-from interp.study.fields import as_samples, field, not_empty, one_of, whole_number
 from interp.study.model_spec import as_model
+from interp.study.study import as_samples, field, not_empty, one_of, whole_number
 from interp.study.task import TableRows
 from tests.study.planted import Model, samples
 

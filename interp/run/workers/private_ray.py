@@ -94,7 +94,7 @@ class PrivateRay:
 
 
 def keep(n_cpus: int, folder: str, driver: int) -> None:
-    """Has Ray started, and ends it when the driver closes this process's input, or is gone, or Ray does not start.
+    """Starts Ray in another process, and ends it when the driver closes this process's input or is gone, or Ray fails.
 
     Ray is started in a process of its own, because Ray's code may hold up every thread of its process.
 
@@ -115,7 +115,7 @@ def keep(n_cpus: int, folder: str, driver: int) -> None:
 
 
 def start(n_cpus: int, folder: str) -> None:
-    """Starts Ray, prints its address, and stays; the keeper ends this process with the others."""
+    """Starts Ray, prints its address and waits; the keeper ends this process with the others."""
     ray = importlib.import_module("ray")
     with quiet_and_patient():
         _started(ray, n_cpus, folder)
@@ -125,12 +125,12 @@ def start(n_cpus: int, folder: str) -> None:
 
 
 def _close_output() -> None:
-    """Lets go of the standard output, which is the driver's pipe."""
+    """Closes the standard output, which is the driver's pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _started(ray: Any, n_cpus: int, folder: str) -> None:
-    """Starts Ray, and again where its node dies: it waits 15 s for its helpers, and a busy machine may take more."""
+    """Starts Ray, and again if its node dies: Ray waits 15 s for its helpers, and a busy machine may take longer."""
     for left in reversed(range(ATTEMPTS)):
         try:
             ray.init(
@@ -217,7 +217,7 @@ def _patient(look: Any) -> Callable[..., Any]:
     """The function, called again until it raises no `RuntimeError`; for `START` seconds, or until Ray's node died."""
 
     def looked(*args: Any, **options: Any) -> Any:
-        """Calls the function until it answers, or gives up as said."""
+        """Calls the function until it returns, or raises its error when the time is up."""
         until = time.monotonic() + START
         while True:
             try:

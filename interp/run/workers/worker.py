@@ -18,12 +18,11 @@ import pyarrow as pa
 
 from interp.errors import InterpError, RunError
 from interp.inputs.files import digest, write_atomically
-from interp.run.cache import ProcessCache
 from interp.run.prepare import Unit
 from interp.run.sessions import Ledger, code_fingerprint, versions
 from interp.run.shards import Job, compute_shard
 from interp.run.store import RunFolder
-from interp.run.task import Portable
+from interp.run.task import Portable, ProcessCache
 
 __all__ = [
     "Message",
@@ -46,7 +45,7 @@ SentFiles = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Message:
-    """What became of a worker's start or unit.
+    """The outcome of a worker's start or of a unit.
 
     Attributes:
         worker: The worker's number.

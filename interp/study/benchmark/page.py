@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.report import gallery
-from interp.report.figures import Figures, panels
+from interp.report.figures import GREY, Figures, laid_out, panels
 from interp.report.html import (
     bold,
     capital,
@@ -30,7 +30,6 @@ from interp.report.html import (
 )  # fmt: skip
 from interp.report.provenance import as_json, meanings, origin
 from interp.report.tables import count, listed, number, p_value, rows, varying
-from interp.report.theme import GREY, laid_out
 from interp.study.benchmark.paper_tables import PaperTable
 from interp.study.benchmark.tables import SIZES, asks_yes_or_no, cell_text, left_out
 from interp.study.benchmark.task import about, label

@@ -24,10 +24,10 @@ from interp.study.benchmark.tables import (
 )
 from interp.study.benchmark.task import gives_marks, label
 from interp.study.dataframes import rows_of, where
-from interp.study.fields import is_level
 from interp.study.refinement.result import MANY, PairedResult, methods_table, varied
 from interp.study.result import counted
 from interp.study.runs import GridCell
+from interp.study.study import is_level
 
 __all__ = ["BenchmarkResult"]
 

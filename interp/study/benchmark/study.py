@@ -11,9 +11,9 @@ from interp.methods import Method, Plain
 from interp.metrics.scorers import Scorer, Strict, scorer_named
 from interp.study.benchmark.result import BenchmarkResult
 from interp.study.benchmark.task import BenchmarkTask
-from interp.study.fields import as_tuple, field, whole_number
 from interp.study.refinement.study import WithMethod, as_method, is_method, method_name
 from interp.study.runs import GridCell
+from interp.study.study import as_tuple, field, whole_number
 from interp.tracing import Decoding, Edit
 
 __all__ = ["Benchmark"]

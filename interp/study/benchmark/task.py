@@ -18,9 +18,9 @@ from interp.inputs.sample import Sample
 from interp.methods import Answer, Plain
 from interp.metrics.scorers import Scorer
 from interp.run import Outcome, ProcessCache, digest
+from interp.study.dataframes import SAMPLE_FIELDS
 from interp.study.prefix_cost import billed
 from interp.study.refinement.task import SCORES, TIMES, repeated, score_row, spent_columns
-from interp.study.table_fields import SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Cost, Edit
 from interp.tracing.answers_only_mllm import AnsweringMllm

@@ -11,11 +11,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, interval_arms, panels, reference_line
+from interp.report.figures import (
+    GREY,
+    SERIES,
+    Figures,
+    clear,
+    interval_arms,
+    laid_out,
+    panels,
+    reference_line,
+)
 from interp.report.html import card, definitions, figure_cards, paragraph, save_page, section, table
 from interp.report.provenance import as_json, origin
 from interp.report.tables import number, percent, rows
-from interp.report.theme import GREY, SERIES, clear, laid_out
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import failure_line, lead, origins
 

@@ -8,8 +8,8 @@ from functools import cached_property
 import pandas as pd
 
 from interp.errors import StudyError
-from interp.study.fields import whole_number
 from interp.study.result import GridResult
+from interp.study.study import whole_number
 
 __all__ = ["CircuitResult"]
 

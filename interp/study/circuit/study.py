@@ -9,9 +9,8 @@ from interp.errors import StudyError
 from interp.inputs.argument_checks import check_whole
 from interp.study.circuit.result import CircuitResult
 from interp.study.circuit.task import CircuitTask
-from interp.study.fields import field, one_of, whole_number
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, field, one_of, whole_number
 
 __all__ = ["Circuit"]
 

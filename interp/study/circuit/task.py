@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import InterpError, RunError, SampleError, StudyError
 from interp.run import Outcome
 from interp.study.baselines import has_one_image, with_image_of
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.circuits import EdgeGraph, EdgePass, RunLayers, lens_layers
 from interp.tracing.cost import Meter

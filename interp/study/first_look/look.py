@@ -24,10 +24,10 @@ from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import BoxLike, ImageLike, Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import ProcessCache
-from interp.study.fields import Indicator
 from interp.study.first_look.shown_map import AUTO, Layer, ShownMap, shown_map
 from interp.study.first_look.trust import Trust, answer_check, full_checks, quick_checks, words_check
 from interp.study.model_spec import is_organism, short_label
+from interp.study.study import Indicator
 from interp.study.task import suitable_threads
 from interp.tracing import Mllm, Prefixes
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from interp.inputs.notebook import block, thumbnails
 from interp.inputs.pictures import tinted, with_truth
+from interp.report.figures import clear, series_colour
 from interp.report.gallery import Picture, overlay, picture, picture_grid
 from interp.report.html import bold, card, definitions, join, key, paragraph, save_page, section, table
 from interp.report.provenance import opening
 from interp.report.tables import percent
-from interp.report.theme import clear, series_colour
 
 if TYPE_CHECKING:
     from interp.study.grounding.grounded_answer import GroundedAnswer, GroundedPhrase

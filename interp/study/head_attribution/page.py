@@ -14,11 +14,22 @@ from jaxtyping import Float
 from markupsafe import Markup
 from scipy.stats import rankdata
 
-from interp.report.figures import Figures, heat, interval_arms, panels, ticks_at
+from interp.report.figures import (
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    SERIES,
+    Figures,
+    colour_bar,
+    heat,
+    interval_arms,
+    laid_out,
+    panels,
+    ticks_at,
+)
 from interp.report.html import card, figure_cards, join, paragraph, save_page, section, table
 from interp.report.provenance import as_json, origin
 from interp.report.tables import estimate, interval, number, rows
-from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, SERIES, colour_bar, laid_out
 from interp.stats import population_note
 from interp.study.dataframes import where
 from interp.study.head_ranking.result import HeadMeans, draws

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.study.fields import field, one_of
 from interp.study.head_attribution.task import AttributionTask
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, field, one_of
 
 __all__ = ["HeadAttribution"]
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from interp.errors import SampleError
 from interp.inputs.prompt import Target
 from interp.run import Outcome
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import answer_columns
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant

@@ -13,11 +13,10 @@ from interp.errors import SiteError, StudyError
 from interp.inputs.notebook import block, facts
 from interp.metrics import METRICS
 from interp.run import Workers, canonical
-from interp.study.fields import as_tuple
 from interp.study.head_ranking.result import Pairs
 from interp.study.model_spec import ModelSpec, OpenModel
 from interp.study.result import GridResult
-from interp.study.study import Study
+from interp.study.study import Study, as_tuple
 from interp.tracing import Site
 
 __all__ = [

@@ -13,7 +13,20 @@ from markupsafe import Markup
 
 from interp.errors import StudyError
 from interp.metrics import METRICS
-from interp.report.figures import Figures, cut_ticks, heat, panels, ticks_at
+from interp.report.figures import (
+    GREY,
+    HIGHLIGHT,
+    SEQUENTIAL,
+    Figures,
+    clear,
+    colour_bar,
+    cut_ticks,
+    heat,
+    laid_out,
+    panels,
+    plain,
+    ticks_at,
+)
 from interp.report.html import (
     card,
     figure_card,
@@ -36,7 +49,6 @@ from interp.report.provenance import (
     provenance,
 )
 from interp.report.tables import count, interval, listed, number, rows, signed
-from interp.report.theme import GREY, HIGHLIGHT, SEQUENTIAL, clear, colour_bar, laid_out, plain
 from interp.study.dataframes import records, where
 from interp.study.head_ranking.rank_agreement import Agreement, Estimate, head_agreement
 from interp.study.head_ranking.result import HeadResult

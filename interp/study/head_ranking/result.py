@@ -19,8 +19,8 @@ from interp.errors import StudyError
 from interp.metrics import METRICS
 from interp.stats import population_note
 from interp.study.dataframes import below, records, where
-from interp.study.fields import as_tuple, is_level, whole_number
 from interp.study.result import GridResult, printed
+from interp.study.study import as_tuple, is_level, whole_number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

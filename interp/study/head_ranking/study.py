@@ -11,9 +11,14 @@ from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.metrics import METRICS
-from interp.study.fields import (
+from interp.study.head_ranking.head_set import HeadSet
+from interp.study.head_ranking.result import HeadGrid, HeadResult
+from interp.study.head_ranking.task import HeadTask
+from interp.study.runs import GridCell
+from interp.study.study import (
     RULES,
     Indicator,
+    Study,
     as_indicator,
     as_samples,
     field,
@@ -22,11 +27,6 @@ from interp.study.fields import (
     one_of,
     whole_number,
 )
-from interp.study.head_ranking.head_set import HeadSet
-from interp.study.head_ranking.result import HeadGrid, HeadResult
-from interp.study.head_ranking.task import HeadTask
-from interp.study.runs import GridCell
-from interp.study.study import Study
 
 __all__ = ["HeadRanking"]
 

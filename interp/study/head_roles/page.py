@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, heat, panels, reference_line, ticks_at
+from interp.report.figures import (
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    Figures,
+    colour_bar,
+    heat,
+    laid_out,
+    panels,
+    reference_line,
+    ticks_at,
+)
 from interp.report.html import (
     capital,
     card,
@@ -25,7 +36,6 @@ from interp.report.html import (
 )
 from interp.report.provenance import as_json, origin
 from interp.report.tables import estimate, number, rows
-from interp.report.theme import DIVERGING, GREY, SEQUENTIAL, colour_bar, laid_out
 from interp.study.dataframes import rows_of
 from interp.study.page_parts import failure_line, lead, origins
 

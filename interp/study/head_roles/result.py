@@ -13,11 +13,11 @@ from interp.errors import StudyError
 from interp.inputs.argument_checks import check_bool
 from interp.stats import population_note
 from interp.study.dataframes import below, where
-from interp.study.fields import is_level, whole_number
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.head_ranking.result import HeadMeans, head_intervals
 from interp.study.head_roles.task import MEASURES
 from interp.study.result import GridResult
+from interp.study.study import is_level, whole_number
 
 __all__ = ["HeadTable", "head_name"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.study.fields import field, one_of, true_or_false
 from interp.study.head_roles.result import HeadTable
 from interp.study.head_roles.task import HeadRolesTask
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, field, one_of, true_or_false
 
 __all__ = ["HeadRoles"]
 

@@ -18,8 +18,8 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.run import Outcome
 from interp.study.baselines import has_one_image, with_image_of
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import first_token
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Rows, Site
 from interp.tracing.derived.ov_circuits import copying_scores

@@ -10,9 +10,22 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.metrics import METRICS
-from interp.report.figures import Figures, interval_arms, metric_axis, panels, points, reference_line
+from interp.report.figures import (
+    DIVERGING,
+    GREY,
+    SHADES,
+    Figures,
+    colour_bar,
+    interval_arms,
+    laid_out,
+    metric_axis,
+    panels,
+    plain,
+    points,
+    reference_line,
+    series_colour,
+)
 from interp.report.tables import cell_name, interval, number
-from interp.report.theme import DIVERGING, GREY, SHADES, colour_bar, laid_out, plain, series_colour
 from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.indicator_maps import PLAIN
 from interp.study.indicator_comparison.paired_tests import baselines, better

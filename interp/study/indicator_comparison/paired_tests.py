@@ -13,9 +13,9 @@ from interp.indicators import CentrePrior, RandomMap
 from interp.metrics import METRICS
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, rows_of, where
-from interp.study.fields import is_level
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
+from interp.study.study import is_level
 
 __all__ = ["BETTER", "baselines", "better", "compare_indicators", "found", "no_baseline"]
 

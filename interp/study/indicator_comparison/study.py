@@ -16,9 +16,15 @@ from interp.indicators.names import labelled
 from interp.inputs.prompt import GENERIC_PROMPT, Target
 from interp.metrics import METRICS
 from interp.run import Workers
-from interp.study.fields import (
+from interp.study.indicator_comparison.indicator_maps import ALL, SUM, with_layers
+from interp.study.indicator_comparison.result import IndicatorResult
+from interp.study.indicator_comparison.task import AGREEMENT, IndicatorTask
+from interp.study.model_spec import OpenModel, is_remote
+from interp.study.runs import GridCell
+from interp.study.study import (
     RULES,
     Indicator,
+    Study,
     as_indicator,
     as_samples,
     as_tuple,
@@ -30,12 +36,6 @@ from interp.study.fields import (
     whole_number,
     words,
 )
-from interp.study.indicator_comparison.indicator_maps import ALL, SUM, with_layers
-from interp.study.indicator_comparison.result import IndicatorResult
-from interp.study.indicator_comparison.task import AGREEMENT, IndicatorTask
-from interp.study.model_spec import OpenModel, is_remote
-from interp.study.runs import GridCell
-from interp.study.study import Study
 from interp.study.truth import BOXES, MASKS, check_truth
 
 __all__ = ["IndicatorComparison"]

@@ -19,10 +19,10 @@ from interp.metrics import kendall, named, spearman
 from interp.run import FAILURES, Outcome
 from interp.run.sessions import sum_costs
 from interp.run.task import failure
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.indicator_comparison.indicator_maps import Costs, Found, MapMaker, other_questions
 from interp.study.indicator_comparison.removal_curves import CURVES, Curves, measured, run_removal
 from interp.study.prefix_cost import stored_cost
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.study.truth import BOXES, inside_of, truth_boxes, truth_identity
 

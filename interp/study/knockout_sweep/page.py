@@ -10,7 +10,19 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, heat, panels, reference_line, ticks_at
+from interp.report.figures import (
+    DIVERGING,
+    Figures,
+    colour_bar,
+    curves,
+    heat,
+    laid_out,
+    panels,
+    plain,
+    reference_line,
+    series_colour,
+    ticks_at,
+)
 from interp.report.html import (
     bold,
     card,
@@ -25,7 +37,6 @@ from interp.report.html import (
 )  # fmt: skip
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
 from interp.report.tables import estimate, interval, p_value, rows, signed
-from interp.report.theme import DIVERGING, colour_bar, laid_out, plain, series_colour
 from interp.study.dataframes import records, rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.knockout_sweep.result import LEAST

@@ -16,10 +16,10 @@ from interp.errors import StudyError
 from interp.run import cost_of, manifest_of
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, records, rows_of, where
-from interp.study.fields import is_level
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.result import GridResult, printed
 from interp.study.runs import GridCell
+from interp.study.study import is_level
 
 __all__ = [
     "LEAST",

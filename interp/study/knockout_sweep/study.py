@@ -7,12 +7,11 @@ from typing import Any
 
 from interp.errors import StudyError
 from interp.indicators.indicator_checks import MOST_LAYERS, check_whole
-from interp.study.fields import RULES, field, one_of, whole_number
 from interp.study.knockout_sweep.flows import Flow, Window, as_flows, default_flows, usual_width, windows
 from interp.study.knockout_sweep.result import KnockoutResult
 from interp.study.knockout_sweep.task import KnockoutTask
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import RULES, Study, field, one_of, whole_number
 
 __all__ = ["KnockoutSweep"]
 

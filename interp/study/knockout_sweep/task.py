@@ -16,10 +16,10 @@ from interp.errors import InterpError, MapError, StudyError
 from interp.run import FAILURES, Outcome, Plan, make_plan
 from interp.run.sessions import sum_costs
 from interp.run.task import failure
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import FirstToken, first_token
 from interp.study.knockout_sweep.flows import Flow, Window
 from interp.study.prefix_cost import stored_cost
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing.target import log_probabilities
 from interp.tracing.variants.knockouts import Knockouts, KnockoutVariant, VariantLogits

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.errors import StudyError
-from interp.report.figures import Figures, panels, reference_line
+from interp.report.figures import GREY, SERIES, Figures, laid_out, panels, plain, reference_line
 from interp.report.gallery import ramp
 from interp.report.html import (
     capital,
@@ -28,7 +28,6 @@ from interp.report.html import (
     table,
 )
 from interp.report.tables import count, estimate, number, percent, rows
-from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import bootstrap, bootstrap_statistic, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening
@@ -70,8 +69,8 @@ answer changes."""
 def thresholds(validation: Result, choice: LayerChoice, share: float = 0.95) -> dict[Key, float]:
     """(model, data) → the AR above which a sample counts as “looked”.
 
-    It is the `share` quantile of the AR that the same maps have on *other samples'* boxes, at the chosen layer:
-    what attending somewhere gives by chance, for these images and boxes of this size. Answers do not enter.
+    It is the `share` quantile of the AR that the same maps have on *other samples'* boxes at the chosen layer: the AR
+    that is reached by chance, for these images and boxes of this size. Answers play no part.
 
     Args:
         validation: Samples to choose on, which are not reported.
@@ -240,7 +239,7 @@ def write_page(
         result: The samples reported.
         path: The HTML file.
         choice: The layer, chosen on other samples.
-        limits: From `thresholds`, on other samples.
+        limits: (model, data) → limit, from `thresholds` on other samples.
         found: From `verdicts`.
     """
     said = "; ".join(f"{number(limit)} for {data}" for (_, data), limit in limits.items())

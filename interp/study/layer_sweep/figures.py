@@ -8,12 +8,22 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.metrics import METRICS
-from interp.report.figures import Figures, curves, level_line, metric_axis, panels, reference_line, ticks_at
+from interp.report.figures import (
+    GREY,
+    Figures,
+    curves,
+    laid_out,
+    level_line,
+    metric_axis,
+    mixed,
+    panels,
+    plain,
+    reference_line,
+    ticks_at,
+)
 from interp.report.html import capital
 from interp.report.html import key as colour_key
-from interp.report.tables import cell_name
-from interp.report.theme import GREY, laid_out, mixed, plain, series_colour
-from interp.study.dataframes import rows_of, where
+from interp.study.dataframes import rows_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -39,7 +49,7 @@ def figures(result: Result, choice: LayerChoice | None = None) -> Figures:
 
 def key(result: Result, cell: Cell) -> Markup:
     """The square of a cell's colour."""
-    return colour_key(_colour(result, cell))
+    return colour_key(result.series[result.cells.index(cell)][1])
 
 
 def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figure:
@@ -50,9 +60,9 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
     gap = {"vertical_spacing": 0.3 / n_rows} if n_rows > 1 else {}
     titles = models if len(models) > 1 else [""]
     figure = panels(titles, rows=n_rows, columns=columns, shared_yaxes="all" if n_rows > 1 else True, **gap)
-    for cell in result.cells:
+    for cell, (name, colour) in zip(result.cells, result.series, strict=True):
         place = places[cell.labels["model"]]
-        traces = _cell_traces(result, cell, metric, legend=place == {"row": 1, "col": 1})
+        traces = _cell_traces(result, cell, metric, name, colour, legend=place == {"row": 1, "col": 1})
         figure.add_traces(traces, rows=place["row"], cols=place["col"])
     for label, dash in BASELINES.values():
         line = {"color": GREY, "width": 1.5, "dash": dash}
@@ -78,15 +88,17 @@ def _figure(result: Result, metric: str, choice: LayerChoice | None) -> go.Figur
     )
 
 
-def _cell_traces(result: Result, cell: Cell, metric: str, *, legend: bool) -> list[go.Scatter]:
-    name, colour = cell_name(result.cells, cell, without=("model",)), _colour(result, cell)
-    summary, scores = (_rows(frame, cell, metric) for frame in (result.summary(), result.scores))
-    own, of_samples = (where(frame, frame.control == "boxes") for frame in (summary, scores))
-    drawn = curves(own, of_samples, name, colour, legend=legend)  # nothing where every sample failed
+def _cell_traces(
+    result: Result, cell: Cell, metric: str, name: str, colour: str, *, legend: bool
+) -> list[go.Scatter]:
+    summary, scores = (_by_control(frame, cell, metric) for frame in (result.summary(), result.scores))
+    if "boxes" not in summary:  # every sample failed
+        return []
+    drawn = curves(summary["boxes"], scores["boxes"], name, colour, legend=legend)
     baselines = [
-        _baseline(where(summary, summary.control == control), f"{name} · {label}", dash, colour)
+        _baseline(summary[control], f"{name} · {label}", dash, colour)
         for control, (label, dash) in BASELINES.items()
-        if (summary.control == control).any()
+        if control in summary
     ]
     return [*drawn[:-1], *baselines, *drawn[-1:]]
 
@@ -103,13 +115,7 @@ def _baseline(part: pd.DataFrame, name: str, dash: str, colour: str) -> go.Scatt
     )
 
 
-def _colour(result: Result, cell: Cell) -> str:
-    """One colour for each combination of labels other than the model's."""
-    names = list(dict.fromkeys(cell_name(result.cells, other, without=("model",)) for other in result.cells))
-    return series_colour(names.index(cell_name(result.cells, cell, without=("model",))))
-
-
-def _rows(frame: pd.DataFrame, cell: Cell, metric: str) -> pd.DataFrame:
-    """The rows of one cell and metric."""
-    own = rows_of(frame, cell.labels)
-    return where(own, own.metric == metric)
+def _by_control(frame: pd.DataFrame, cell: Cell, metric: str) -> dict[str, pd.DataFrame]:
+    """The rows of one cell and metric, by control."""
+    own = rows_of(frame, {**cell.labels, "metric": metric})
+    return {str(control): part for control, part in own.groupby("control", sort=False)}

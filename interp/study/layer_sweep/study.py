@@ -9,9 +9,13 @@ from typing import Any
 from interp.errors import StudyError
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
-from interp.study.fields import (
+from interp.study.layer_sweep.result import Result
+from interp.study.layer_sweep.task import SweepTask
+from interp.study.runs import GridCell
+from interp.study.study import (
     RULES,
     Indicator,
+    Study,
     as_indicator,
     field,
     is_indicator,
@@ -20,10 +24,6 @@ from interp.study.fields import (
     one_of,
     words,
 )
-from interp.study.layer_sweep.result import Result
-from interp.study.layer_sweep.task import SweepTask
-from interp.study.runs import GridCell
-from interp.study.study import Study
 from interp.tracing.edits import Edit, check_order
 
 __all__ = ["LayerSweep"]
@@ -46,15 +46,15 @@ class LayerSweep(Study[Result]):
     Args:
         data: Samples with boxes; a plain list becomes `Samples`.
         model: Id, `ModelSpec`, or an opened model (which only one process can use).
-        indicator: What gives the map, or its name such as "attention"; one map per layer, so not per head.
+        indicator: The indicator of the maps, or its name such as "attention"; one map per layer, so not per head.
         metrics: Short names of `interp.metrics.METRICS`.
-        prompt: How the question is put.
+        prompt: The prompt of every question.
         edits: Changes of the model's attention that hold in every pass, such as `interp.Knockout(site)`; for a
             relative map in the generic prompt's pass too.
         rule: When a token belongs to a box: "touch" (the paper's), "center", "stretch" (its code's). "masks" takes the
             fraction of each token that the sample's masks cover in the place of its boxes.
-        seed: Decides whose boxes each sample borrows.
-        batch: Samples per forward pass. Part of the hash: other batches round differently.
+        seed: The seed of the choice of borrowed boxes and of the bootstrap.
+        batch: Samples per forward pass; part of the hash, because other batches round differently.
 
     Raises:
         StudyError: No samples, an unknown metric or rule, an indicator per head or without layers, `batch` below 1, a

@@ -11,7 +11,18 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, every, level_line, metric_axis, panels
+from interp.report.figures import (
+    GREY,
+    Figures,
+    curves,
+    every,
+    laid_out,
+    level_line,
+    metric_axis,
+    panels,
+    plain,
+    series_colour,
+)
 from interp.report.gallery import ramp
 from interp.report.html import (
     capital,
@@ -26,7 +37,6 @@ from interp.report.html import (
     table,
 )
 from interp.report.tables import estimate, group_values, p_value, rows, times
-from interp.report.theme import GREY, laid_out, plain, series_colour
 from interp.stats import Interval, holm, paired, paired_test, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening
@@ -58,9 +68,9 @@ def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric:
     """The samples' scores on their own and on other samples' boxes, each indicator at its own chosen layer.
 
     Args:
-        result: Over the axis "indicator".
+        result: A result over the axis "indicator".
         choices: Indicator's label → the layer chosen for it.
-        metric: Which score.
+        metric: The metric of the score.
     """
     scores = where(result.values, result.values.metric == metric)
     layers = [choices[kind].layers[model] for kind, model in zip(scores.indicator, scores.model, strict=True)]
@@ -71,9 +81,9 @@ def against_last(scores: pd.DataFrame, last: str, *, seed: int = 0) -> pd.DataFr
     """One row per (model, data, indicator): mean, minus shuffled boxes, minus the last token, Holm-adjusted p.
 
     Args:
-        scores: From `own_layer_scores`.
+        scores: The frame that `own_layer_scores` returns.
         last: The label of the indicator that the others are compared with.
-        seed: Of the bootstrap and the permutations.
+        seed: The seed of the bootstrap and the permutations.
 
     Returns:
         Columns model, data, indicator, layer, mean, low, high, n, n_groups, n_undefined, note; `shuffled`, the
@@ -117,7 +127,7 @@ def figures(results: Mapping[str, Result], metric: str = "ar") -> Figures:
 
     Args:
         results: How the maps are scaled → a result over the axes "indicator" and "data".
-        metric: Which score.
+        metric: The metric of the curves.
     """
     named = enumerate(results.items())
     return {f"tokens-{i}": _curves(result, f"AR, {name}", metric) for i, (name, result) in named}

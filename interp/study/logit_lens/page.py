@@ -14,12 +14,21 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
+from interp.report.figures import (
+    GREY,
+    SERIES,
+    Figures,
+    curves,
+    laid_out,
+    panels,
+    plain,
+    reference_line,
+    ticks_at,
+)
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card, views
 from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
 from interp.report.provenance import as_json, origin
 from interp.report.tables import estimate, group_values, number, p_value, rows, times
-from interp.report.theme import GREY, SERIES, laid_out, plain
 from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
 from interp.study.logit_lens.task import OTHERS, OWN

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InterpError, StudyError
-from interp.study.fields import RULES, field, one_of, some_of, words
 from interp.study.logit_lens.task import WORDS, LensSweepTask
 from interp.study.logit_lens.wording import wording_of
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import RULES, Study, field, one_of, some_of, words
 from interp.tracing.word_lenses.lens_names import LOGIT, as_lens
 
 __all__ = ["LensSweep"]

@@ -15,9 +15,9 @@ from interp.inputs.tokens import TokenMap
 from interp.metrics import auroc
 from interp.run import FAILURES, Outcome
 from interp.run.task import failure
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import answer_columns
 from interp.study.logit_lens.wording import lens_kind
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
 from interp.study.transformer_lens import LensTask
 from interp.study.truth import tokens_inside

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, panels, reference_line, ticks_at
+from interp.report.figures import GREY, SERIES, Figures, curves, laid_out, panels, reference_line, ticks_at
 from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, origin
 from interp.report.tables import estimate, rows
-from interp.report.theme import GREY, SERIES, laid_out
 from interp.study.dataframes import rows_of, where
 from interp.study.page_parts import failure_line, lead, origins
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import StudyError
-from interp.study.fields import as_tuple, field, some_of, whole_number
 from interp.study.probe_sweep.result import ProbeResult
 from interp.study.probe_sweep.task import POSITIONS, ProbeTask
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, as_tuple, field, some_of, whole_number
 
 __all__ = ["ProbeSweep"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from interp.errors import InterpError, SampleError
 from interp.inputs.sample import Sample
 from interp.run import Outcome
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.study.truth import tokens_inside
 from interp.tracing import Residual

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from interp.report.figures import Figures, curves, panels, reference_line
+from interp.report.figures import SERIES, Figures, curves, laid_out, panels, plain, reference_line
 from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, meanings, origin
 from interp.report.tables import estimate, percent, rows, signed
-from interp.report.theme import SERIES, laid_out, plain
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.reasoning_sweep.task import TOLERANCE

@@ -15,8 +15,8 @@ from interp.errors import SampleError
 from interp.inputs.answers import is_right
 from interp.inputs.prompt import Target
 from interp.run import Outcome, Plan, make_plan
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.prefix_cost import stored_cost
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Batch, Knockout, Site
 from interp.tracing.cost import Cost

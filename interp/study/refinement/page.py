@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from interp.inputs.answers import RULE
 from interp.report import gallery
-from interp.report.figures import Figures, panels
+from interp.report.figures import DIVERGING, GREY, Figures, colour_bar, laid_out, panels, plain
 from interp.report.html import (
     bold,
     capital,
@@ -32,7 +32,6 @@ from interp.report.html import (
 )  # fmt: skip
 from interp.report.provenance import as_json, meanings, origin
 from interp.report.tables import count, number, p_value, percent, signed, varying
-from interp.report.theme import DIVERGING, GREY, colour_bar, laid_out, plain
 from interp.stats import MIN_GROUPS
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import lead, origins

@@ -20,7 +20,6 @@ from interp.report.tables import p_value
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
-from interp.study.fields import is_level
 from interp.study.head_ranking.head_set import HeadSet
 from interp.study.refinement.method_comparison import (
     MARKS,
@@ -33,6 +32,7 @@ from interp.study.refinement.method_comparison import (
 from interp.study.refinement.task import PLAIN, SPENT, TIMES, references
 from interp.study.result import GridResult, counted, printed, stored_tokens
 from interp.study.runs import GridCell
+from interp.study.study import is_level
 
 if TYPE_CHECKING:
     from interp.inputs.tokens import TokenMap

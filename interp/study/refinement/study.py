@@ -10,13 +10,12 @@ from interp.errors import MethodError, StudyError
 from interp.methods import Method, Plain, VGRefine, method_named
 from interp.methods.names import REFINES, is_refine
 from interp.run import Workers
-from interp.study.fields import field, whole_number
 from interp.study.head_ranking.head_set import CHECKPOINTS, HeadSet, published_checkpoint, published_heads
 from interp.study.model_spec import ModelSpec, OpenModel, model_label
 from interp.study.refinement.result import RefinementResult
 from interp.study.refinement.task import RefinementTask, references, resolved
 from interp.study.runs import GridCell
-from interp.study.study import Study
+from interp.study.study import Study, field, whole_number
 from interp.tracing import Site
 
 __all__ = ["Refinement", "WithMethod", "as_method", "check_heads", "is_method", "method_name"]

@@ -11,11 +11,10 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from interp.errors import StudyError
-from interp.report.figures import points
+from interp.report.figures import SERIES, points
 from interp.report.html import Cell, Row, bold, card, details, join, paragraph, section, span, table
 from interp.report.provenance import failure_list
 from interp.report.tables import cell_name, count, estimate, number, p_value, rows, varying
-from interp.report.theme import SERIES
 from interp.stats import MIN_GROUPS, flips
 from interp.study.dataframes import records, rows_of, where
 from interp.study.runs import GridCell

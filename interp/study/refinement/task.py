@@ -21,9 +21,9 @@ from interp.inputs.tokens import TokenMap
 from interp.methods import Answer, Method, Plain
 from interp.metrics import attention_ratio
 from interp.run import Outcome, ProcessCache, digest
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.first_token import answer_columns
 from interp.study.prefix_cost import billed
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import StudyTask, TableRows, suitable_threads
 from interp.tracing import Cost, Edit, Rows, Site
 

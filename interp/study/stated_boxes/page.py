@@ -16,7 +16,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from interp.inputs.box_conventions import BOX_CONVENTIONS
 from interp.inputs.files import read_json
-from interp.report.figures import Figures, panels, points, reference_line
+from interp.report.figures import GREY, SERIES, Figures, laid_out, panels, points, reference_line
 from interp.report.gallery import origin_line, overlay, picture, sample_card, views
 from interp.report.html import (
     card,
@@ -33,7 +33,6 @@ from interp.report.html import (
 )
 from interp.report.provenance import INTERVALS, as_json, meanings, origin
 from interp.report.tables import estimate, number, rows
-from interp.report.theme import GREY, SERIES, laid_out
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.result import stored_tokens

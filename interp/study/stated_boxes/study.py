@@ -11,11 +11,19 @@ from interp.indicators import Attention
 from interp.indicators.map_masks import Threshold, Upsampling, check_mask_rule
 from interp.inputs.box_conventions import ASK, BoxConvention, convention_of
 from interp.inputs.prompt import Prompt
-from interp.study.fields import Indicator, as_tuple, field, is_indicator, is_prompt, one_of, whole_number
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 from interp.study.stated_boxes.task import StatedTask
-from interp.study.study import Study
+from interp.study.study import (
+    Indicator,
+    Study,
+    as_tuple,
+    field,
+    is_indicator,
+    is_prompt,
+    one_of,
+    whole_number,
+)
 
 __all__ = ["StatedBoxes"]
 

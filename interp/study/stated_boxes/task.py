@@ -23,9 +23,9 @@ from interp.metrics import attention_ratio, boxes_iou, pixel_iou
 from interp.models.resizing import resized_sizes
 from interp.run import Outcome, digest
 from interp.study.baselines import moved_boxes
+from interp.study.dataframes import NAME, SAMPLE_FIELDS
 from interp.study.prefix_cost import stored_cost
 from interp.study.samples_task import SamplesTask
-from interp.study.table_fields import NAME, SAMPLE_FIELDS
 from interp.study.task import TableRows, suitable_threads
 from interp.tracing.cost import Cost
 from interp.tracing.execution import ends

@@ -20,7 +20,7 @@ from interp.tracing.attention.call import AttentionFunction, Block, Call, attend
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at
-from interp.tracing.parameters.placement import together
+from interp.tracing.parameters.weights import together
 from interp.tracing.passes.run import check_logits, run_pass
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.wrapped_model import WrappedModel

@@ -18,7 +18,7 @@ from interp.inputs.patch_map import PatchMap
 from interp.inputs.tokens import TokenMap
 from interp.tracing.layers.request import Selection, StreamSelection
 from interp.tracing.layers.vision_request import VisionSelection
-from interp.tracing.parameters.placement import together
+from interp.tracing.parameters.weights import together
 
 __all__ = ["LINEAR", "label_rows", "relabelled"]
 

@@ -10,14 +10,15 @@ from importlib.metadata import packages_distributions, version
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
-from interp.tracing.parameters.placement import execution_device
-from interp.tracing.parameters.weights import content, modules_of, named_modules, named_tensors
+from interp.tracing.parameters.weights import execution_device, modules_of, named_modules, offloaded
 
-__all__ = ["fingerprint", "hook_names", "identity", "identity_elsewhere"]
+__all__ = ["content", "fingerprint", "hook_names", "identity", "identity_elsewhere", "named_tensors"]
 
 _UNSTABLE = (
     *("_name_or_path", "name_or_path", "transformers_version"),
@@ -46,6 +47,11 @@ _HARMLESS = ("interp", "transformers", "accelerate", "nnsight", "torch")
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
+_WORDS = {"cpu": 2**15, "cuda": 2**22}
+"""8-byte words hashed at once: on a CPU, what its cache holds."""
+_GOLDEN = -7046029254386353131  # 2⁶⁴/φ, odd
+_FACTOR = -4658895280553007687  # of the splitmix64 generator, odd
+
 
 def fingerprint(described: Mapping[str, Any]) -> str:
     """Hex SHA-256 of an `identity`."""
@@ -61,19 +67,19 @@ def identity(
     weights: str | None = None,
     hooks: str | None = None,
 ) -> dict[str, str]:
-    """Everything of a model that its numbers depend on, by name; equal exactly where the numbers are the same.
+    """Everything that a model's numbers depend on, by name; two models with equal identities give the same numbers.
 
     Computed anew at each call, since weights, adapters and hooks may change between any two: every byte of the
     weights is read once, where it lies, at about the speed of memory. It does not depend on the device, the attention
     implementation, or where the files lie.
 
     Args:
-        hf: the transformers model.
-        processor: its processor.
-        adapter: what is known of its family.
-        forwards: forwards of modules' own, which replace those of their classes, where others were put over them.
-        weights: what this gave for the weights, where they are known to be the same; they are not read again.
-        hooks: likewise for the hooks.
+        hf: The transformers model.
+        processor: The model's processor.
+        adapter: The adapter of the model's family.
+        forwards: Module → its own `forward` in place of its class's, for modules whose `forward` was replaced since.
+        weights: An earlier entry "weights" that is known to hold still; the weights are then not read again.
+        hooks: An earlier entry "hooks" that is known to hold still; the hooks are then not described again.
 
     Raises:
         ModelError: Weights that are on the meta device and nowhere else.
@@ -95,12 +101,12 @@ def identity(
 
 
 def identity_elsewhere(known: Mapping[str, str], processor: Any, adapter: Any) -> dict[str, str]:
-    """The `identity` of a model that runs elsewhere: what is known of it there, and the parts that are here.
+    """The `identity` of a model that runs on a server: the server's entries, and the processor and the adapter here.
 
     Args:
-        known: what says which model it is there.
-        processor: its processor.
-        adapter: what is known of its family.
+        known: The entries that identify the model where it runs.
+        processor: The model's processor.
+        adapter: The adapter of the model's family.
     """
     return {**known, "processor": _digest(_processor(processor)), "family": _family(adapter)}
 
@@ -289,7 +295,7 @@ def _root(function: Any) -> str:
 
 
 def _adapters(hf: nn.Module) -> Iterator[str]:
-    """What is said of the PEFT adapters: which are in use, off or merged, for each different case."""
+    """The state of the PEFT adapters: which are active, off or merged, one text for each different state."""
     seen: dict[str, int] = {}
     for module in modules_of(hf):
         if hasattr(module, "merged_adapters"):
@@ -400,3 +406,107 @@ def _stable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _stable(v) for k, v in value.items() if k not in _UNSTABLE}
     return [_stable(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def named_tensors(hf: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Every entry of a model's state, then its buffers that are not saved, each with its name.
+
+    Weights that accelerate keeps elsewhere (offloaded to the CPU or to disk) are read from there.
+
+    Raises:
+        ModelError: Weights that are on the meta device and nowhere else.
+    """
+    saved = hf.state_dict()
+    rest = {name: buffer for name, buffer in hf.named_buffers() if name not in saved}
+    for name, value in sorted({**saved, **rest}.items()):
+        if isinstance(value, Tensor) and value.is_meta:
+            value = offloaded(hf, name)
+        yield name, value
+
+
+def content(value: Any) -> str:
+    """A hash of a tensor's values, dtype and shape; the same on every device. Each byte is read once, where it lies.
+
+    Quantised tensors are hashed by what they are made of. Values that are no tensors are hashed by their text.
+    """
+    if not isinstance(value, Tensor):
+        parts = value if isinstance(value, tuple | list) else ()
+        return " ".join(map(content, parts)) or hashlib.sha256(repr(value).encode()).hexdigest()
+    about = f"{value.dtype} {tuple(value.shape)}"
+    if hasattr(value, "__tensor_flatten__"):  # a tensor made of others, such as torchao's
+        names, settings = value.__tensor_flatten__()  # pyright: ignore[reportAttributeAccessIssue]
+        inner = " ".join(content(getattr(value, name)) for name in names)
+        return f"{type(value).__name__} {about} {inner} {content(str(settings))}"
+    if value.is_quantized:
+        scale = f"{value.qscheme()} {_scale(value)}"
+        return f"{about} {scale} {content(value.int_repr())}"
+    return f"{about} {_sum(value.detach()):016x}"
+
+
+def _scale(value: Tensor) -> str:
+    """The scale and zero point of a tensor of torch's own quantisation."""
+    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return f"{value.q_scale()} {value.q_zero_point()}"
+    return f"{content(value.q_per_channel_scales())} {content(value.q_per_channel_zero_points())}"
+
+
+def _sum(tensor: Tensor) -> int:
+    """Σ mix(word, its place) modulo 2⁶⁴ over a tensor's 8-byte words, the last one filled up with zeros.
+
+    `mix` is one-to-one in the word for each place, so no change of a single word goes unseen, and two that cancel
+    out are as rare as chance allows. Sums of integers do not depend on their order, so every device gives the same.
+    """
+    if tensor.device.type not in ("cpu", "cuda"):
+        tensor = tensor.cpu()
+    data = tensor.contiguous().reshape(-1).view(torch.uint8)
+    return _sum_by_numpy(data.numpy()) if data.device.type == "cpu" else _sum_by_torch(data)
+
+
+def _sum_by_numpy(data: UInt8[np.ndarray, " byte"]) -> int:
+    """`_sum` on a CPU. Torch takes 1.7 times as long: its words are signed, and each step makes a new tensor."""
+    n, size = data.size // 8, _WORDS["cpu"]
+    words, last = data[: 8 * n].view(np.uint64), np.zeros(8, np.uint8)
+    last[: data.size - 8 * n] = data[8 * n :]
+    places = _places(size, torch.device("cpu")).numpy().view(np.uint64)
+    parts = [(start, words[start : start + size]) for start in range(0, n, size)]
+    total, spare = 0, np.empty((2, size), np.uint64)
+    for first, part in parts if data.size == 8 * n else [*parts, (n, last.view(np.uint64))]:
+        mixed, other = spare[:, : len(part)]
+        np.add(places[: len(part)], np.uint64(first * _GOLDEN % 2**64), out=other)
+        np.bitwise_xor(part, other, out=mixed)
+        mixed ^= np.right_shift(mixed, 33, out=other)
+        mixed *= np.uint64(_FACTOR % 2**64)
+        mixed ^= np.right_shift(mixed, 33, out=other)
+        total += int(mixed.sum())
+    return total % 2**64
+
+
+def _sum_by_torch(data: UInt8[Tensor, " byte"]) -> int:
+    """`_sum` on a GPU."""
+    size = _WORDS[data.device.type]
+    words = max(1, min(size, -(-data.numel() // 8)))
+    places, buffer = _places(size, data.device)[:words], data.new_zeros(words, dtype=torch.int64)
+    total = torch.zeros((), dtype=torch.int64, device=data.device)
+    for start in range(0, data.numel(), 8 * words):
+        part = data[start : start + 8 * words]
+        n = -(-part.numel() // 8)
+        buffer[n - 1] = 0
+        buffer[:n].view(torch.uint8)[: part.numel()].copy_(part)
+        total += _mixed(buffer[:n], places[:n], start // 8).sum()
+    return int(total) % 2**64
+
+
+@functools.cache
+def _places(size: int, device: torch.device) -> Tensor:
+    """The number that is mixed into each word, different for each place."""
+    return torch.arange(1, size + 1, device=device) * _GOLDEN
+
+
+def _mixed(words: Tensor, places: Tensor, first: int) -> Tensor:
+    """The words mixed with their places, in place: murmur's finaliser."""
+    shift = (first * _GOLDEN + 2**63) % 2**64 - 2**63
+    words ^= places + shift
+    words ^= (words >> 33) & 0x7FFFFFFF
+    words *= _FACTOR
+    words ^= (words >> 33) & 0x7FFFFFFF
+    return words

@@ -1,55 +1,38 @@
-"""A model's tensors wherever they lie, and a hash of their content that reads each byte once.
+"""A model's weights: where they go as they are loaded, in which form, and where each lies afterwards.
 
-Modules are listed in one walk: torch's own generators take two to five times as long, and these run often.
+Modules are listed in one walk, because torch's own generators take two to five times as long.
+
+A model may lie on several devices (`device_map`). Each layer then computes on its own device: what is planned for a
+layer goes there, and the results of layers are brought together on one device.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.parameters.placement import hooks_of
+from interp.models.quantization import quantization_config
 
 __all__ = [
+    "DeviceMap",
+    "Placement",
     "check_weights",
-    "content",
+    "execution_device",
+    "hooks_of",
     "modules_of",
     "named_modules",
-    "named_tensors",
     "offloaded",
     "refuse_offloaded",
+    "together",
     "versions",
 ]
-
-
-_WORDS = {"cpu": 2**15, "cuda": 2**22}
-"""8-byte words hashed at once: on a CPU, what its cache holds."""
-_GOLDEN = -7046029254386353131  # 2⁶⁴/φ, odd
-_FACTOR = -4658895280553007687  # of the splitmix64 generator, odd
-
-
-def named_tensors(hf: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Every entry of a model's state, then its buffers that are not saved, each with its name.
-
-    Weights that accelerate keeps elsewhere (offloaded to the CPU or to disk) are read from there.
-
-    Raises:
-        ModelError: Weights that are on the meta device and nowhere else.
-    """
-    saved = hf.state_dict()
-    rest = {name: buffer for name, buffer in hf.named_buffers() if name not in saved}
-    for name, value in sorted({**saved, **rest}.items()):
-        if isinstance(value, Tensor) and value.is_meta:
-            value = offloaded(hf, name)
-        yield name, value
 
 
 def versions(hf: nn.Module) -> tuple[Any, ...] | None:
@@ -108,94 +91,6 @@ def offloaded(hf: nn.Module, name: str) -> Tensor:
     return found
 
 
-def content(value: Any) -> str:
-    """A hash of a tensor's values, dtype and shape; the same on every device. Each byte is read once, where it lies.
-
-    Quantised tensors are hashed by what they are made of. Values that are no tensors are hashed by their text.
-    """
-    if not isinstance(value, Tensor):
-        parts = value if isinstance(value, tuple | list) else ()
-        return " ".join(map(content, parts)) or hashlib.sha256(repr(value).encode()).hexdigest()
-    about = f"{value.dtype} {tuple(value.shape)}"
-    if hasattr(value, "__tensor_flatten__"):  # a tensor made of others, such as torchao's
-        names, settings = value.__tensor_flatten__()  # pyright: ignore[reportAttributeAccessIssue]
-        inner = " ".join(content(getattr(value, name)) for name in names)
-        return f"{type(value).__name__} {about} {inner} {content(str(settings))}"
-    if value.is_quantized:
-        scale = f"{value.qscheme()} {_scale(value)}"
-        return f"{about} {scale} {content(value.int_repr())}"
-    return f"{about} {_sum(value.detach()):016x}"
-
-
-def _scale(value: Tensor) -> str:
-    """The scale and zero point of a tensor of torch's own quantisation."""
-    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        return f"{value.q_scale()} {value.q_zero_point()}"
-    return f"{content(value.q_per_channel_scales())} {content(value.q_per_channel_zero_points())}"
-
-
-def _sum(tensor: Tensor) -> int:
-    """Σ mix(word, its place) modulo 2⁶⁴ over a tensor's 8-byte words, the last one filled up with zeros.
-
-    `mix` is one-to-one in the word for each place, so no change of a single word goes unseen, and two that cancel
-    out are as rare as chance allows. Sums of integers do not depend on their order, so every device gives the same.
-    """
-    if tensor.device.type not in ("cpu", "cuda"):
-        tensor = tensor.cpu()
-    data = tensor.contiguous().reshape(-1).view(torch.uint8)
-    return _sum_by_numpy(data.numpy()) if data.device.type == "cpu" else _sum_by_torch(data)
-
-
-def _sum_by_numpy(data: UInt8[np.ndarray, " byte"]) -> int:
-    """`_sum` on a CPU. Torch takes 1.7 times as long: its words are signed, and each step makes a new tensor."""
-    n, size = data.size // 8, _WORDS["cpu"]
-    words, last = data[: 8 * n].view(np.uint64), np.zeros(8, np.uint8)
-    last[: data.size - 8 * n] = data[8 * n :]
-    places = _places(size, torch.device("cpu")).numpy().view(np.uint64)
-    parts = [(start, words[start : start + size]) for start in range(0, n, size)]
-    total, spare = 0, np.empty((2, size), np.uint64)
-    for first, part in parts if data.size == 8 * n else [*parts, (n, last.view(np.uint64))]:
-        mixed, other = spare[:, : len(part)]
-        np.add(places[: len(part)], np.uint64(first * _GOLDEN % 2**64), out=other)
-        np.bitwise_xor(part, other, out=mixed)
-        mixed ^= np.right_shift(mixed, 33, out=other)
-        mixed *= np.uint64(_FACTOR % 2**64)
-        mixed ^= np.right_shift(mixed, 33, out=other)
-        total += int(mixed.sum())
-    return total % 2**64
-
-
-def _sum_by_torch(data: UInt8[Tensor, " byte"]) -> int:
-    """`_sum` on a GPU."""
-    size = _WORDS[data.device.type]
-    words = max(1, min(size, -(-data.numel() // 8)))
-    places, buffer = _places(size, data.device)[:words], data.new_zeros(words, dtype=torch.int64)
-    total = torch.zeros((), dtype=torch.int64, device=data.device)
-    for start in range(0, data.numel(), 8 * words):
-        part = data[start : start + 8 * words]
-        n = -(-part.numel() // 8)
-        buffer[n - 1] = 0
-        buffer[:n].view(torch.uint8)[: part.numel()].copy_(part)
-        total += _mixed(buffer[:n], places[:n], start // 8).sum()
-    return int(total) % 2**64
-
-
-@cache
-def _places(size: int, device: torch.device) -> Tensor:
-    """What is mixed into each word, different for each place."""
-    return torch.arange(1, size + 1, device=device) * _GOLDEN
-
-
-def _mixed(words: Tensor, places: Tensor, first: int) -> Tensor:
-    """The words mixed with their places, in place: murmur's finaliser."""
-    shift = (first * _GOLDEN + 2**63) % 2**64 - 2**63
-    words ^= places + shift
-    words ^= (words >> 33) & 0x7FFFFFFF
-    words *= _FACTOR
-    words ^= (words >> 33) & 0x7FFFFFFF
-    return words
-
-
 def modules_of(hf: nn.Module) -> list[nn.Module]:
     """Each module once, the model first; not in the order of `hf.modules()`."""
     found, seen = [hf], {hf}
@@ -221,3 +116,228 @@ def named_modules(hf: nn.Module) -> dict[nn.Module, str]:
             before = f"{name}." if name else ""
             waiting += [(before + own, part) for own, part in reversed(parts.items()) if part is not None]
     return found
+
+
+DeviceMap: TypeAlias = str | Mapping[str, int | str | torch.device]
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+_OTHER = "cpu, disk, a GPU's number, or a name such as cuda:1"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the weights go and in which form. Made by `Placement.of`, which checks everything.
+
+    Attributes:
+        device: The device that the model runs on, without a device map.
+        dtype: The dtype of the weights; "auto" keeps the checkpoint's.
+        device_map: Part of the model → the device it lies on, or the name of a strategy.
+        folder: The folder for weights that the map leaves on the disk.
+        quantization: Settings of a quantisation as transformers takes them.
+    """
+
+    device: str | torch.device
+    dtype: str | torch.dtype
+    device_map: DeviceMap | None
+    folder: Path | None
+    quantization: Any
+
+    @classmethod
+    def of(
+        cls,
+        device: str | torch.device,
+        dtype: str | torch.dtype,
+        device_map: DeviceMap | None,
+        offload_folder: str | Path | None,
+        quantization: Any,
+    ) -> Placement:
+        """The placement for these arguments of `interp.load`.
+
+        Raises:
+            ModelError: A value that is none of those, or two that exclude each other.
+        """
+        kind = _dtype(dtype)
+        if not isinstance(device, str | torch.device):
+            raise ModelError(
+                f'device is a name such as "cpu" or "cuda:0", or a torch.device; got {device!r}.'
+            )
+        if device_map is not None and str(device) != "cpu":
+            raise ModelError(
+                f"device_map= says where every part of the model goes, and device={str(device)!r} would say it again. "
+                "Leave device out."
+            )
+        chosen = _checked(device_map)
+        folder = _folder(chosen, offload_folder)
+        return cls(device, kind, chosen, folder, quantization_config(quantization, kind))
+
+    def options(self, config: Any) -> dict[str, Any]:
+        """The options of transformers' `from_pretrained` for a checkpoint with this config.
+
+        Quantised weights cannot be moved by transformers, so they are loaded to where they stay.
+        """
+        found: dict[str, Any] = {"dtype": self.dtype}
+        if self.quantization is not None:
+            found["quantization_config"] = self.quantization
+        if self.device_map is not None:
+            found["device_map"] = (
+                self.device_map if isinstance(self.device_map, str) else dict(self.device_map)
+            )
+            found |= {} if self.folder is None else {"offload_folder": str(self.folder)}
+        elif self.quantization is not None or getattr(config, "quantization_config", None) is not None:
+            found["device_map"] = {"": self.device}
+        return found
+
+    def moved(self, hf: Any) -> Any:
+        """A loaded model, moved to the device unless it lies where it stays.
+
+        Raises:
+            ModelError: The device is not there or full, or the map does not name every part of the model and no other.
+        """
+        if isinstance(self.device_map, Mapping):
+            self._check_parts(hf, self.device_map)
+        if self.device_map is not None or getattr(hf, "hf_device_map", None) is not None:
+            return hf
+        return self.on_device(lambda: hf.to(self.device))
+
+    def on_device(self, make: Callable[[], Any]) -> Any:
+        """The result of `make`, which puts something on the device.
+
+        Raises:
+            ModelError: The device is not there, or full.
+        """
+        try:
+            return make()
+        except (AssertionError, RuntimeError) as error:  # torch's words
+            raise ModelError(
+                f"device={str(self.device)!r} cannot be used ({error}). Is it there, and large enough?"
+            ) from error
+
+    def dispatched(self, hf: Any) -> Any:
+        """A model on the CPU, spread as the device map says; for checkpoints that transformers does not load.
+
+        Raises:
+            ModelError: A device map that does not fit the model, or devices that are not there.
+        """
+        from accelerate import dispatch_model, infer_auto_device_map
+        from accelerate.utils import get_balanced_memory
+
+        split = getattr(hf, "_no_split_modules", None)
+        options: dict[str, Any] = {"no_split_module_classes": list(split or ())}
+        try:
+            if isinstance(self.device_map, str):
+                memory = None
+                if self.device_map != "sequential":
+                    low = self.device_map == "balanced_low_0"
+                    memory = get_balanced_memory(hf, low_zero=low, **options)
+                where: Any = infer_auto_device_map(hf, max_memory=memory, **options)
+            else:
+                where = dict(self.device_map or {})
+                self._check_parts(hf, where)
+            return dispatch_model(hf, where, offload_dir=self.folder)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever accelerate raises
+            raise self.misplaced(error) from error
+
+    def _check_parts(self, hf: Any, parts: Mapping[str, Any]) -> None:
+        """transformers leaves weights that no part names on the CPU, where no GPU finds them."""
+        names = [name for name, _ in (*hf.named_modules(), *hf.named_parameters())]
+        odd = [part for part in parts if part not in names]
+        left = [
+            name
+            for name, _ in hf.named_parameters()
+            if not any(part == "" or name == part or name.startswith(f"{part}.") for part in parts)
+        ]
+        if odd or left:
+            said = [f"the model has no part {', '.join(map(repr, odd))}"] if odd else []
+            said += [f"no part holds {', '.join(left[:4])}{' …' if len(left) > 4 else ''}"] if left else []
+            raise self.misplaced(ValueError("; ".join(said)))
+
+    def misplaced(self, error: Exception) -> ModelError:
+        """The error for a device map that cannot be used."""
+        return ModelError(
+            f"device_map={self.device_map!r} cannot be used ({type(error).__name__}: {str(error)[:500]}). Each part of "
+            f'the model goes to {_OTHER}; "" names the whole model, and device_map="auto" finds a place for each part.'
+        )
+
+
+def _checked(device_map: DeviceMap | None) -> DeviceMap | None:
+    if device_map is None or (isinstance(device_map, str) and device_map in _STRATEGIES):
+        return device_map
+    wrong = f"device_map is {', '.join(map(repr, _STRATEGIES))}, or a dict of the model's parts → {_OTHER}"
+    if not isinstance(device_map, Mapping) or not device_map:
+        raise ModelError(f"{wrong}; got {device_map!r:.200}.")
+    for name, place in device_map.items():
+        number = isinstance(place, int) and not isinstance(place, bool) and place >= 0
+        if not isinstance(name, str) or not (number or isinstance(place, torch.device) or _is_device(place)):
+            raise ModelError(f"{wrong}; got {name!r:.100}: {place!r:.100}.")
+    return device_map
+
+
+def _is_device(place: Any) -> bool:
+    if place == "disk":
+        return True
+    try:
+        return isinstance(place, str) and torch.device(place).type != "meta"
+    except RuntimeError:
+        return False
+
+
+def _folder(device_map: DeviceMap | None, folder: str | Path | None) -> Path | None:
+    to_disk = isinstance(device_map, Mapping) and "disk" in device_map.values()
+    if folder is None:
+        if to_disk:
+            raise ModelError(
+                "device_map= leaves weights on the disk; say in which folder they go: offload_folder='offload'."
+            )
+        return None
+    if not isinstance(folder, str | os.PathLike) or not str(folder):
+        raise ModelError(f"offload_folder is a folder's path; got {folder!r}.")
+    if device_map is None:
+        raise ModelError(
+            "offload_folder= is where device_map= leaves weights on the disk; give device_map='auto' as well."
+        )
+    return Path(folder)
+
+
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    if isinstance(dtype, str) and dtype == "auto":
+        return dtype
+    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(
+            f'dtype is "auto", a name such as "bfloat16", or a floating torch.dtype; got {dtype!r}.'
+        )
+    return found
+
+
+def hooks_of(module: nn.Module) -> Iterator[Any]:
+    """accelerate's hooks of a module, those in sequences one by one."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    if hook is not None:
+        yield from getattr(hook, "hooks", (hook,))
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """The device for a module's inputs: that of its first weights, or the one accelerate brings them to in a pass."""
+    first = next(_weights(module))
+    if not first.is_meta:
+        return first.device
+    for part in module.modules():
+        for hook in hooks_of(part):
+            device = getattr(hook, "execution_device", None)
+            if device is not None and torch.device(device).type != "meta":
+                return torch.device(device)
+    return first.device
+
+
+def _weights(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters in torch's order; to begin torch's own list takes several times as long."""
+    yield from (weight for weight in module._parameters.values() if weight is not None)
+    for part in module._modules.values():
+        if part is not None:
+            yield from _weights(part)
+
+
+def together(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors on the device of the first."""
+    return [one.to(tensors[0].device) for one in tensors]

@@ -1,4 +1,4 @@
-"""A model's identity: it changes with whatever numbers depend on, and with nothing else."""
+"""A model's identity changes with what numbers depend on, and with nothing else; so does the hash of its tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from interp.models.adapter import built_in
 from interp.models.families.llava import Llava
 from interp.models.refusals import AnswersOnly
 from interp.tracing import wrap
-from interp.tracing.parameters.fingerprint import _family
+from interp.tracing.parameters.fingerprint import (
+    _family,
+    _sum_by_numpy,
+    _sum_by_torch,
+    content,
+    named_tensors,
+)
 from tests.covering import every_family
 
 
@@ -269,3 +275,100 @@ def test_a_change_that_torch_sees_has_weights_read_again(own, change):
         own.hf.half()
     assert own.identity_since()["weights"] != before["weights"]
     assert own.identity_since() == own.identity
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool, torch.float8_e4m3fn]
+)
+def test_any_byte_changes_the_hash(dtype):
+    tensor = torch.zeros(131, dtype=dtype)  # no whole number of words
+    seen = {content(tensor)}
+    for place in (0, 1, 64, 129, 130):
+        changed = tensor.clone()
+        changed.view(torch.uint8)[place * tensor.element_size()] = 1
+        seen.add(content(changed))
+    assert len(seen) == 6
+
+
+def test_order_shape_and_dtype_count():
+    one = torch.arange(6.0)
+    assert content(one) == content(one.clone())
+    others = [
+        one.flip(0),
+        one[[1, 0, 2, 3, 4, 5]],
+        one.reshape(2, 3),
+        one.view(torch.int32),
+        one[:5],
+        one + 0.0,
+    ]
+    assert len({content(x) for x in (one, *others[:-1])}) == 6
+    assert content(others[-1]) == content(one)
+
+
+def test_where_a_tensor_lies_does_not_count():
+    whole = torch.randn(7, 9)
+    assert content(whole.T.contiguous().T) == content(whole)
+    assert content(whole[1:]) == content(whole[1:].clone())  # begins within a word
+    assert content(torch.zeros(0)) != content(torch.zeros(0, 1))
+
+
+def test_blocks_are_joined(monkeypatch):
+    tensor = torch.randn(1001)
+    whole = content(tensor)
+    for size in (1, 8, 500, 501):
+        monkeypatch.setattr("interp.tracing.parameters.fingerprint._WORDS", {"cpu": size})
+        assert content(tensor) == whole
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 8 * 2**15, 8 * 2**15 + 13])
+def test_numpy_and_torch_give_one_sum(n):
+    data = torch.randint(0, 256, (n,), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+    assert _sum_by_numpy(data.numpy()) == _sum_by_torch(data)
+
+
+def test_equal_words_in_other_places_are_told_apart():
+    heads = torch.zeros(8, 64)
+    seen = set()
+    for head in range(8):
+        one = heads.clone()
+        one[head] = 2.0**8
+        seen.add(content(one))
+    assert len(seen) == 8
+
+
+def test_quantised_tensors():
+    weight = torch.randn(4, 4)
+    one = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+    other = torch.quantize_per_tensor(weight, 0.1, 1, torch.qint8)
+    channels = torch.quantize_per_channel(weight, torch.full((4,), 0.1), torch.zeros(4), 0, torch.qint8)
+    assert len({content(x) for x in (one, other, channels)}) == 3
+    assert content(one) == content(torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8))
+    linear = torch.ao.nn.quantized.dynamic.Linear(4, 4)
+    changed = torch.ao.nn.quantized.dynamic.Linear(4, 4)
+    changed.set_weight_bias(one, None)
+    prints = [[content(value) for _, value in named_tensors(x)] for x in (linear, changed, linear)]
+    assert prints[0] == prints[2] != prints[1]
+
+
+class Halves(torch.Tensor):
+    """A tensor made of two, as torchao's are."""
+
+    @staticmethod
+    def __new__(cls, low, high):
+        return torch.Tensor._make_wrapper_subclass(cls, low.shape, dtype=torch.float32)
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def __tensor_flatten__(self):
+        return ["low", "high"], {"group": 2}
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise NotImplementedError(function)
+
+
+def test_tensors_made_of_others():
+    one, two = torch.ones(3, dtype=torch.int8), torch.zeros(3, dtype=torch.int8)
+    assert content(Halves(one, two)) == content(Halves(one.clone(), two))
+    assert content(Halves(one, two)) != content(Halves(two, one))

@@ -17,8 +17,8 @@ from interp.inputs.sample import Sample
 from interp.methods import PAI, VGRefine
 from interp.metrics.scorers import OpenRecall
 from interp.study import HeadRanking, LayerSweep
+from interp.study.runs import FILE, read_study, store_study
 from interp.study.stored_result import stored_result
-from interp.study.stored_study import FILE, read_study, store_study
 from tests.study.fake_study import Lengths
 
 NATURAL = interp.data.bundled("natural", n=2)

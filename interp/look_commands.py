@@ -1,4 +1,4 @@
-"""`interp look`: one image, one question, and a page that shows where the model looks."""
+"""`interp look` and `interp explore`: pages that show where a model looks for one question."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,7 +15,8 @@ from interp.terminal import naming_options
 if TYPE_CHECKING:
     from interp.study import Look
 
-__all__ = ["look"]
+__all__ = ["explore", "look"]
+
 
 Box = tuple[float, float, float, float]
 
@@ -99,7 +100,7 @@ def _show(found: Look, path: Path, open_page: bool) -> None:
 
 
 def _say(found: Look, path: Path) -> None:
-    """Print the answer, the map that is shown large, how far to trust it, and where the page lies."""
+    """Print the answer, the map that is shown large, how far it can be trusted, and the page's path."""
     print(f"answer: {found.said} (probability {found.probability:.2f})")
     if found.note:
         print(f"note: {found.note}")
@@ -111,10 +112,62 @@ def _say(found: Look, path: Path) -> None:
 
 
 def _has_display() -> bool:
-    """Whether somebody sits at a terminal with a display."""
+    """Whether this is a terminal with a display."""
     shown = (
         os.name == "nt"
         or sys.platform == "darwin"
         or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     )
     return sys.stdout.isatty() and bool(shown)
+
+
+def explore(
+    image: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    *,
+    question: str = "",
+    model: str = "organism",
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    processor: str | None = None,
+    adapter: str | None = None,
+    generate: int = 8,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    open_page: Annotated[bool, tyro.conf.arg(name="open")] = True,
+) -> int:
+    """Explore where a model looks, in a browser: click tokens, layers and heads, edit attention, compare the answers.
+
+    It serves this machine alone unless --host says otherwise, and loads nothing from elsewhere.
+
+    Args:
+        image: image files to begin with; others can be chosen on the page.
+        question: the question to begin with.
+        model: "organism" (bundled, small, offline), a folder or a hub id.
+        device: device that the model runs on.
+        dtype: dtype of the weights.
+        revision: revision of a hub id.
+        processor: folder or hub id of the processor, if the checkpoint has none.
+        adapter: name of the adapter; by default the one that matches the config.
+        generate: tokens of an answer at most.
+        host: the address to listen at. Anyone who can reach it can run the model.
+        port: the port; 0 for any that is free.
+        open_page: open the page in a browser, where a terminal is there.
+    """
+    from interp.explore.local_server import check_installed, serve
+    from interp.inputs.sample import Sample
+    from interp.tracing import load
+
+    given: dict[str, Any] = {
+        "device": device, "dtype": dtype, "revision": revision, "processor": processor, "adapter": adapter
+    }  # fmt: skip
+    default = {"device": "cpu", "dtype": "float32"}
+    named = {"model": model, **{k: v for k, v in given.items() if v is not None and v != default.get(k)}}
+    check_installed()  # before the model is loaded
+    sample = Sample(images=image, question=question or "What is in the image?") if image else None
+    if sample is not None:
+        sample.check()
+    mllm: Any = load(model, **given)
+    shown = open_page and sys.stdout.isatty()
+    serve(mllm, sample, model=named, generate=generate, host=host, port=port, open_page=shown)
+    return 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from interp.metrics import METRICS, attention_ratio, auroc, kl_gain, named
-from interp.study.layer_sweep.map_scoring import Scorable, columns_of, scored
+from interp.study.layer_sweep.task import Scorable, columns_of, scored
 from tests.study.planted import Planted, sweep
 
 
