@@ -7,7 +7,7 @@ import pytest
 from interp.data import Samples
 from interp.study import Grid, Result
 from interp.study.layer_choice import LayerChoice
-from interp.study.layer_sweep.tables import comparisons
+from interp.study.layer_sweep.tables import comparisons, findings
 from tests.report.hostile_samples import ATTACK, Elements
 from tests.study.planted import Planted, sample, sweep
 
@@ -81,6 +81,14 @@ def test_few_groups_have_their_values_and_no_interval(section: str, result: Resu
 def test_a_size_dependent_metric_says_so(result: Result) -> None:
     text = words(comparisons(result, LayerChoice("kl", {"planted": 1}, frozenset())))
     assert "read the difference at like box sizes" in text
+
+
+def test_a_map_beats_the_baselines_by_either_kind_of_metric(result: Result) -> None:
+    """The planted map lies in the boxes: a high attention ratio, and a low divergence."""
+    for metric in ("ar", "kl"):
+        found = findings(result, LayerChoice(metric, {"planted": 1}, frozenset({"other"})))
+        own = found[found.index("many · good") :]
+        assert "than <b>both</b> baselines" in own[: own.index("<table")], metric
 
 
 def test_text_from_the_data_stays_text(section: str) -> None:
