@@ -12,7 +12,7 @@ import interp
 from interp.conformance.tiny import tiny as tiny_of
 from interp.errors import EditError, ModelError
 from interp.explore import Change, Exploration
-from interp.explore.change import reproduction
+from interp.explore.change import KINDS, reproduction
 from interp.explore.exploration import first_tokens
 from interp.explore.figures import head_figure, image_figure, token_at, tokens_in
 from interp.tracing import wrap
@@ -132,6 +132,17 @@ def test_clicks_find_the_smallest_footprint(explored, sample):
     assert token_at(tokens, -1, 5) is None
     assert tokens_in({"points": [{"customdata": 4}, {"customdata": 2}, {"x": 1}]}) == [2, 4]
     assert tokens_in(None) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_code_of_a_change_makes_its_edit(kind):
+    for change in (
+        Change(kind, layers=(2, 3)),
+        Change(kind, tokens=(1, 4), heads=((0, 1),), rows="question"),
+    ):
+        found = {"interp": interp, "np": np}
+        exec("\n".join(change.code(9)), found)
+        assert found["edit"] == change.edit(9)
 
 
 def test_code_reproduces_what_is_shown(explored, sample, tmp_path, monkeypatch):

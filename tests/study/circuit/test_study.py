@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from PIL import ImageColor
 
 import interp
 from interp.data import Samples
@@ -73,6 +74,24 @@ def test_edges_are_means_and_exact_where_patched(found):
     known = edges[edges.n_exact > 0]
     assert np.isfinite(known.exact).all()
     assert edges[edges.n_exact == 0].exact.isna().all()
+
+
+def test_lines_have_the_colour_that_the_legend_gives_their_sign(found):
+    """A line's colour is the legend's, more or less transparent."""
+    effects = {f"{row.source} → {row.receiver}": row.effect for row in found.edges.itertuples()}
+    traces = found.figures()["graph"].data
+    legend = {one.name: ImageColor.getrgb(one.line.color) for one in traces if one.name}
+    lines = [one for one in traces if one.mode == "lines" and one.text is not None]
+    assert len(lines) == 40
+    seen = set()
+    for one in lines:
+        name, _, said = one.text[0].partition(": ")
+        assert float(said.removesuffix(" nats")) == pytest.approx(effects[name], abs=6e-4)
+        side = "for the answer" if effects[name] > 0 else "against it"
+        red, green, blue = (float(part) for part in one.line.color[5:].split(",")[:3])
+        assert (red, green, blue) == legend[side], name
+        seen.add(side)
+    assert seen == set(legend)
 
 
 def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):

@@ -6,6 +6,8 @@ import html
 import pickle
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,6 +107,20 @@ def test_the_control_is_another_samples_word_at_the_same_tokens(mllm, data, swee
     )
     best = where(peaks(gaps), peaks(gaps).word == "label")
     assert best.layer.tolist() == [expected.idxmax()]
+
+
+def test_the_test_of_a_gap_flips_whole_groups():
+    """Six samples of one sign in three groups: of eight flips two are as far out, where samples would have 2 of 64."""
+    rows = [
+        {"data": "d", "index": i, "group": f"g{i % 3}", "word": "label", "layer": 0, "of": of, "measure": "gap",
+         "value": gap}
+        for i in range(6)
+        for of, gap in (("own word", 1.0 + i), ("another's word", 0.5))
+    ]  # fmt: skip
+    result: Any = SimpleNamespace(values=pd.DataFrame(rows), axes=("data",), seed=0)
+    (row,) = lens_gaps(result).to_dict("records")
+    assert (row["mean"], row["n"], row["n_groups"]) == (3.0, 6, 3)
+    assert (row["p"], row["p_holm"]) == (2 / 8, 2 / 8)
 
 
 def test_words_without_a_token_are_failures_with_a_reason(sweep):
