@@ -18,6 +18,7 @@ from interp.study import Circuit, CircuitResult
 from interp.study.circuit import task
 from interp.study.dataframes import where
 from interp.tracing import AblateHeads, Mllm, Site
+from tests.golden.parsed import Page
 
 NEEDED = {(0, 0): 1, (0, 5): 0, (0, 6): 3, (0, 7): 3}
 """Heads whose ablation flips the answer of one of the samples, by its place."""
@@ -92,6 +93,24 @@ def test_lines_have_the_colour_that_the_legend_gives_their_sign(found):
         assert (red, green, blue) == legend[side], name
         seen.add(side)
     assert seen == set(legend)
+
+
+def test_the_table_of_edges_is_of_their_effects_in_each_sample(found, tmp_path):
+    """Means of effects and of exact ones are of other samples, and so are apart."""
+    table = Page(found.report(tmp_path / "page.html")).table("effect", "exact")
+    shown = table.records(
+        source=" from$", receiver=" to$", effect="effect", above="above", exact="exact", patched="patched"
+    )
+    parts = found.cells[0].frame("edges").astype({"source": str, "receiver": str})
+    for row in shown:
+        own = where(parts, (parts.source == row["source"]) & (parts.receiver == row["receiver"]))
+        exact = own.exact.dropna()
+        assert row["effect"] == f"{own.effect.mean():.3f}".replace("-", "−")
+        assert row["exact"] == (f"{exact.mean():.3f}".replace("-", "−") if len(exact) else "–")
+        assert row["above"] == f"{100 * (own.effect > 0).mean():.0f} %"
+        assert row["patched"] == f"{len(exact)} of {len(own)}"
+    assert len(shown) == 20
+    assert any(row["effect"] != row["exact"] != "–" for row in shown)
 
 
 def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):

@@ -21,6 +21,7 @@ from interp.metrics import attention_ratio
 from interp.study import GridResult, StatedBoxes
 from interp.study.stated_boxes.page import COLOUR, _with_stated
 from interp.study.stated_boxes.task import MEASURES
+from tests.golden.parsed import Page
 from tests.study.saying import saying
 
 SIZES = [(80, 64), (120, 56), (64, 96), (150, 150)]
@@ -107,6 +108,8 @@ def test_stored_texts_are_read_and_unreadable_ones_counted(data: Samples, tmp_pa
     assert values(found, "stated").tolist() == [1, 0, 0]
     assert np.isfinite(values(found, "ar_expert")).all()
     assert int(found.summary().set_index("measure").n_undefined["iou"]) == 2
+    page = found.report(tmp_path / "page.html").read_text("utf-8")
+    assert "1 parts in 1 of 3 samples; 1 more state no box." in page
 
 
 def test_masks_are_compared_pixel_by_pixel(data: Samples, tmp_path: Path) -> None:
@@ -192,6 +195,13 @@ def test_a_stated_box_is_drawn_where_it_was_stated() -> None:
     drawn = _with_stated(lambda _: Image.new("RGB", (60, 30)), [[20, 10, 80, 50]], [(120, 60)], 0)
     rows, columns = np.nonzero((np.asarray(drawn) == ImageColor.getrgb(COLOUR)).all(axis=-1))
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (10, 5, 40, 25)
+
+
+def test_each_card_shows_the_overlap_with_its_own_expert(result: GridResult, tmp_path: Path) -> None:
+    page = Page(result.report(tmp_path / "page.html"))
+    for i, value in enumerate(values(result, "iou")):
+        (card,) = page.cards(f"s{i}")
+        assert f"IoU {value:.2f}" in card.text
 
 
 def test_what_the_numbers_depend_on_is_in_the_hash(mllm: interp.Mllm, result: GridResult) -> None:
