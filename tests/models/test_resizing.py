@@ -10,7 +10,7 @@ from interp.inputs.footprints import squash
 from interp.models.resizing import down_columns, resized_sizes
 
 
-def test_tokens_that_run_down_columns_have_their_cells_in_that_order() -> None:
+def test_tokens_down_columns_have_their_cells_in_that_order() -> None:
     """Two rows of three columns of 10 × 20 pixels."""
     found = down_columns(squash((30, 40), (2, 3)))
     corners = [(x, y) for x in (0, 10, 20) for y in (0, 20)]

@@ -77,7 +77,7 @@ def test_edges_are_means_and_exact_where_patched(found):
     assert edges[edges.n_exact == 0].exact.isna().all()
 
 
-def test_lines_have_the_colour_that_the_legend_gives_their_sign(found):
+def test_lines_have_the_colour_of_their_sign_in_the_legend(found):
     """A line's colour is the legend's, more or less transparent."""
     effects = {f"{row.source} → {row.receiver}": row.effect for row in found.edges.itertuples()}
     traces = found.figures()["graph"].data
@@ -95,7 +95,7 @@ def test_lines_have_the_colour_that_the_legend_gives_their_sign(found):
     assert seen == set(legend)
 
 
-def test_the_table_of_edges_is_of_their_effects_in_each_sample(found, tmp_path):
+def test_the_table_of_edges_shows_means_of_effects(found, tmp_path):
     """Means of effects and of exact ones are of other samples, and so are apart."""
     table = Page(found.report(tmp_path / "page.html")).table("effect", "exact")
     shown = table.records(

@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 import interp
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.report.theme import GREY, SERIES
 from interp.study import GridResult, HeadAttribution, HeadRanking, LensSweep, ModelSpec
 from interp.study.dataframes import where
 from interp.study.head_attribution.page import agreements, head_table
@@ -107,6 +108,26 @@ def test_the_control_is_another_samples_word_at_the_same_tokens(mllm, data, swee
     )
     best = where(peaks(gaps), peaks(gaps).word == "label")
     assert best.layer.tolist() == [expected.idxmax()]
+
+
+def test_the_own_words_line_is_solid_and_anothers_dashed(sweep):
+    """As the page says: blue is the own word, dashed the other's; each line is the mean over samples by layer."""
+    drawn = [
+        one for one in sweep.figures()["gap"].data if one.name.startswith("gap, ") and one.line.width > 1.5
+    ]
+    styles = {"own word": ("solid", SERIES[0]), "another's word": ("dash", GREY)}
+    gaps = where(sweep.scores, sweep.scores.measure == "gap")
+    seen = set()
+    for trace in drawn:
+        of = html.unescape(trace.name).removeprefix("gap, ")
+        assert (trace.line.dash, trace.line.color) == styles[of]
+        means = [
+            where(gaps, (gaps.of == of) & (gaps.word == word)).groupby("layer").value.mean()
+            for word in ("label", "answer")
+        ]
+        assert any(len(one) == len(trace.y) and np.allclose(one, trace.y) for one in means)
+        seen.add(of)
+    assert seen == set(styles)
 
 
 def test_the_test_of_a_gap_flips_whole_groups():

@@ -171,7 +171,7 @@ def test_it_has_a_page_with_its_convention(result: GridResult, tmp_path: Path) -
     assert set(result.scores.measure) == set(MEASURES)
 
 
-def test_each_point_of_a_figure_is_the_mean_it_is_named_after(result: GridResult) -> None:
+def test_each_point_of_a_figure_is_the_mean_of_its_name(result: GridResult) -> None:
     shown = {
         "overlap": {
             "stated and expert's boxes": "iou",

@@ -31,9 +31,9 @@ def readings(weight: float) -> dict[str, float]:
     return {**found, "answer": stream.answer_reads().item()}
 
 
-def test_a_node_reads_all_that_was_written_before_and_every_bias() -> None:
+def test_a_node_reads_what_was_written_before_and_biases() -> None:
     assert readings(1.0) == {"head 0": 11, "MLP 0": 114, "head 1": 1114, "MLP 1": 3119, "answer": 23119}
 
 
-def test_without_edges_a_node_reads_the_reference_and_every_bias() -> None:
+def test_without_edges_a_node_reads_the_reference_and_biases() -> None:
     assert readings(0.0) == {"head 0": 1, "MLP 0": 4.5, "head 1": 5, "MLP 1": 10.5, "answer": 11}

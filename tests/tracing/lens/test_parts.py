@@ -173,7 +173,7 @@ def test_the_logit_lens_is_norm_and_unembedding_by_hand(family):
     )
 
 
-def test_a_word_of_several_tokens_ranks_by_the_likeliest_of_them():
+def test_a_word_of_several_tokens_ranks_by_the_likeliest():
     scores = torch.tensor([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 3.0]])
     logprob, rank, ids, _ = said_at(
         lambda stream: stream, scores, [torch.tensor([1, 3]), torch.tensor([2])], 1
