@@ -125,6 +125,12 @@ def test_every_family_is_explored(family):
     assert math.isfinite(float(edited.rows.sel(layer=layer).values.max()))
 
 
+def test_the_first_row_of_pixels_is_at_the_top(explored, sample):
+    width, height = sample.sizes[0]
+    layout = image_figure(sample, explored.read(sample).tokens, None).layout
+    assert (layout.xaxis.range, layout.yaxis.range) == ((0, width), (height, 0))
+
+
 def test_clicks_find_the_smallest_footprint(explored, sample):
     tokens = explored.read(sample).tokens
     x0, y0, x1, y1 = tokens.footprints[17]
