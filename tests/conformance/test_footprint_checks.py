@@ -65,6 +65,12 @@ def test_tokens_without_area_and_slivers_are_not_probed():
     assert (widths > 4).all()
 
 
+def test_only_tokens_of_the_asked_image_are_probed():
+    parts = [lay((40, 40), (3, 3), (0.0, 0.0, 40.0, 40.0)), lay((40, 40), (2, 2), (0.0, 0.0, 40.0, 40.0))]
+    tokens = tokens_of(concatenate(parts), (40, 40))
+    assert [choose(tokens, 64, 0, image=i).tolist() for i in range(2)] == [[*range(9)], [*range(9, 13)]]
+
+
 def test_many_tokens_are_probed_evenly():
     tokens = tokens_of(lay((240, 240), (24, 24), (0.0, 0.0, 240.0, 240.0)), (240, 240))
     chosen = choose(tokens, 64, 0)

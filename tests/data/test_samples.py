@@ -56,6 +56,12 @@ def test_concatenation(four: Samples) -> None:
         _ = four + 9  # type: ignore[operator]
 
 
+def test_what_each_side_left_out_is_added_up() -> None:
+    one = Samples([grey(1)], "a", {"no answer": 2, "too small": 1})
+    other = Samples([grey(2)], "b", {"no answer": 3})
+    assert dict((one + other).skipped) == dict((other + one).skipped) == {"no answer": 5, "too small": 1}
+
+
 def test_ids_are_the_samples_ids_in_order(four: Samples) -> None:
     named = Samples([four[0].replace(id="a"), four[1]])
     assert named.sample_ids == ("a", four[1].fingerprint[:12])

@@ -12,7 +12,7 @@ import interp
 from interp.conformance.tiny import tiny as tiny_of
 from interp.errors import EditError, ModelError
 from interp.explore import Change, Exploration
-from interp.explore.exploration import first_tokens, reproduction
+from interp.explore.exploration import KINDS, first_tokens, reproduction
 from interp.explore.screen import head_figure, image_figure, token_at, tokens_in
 from interp.tracing import wrap
 
@@ -124,6 +124,12 @@ def test_every_family_is_explored(family):
     assert math.isfinite(float(edited.rows.sel(layer=layer).values.max()))
 
 
+def test_the_first_row_of_pixels_is_at_the_top(explored, sample):
+    width, height = sample.sizes[0]
+    layout = image_figure(sample, explored.read(sample).tokens, None).layout
+    assert (layout.xaxis.range, layout.yaxis.range) == ((0, width), (height, 0))
+
+
 def test_clicks_find_the_smallest_footprint(explored, sample):
     tokens = explored.read(sample).tokens
     x0, y0, x1, y1 = tokens.footprints[17]
@@ -131,6 +137,17 @@ def test_clicks_find_the_smallest_footprint(explored, sample):
     assert token_at(tokens, -1, 5) is None
     assert tokens_in({"points": [{"customdata": 4}, {"customdata": 2}, {"x": 1}]}) == [2, 4]
     assert tokens_in(None) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_code_of_a_change_makes_its_edit(kind):
+    for change in (
+        Change(kind, layers=(2, 3)),
+        Change(kind, tokens=(1, 4), heads=((0, 1),), rows="question"),
+    ):
+        found = {"interp": interp, "np": np}
+        exec("\n".join(change.code(9)), found)
+        assert found["edit"] == change.edit(9)
 
 
 def test_code_reproduces_what_is_shown(explored, sample, tmp_path, monkeypatch):

@@ -7,8 +7,11 @@ from scipy.ndimage import gaussian_filter
 import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import PaintPixels
+from interp.indicators.removals import paint_tokens
+from interp.inputs.footprints import squash
 from interp.inputs.prompt import Target, diff
 from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.tracing import Mllm, wrap
 from tests.indicators.family_models import SAMPLE, family, masks
 
@@ -44,6 +47,18 @@ def test_it_equals_the_score_of_an_image_painted_by_hand(padded: Mllm, by: str) 
         found = PaintPixels(by).scores(padded, WIDE, mask, target=target)  # pyright: ignore[reportArgumentType]
         assert found.values[0] == pytest.approx(padded.score(painted, target).values[0], abs=1e-5)
         assert abs(found.values[0] - found.plain) > 1e-4
+
+
+def test_pixels_are_painted_whose_centres_a_token_holds() -> None:
+    """4 × 3 cells over 11 × 7 pixels, so that edges fall between pixels."""
+    cells = squash((11, 7), (3, 4))
+    tokens = TokenMap(np.arange(12), cells.boxes, cells.grid, cells.views, cells.image, ((11, 7),), 13)
+    plain, paint = np.zeros((7, 11, 3), np.uint8), np.full((7, 11, 3), 9, np.uint8)
+    x, y = np.arange(11) + 0.5, np.arange(7) + 0.5
+    for token, (x0, y0, x1, y1) in enumerate(tokens.footprints):
+        (found,) = paint_tokens([plain], [paint], tokens, np.arange(12) == token)
+        wanted = np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+        np.testing.assert_array_equal(found == 9, np.broadcast_to(wanted[..., None], found.shape))
 
 
 def test_tokens_without_footprint_cost_nothing(padded: Mllm) -> None:

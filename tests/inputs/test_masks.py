@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from interp.errors import BoxError, ImageError, MapError
+from interp.inputs.boxes import Box
 from interp.inputs.footprints import pad_to_square, squash
-from interp.inputs.masks import Mask, as_masks, covered_by
+from interp.inputs.masks import Mask, as_masks, covered_by, filled
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 
@@ -46,6 +47,15 @@ def test_covered_area_equals_counting_subpixels(data) -> None:
     fine = np.kron(inside, np.ones((4, 4)))  # quarter pixels
     found = covered_by(np.array([[x0, y0, x1, y1]]) / 4, inside)
     assert found[0] == pytest.approx(fine[y0:y1, x0:x1].sum() / 16, abs=1e-9)
+
+
+def test_a_box_fills_pixels_whose_centres_it_holds() -> None:
+    """A centre on the left or upper edge is inside, one on the right or lower edge is not: neighbours share none."""
+    width, height = 7, 6
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    for x0, y0, x1, y1 in ((0.5, 1.5, 3.5, 4.5), (3.5, 1.5, 6.5, 4.5), (0.6, 0.4, 2.4, 5.9), (2, 1, 5, 3)):
+        wanted = np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+        np.testing.assert_array_equal(filled([Box(x0, y0, x1, y1)], (width, height)), wanted)
 
 
 @pytest.mark.parametrize("build", [squash, pad_to_square])

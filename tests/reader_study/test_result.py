@@ -94,6 +94,13 @@ def test_a_side_preferred_throughout_shows(made: tuple[Path, Key], tmp_path: Pat
     assert row.share == pytest.approx(0.5)
 
 
+def test_ties_do_not_count_for_a_side(made: tuple[Path, Key], tmp_path: Path) -> None:
+    first = [one.item for one in made[1].items if one.duplicate_of is None]
+    sides = dict(zip(first, ("tie", "tie", "A", "A", "A", "B"), strict=True))
+    row = read_study(made[1], [answer_file(tmp_path / "a.json", made[1], "Ana", sides)]).per_reader().iloc[0]
+    assert (row.ties, row.side_a) == (2, 3 / 4)
+
+
 def test_one_reader_gives_no_interval_over_readers(made: tuple[Path, Key], tmp_path: Path) -> None:
     result = read_study(made[1], [answer_file(tmp_path / "a.json", made[1], "Ana", prefers(made[1], "new"))])
     row = result.preference().iloc[0]

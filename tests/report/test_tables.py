@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.report.tables import listed, neutral, read_csv, write_csv
+from interp.report.tables import estimate, listed, neutral, read_csv, write_csv
 
 FORMULAS = ['=HYPERLINK("http://x")', "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\tx", " =1", "＝1+1",
             "＋cmd", "－2+3", "＠SUM(A1)", "﹦1", "−2+3", "\ufeff=1", "\u200b=1", "\u00a0=1", "-", "'=1"]  # fmt: skip
@@ -35,6 +35,13 @@ def test_a_formula_gets_an_apostrophe(text: str) -> None:
 @pytest.mark.parametrize("cell", [*HARMLESS, -0.5, -3, None, True, float("nan"), -float("inf")])
 def test_what_is_no_formula_stays(cell: object) -> None:
     assert neutral(cell) is cell
+
+
+def test_an_interval_is_shown_from_20_groups_on() -> None:
+    row = {"mean": 0.25, "low": -0.125, "high": 0.5}
+    assert estimate({**row, "n_groups": 19}) == "0.25"
+    assert estimate({**row, "n_groups": 20}, sign=True, digits=3) == "+0.250 [−0.125, 0.500]"
+    assert estimate({**row, "n_groups": 20, "low": float("nan")}) == "0.25"
 
 
 def test_headers_and_cells_come_back(tmp_path: Path) -> None:

@@ -49,6 +49,21 @@ def test_a_start_without_a_time_zone_is_sorted_as_utc(tmp_path: Path) -> None:
     assert interp.runs(tmp_path).started[0].isoformat() == "2031-01-01T12:00:00+00:00"
 
 
+def test_a_grid_counts_samples_once_for_all_its_models(tmp_path: Path) -> None:
+    cells = []
+    for model, data, n in (("a", "x", 7), ("b", "x", 7), ("a", "y", 4)):
+        folder = tmp_path / f"sweep-{model}{data}"
+        folder.mkdir()
+        (folder / "study.json").write_text(json.dumps({"study": "sweep", "data": {"n": n}}))
+        (folder / "manifest.json").write_text(json.dumps({"data": {"name": data}, "model": {"id": model}}))
+        cells.append({"labels": {"model": model, "data": data}, "run": folder.name})
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "study.json").write_text(json.dumps({"cells": cells}))
+    found = interp.runs(tmp_path).set_index("study")
+    assert found.n["grid of sweep"] == 7 + 4
+    assert (found.model["grid of sweep"], found.data["grid of sweep"]) == ("a, b", "x, y")
+
+
 def test_a_grid_that_names_itself_is_a_row(tmp_path: Path) -> None:
     for name, other in (("grid-a", "grid-a"), ("grid-b", "grid-c"), ("grid-c", "grid-b")):
         (tmp_path / name).mkdir()

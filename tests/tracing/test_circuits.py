@@ -13,7 +13,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.tracing import AblateHeads, Mllm, Site, wrap
-from interp.tracing.circuits import EdgeGraph, EdgePass, check_layers, lens_layers, repeat_keys
+from interp.tracing.circuits import EdgeGraph, EdgePass, EdgeStream, check_layers, lens_layers, repeat_keys
 from interp.tracing.cost import Meter
 from interp.tracing.layers.visibility import settle
 from interp.tracing.lens.bridge import build_bridge
@@ -326,3 +326,41 @@ def test_a_family_without_an_adapter_is_refused():
         lens_layers(wrap(*tiny("qwen2_5_vl"), "qwen2_5_vl"))
     with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):
         lens_layers(wrap(*tiny("gemma3"), "gemma3"))
+
+
+IMAGE, TEXT, REFERENCE = 1.0, 10.0, 0.5
+HEADS, MLPS, BIASES = (100.0, 2000.0), (1000.0, 20000.0), (3.0, 5.0)
+
+
+def vector(value: float) -> torch.Tensor:
+    """(row, hidden), of one row and one dimension."""
+    return torch.full((1, 1), value)
+
+
+def readings_of_nodes(weight: float) -> dict[str, float]:
+    """What each node of two layers of one head reads when every edge has this weight."""
+    graph = EdgeGraph(2, 1)
+    embeddings = torch.stack([vector(IMAGE), vector(TEXT)])
+    reference = torch.full((len(graph.sources), 1, 1), REFERENCE)
+    stream = EdgeStream(graph, embeddings, reference, torch.full(graph.edges.shape, weight))
+    found = {}
+    for layer in range(2):
+        found[f"head {layer}"] = stream.heads_read(layer).item()
+        stream.write_heads(vector(HEADS[layer])[None], torch.tensor([BIASES[layer]]))
+        found[f"MLP {layer}"] = stream.mlp_reads(layer).item()
+        stream.write_mlp(vector(MLPS[layer]))
+    return {**found, "answer": stream.answer_reads().item()}
+
+
+def test_a_node_reads_what_was_written_before_and_biases() -> None:
+    assert readings_of_nodes(1.0) == {
+        "head 0": 11,
+        "MLP 0": 114,
+        "head 1": 1114,
+        "MLP 1": 3119,
+        "answer": 23119,
+    }
+
+
+def test_without_edges_a_node_reads_the_reference_and_biases() -> None:
+    assert readings_of_nodes(0.0) == {"head 0": 1, "MLP 0": 4.5, "head 1": 5, "MLP 1": 10.5, "answer": 11}

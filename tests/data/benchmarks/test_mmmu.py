@@ -47,6 +47,12 @@ def test_hidden_answers_and_answers_from_elsewhere(tmp_path: Path) -> None:
         mmmu(folder, subjects=SUBJECTS, answers=answers)
 
 
+def test_the_hidden_answer_of_an_open_question_is_none(tmp_path: Path) -> None:
+    row = mmmu_row(split="test", question_type="open", options="[]", answer="?")
+    (hidden,) = mmmu(mmmu_folder(tmp_path, row, split="test"), subjects=SUBJECTS, questions="open")
+    assert (hidden.answer, hidden.options) == (None, None)
+
+
 def test_several_subjects_and_splits(tmp_path: Path) -> None:
     for subject in ("Pharmacy", "Public_Health"):
         for split in ("dev", "validation", "test"):

@@ -76,6 +76,8 @@ def test_the_draw_is_even_over_strata_and_labels() -> None:
     } or (Counter(levels[i] for i in drawn) == {("MR", "brain"): 5, ("CT", "liver"): 7, ("CT", "spleen"): 8})
     assert build.diverse(levels, 20, seed=1) == drawn
     assert build.diverse(levels, 20, seed=2) != drawn
+    alike = [("CT", "liver")] * 60
+    assert set(build.diverse(alike, 5, seed=1)) != set(build.diverse(alike, 5, seed=2))
     assert sorted(build.diverse(levels)) == list(range(65))
     assert {levels[i][0] for i in build.diverse(levels, 2)} == {"CT", "MR"}
 

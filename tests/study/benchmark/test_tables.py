@@ -67,6 +67,7 @@ def test_marks_are_scikit_learns(result: BenchmarkResult, kind: str) -> None:
     assert own.loc["yes_ratio", "value"] == pytest.approx(sum(after) / len(after))
     assert own.loc["f1", "n"] == len(truth)
     assert own.loc["f1", "low"] < own.loc["f1", "value"] < own.loc["f1", "high"]
+    assert own.loc["f1", "difference_low"] < own.loc["f1", "difference"] < own.loc["f1", "difference_high"]
     assert own.loc["f1", "n_groups"] == len(truth) // 2
     plain = found[(found.method == "Plain") & (found.negatives == kind)]
     assert (plain[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)

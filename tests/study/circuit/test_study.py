@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from PIL import ImageColor
 
 import interp
 from interp.data import Samples
@@ -17,6 +18,7 @@ from interp.study import Circuit, CircuitResult
 from interp.study.circuit import task
 from interp.study.dataframes import where
 from interp.tracing import AblateHeads, Mllm, Site
+from tests.golden.parsed import Page
 
 NEEDED = {(0, 0): 1, (0, 5): 0, (0, 6): 3, (0, 7): 3}
 """Heads whose ablation flips the answer of one of the samples, by its place."""
@@ -73,6 +75,42 @@ def test_edges_are_means_and_exact_where_patched(found):
     known = edges[edges.n_exact > 0]
     assert np.isfinite(known.exact).all()
     assert edges[edges.n_exact == 0].exact.isna().all()
+
+
+def test_lines_have_the_colour_of_their_sign_in_the_legend(found):
+    """A line's colour is the legend's, more or less transparent."""
+    effects = {f"{row.source} → {row.receiver}": row.effect for row in found.edges.itertuples()}
+    traces = found.figures()["graph"].data
+    legend = {one.name: ImageColor.getrgb(one.line.color) for one in traces if one.name}
+    lines = [one for one in traces if one.mode == "lines" and one.text is not None]
+    assert len(lines) == 40
+    seen = set()
+    for one in lines:
+        name, _, said = one.text[0].partition(": ")
+        assert float(said.removesuffix(" nats")) == pytest.approx(effects[name], abs=6e-4)
+        side = "for the answer" if effects[name] > 0 else "against it"
+        red, green, blue = (float(part) for part in one.line.color[5:].split(",")[:3])
+        assert (red, green, blue) == legend[side], name
+        seen.add(side)
+    assert seen == set(legend)
+
+
+def test_the_table_of_edges_shows_means_of_effects(found, tmp_path):
+    """Means of effects and of exact ones are of other samples, and so are apart."""
+    table = Page(found.report(tmp_path / "page.html")).table("effect", "exact")
+    shown = table.records(
+        source=" from$", receiver=" to$", effect="effect", above="above", exact="exact", patched="patched"
+    )
+    parts = found.cells[0].frame("edges").astype({"source": str, "receiver": str})
+    for row in shown:
+        own = where(parts, (parts.source == row["source"]) & (parts.receiver == row["receiver"]))
+        exact = own.exact.dropna()
+        assert row["effect"] == f"{own.effect.mean():.3f}".replace("-", "−")
+        assert row["exact"] == (f"{exact.mean():.3f}".replace("-", "−") if len(exact) else "–")
+        assert row["above"] == f"{100 * (own.effect > 0).mean():.0f} %"
+        assert row["patched"] == f"{len(exact)} of {len(own)}"
+    assert len(shown) == 20
+    assert any(row["effect"] != row["exact"] != "–" for row in shown)
 
 
 def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from interp.data import Samples
 from interp.study import Grid, ModelSpec, Result, choose_layer
 from interp.study.layer_choice import LayerChoice
-from interp.study.layer_sweep.page import comparisons
+from interp.study.layer_sweep.page import comparisons, findings
 from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import Planted, sample, samples, sweep
 
@@ -173,6 +173,14 @@ def test_few_groups_have_their_values_and_no_interval(section: str, compared: Re
 def test_a_size_dependent_metric_says_so(compared: Result) -> None:
     text = words(comparisons(compared, LayerChoice("kl", {"planted": 1}, frozenset())))
     assert "read the difference at like box sizes" in text
+
+
+def test_a_map_beats_the_baselines_by_either_kind_of_metric(compared: Result) -> None:
+    """The planted map lies in the boxes: a high attention ratio, and a low divergence."""
+    for metric in ("ar", "kl"):
+        found = findings(compared, LayerChoice(metric, {"planted": 1}, frozenset({"other"})))
+        own = found[found.index("many · good") :]
+        assert "than <b>both</b> baselines" in own[: own.index("<table")], metric
 
 
 def test_text_of_tables_from_the_data_stays_text(section: str) -> None:

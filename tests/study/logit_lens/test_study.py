@@ -6,6 +6,8 @@ import html
 import pickle
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from scipy.stats import rankdata
 import interp
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.report.figures import GREY, SERIES
 from interp.study import GridResult, HeadAttribution, HeadRanking, LensSweep, ModelSpec
 from interp.study.dataframes import where
 from interp.study.head_attribution.page import agreements, head_table
@@ -105,6 +108,40 @@ def test_the_control_is_another_samples_word_at_the_same_tokens(mllm, data, swee
     )
     best = where(peaks(gaps), peaks(gaps).word == "label")
     assert best.layer.tolist() == [expected.idxmax()]
+
+
+def test_the_own_words_line_is_solid_and_anothers_dashed(sweep):
+    """As the page says: blue is the own word, dashed the other's; each line is the mean over samples by layer."""
+    drawn = [
+        one for one in sweep.figures()["gap"].data if one.name.startswith("gap, ") and one.line.width > 1.5
+    ]
+    styles = {"own word": ("solid", SERIES[0]), "another's word": ("dash", GREY)}
+    gaps = where(sweep.scores, sweep.scores.measure == "gap")
+    seen = set()
+    for trace in drawn:
+        of = html.unescape(trace.name).removeprefix("gap, ")
+        assert (trace.line.dash, trace.line.color) == styles[of]
+        means = [
+            where(gaps, (gaps.of == of) & (gaps.word == word)).groupby("layer").value.mean()
+            for word in ("label", "answer")
+        ]
+        assert any(len(one) == len(trace.y) and np.allclose(one, trace.y) for one in means)
+        seen.add(of)
+    assert seen == set(styles)
+
+
+def test_the_test_of_a_gap_flips_whole_groups():
+    """Six samples of one sign in three groups: of eight flips two are as far out, where samples would have 2 of 64."""
+    rows = [
+        {"data": "d", "index": i, "group": f"g{i % 3}", "word": "label", "layer": 0, "of": of, "measure": "gap",
+         "value": gap}
+        for i in range(6)
+        for of, gap in (("own word", 1.0 + i), ("another's word", 0.5))
+    ]  # fmt: skip
+    result: Any = SimpleNamespace(values=pd.DataFrame(rows), axes=("data",), seed=0)
+    (row,) = lens_gaps(result).to_dict("records")
+    assert (row["mean"], row["n"], row["n_groups"]) == (3.0, 6, 3)
+    assert (row["p"], row["p_holm"]) == (2 / 8, 2 / 8)
 
 
 def test_words_without_a_token_are_failures_with_a_reason(sweep):

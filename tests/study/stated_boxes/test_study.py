@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from PIL import Image, ImageColor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 import interp
@@ -18,7 +19,9 @@ from interp.errors import RunError, StudyError
 from interp.indicators import Attention, CentrePrior
 from interp.metrics import attention_ratio
 from interp.study import GridResult, StatedBoxes
+from interp.study.stated_boxes.page import COLOUR, _with_stated
 from interp.study.stated_boxes.task import MEASURES
+from tests.golden.parsed import Page
 from tests.study.saying import saying
 
 SIZES = [(80, 64), (120, 56), (64, 96), (150, 150)]
@@ -105,6 +108,8 @@ def test_stored_texts_are_read_and_unreadable_ones_counted(data: Samples, tmp_pa
     assert values(found, "stated").tolist() == [1, 0, 0]
     assert np.isfinite(values(found, "ar_expert")).all()
     assert int(found.summary().set_index("measure").n_undefined["iou"]) == 2
+    page = found.report(tmp_path / "page.html").read_text("utf-8")
+    assert "1 parts in 1 of 3 samples; 1 more state no box." in page
 
 
 def test_masks_are_compared_pixel_by_pixel(data: Samples, tmp_path: Path) -> None:
@@ -164,6 +169,39 @@ def test_it_has_a_page_with_its_convention(result: GridResult, tmp_path: Path) -
     assert "QwenLM/Qwen3-VL#931" in body
     assert set(result.figures()) == {"overlap", "attention"}
     assert set(result.scores.measure) == set(MEASURES)
+
+
+def test_each_point_of_a_figure_is_the_mean_of_its_name(result: GridResult) -> None:
+    shown = {
+        "overlap": {
+            "stated and expert's boxes": "iou",
+            "stated and another sample's": "iou_shuffled",
+            "attention mask and stated boxes": "mask_stated",
+            "attention mask and expert's": "mask_expert",
+        },
+        "attention": {"inside the stated boxes": "ar_stated", "inside the expert's boxes": "ar_expert"},
+    }
+    for name, measures in shown.items():
+        (trace,) = (one for one in result.figures()[name].data if one.mode == "markers")
+        points = {
+            " ".join(html.unescape(text).replace("<br>", " ").split()): x
+            for x, text in zip(trace.x, trace.y, strict=True)
+        }
+        assert points == pytest.approx({text: values(result, own).mean() for text, own in measures.items()})
+
+
+def test_a_stated_box_is_drawn_where_it_was_stated() -> None:
+    """A picture of 120 × 60 shown at half its size: the outline is of 2 pixels, inside the box."""
+    drawn = _with_stated(lambda _: Image.new("RGB", (60, 30)), [[20, 10, 80, 50]], [(120, 60)], 0)
+    rows, columns = np.nonzero((np.asarray(drawn) == ImageColor.getrgb(COLOUR)).all(axis=-1))
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (10, 5, 40, 25)
+
+
+def test_each_card_shows_the_overlap_with_its_own_expert(result: GridResult, tmp_path: Path) -> None:
+    page = Page(result.report(tmp_path / "page.html"))
+    for i, value in enumerate(values(result, "iou")):
+        (card,) = page.cards(f"s{i}")
+        assert f"IoU {value:.2f}" in card.text
 
 
 def test_what_the_numbers_depend_on_is_in_the_hash(mllm: interp.Mllm, result: GridResult) -> None:

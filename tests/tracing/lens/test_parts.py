@@ -14,7 +14,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError, SiteError
 from interp.tracing.lens import SUPPORTED, Lens
-from interp.tracing.lens.logit_lens import word_ids
+from interp.tracing.lens.logit_lens import said_at, word_ids
 from tests.tiny import uneven_samples as samples
 from tests.tracing.lens.lenses import BY_DEFAULT, lens_of
 
@@ -92,6 +92,13 @@ def test_direct_attribution_is_the_sum_by_hand(family):
         assert found[i].attrs["words"] == ["yes", "no"]
 
 
+def test_the_mean_cancels_in_a_difference_of_two_answers():
+    lens, target = lens_of("llava"), interp.Target(interp.diff("yes", "no"))
+    plain, centred = (lens.attribution(samples()[0], target, relative_to=one)[0] for one in ("zero", "mean"))
+    for part in ("heads", "mlp", "embedding", "logit"):
+        assert_allclose(centred[part], plain[part], atol=1e-6)
+
+
 @pytest.mark.by_default(family=BY_DEFAULT)
 @pytest.mark.parametrize("family", SUPPORTED)
 def test_the_parts_add_up_to_the_stream_and_to_the_logits(family):
@@ -164,6 +171,17 @@ def test_the_logit_lens_is_norm_and_unembedding_by_hand(family):
     assert (
         lens.mllm.processor.tokenizer.decode([int(one.top[0, 0, 0])]).strip() == one.top_word.values[0, 0, 0]
     )
+
+
+def test_a_word_of_several_tokens_ranks_by_the_likeliest():
+    scores = torch.tensor([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 3.0]])
+    logprob, rank, ids, _ = said_at(
+        lambda stream: stream, scores, [torch.tensor([1, 3]), torch.tensor([2])], 1
+    )
+    assert rank.tolist() == [[1, 2], [1, 0]]
+    assert ids.tolist() == [[0], [2]]
+    shares = scores.softmax(-1)
+    assert_allclose(logprob.exp(), torch.stack([shares[:, 1] + shares[:, 3], shares[:, 2]], 1), rtol=1e-6)
 
 
 def test_the_lens_after_the_last_layer_is_the_answer():

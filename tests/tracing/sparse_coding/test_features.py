@@ -317,6 +317,9 @@ def test_reads_maps_and_reports_are_plain_torchs(organism, scenes, learned, tmp_
     page = save_feature_page(found, 5, tmp_path / "page.html", organism=True).read_text("utf-8")
     assert "Feature 5" in page
     assert "model organism" in page
+    values = np.concatenate([np.asarray(one) for one in maps])
+    assert 0 < (values > 0).mean() < 0.4
+    assert f"and at {100 * (values > 0).mean():.1f} % of all their image tokens" in " ".join(page.split())
     with pytest.raises(MapError, match=r'of other positions. Read positions="image"'):
         save_feature_page(
             learned.read(organism, rest, positions="all", progress=False), 5, tmp_path / "p.html"
