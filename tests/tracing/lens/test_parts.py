@@ -14,7 +14,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError, SiteError
 from interp.tracing.lens import SUPPORTED, Lens
-from interp.tracing.lens.logit_lens import said_at, word_ids
+from interp.tracing.lens.logit_lens import score_words, word_ids
 from tests.tiny import uneven_samples as samples
 from tests.tracing.lens.lenses import BY_DEFAULT, lens_of
 
@@ -175,7 +175,7 @@ def test_the_logit_lens_is_norm_and_unembedding_by_hand(family):
 
 def test_a_word_of_several_tokens_ranks_by_the_likeliest():
     scores = torch.tensor([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 3.0]])
-    logprob, rank, ids, _ = said_at(
+    logprob, rank, ids, _ = score_words(
         lambda stream: stream, scores, [torch.tensor([1, 3]), torch.tensor([2])], 1
     )
     assert rank.tolist() == [[1, 2], [1, 0]]
