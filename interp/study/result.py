@@ -108,7 +108,7 @@ def _estimates(
     dropna: bool = True,
 ) -> list[dict[str, Any]]:
     """A row for each combination of keys: the keys, `more`, and the mean of `value` with its interval over groups."""
-    parts = frame.groupby(keys, sort=False, dropna=dropna)
+    parts: Any = frame.groupby(keys, sort=False, dropna=dropna)
     numbers = parts.ngroup().fillna(-1).to_numpy(int)
     values, groups = frame.value.to_numpy(), frame.group.to_numpy()
     found = bootstrap_parts(values, groups, numbers, seed=seed, level=level)

@@ -308,7 +308,8 @@ class _TraceArguments:
         """The trace of a micro-batch; each sample has its own part of the reads and edits."""
         reads, edits = self.reads, self.edits
         if len(some.at) < some.n_all:
-            reads, edits = (for_samples(one, some.at, some.n_all) for one in (reads, edits))
+            reads = for_samples(reads, some.at, some.n_all)
+            edits = for_samples(edits, some.at, some.n_all)
         groups = apart(mllm, some.samples, self.prompt, reads, edits)
         if groups is None:
             return self._one(mllm, some.samples, self.prompt, reads, edits)
