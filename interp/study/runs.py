@@ -183,6 +183,16 @@ def _checked(labels: Mapping[str, str], task: Task) -> Task:
 
 
 FILE = "declared.json"
+PACKAGES = (
+    *("interp", "interp.study", "interp.indicators", "interp.methods", "interp.metrics.scorers"),
+    *(
+        "interp.tracing",
+        "interp.tracing.word_lenses",
+        "interp.inputs.prompt",
+        "interp.inputs.box_conventions",
+    ),
+)
+"""Where the classes that a study is made of are offered to users."""
 MOST = 20_000
 """Samples of one data set that are written; with more the folder would grow by hundreds of megabytes."""
 SCENE = re.compile(r"scene-(\d+)-(train|validation|test)-(\d{5,})")
@@ -262,7 +272,19 @@ def _fields(value: Any, files: dict[str, str]) -> dict[str, Any]:
     else:
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
     held = {name: _written(one, files) for name, one in fields.items()}
-    return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": held}
+    return {"class": f"{_home(kind)}:{kind.__qualname__}", "fields": held}
+
+
+def _home(kind: type) -> str:
+    """The package that offers a class to users, so that a run can still be read after the class has moved."""
+    return next((one for one in PACKAGES if _offered(one, kind.__qualname__) is kind), kind.__module__)
+
+
+def _offered(module: str, name: str) -> Any:
+    try:
+        return getattr(sys.modules.get(module) or import_module(module), name, None)
+    except ModuleNotFoundError:
+        return None
 
 
 def _is_own(kind: type) -> bool:
@@ -357,7 +379,7 @@ def _sample(record: dict[str, Any]) -> Sample:
 
 
 def _class_named(name: str) -> type:
-    """A dataclass of this package, by its module and name.
+    """A dataclass of this package, by its module and name; where its module is gone, by its name alone.
 
     Raises:
         TypeError: Anything else.
@@ -365,7 +387,8 @@ def _class_named(name: str) -> type:
     module, _, place = name.partition(":")
     if module.split(".")[0] != "interp" or not all(part.isidentifier() for part in module.split(".")):
         raise TypeError(f"{name!r} is no class of interp")
-    found = getattr(sys.modules.get(module) or import_module(module), place, None)
-    if not isinstance(found, type) or not _is_own(found):
+    places = (_offered(one, place) for one in (module, *PACKAGES))
+    found = next((one for one in places if isinstance(one, type) and _is_own(one)), None)
+    if found is None:
         raise TypeError(f"{name!r} is no class of interp that a study is made of")
     return found

@@ -13,6 +13,7 @@ import pytest
 import interp
 from interp import study as studies
 from interp.errors import RunError
+from interp.indicators import ValueWeightedAttention
 from interp.inputs.sample import Sample
 from interp.methods import PAI, VGRefine
 from interp.metrics.scorers import OpenRecall
@@ -120,6 +121,17 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     NATURAL[1].load().save(file)
     with pytest.raises(RunError, match="fingerprint differ, so that images or questions were changed"):
         stored_result(result.folder)
+
+
+def test_a_study_is_read_after_its_classes_have_moved(tmp_path: Path) -> None:
+    """Runs of before the move name the module of then; runs of today name the package that offers the class."""
+    study = LayerSweep(data=NATURAL, indicator=ValueWeightedAttention())
+    store_study(study, tmp_path)
+    written = (tmp_path / FILE).read_text()
+    assert '"interp.indicators:ValueWeightedAttention"' in written
+    moved = written.replace("interp.indicators:Value", "interp.indicators.value_weighted_attention:Value")
+    (tmp_path / FILE).write_text(moved)
+    assert read_study(tmp_path).to_dict() == study.to_dict()
 
 
 @pytest.mark.parametrize(
