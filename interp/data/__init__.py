@@ -9,6 +9,7 @@ from interp.data.benchmarks.vqa_rad import vqa_rad
 from interp.data.open import named
 from interp.data.questions import presence_questions, question_counts
 from interp.data.readers.bundled import bundled
+from interp.data.readers.coco_and_vgmed import coco, vgmed
 from interp.data.readers.coco_instances import coco_instances
 from interp.data.readers.csv import csv
 from interp.data.readers.frame import frame
@@ -22,7 +23,6 @@ from interp.data.readers.refcoco import refcoco
 from interp.data.readers.s_chain import s_chain
 from interp.data.readers.sa_med2d import sa_med2d
 from interp.data.readers.slake import slake
-from interp.data.readers.vgmed import coco, vgmed
 from interp.data.readers.voc import voc
 from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples

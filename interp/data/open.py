@@ -25,6 +25,7 @@ from interp.data.benchmarks.pmc_vqa import VERSIONS, pmc_vqa
 from interp.data.benchmarks.vqa_rad import FILE, vqa_rad
 from interp.data.lines import as_path, needs, read_json, shown
 from interp.data.readers.bundled import SPLITS, bundled, check_draw
+from interp.data.readers.coco_and_vgmed import KINDS, coco, vgmed
 from interp.data.readers.coco_instances import coco_instances
 from interp.data.readers.csv import csv
 from interp.data.readers.hub import hub
@@ -35,7 +36,6 @@ from interp.data.readers.nifti_and_dicom import dicom, nifti
 from interp.data.readers.refcoco import refcoco
 from interp.data.readers.sa_med2d import sa_med2d
 from interp.data.readers.slake import FILES, slake
-from interp.data.readers.vgmed import KINDS, coco, vgmed
 from interp.data.readers.voc import voc
 from interp.data.readers.yolo import yolo
 from interp.data.samples import Samples

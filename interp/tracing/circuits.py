@@ -22,7 +22,7 @@ from interp.inputs.text import brief
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.gradients import differentiable, recording
-from interp.tracing.layers.visibility import settle
+from interp.tracing.layers.rope import settle
 from interp.tracing.lens.bridge import build_bridge
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import pass_inputs

@@ -25,16 +25,9 @@ from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.executors.source import source_pass
 from interp.tracing.layers.layer_plan import LayerPlan, Recorder, make_plan
 from interp.tracing.layers.layer_work import DeltaWork, LayerWork
+from interp.tracing.layers.mlp_and_experts import MLP_SIDES, MLPWork, RouterWork, mlp_work, routing_work
 from interp.tracing.layers.request import Request, resolve
-from interp.tracing.layers.residual import (
-    MLP_SIDES,
-    MLPWork,
-    RouterWork,
-    StreamWork,
-    make_stream_plan,
-    mlp_work,
-    routing_work,
-)
+from interp.tracing.layers.residual import StreamWork, make_stream_plan
 from interp.tracing.layers.vision_request import Tower, VisionSelection
 from interp.tracing.passes.decoding import Decoding, combination, second_inputs
 from interp.tracing.passes.micro_batches import Places

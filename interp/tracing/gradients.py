@@ -23,7 +23,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention.call import AttentionFunction, Block, Call, Heads, Work, attend, row_outputs
+from interp.tracing.attention.rows import AttentionFunction, Block, Call, Heads, Work, attend, row_outputs
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.layers.residual import side_by_side, stacked

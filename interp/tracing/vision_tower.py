@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from interp.errors import EditError, ModelError
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention.call import AttentionFunction, Block, Call, Heads, only_visible, visible
 from interp.tracing.attention.edit_cells import Cells, Change
+from interp.tracing.attention.rows import AttentionFunction, Block, Call, Heads, only_visible, visible
 from interp.tracing.attention.shared_keys import CHUNK_BYTES
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.hooks import registered, set_work

@@ -21,8 +21,9 @@ from interp.tracing.encoding.batch import Batch
 from interp.tracing.encoding.encoder import Encoder
 from interp.tracing.executors.hooks import Installation, takes_masks
 from interp.tracing.layers.decoder_layers import Decoder, Shape, key_layers
-from interp.tracing.layers.residual import router_paths
-from interp.tracing.layers.visibility import Rope, Visibility, chunks, position_ids, windows
+from interp.tracing.layers.mlp_and_experts import router_paths
+from interp.tracing.layers.rope import Rope, position_ids
+from interp.tracing.layers.visibility import Visibility, chunks, windows
 from interp.tracing.parameters.fingerprint import fingerprint, hook_names, identity, identity_elsewhere
 from interp.tracing.parameters.weights import execution_device, versions
 from interp.tracing.prefix import Prefixes

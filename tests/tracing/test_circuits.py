@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.tracing import AblateHeads, Mllm, Site, wrap
 from interp.tracing.circuits import EdgeGraph, EdgePass, EdgeStream, check_layers, lens_layers, repeat_keys
 from interp.tracing.cost import Meter
-from interp.tracing.layers.visibility import settle
+from interp.tracing.layers.rope import settle
 from interp.tracing.lens.bridge import build_bridge
 
 

@@ -114,7 +114,7 @@ def test_it_is_neither_changed_nor_copied(mllm, prefix, monkeypatch):
         joined.extend(t.data_ptr() for t in tensors)
         return cat(tensors, *args, **kwargs)
 
-    import interp.tracing.attention.call as rows
+    import interp.tracing.attention.rows as rows
 
     product = rows._product
 

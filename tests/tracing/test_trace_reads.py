@@ -7,13 +7,13 @@ import pytest
 import torch
 import xarray as xr
 
-import interp.tracing.attention.call as rows_module
+import interp.tracing.attention.rows as rows_module
 import tests.tiny as tiny
 from interp.errors import PromptError, SampleError, SiteError
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.tokens import word
 from interp.tracing import Mllm, Rows, Site, image_mask, positions, wrap
-from interp.tracing.attention.call import Call
+from interp.tracing.attention.rows import Call
 
 
 def read(mllm: Mllm, samples, site: Site, **options):

@@ -18,7 +18,7 @@ from interp.conformance.tiny import families, tiny
 from interp.errors import EditError, ModelError, SiteError
 from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, wrap
-from interp.tracing.attention.call import Call
+from interp.tracing.attention.rows import Call
 from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.vision_request import Tower, vision_edits, vision_selection
 from interp.tracing.vision_tower import make_vision_work

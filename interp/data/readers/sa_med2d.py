@@ -16,7 +16,7 @@ from interp.data.build import piece_boxes
 from interp.data.labelled import VISIBLE, Asked, mask_values
 from interp.data.lines import Row, as_path, collect, read_json
 from interp.data.readers.bundled import check_draw
-from interp.data.readers.vgmed import described
+from interp.data.readers.coco_and_vgmed import described
 from interp.data.row_fields import as_path_in
 from interp.data.samples import Samples
 from interp.data.volume_slices import small_pieces

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.tracing.attention.call import AttentionFunction, Call, attend, visible
+from interp.tracing.attention.rows import AttentionFunction, Call, attend, visible
 
 __all__ = ["HiddenCells", "SharedKeys"]
 

@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.tracing.activation_edits import AblateHeads
-from interp.tracing.attention.call import AttentionFunction, Call
+from interp.tracing.attention.rows import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order

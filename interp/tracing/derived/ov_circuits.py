@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import AttentionFunction, Block, Call, attend
+from interp.tracing.attention.rows import AttentionFunction, Block, Call, attend
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at

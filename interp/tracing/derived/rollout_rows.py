@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.tracing.attention.call import CHUNK_BYTES, AttentionFunction, Block, Call
+from interp.tracing.attention.rows import CHUNK_BYTES, AttentionFunction, Block, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at

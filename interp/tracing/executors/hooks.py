@@ -37,7 +37,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.errors import ModelError, SiteError
 from interp.models.repairs import repair
-from interp.tracing.attention.call import AttentionFunction, Block, Call, Work
+from interp.tracing.attention.rows import AttentionFunction, Block, Call, Work
 from interp.tracing.encoding.batch import Batch, Layout, ProcessedImages
 from interp.tracing.layers.decoder_layers import RowsOfSharing, every_row, layer_kinds, mixer, rows_of_sharing
 from interp.tracing.layers.layer_work import tapped

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import Call
+from interp.tracing.attention.rows import Call
 from interp.tracing.executors.hooks import COLLECTOR
 from interp.tracing.layers.decoder_layers import mixer
 from interp.tracing.layers.layer_work import DeltaWork, LayerWork, Rule, rule_name, rules
-from interp.tracing.layers.residual import MLPWork, RouterWork, StreamWork
+from interp.tracing.layers.mlp_and_experts import MLPWork, RouterWork
+from interp.tracing.layers.residual import StreamWork
 
 __all__ = ["as_unified", "attention_call", "call_at", "carry_out_attention", "source_pass"]
 

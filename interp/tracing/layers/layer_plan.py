@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import EditError
-from interp.tracing.attention.call import Block, Heads
 from interp.tracing.attention.edit_cells import Cells, Change, Live, Patch
+from interp.tracing.attention.rows import Block, Heads
 from interp.tracing.encoding.batch import Layout
 from interp.tracing.layers.decoder_layers import CrossLayout, Shape
 from interp.tracing.layers.request import (

@@ -19,7 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.errors import ModelError
-from interp.tracing.attention.call import (
+from interp.tracing.attention.delta_rows import DeltaCall
+from interp.tracing.attention.edit_cells import At, Change
+from interp.tracing.attention.rows import (
     AttentionFunction,
     Block,
     Call,
@@ -28,8 +30,6 @@ from interp.tracing.attention.call import (
     row_outputs,
     visible,
 )
-from interp.tracing.attention.delta_rows import DeltaCall
-from interp.tracing.attention.edit_cells import At, Change
 from interp.tracing.attention.shared_keys import HiddenCells
 from interp.tracing.layers.layer_plan import LayerPlan, Recorder
 

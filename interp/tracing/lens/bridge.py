@@ -18,7 +18,7 @@ from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing.copies import second_instance
 from interp.tracing.encoding.batch import Batch
-from interp.tracing.layers.visibility import settle
+from interp.tracing.layers.rope import settle
 from interp.tracing.prefix import Prefix
 from interp.tracing.site import Selector, Site, select
 from interp.tracing.wrapped_model import WrappedModel

@@ -308,6 +308,10 @@ def _adapters(hf: nn.Module) -> Iterator[str]:
 
 
 _FIRST_HOMES = {
+    "Qwen2Vl": "qwen",
+    "Qwen25Vl": "qwen",
+    "Qwen3Vl": "qwen",
+    "Qwen3VlMoe": "qwen",
     "Qwen35": "qwen3_5",
     "Qwen35Moe": "qwen3_5",
     "VipLlava": "vipllava",

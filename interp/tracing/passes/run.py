@@ -25,7 +25,7 @@ from interp.tracing.edits import Edit
 from interp.tracing.encoding.batch import PER_ROW, PER_TOKEN, Batch, left_padded
 from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.residual import side_by_side
-from interp.tracing.layers.visibility import position_ids, settle
+from interp.tracing.layers.rope import position_ids, settle
 from interp.tracing.reasoning import Stages
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -28,14 +28,15 @@ from transformers import DynamicCache, GenerationConfig
 
 from interp.errors import ModelError, ServerError
 from interp.models.adapter import Adapter
-from interp.tracing.attention.call import Block
+from interp.tracing.attention.rows import Block
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch, ProcessedImages
 from interp.tracing.executors.hooks import Installation
 from interp.tracing.layers.decoder_layers import key_layers, layer_kinds, mixer
 from interp.tracing.layers.layer_plan import Recorder
 from interp.tracing.layers.layer_work import LayerWork
-from interp.tracing.layers.residual import RouterWork, StreamWork
+from interp.tracing.layers.mlp_and_experts import RouterWork
+from interp.tracing.layers.residual import StreamWork
 from interp.tracing.layers.visibility import chunks, windows
 from interp.tracing.model import Mllm
 from interp.tracing.passes.decoding import Guidance

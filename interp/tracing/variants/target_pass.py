@@ -19,7 +19,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.tracing.attention.call import Call
+from interp.tracing.attention.rows import Call
 from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding.batch import Batch

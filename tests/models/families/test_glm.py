@@ -15,7 +15,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
 from interp.models.adapter import find
-from interp.models.families.qwen import Glm4v, Glm4vMoe, Glm46V
+from interp.models.families.qwen_and_glm import Glm4v, Glm4vMoe, Glm46V
 from tests.models.footprint_checks import Bench, assert_counts, assert_covered, assert_local, encode, picture
 
 FAMILIES = {"glm4v": Glm4v, "glm46v": Glm46V, "glm4v_moe": Glm4vMoe}

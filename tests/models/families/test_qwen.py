@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints, check_layout
-from interp.models.families.qwen import Qwen2Vl, Qwen3Vl, Qwen3VlMoe, Qwen25Vl
+from interp.models.families.qwen_and_glm import Qwen2Vl, Qwen3Vl, Qwen3VlMoe, Qwen25Vl
 from tests.models.footprint_checks import Bench, assert_counts, assert_covered, assert_local, encode, picture
 
 FAMILIES = {

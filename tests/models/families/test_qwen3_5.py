@@ -8,7 +8,7 @@ import pytest
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.models.families.qwen import Qwen35, Qwen35Moe
+from interp.models.families.qwen_and_glm import Qwen35, Qwen35Moe
 from tests.models.footprint_checks import Bench, assert_counts, assert_local
 
 FAMILIES = {"qwen3_5": Qwen35, "qwen3_5_moe": Qwen35Moe}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp.tracing.attention.call import Call
+from interp.tracing.attention.rows import Call
 from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 
 

@@ -5,7 +5,7 @@ import torch
 
 from interp.conformance.tiny import tiny
 from interp.tracing.encoding.batch import Layout, sliced
-from interp.tracing.layers.visibility import position_ids
+from interp.tracing.layers.rope import position_ids
 
 
 def test_whole_prompts_are_pushed_right():

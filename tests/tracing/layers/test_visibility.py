@@ -17,7 +17,8 @@ from interp.inputs.tokens import TokenMap
 from interp.models.families.llava import Llava
 from interp.tracing import Mllm, Residual, Rows, Site, image_mask, wrap
 from interp.tracing.cost import Meter
-from interp.tracing.layers.visibility import Rope, Visibility, chunks, windows
+from interp.tracing.layers.rope import Rope
+from interp.tracing.layers.visibility import Visibility, chunks, windows
 from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import exact
 

@@ -17,7 +17,7 @@ from interp.conformance.tiny import recipe
 from interp.conformance.tiny.kit import build, text_config
 from interp.tracing import Knockout, Rows, Site, wrap
 from interp.tracing.attention import call as room
-from interp.tracing.attention.call import (
+from interp.tracing.attention.rows import (
     Heads,
     attend,
     row_outputs,
