@@ -19,7 +19,7 @@ from interp.errors import DataError
 from interp.inputs.argument_checks import check_text, check_whole
 from interp.inputs.files import digest
 from interp.inputs.sample import Sample
-from interp.report.form import (
+from interp.report.answer_form import (
     Form,
     FormAnswers,
     FormItem,

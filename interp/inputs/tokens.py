@@ -186,10 +186,8 @@ class TokenMap:
             ImageTokenMismatch: Another number of image tokens.
             MapError: Positions that do not increase or lie outside the prompt, or a span with a built-in name.
         """
-        if len(image) != self.n or any(name in _BUILT_IN for name in spans):
-            return replace(
-                self, image=image, length=length, spans=spans, words=words
-            )  # which says what is wrong
+        if len(image) != self.n or any(name in _BUILT_IN for name in spans):  # `replace` says what is wrong
+            return replace(self, image=image, length=length, spans=spans, words=words)
         found = object.__new__(TokenMap)
         for name in self.__dataclass_fields__:
             object.__setattr__(found, name, getattr(self, name))

@@ -12,7 +12,7 @@ from interp.data.lines import as_path, file_bytes, json_object, shown
 from interp.errors import DataError
 from interp.inputs.files import canonical, checksum, write_atomically
 from interp.inputs.text import brief, faulty_text
-from interp.report.form import FormScale, ScaleOption
+from interp.report.answer_form import FormScale, ScaleOption
 
 __all__ = ["FORMAT", "QUESTION", "Key", "KeyItem", "choice_scale", "read_key", "write_key"]
 

@@ -24,7 +24,7 @@ from interp.inputs.files import as_path, checksum, digest
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.reader_study.key import FORMAT, QUESTION, Key, KeyItem, choice_scale, read_key, write_key
-from interp.report.form import Form, FormItem, FormPicture, View, write_form
+from interp.report.answer_form import Form, FormItem, FormPicture, View, write_form
 from interp.report.gallery import data_uri, overlay, picture
 from interp.study.layer_sweep.result import Cell
 from interp.study.refinement.result import RefinementCell

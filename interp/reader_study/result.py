@@ -20,8 +20,8 @@ from markupsafe import Markup
 from interp.errors import DataError
 from interp.inputs.files import as_path
 from interp.reader_study.key import FORMAT, QUESTION, Key, choice_scale, read_key
+from interp.report.answer_form import FormAnswers, read_answers
 from interp.report.figures import GREY, SERIES, laid_out, plain
-from interp.report.form import FormAnswers, read_answers
 from interp.report.html import card, figure_card, grid, headline, join, paragraph, save_page, section, table
 from interp.report.tables import count, number, rows
 from interp.stats import MIN_GROUPS, Interval, bootstrap, krippendorff_alpha, population_note, two_way_share

@@ -135,7 +135,7 @@ def save_form(path: str | os.PathLike[str], form: Any, data: Mapping[str, Any]) 
 
     Args:
         path: The HTML file; its folder is made. An old page stays until the new one is whole.
-        form: The texts of the page; see `interp.report.form.Form`.
+        form: The texts of the page; see `interp.report.answer_form.Form`.
         data: What the page's script reads, as JSON.
     """
     text = _environment().get_template("form.html").render(

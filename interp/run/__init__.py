@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from interp.run.listing import runs
 from interp.run.merge import merge
+from interp.run.plan import Plan, as_part, make_plan
 from interp.run.runner import check_options, run_task, run_tasks
 from interp.run.sessions import cost_of, manifest_of
 from interp.run.store import RunFolder, canonical, digest, folder_name
-from interp.run.task import (
-    FAILURES,
-    UNDEFINED,
-    Outcome,
-    Plan,
-    Portable,
-    ProcessCache,
-    Sharing,
-    Task,
-    Watched,
-    as_part,
-    make_plan,
-)
+from interp.run.task import FAILURES, UNDEFINED, Outcome, Portable, ProcessCache, Sharing, Task, Watched
 from interp.run.workers import Workers
 
 __all__ = [

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from interp.errors import RunError
 from interp.run.merge import join_tables
+from interp.run.plan import Plan, shards_of
 from interp.run.sessions import begin_session, publish
 from interp.run.shards import Job, finished, schemas_of
 from interp.run.store import RunFolder, StoredPlan, store_plan
-from interp.run.task import Plan, Sharing, Task, shards_of
+from interp.run.task import Sharing, Task
 from interp.tracing.passes.progress_bar import bars
 
 __all__ = ["PreparedTask", "Progress", "Track", "Unit", "units_of"]

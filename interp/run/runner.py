@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.inputs.files import as_path, remove_leftovers
+from interp.run.plan import shards_of
 from interp.run.prepare import PreparedTask, Progress, Unit, units_of
 from interp.run.sessions import Ledger
 from interp.run.shards import Ahead, Job, check_loaders, compute_shard
 from interp.run.store import RunFolder
-from interp.run.task import Portable, ProcessCache, Task, shards_of
+from interp.run.task import Portable, ProcessCache, Task
 from interp.run.workers import Workers, compute_units, packed_jobs, store_sent_files
 
 __all__ = ["Group", "check_options", "run_task", "run_tasks"]

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from interp.errors import InterpError, RunError
+from interp.run.plan import Plan
 from interp.run.sessions import Ledger, sum_costs
 from interp.run.store import RunFolder
 from interp.run.task import (
     FAILURE_SCHEMA,
     FAILURES,
     Outcome,
-    Plan,
     Preparing,
     ProcessCache,
     Records,

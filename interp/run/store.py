@@ -50,7 +50,8 @@ from interp.inputs.files import (
     write_atomically,
     written_atomically,
 )
-from interp.run.task import FAILURES, Plan, Task
+from interp.run.plan import Plan
+from interp.run.task import FAILURES, Task
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -27,8 +27,9 @@ from interp.tracing.attention.rows import AttentionFunction, Block, Call, Heads,
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.layers.residual import side_by_side, stacked
+from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as, make_prefix
-from interp.tracing.passes.run import check_logits, embeddings, run_pass
+from interp.tracing.passes.run import embeddings, run_pass
 from interp.tracing.prefix import Prefix, exact, pass_inputs, pass_layout, prefix_lengths, serving
 from interp.tracing.target import PROMPT_LAST, Objective, aims, likeliest, objectives
 from interp.tracing.wrapped_model import WrappedModel

@@ -35,8 +35,9 @@ from interp.tracing.layers.labels import LINEAR, label_rows
 from interp.tracing.layers.request import Request
 from interp.tracing.passes.decoding import Decoding, Draw
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, Places, in_batches, in_order
+from interp.tracing.passes.non_finite import check_reads
 from interp.tracing.passes.prefix_pass import Samples
-from interp.tracing.passes.run import Generation, Outcome, check_reads
+from interp.tracing.passes.run import Generation, Outcome
 from interp.tracing.reads import Read
 from interp.tracing.reasoning import Said, Stages, check_stages, make_stages, said_by
 from interp.tracing.values import for_samples

@@ -10,7 +10,7 @@ import xarray as xr
 import interp
 from interp import curation, indicators, reader_study
 from interp.inputs.footprints import squash
-from interp.report.form import FormAnswers
+from interp.report.answer_form import FormAnswers
 from interp.tracing import Cost
 from tests.fuzz.calls import folder, given, samples
 from tests.fuzz.trials import Call

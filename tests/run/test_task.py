@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from interp.errors import RunError
 from interp.run import ProcessCache, as_part, make_plan, run_task
-from interp.run.task import Columns, joined_rows, shards_of, table_of
+from interp.run.plan import shards_of
+from interp.run.task import Columns, joined_rows, table_of
 from tests.run.fake_task import Roots
 
 SCHEMA = pa.schema(

@@ -19,8 +19,9 @@ from interp.tracing.attention.rows import AttentionFunction, Call
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch, Layout
 from interp.tracing.passes.micro_batches import BATCH_SIZE, MicroBatch, in_batches, in_order
+from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.prefix_pass import given_as
-from interp.tracing.passes.run import check_logits, run_pass
+from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import Prefix, pass_inputs
 from interp.tracing.site import Site, select_each
 from interp.tracing.values import for_samples

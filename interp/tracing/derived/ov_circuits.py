@@ -21,7 +21,8 @@ from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import attention_call, call_at
 from interp.tracing.parameters.weights import together
-from interp.tracing.passes.run import check_logits, run_pass
+from interp.tracing.passes.non_finite import check_logits
+from interp.tracing.passes.run import run_pass
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, serving
 from interp.tracing.wrapped_model import WrappedModel
 

@@ -1,8 +1,7 @@
 """Renders a sample's prompt as text with the model's chat template, and finds the question in it.
 
-Chat templates come with checkpoints, and one can ask for endless loops or memory. transformers runs them in jinja2's
-sandbox, which keeps them from files and code but not from `"x" * 10**9`. Here each render has a budget of steps and
-characters, and what would exceed it is refused before it is computed.
+Chat templates come with checkpoints. transformers runs them in jinja2's sandbox, which keeps them from files and code
+but not from `"x" * 10**9`. Here each render has a budget of steps and characters, which it cannot exceed.
 """
 
 from __future__ import annotations
@@ -48,8 +47,7 @@ class Rendered:
     Attributes:
         text: What the processor is given: the prompt in the model's chat template.
         laid: The text after the processor's additions, before its placeholders are expanded.
-        question: The span of the user's words in `laid`; None without a question, or where the chat template rewrites
-            it.
+        question: The span of the user's words in `laid`; None without a question, or where the template rewrites it.
     """
 
     text: str
@@ -67,8 +65,8 @@ class _Turn(NamedTuple):
 def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> Rendered:
     """The prompt in the model's chat template (or the family's fallback), image placeholders not expanded.
 
-    It is rendered twice, the second time with marks around the user's text, the question and the system message. The
-    marks show where the question is, whatever its words are, and what a template leaves out.
+    It is rendered twice, the second time with marks around the user's text, the question and the system message; they
+    show where the question is, whatever its words are, and what a template leaves out.
 
     Raises:
         PromptError: A template that fails, or leaves out the system message or part of the user's text; not one image

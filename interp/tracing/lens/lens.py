@@ -46,7 +46,7 @@ from interp.tracing.lens.logit_lens import (
     spellings,
     token_text,
 )
-from interp.tracing.passes.run import check_logits
+from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.site import Selector
 from interp.tracing.wrapped_model import WrappedModel
 

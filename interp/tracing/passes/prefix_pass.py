@@ -18,7 +18,8 @@ from interp.inputs.sample import Sample
 from interp.models.base import image_reads_prompt
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding.batch import PER_TOKEN, Batch, sliced
-from interp.tracing.passes.run import PassCompleteError, check_prefix, run_pass
+from interp.tracing.passes.non_finite import check_prefix
+from interp.tracing.passes.run import PassCompleteError, run_pass
 from interp.tracing.prefix import (
     Prefix,
     Stop,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.layers.residual import side_by_side
-from interp.tracing.passes.run import check_logits, run_pass
+from interp.tracing.passes.non_finite import check_logits
+from interp.tracing.passes.run import run_pass
 from interp.tracing.wrapped_model import WrappedModel
 
 __all__ = ["read_streams"]

@@ -28,8 +28,9 @@ from interp.tracing.cost import Meter
 from interp.tracing.encoding.batch import PER_TOKEN, Batch
 from interp.tracing.layers.layer_work import ErasedTokens
 from interp.tracing.layers.residual import side_by_side, stacked
+from interp.tracing.passes.non_finite import check_logits
 from interp.tracing.passes.out_of_memory import in_halves
-from interp.tracing.passes.run import check_logits, run_pass, whole_cache
+from interp.tracing.passes.run import run_pass, whole_cache
 from interp.tracing.prefix import After, Prefix, Resumed, exact, expanded, pass_inputs
 from interp.tracing.target import is_half, wide_logits
 from interp.tracing.wrapped_model import WrappedModel

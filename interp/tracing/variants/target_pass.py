@@ -24,8 +24,9 @@ from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.encoding.batch import Batch
 from interp.tracing.executors.source import as_unified, attention_call
+from interp.tracing.passes.non_finite import refuse
 from interp.tracing.passes.prefix_pass import given_as
-from interp.tracing.passes.run import refuse, without_choice
+from interp.tracing.passes.run import without_choice
 from interp.tracing.target import Aim, aims, forced, is_half, likeliest
 from interp.tracing.variants.cached_pass import KeptPass, Replaced, hidden_keys, of_image
 from interp.tracing.wrapped_model import WrappedModel

@@ -120,7 +120,7 @@ def write_form(form: Form, path: str | os.PathLike[str]) -> Path:
     """Writes the form as one HTML file that loads nothing from elsewhere, and returns its path.
 
     The page works by keyboard, stores answers in the browser after each change, and saves and loads them as a file,
-    which `interp.report.form.read_answers` reads. The same form gives the same bytes.
+    which `interp.report.answer_form.read_answers` reads. The same form gives the same bytes.
 
     Args:
         form: The form.
