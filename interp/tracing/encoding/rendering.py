@@ -100,9 +100,7 @@ def render(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> 
 
 
 def plain_text(sample: Sample, prompt: Prompt, processor: Any, adapter: Adapter) -> str:
-    """The prompt as text, for models whose tokens are not located.
-
-    Without a chat template it is the adapter's, and the processor places the image itself.
+    """The prompt as text, for models whose tokens are not located; without a chat template it is the adapter's.
 
     Raises:
         PromptError: As `render` raises.
