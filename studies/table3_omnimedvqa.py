@@ -55,13 +55,12 @@ def main(
         dtype: The models' floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
-    places = {"device": device, "dtype": dtype}
-    spec = way.model(model, **places)
+    spec = way.model(model, device=device, dtype=dtype)
     more: dict[str, Any] = {"seed": seed, "batch": batch_size}
     chosen = {"n": n_validation, "k": k, "layers": layers, **way.choosing(spec)}
     own, found = refined_row(spec, out=out, workers=workers, **chosen, **more)
     print(found.said, end="\n\n")
-    rows = [*baselines(baseline, answers_only, **places), own]
+    rows = [*baselines(baseline, answers_only, device=device, dtype=dtype), own]
     result = run_rows(
         rows, samples, out=out, workers=workers, scorer=SCORERS[scorer], max_new_tokens=tokens, **more
     )

@@ -58,17 +58,15 @@ def main(
         device: Where models run.
         dtype: The models' floating-point type.
     """
-    samples, places = question_sets(data, split, n=n, seed=seed), {"device": device, "dtype": dtype}
-    spec, more = way.model(model, **places), dict[str, Any](seed=seed, batch=batch_size)
+    samples = question_sets(data, split, n=n, seed=seed)
+    spec = way.model(model, device=device, dtype=dtype)
+    more: dict[str, Any] = {"seed": seed, "batch": batch_size}
     chosen = {"n": n_validation, "k": k, "layers": layers, **way.choosing(spec)}
     own, found = refined_row(spec, out=out, workers=workers, **chosen, **more)
     print(found.said, end="\n\n")
-    rows = [*baselines(baseline, answers_only, **places), own]
-    marks = scorers(bert, bert_layer, clean, device)
-    show_open(
-        run_rows(rows, samples, out=out, workers=workers, scorer=marks, max_new_tokens=tokens, **more),
-        out / "tableE3_open.html",
-    )
+    rows = [*baselines(baseline, answers_only, device=device, dtype=dtype), own]
+    more |= {"scorer": scorers(bert, bert_layer, clean, device), "max_new_tokens": tokens}
+    show_open(run_rows(rows, samples, out=out, workers=workers, **more), out / "tableE3_open.html")
 
 
 def show_open(result: BenchmarkResult, page: Path) -> None:

@@ -51,14 +51,13 @@ def main(
         dtype: The models' floating-point type.
     """
     samples = question_sets(data, split, n=n, seed=seed)
-    places = {"device": device, "dtype": dtype}
-    spec = way.model(model, **places)
+    spec = way.model(model, device=device, dtype=dtype)
     own, found = refined_row(
         spec, out=out, n=n_validation, k=k, layers=layers, seed=seed, workers=workers, batch=batch_size,
         **way.choosing(spec),
     )  # fmt: skip
     print(found.said, end="\n\n")
-    rows = [*baselines(baseline, answers_only, **places), own]
+    rows = [*baselines(baseline, answers_only, device=device, dtype=dtype), own]
     result = run_rows(
         rows, samples, out=out, workers=workers, max_new_tokens=tokens, seed=seed, batch=batch_size
     )

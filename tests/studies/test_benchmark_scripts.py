@@ -75,11 +75,14 @@ def test_table_2_tells_subjects_apart(out: Path, tmp_path: Path, capsys: pytest.
     for subject, own in rows.items():
         mmmu_folder(folder, *own, split="test", subject=subject)
     data = (f"mmmu,subjects=Pharmacy+Public_Health:{folder}",)
-    script("table2_mmmu").main(**FEW, data=data, scorer="options", out=out)
+    script("table2_mmmu").main(**FEW, data=data, out=out)
     said = capsys.readouterr().out
     assert "by subject" in said
     assert numbers(said[said.index("by subject") :], "N") == ["2", "1", "3", "3"]
-    assert "accuracy by log-probability of options" in (out / "table2_mmmu.html").read_text().lower()
+    with pytest.raises(
+        StudyError, match="no token for a part of the answer 'B'"
+    ):  # the organism says no letters
+        script("table2_mmmu").main(**FEW, data=data, scorer="options", out=out)
 
 
 def test_table_3_tells_modalities_apart(

@@ -64,7 +64,7 @@ def test_layers_that_cannot_be_had_stop_the_run(mllm, data, tmp_path, monkeypatc
             study.run(tmp_path, progress=False)
     found = study.run(tmp_path, progress=False)
     assert found.n_samples == 1
-    assert "alike on both images" in found.failures.reason[0]  # the other's own fault
+    assert "the same answer on both images" in found.failures.reason[0]  # the other's own fault
 
 
 def test_edges_are_means_and_exact_where_patched(found):

@@ -179,9 +179,11 @@ def test_other_sites_are_refused(tmp_path, case):
 
 def test_what_no_transcoder_has_is_refused(tmp_path, unchecked):
     w = {name: value for name, value in weights().items() if name != "threshold"}
-    with pytest.raises(ModelError, match=r"not taken off the input.*got centred=True.*Give centred=False"):
+    with pytest.raises(
+        ModelError, match=r"not subtracted from the input.*got centred=True.*Give centred=False"
+    ):
         Features(**w, layer=0, site="mlp", centred=True)
-    with pytest.raises(ModelError, match=r"skip is \(hidden, hidden\), of a transcoder.*site='residual'"):
+    with pytest.raises(ModelError, match=r"skip is \(hidden, hidden\), and only a transcoder.*site='residual'"):
         Features(**w, layer=0)
     with pytest.raises(ModelError, match=r"site is 'mlp'; got 'head'"):
         interp.load_features(saved(tmp_path, "saelens"), site="head")
