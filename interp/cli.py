@@ -171,12 +171,12 @@ def _with_meant(line: str) -> str:
     if not (found := UNKNOWN.search(line)):
         return line
     given = found["given"].split(", ")
-    if found["commands"] and not given[0].startswith("-"):
+    words = [one for one in given if not one.startswith("-")]
+    options = set(re.findall(r"(?<!\S)--[a-z][\w-]*", found["near"] or "")) - {"--help", *given}
+    near = meant([one for one in given if one.startswith("-")], sorted(options))
+    if found["commands"] and not near:
         known = found["commands"].split(", ")
-        near = f" Available commands: {found['commands']}.{meant(given[0], known)}"
-    else:
-        options = set(re.findall(r"(?<!\S)--[a-z][\w-]*", found["near"] or "")) - {"--help", *given}
-        near = meant([one for one in given if one.startswith("-")], sorted(options))
+        near = f" Available commands: {found['commands']}.{meant(words[0], known) if words else ''}"
     return f"{line[: found.start()]}Unrecognized options: {found['given']}.{near}{found['help'] or ''}"
 
 

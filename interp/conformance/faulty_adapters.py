@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints
+from interp.inputs.footprints import Footprints, select
 from interp.models.adapter import Adapter, attends_in
-from interp.models.resizing import select
 
 __all__ = ["BREAKS", "broken_adapter"]
 

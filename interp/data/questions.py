@@ -207,8 +207,8 @@ def presence_questions(
                 made += [_asked(picture, label, answer, kind, asked[answer]) for label in labels]
     if not made:
         raise DataError(
-            f"{count(len(pictures), 'picture')} with {count(len(counts), 'label')} give no question: no picture lacks "
-            "a label that another one has. Give samples of more pictures, or with more labels."
+            f"No question can be made of {count(len(pictures), 'picture')} with {count(len(counts), 'label')}: none "
+            "lacks a label that another one has. Give samples of more pictures, or with more labels."
         )
     return Samples(made, "presence questions")
 

@@ -215,9 +215,10 @@ class Settings:
         localization: Kinds of the first question, "presence" and "identity"; the kind used least so far is taken.
         attribute: Kinds of the second question, "size", "shape" and "abnormality". Of the kinds with a clear answer the
             one used least so far is taken; a structure without a clear answer is dropped.
-        complete: Whether the labels of a picture name every structure that is named anywhere in the data. Only then is
-            a structure without a label certainly absent, which "identity" needs. Volumes list every label of a slice in
-            `meta["present"]`; for other samples, set this only if the reader left no label out (small pieces, crowds).
+        complete: Whether the labels of a picture name every structure in it, among those that are named anywhere in the
+            data. Only then is a structure without a label certainly absent, which "identity" needs. Volumes list every
+            label of a slice in `meta["present"]`; for other samples, set this only if the reader left no label out
+            (small pieces, crowds).
     """
 
     n: int | None = None
@@ -253,5 +254,5 @@ class Settings:
         if not self.complete and "presence" not in self.localization:
             raise DataError(
                 'the question "identity" names a structure that is certainly absent. Pass complete=True if the labels '
-                'name every structure, or add "presence" to localization.'
+                'of each picture name every structure in it, or add "presence" to localization.'
             )

@@ -316,7 +316,8 @@ class BatchIndicator:
             samples: The samples, or a batch or prefix of them. A prefix is used where it is exact, and its cost is not
                 counted again.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
-            target: The answer whose log-probability is explained. Attention and baselines do not depend on it.
+            target: The answer whose log-probability is explained. Attention, rollout, value-weighted and
+                vision attention, feature maps and baselines ignore it.
             batch_size: The most samples in one pass; except for rounding the maps do not depend on it.
             progress: Whether to show a bar where there are several micro-batches.
 
@@ -354,7 +355,7 @@ class SampleIndicator:
             samples: The samples, or a batch or prefix of them.
             prompt: The prompt around the question; by default `PAPER_PROMPT`, or that of the batch or prefix.
             target: The answer whose log-probability is explained.
-            batch_size: The most samples that are encoded together; the maps do not depend on it.
+            batch_size: Checked, but without effect: each sample is encoded and run alone.
             progress: Whether to show a bar.
 
         Returns:

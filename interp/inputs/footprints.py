@@ -30,6 +30,7 @@ __all__ = [
     "joined_in_time",
     "lay",
     "pad_to_square",
+    "select",
     "shortest_edge",
     "squash",
 ]
@@ -163,6 +164,19 @@ def pulled_back(window: Window, size: Size, resized: Size) -> Window:
     """Converts a window from pixels of the `resized` image to pixels of the image of `size`."""
     across, down = size[0] / resized[0], size[1] / resized[1]
     return window[0] * across, window[1] * down, window[2] * across, window[3] * down
+
+
+def select(
+    cells: Footprints, at: Int[np.ndarray, _] | slice, grid: tuple[int, int] | None = None
+) -> Footprints:
+    """Returns some of the tokens, in the order of `at`; tokens of videos lose their frames.
+
+    Args:
+        cells: The footprints to choose from.
+        at: The indices of the tokens, or a slice.
+        grid: (rows, cols) if the chosen tokens are one row-major grid.
+    """
+    return Footprints(cells.boxes[at], grid, cells.views[at], cells.image[at])
 
 
 def concatenate(parts: Sequence[Footprints], *, one_image: bool = False) -> Footprints:

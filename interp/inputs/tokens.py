@@ -141,7 +141,7 @@ class TokenMap:
             )
         if self.n and not (self.image_index.min() >= 0 and self.image_index.max() < len(self.sizes)):
             raise MapError(
-                f"image_index counts the {count(len(self.sizes), 'image')} of sizes= from 0; got values from "
+                f"image_index counts images from 0, and sizes= has {count(len(self.sizes), 'image')}; got values from "
                 f"{self.image_index.min()} to {self.image_index.max()}."
             )
         self._check_frames()
@@ -169,7 +169,7 @@ class TokenMap:
             )
         if len(self.frame_times) not in (0, len(self.sizes)):
             raise MapError(
-                f"frame_times has one time for each of the {count(len(self.sizes), 'frame')}; got "
+                f"frame_times has one time per frame ({count(len(self.sizes), 'frame')}); got "
                 f"{len(self.frame_times)}."
             )
 

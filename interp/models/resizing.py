@@ -21,6 +21,7 @@ from interp.inputs.footprints import (
     crop_offset,
     lay,
     pulled_back,
+    select,
     shortest_edge,
 )
 from interp.inputs.text import count
@@ -42,7 +43,6 @@ __all__ = [
     "pixel_size",
     "resized_sizes",
     "seen_part",
-    "select",
     "setting",
     "squashed_size",
     "tile_windows",
@@ -226,17 +226,6 @@ def one_image(parts: Sequence[Footprints]) -> Footprints:
     """Joins the views of one image in order; the grid is kept if there is only one view."""
     joined = concatenate(parts, one_image=True)
     return joined if len(parts) == 1 else replace(joined, grid=None)
-
-
-def select(cells: Footprints, at: Any, grid: tuple[int, int] | None = None) -> Footprints:
-    """Returns some of the tokens, in the order of `at`.
-
-    Args:
-        cells: The footprints to choose from.
-        at: The indices of the tokens, or a slice.
-        grid: (rows, cols) if the chosen tokens are one row-major grid.
-    """
-    return Footprints(cells.boxes[at], grid, cells.views[at], cells.image[at])
 
 
 def down_columns(cells: Footprints) -> Footprints:

@@ -62,7 +62,6 @@ class Segmenter:
         Args:
             name: The id or the folder.
             device: The device that it runs on.
-
             pick: Which of the three masks of a point is taken: "last" or "best", as for `Segmenter`.
 
         Raises:

@@ -20,7 +20,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay, pulled_back
+from interp.inputs.footprints import Footprints, Size, Window, concatenate, lay, pulled_back, select
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.models.resizing import (
     agree,
@@ -30,7 +30,6 @@ from interp.models.resizing import (
     one_image,
     patch_sides,
     pixel_size,
-    select,
     setting,
     squashed_size,
     tile_windows,

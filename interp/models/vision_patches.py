@@ -11,9 +11,8 @@ from jaxtyping import Int
 from torch import nn
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size
+from interp.inputs.footprints import Footprints, Size, select
 from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
-from interp.models.resizing import select
 
 __all__ = [
     "block_order",

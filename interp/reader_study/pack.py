@@ -39,8 +39,8 @@ INTRO = (
     "Each case shows an image, the question that a model was asked about it, and two maps, A and B, of where the model "
     "may have looked: bright is strong, and each map has its own scale. Choose the map that is more clinically "
     "reasonable and trustworthy for this question.",
-    "You are not told which method made which map, and the sides vary. Some cases may appear again; judge each as you "
-    "see it.",
+    "You are not told which method made which map, and the sides vary. Some cases may come again; judge them as they "
+    "are.",
 )
 
 

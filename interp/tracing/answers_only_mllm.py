@@ -289,9 +289,6 @@ class AnsweringMllm(Mllm):
         """Refused: the positions of its tokens are not known."""
         self.adapter.refuse("traces, prefixes and encoded batches")
 
-    def _prepare_copies(self) -> None:
-        """Computes nothing: copies share nothing that is computed."""
-
     @property
     def visibility(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Refused: what its rows see is not known."""

@@ -29,11 +29,12 @@ from interp.tracing.layers.mlp_and_experts import MLP_SIDES, MLPWork, RouterWork
 from interp.tracing.layers.request import Request, resolve
 from interp.tracing.layers.residual import StreamWork, make_stream_plan
 from interp.tracing.layers.vision_request import Tower, VisionSelection
-from interp.tracing.passes.decoding import Decoding, combination, second_inputs
+from interp.tracing.passes.decoding import Decoding
 from interp.tracing.passes.micro_batches import Places
 from interp.tracing.passes.non_finite import refuse
 from interp.tracing.passes.prefix_pass import Samples, given_as, prefix_before
 from interp.tracing.passes.run import ContrastStream, Generation, Outcome, run, with_imageless
+from interp.tracing.passes.second_stream import combination, second_inputs
 from interp.tracing.prefix import Prefix, pass_inputs, pass_layout, prefix_lines
 from interp.tracing.reads import MLP, Experts, Read, of_tower
 from interp.tracing.values import for_samples

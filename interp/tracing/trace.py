@@ -307,10 +307,8 @@ class _TraceArguments:
 
     def trace(self, mllm: WrappedModel, some: MicroBatch) -> Trace:
         """The trace of a micro-batch; each sample has its own part of the reads and edits."""
-        reads, edits = self.reads, self.edits
-        if len(some.at) < some.n_all:
-            reads = for_samples(reads, some.at, some.n_all)
-            edits = for_samples(edits, some.at, some.n_all)
+        reads = for_samples(self.reads, some.at, some.n_all)
+        edits = for_samples(self.edits, some.at, some.n_all)
         groups = apart(mllm, some.samples, self.prompt, reads, edits)
         if groups is None:
             return self._one(mllm, some.samples, self.prompt, reads, edits)

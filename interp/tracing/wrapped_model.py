@@ -347,14 +347,9 @@ class WrappedModel:
         """
         if not self.batches:
             return self
-        self._prepare_copies()
         found = copy(self)  # with what is cached, such as the layers
         object.__setattr__(found, "batches", False)
         return found
-
-    def _prepare_copies(self) -> None:
-        """Computes what copies share, which each of them would compute again."""
-        _ = self.visibility
 
     @property
     def _text_config(self) -> Any:

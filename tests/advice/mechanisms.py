@@ -26,7 +26,7 @@ from interp.tracing import AblateFeature
 from interp.tracing.circuits import EdgePass, _check_sum, check_layers
 from interp.tracing.cost import Meter
 from interp.tracing.derived.outlying_norms import sinks
-from interp.tracing.passes.decoding import _with_noise
+from interp.tracing.passes.second_stream import _with_noise
 
 HEADS: list[tuple[str, str, str]] = [
     ("interp.AblateHeads([(1, 3)])", "such as Site(heads=[(14, 3)])", "interp.AblateHeads(Site(heads=[(14, 3)]))"),

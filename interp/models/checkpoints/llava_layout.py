@@ -284,7 +284,7 @@ def _row_note(extra: int) -> tuple[str, ...]:
     if not extra:
         return ()
     return (
-        f"{count(extra, 'row')} appended for the image token: its embedding is never used, and its output row is the "
+        f"For the image token, {count(extra, 'row')} more: its embedding is never used, and its output row is the "
         "mean of all others, so that its logit is their mean and never the largest.",
     )
 

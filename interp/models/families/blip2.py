@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, concatenate, lay
+from interp.inputs.footprints import Footprints, Size, concatenate, lay, select
 from interp.inputs.patch_map import Patches
 from interp.models.base import Family, Resampler
-from interp.models.resizing import check_views, one_image, select, squashed_size, whole, without_area
+from interp.models.resizing import check_views, one_image, squashed_size, whole, without_area
 from interp.models.vision_patches import leading_tokens, patches_of_latents
 
 __all__ = ["Blip2", "InstructBlip"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ModelError
-from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, joined_in_time, lay
+from interp.inputs.footprints import Footprints, Size, concatenate, in_frames, joined_in_time, lay, select
 from interp.inputs.patch_map import Patches, PatchWeights, TowerSequence
 from interp.inputs.text import count
 from interp.models.base import Family, chatml
@@ -28,7 +28,6 @@ from interp.models.resizing import (
     patch_sides,
     pixel_size,
     seen_part,
-    select,
     squashed_size,
     whole,
     without_area,

@@ -129,7 +129,7 @@ def sinks(
 
     Raises:
         ModelError: Not a model, another `where`, a `k` that is no finite number above 0, or a tower that cannot be
-        read.
+            read.
         SiteError: A layer that the model does not have.
 
     Source: arXiv 2309.16588, 2402.17762, 2503.03321.

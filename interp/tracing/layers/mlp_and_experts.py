@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -90,8 +91,9 @@ class RouterWork:
         """The output, unchanged."""
         if self.recorder.paused:
             return output
-        for read in (self.decode if self.recorder.step else self.prefill).reads:
-            weights = self.weights(output)
+        reads = (self.decode if self.recorder.step else self.prefill).reads
+        weights = self.weights(output) if reads else torch.empty(0)
+        for read in reads:
             read.keep(weights.reshape(len(read.rows), -1, weights.shape[-1]), self.recorder)
         return output
 

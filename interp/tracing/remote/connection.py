@@ -61,7 +61,7 @@ class Connection:
     Args:
         host: The address; `configured` takes nnsight's `CONFIG.API.HOST`, which `NDIF_HOST` sets.
         key: The API key; `configured` takes nnsight's `CONFIG.API.APIKEY`, which `NDIF_API_KEY` or `nnsight login`
-        sets.
+            sets.
         retries: How often a job is sent again after the connection broke.
         wait: The seconds before a job is sent again, and between two requests about a submitted job.
     """

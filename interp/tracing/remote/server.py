@@ -446,7 +446,8 @@ def open_remote(where: str, adapter: Adapter, processor: Any, options: Mapping[s
     head = hf.get_output_embeddings()
     if head is None or not all(hasattr(layer, "self_attn") for layer in layers):
         raise ModelError(
-            f"{type(hf).__name__} has no output layer, or layers without self-attention; a job reads both."
+            f"{type(hf).__name__} has no output layer, or a layer without self-attention; a job needs an output layer, "
+            "and self-attention in every layer."
         )
     beside = hf.get_submodule(paths[layers[0]].rpartition(".layers.")[0])
     text = hf.config.get_text_config(decoder=True)

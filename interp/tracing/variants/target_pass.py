@@ -1,7 +1,8 @@
 """A sample's prompt with the target's answers after it, run once, and the target's value in its variants.
 
-Nothing is kept there between jobs, so variants run whole prompts. Images go through the vision tower once a job: what
-enters the decoder is repeated for each variant.
+`KeptTarget` keeps the pass on this machine. On an NDIF server (`ServedPass`) nothing is kept between jobs, so variants
+run whole prompts; images go through the vision tower once a job, and what enters the decoder is repeated for each
+variant.
 """
 
 from __future__ import annotations

@@ -183,7 +183,9 @@ def test_what_no_transcoder_has_is_refused(tmp_path, unchecked):
         ModelError, match=r"not subtracted from the input.*got centred=True.*Give centred=False"
     ):
         Features(**w, layer=0, site="mlp", centred=True)
-    with pytest.raises(ModelError, match=r"skip is \(hidden, hidden\), and only a transcoder.*site='residual'"):
+    with pytest.raises(
+        ModelError, match=r"skip is \(hidden, hidden\), and only a transcoder.*site='residual'"
+    ):
         Features(**w, layer=0)
     with pytest.raises(ModelError, match=r"site is 'mlp'; got 'head'"):
         interp.load_features(saved(tmp_path, "saelens"), site="head")
