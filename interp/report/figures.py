@@ -47,6 +47,7 @@ __all__ = [
     "points",
     "reference_line",
     "series_colour",
+    "series_colours",
     "ticks_at",
     "wide",
 ]

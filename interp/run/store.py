@@ -376,7 +376,7 @@ class RunFolder:
         sums = seal.get("sha256") if isinstance(seal, dict) else None
         if not isinstance(sums, dict) or not all(isinstance(one, str) for one in sums.values()):
             return {}
-        return sums if seal == self._seal(shard, sums) else {}
+        return sums if canonical(seal) == canonical(self._seal(shard, sums)) else {}
 
     def write_json(self, name: str, value: Any) -> None:
         """Stores a JSON file beside the shards."""
@@ -404,7 +404,7 @@ class RunFolder:
         """
         file = self.path / "study.json"
         if checked_content(file, self.digest) is None:
-            what = "was changed" if file.is_file() else "is gone"
+            what = "was changed" if os.path.isfile(file) else "is gone or cannot be read"
             raise RunError(
                 f"expected {self.path} to hold the run's study.json, but it {what}. Was the folder deleted, moved or "
                 f"edited while it was in use? Run the study again: shards that are still there are kept."

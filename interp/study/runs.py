@@ -56,10 +56,10 @@ class GridCell:
         """The labels alone, in the order of the axes."""
         return tuple(self.labels.values())
 
-    @property
+    @cached_property
     def measured(self) -> bool:
         """Whether at least one sample could be measured."""
-        return len(self._samples) > 0
+        return self.folder.read_table("samples", columns=["index"]).num_rows > 0
 
     def check(self) -> None:
         """Raise `StudyError` when not one sample could be measured."""
@@ -81,15 +81,10 @@ class GridCell:
 
     def frame(self, table: str) -> pd.DataFrame:
         """One of the run's joined tables as stored, with a leading column per axis; groups of images by content."""
-        frame = self._samples.copy() if table == "samples" else self.folder.read_table(table).to_pandas()
+        frame = self.folder.read_table(table).to_pandas()
         for place, (axis, label) in enumerate(self.labels.items()):
             frame.insert(place, axis, label)
         return frame
-
-    @cached_property
-    def _samples(self) -> pd.DataFrame:
-        """The table of samples, which every part of a page reads."""
-        return self.folder.read_table("samples").to_pandas()
 
 
 def run_cells(
@@ -277,13 +272,20 @@ def _fields(value: Any, files: dict[str, str]) -> dict[str, Any]:
 
 def _home(kind: type) -> str:
     """The package that offers a class to users, so that a run can still be read after the class has moved."""
-    return next((one for one in PACKAGES if _offered(one, kind.__qualname__) is kind), kind.__module__)
+    loaded = (
+        one for one in PACKAGES if one in sys.modules
+    )  # the class is here, so what offers it is here too
+    return next((one for one in loaded if _offered(one, kind.__qualname__) is kind), kind.__module__)
 
 
 def _offered(module: str, name: str) -> Any:
     try:
         return getattr(sys.modules.get(module) or import_module(module), name, None)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[
+            0
+        ] != "interp":  # something that the module needs is not installed
+            raise
         return None
 
 

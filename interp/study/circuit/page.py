@@ -145,7 +145,7 @@ TERMS = {
 }
 OWN = """Each sample keeps its own strongest edges, so the share looks better than it is. Test the graph on other
 samples: Circuit(data=…, graph=result.graph(n))."""
-GIVEN = "The edges were given; they were chosen on other data."
+GIVEN = "The edges were given. The share is a fair test only where they were chosen on other data."
 DRAWN = f"""The {N_DRAWN} edges of largest mean |effect|; the width shows the effect. Nodes without such an edge are
 left out. An edge can be strong although no drawn edge leads to its source: many weak edges may lead there."""
 

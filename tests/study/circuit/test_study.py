@@ -128,7 +128,7 @@ def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):
         wanted = (values[sample, 20] - row.value_none) / (row.value_all - row.value_none)
         assert shares[sample, 20] == pytest.approx(wanted)
     page = html.unescape(again.report(tmp_path / "page.html").read_text("utf-8"))
-    assert "The edges were given; they were chosen on other data." in page
+    assert "The share is a fair test only where they were chosen on other data." in page
     assert "model organism" in page
     assert list(again.figures()) == ["graph", "faithfulness"]
 
