@@ -192,12 +192,10 @@ class PatchMap(TokenMap):
             else s + np.concatenate([np.arange(lead), lead + _places(one)])
             for s, one in zip(starts[:-1], patches.sequences, strict=True)
         ]
-        spans = {
-            name: np.sort(
-                np.concatenate([starts[:-1] + i for i, own in enumerate(patches.leading) if own == name])
-            )
-            for name in dict.fromkeys(patches.leading)
-        }
+        places: dict[str, list[np.ndarray]] = {}
+        for i, name in enumerate(patches.leading):
+            places.setdefault(name, []).append(starts[:-1] + i)
+        spans = {name: np.sort(np.concatenate(at)) for name, at in places.items()}
         cells = [one.cells for one in patches.sequences]
         grids = {one.grid for one in cells}
         found = cls(

@@ -157,17 +157,20 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
         legend={"font": {"size": size}, "itemwidth": 30},
         title={"font": {"size": size + 1}, "pad": {"l": EDGE}},
     )
-    axes: dict[str, Any] = {
-        "title_font_size": size,
-        "tickfont_size": size,
-        "linecolor": "black",
-        "showline": True,
-    }
-    found.update_xaxes(**axes).update_yaxes(**axes)
+    _set_type(found, size)
+    return found
+
+
+def _set_type(found: go.Figure, size: float) -> None:
+    """Sets the type of axes, annotations, colour bars and marked points to a size in pixels."""
+    axes: dict[str, Any] = {"title_font_size": size, "tickfont_size": size}
+    found.update_xaxes(**axes, linecolor="black", showline=True)
+    found.update_yaxes(**axes, linecolor="black", showline=True)
     found.update_annotations(font_size=size)
+    bars: dict[str, Any] = {**axes, "thickness": 9}
+    layout: Any = found.layout
     for axis in [name for name in layout if name.startswith("coloraxis")]:
-        bar: Any = layout[axis].colorbar
-        bar.update(title_font_size=size, tickfont_size=size, thickness=9)
+        layout[axis].colorbar.update(**bars)
     traces: tuple[Any, ...] = found.data
     for trace in traces:
         if getattr(trace, "textfont", None) is not None:
@@ -175,8 +178,7 @@ def printable(figure: go.Figure, columns: int) -> go.Figure:
         parts: tuple[Any, ...] = (trace, getattr(trace, "marker", None))
         for part in parts:
             if getattr(part, "colorbar", None) is not None:
-                part.colorbar.update(title_font_size=size, tickfont_size=size, thickness=9)
-    return found
+                part.colorbar.update(**bars)
 
 
 def check_export(formats: Sequence[str], columns: Sequence[int]) -> None:

@@ -146,24 +146,13 @@ def _written(
         return begun(_fallback(sample, processor, adapter, turn), processor)
     texts = {"system": turn.system, "user": turn.user}
     given = [
-        {
-            "role": one["role"],
-            "content": [
-                {**part, "text": texts[one["role"]]} if part["type"] == "text" else dict(part)
-                for part in one["content"]
-            ],
-        }
+        {"role": one["role"], "content": [_filled(part, texts.get(one["role"])) for part in one["content"]]}
         for one in messages
     ]
+    options = {"tokenize": False, "add_generation_prompt": True, **_switch(template, prompt)}
     try:
         with bounded():
-            text = processor.apply_chat_template(
-                given,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=True,
-                **_switch(template, prompt),
-            )
+            text = processor.apply_chat_template(given, chat_template=template, **options)
     except Exception as error:  # whatever a checkpoint's template raises
         raise PromptError(_failed(error, sample, prompt)) from error
     if not isinstance(text, str) or not text.strip():
@@ -176,6 +165,10 @@ def _written(
             "its question."
         )
     return begun(text, processor)
+
+
+def _filled(part: Mapping[str, Any], text: str | None) -> dict[str, Any]:
+    return {**part, "text": text} if part["type"] == "text" else dict(part)
 
 
 def _fallback(sample: Sample, processor: Any, adapter: Adapter, turn: _Turn) -> str:
