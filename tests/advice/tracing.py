@@ -221,7 +221,7 @@ ELSEWHERE: dict[str, str] = {
     "job {…} was sent with other samples": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "these samples need several passes, so they are several jobs": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
-    "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_residual.py::test_a_router_that_is_not_known",
+    "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_mlp_and_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }
 

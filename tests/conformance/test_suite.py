@@ -17,7 +17,7 @@ from interp.conformance.read_checks import wrong_choices
 from interp.conformance.tiny import families, tiny
 from interp.errors import ImageError, ModelError
 from interp.tracing import Knockout, Mllm, wrap
-from interp.tracing.attention import call as attention_call
+from interp.tracing.attention import rows as attention_rows
 
 FAMILIES = [
     pytest.param(family, marks=[pytest.mark.conformance, *([pytest.mark.slow] if family != "llava" else [])])
@@ -132,8 +132,8 @@ def fresh(mllm) -> Subject:
 
 
 def test_rows_that_are_off_fail_rows_decoding_and_gradients(fresh, monkeypatch):
-    own = attention_call.row_probabilities
-    monkeypatch.setattr(attention_call, "row_probabilities", lambda *a, **k: own(*a, **k) * 1.001)
+    own = attention_rows.row_probabilities
+    monkeypatch.setattr(attention_rows, "row_probabilities", lambda *a, **k: own(*a, **k) * 1.001)
     names = ("rows", "decoding", "row gradients", "batching", "idle tap")
     assert failing(fresh, *names) == ["rows", "decoding", "row gradients"]
 
@@ -243,9 +243,9 @@ def test_text_that_moves_with_the_picture_fails_image_tokens(fresh, monkeypatch)
 @pytest.mark.parametrize("factor", [1.0, 0.9])
 def test_half_precision_still_tells_rows_of_another_temperature(family, factor, monkeypatch):
     """bfloat16 rounds much, but not so much that a softmax at 0.9 of the scores passes."""
-    own = attention_call.row_scores
+    own = attention_rows.row_scores
     monkeypatch.setattr(
-        attention_call, "row_scores", lambda *given, **options: own(*given, **options) * factor
+        attention_rows, "row_scores", lambda *given, **options: own(*given, **options) * factor
     )
     hf, processor = tiny(family)
     found = check(wrap(hf.to(torch.bfloat16), processor), checks=("rows", "decoding"))
@@ -277,12 +277,12 @@ def test_half_precision_compares_every_generated_row(mllm):
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 0.999), (torch.bfloat16, 0.5)])
 def test_gradients_of_another_temperature_fail(dtype, factor, monkeypatch):
     """In bfloat16 those of half the scores are off by 0.1, which the limit of 0.31 that it once had let pass."""
-    own = attention_call.row_scores
+    own = attention_rows.row_scores
     hf, processor = tiny("llava")
     mllm = wrap(hf.to(dtype), processor)
     assert check(mllm, checks=["row gradients"]).passed
     monkeypatch.setattr(
-        attention_call, "row_scores", lambda *given, **options: own(*given, **options) * factor
+        attention_rows, "row_scores", lambda *given, **options: own(*given, **options) * factor
     )
     found = check(mllm, checks=["row gradients"])["row gradients"]
     assert found.value is not None

@@ -16,7 +16,7 @@ from interp.conformance.read_checks import Agreement
 from interp.conformance.subject import photo, smooth
 from interp.conformance.suite import seconds_left
 from interp.tracing import Mllm, Rows, Site
-from interp.tracing.attention import call as attention_call
+from interp.tracing.attention import rows as attention_rows
 
 MODELS = {
     "dinov2": lambda: trained_like.llava_with("dinov2"),
@@ -132,8 +132,8 @@ def test_the_rounding_error_of_grouped_experts_is_measured(mllm, family):
 
 
 def test_rows_of_another_temperature_fail_in_the_deep_model(monkeypatch):
-    own = attention_call.row_scores
-    monkeypatch.setattr(attention_call, "row_scores", lambda *given, **options: own(*given, **options) * 1.01)
+    own = attention_rows.row_scores
+    monkeypatch.setattr(attention_rows, "row_scores", lambda *given, **options: own(*given, **options) * 1.01)
     assert not check(model("deep"), checks=["rows"]).passed
 
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_asked_is_explained(unchecked):
         ),
         (
             lambda: presence_questions([s for s in samples() if s.group == "g4"]),
-            r"1 picture with 1 label give no",
+            r"No question can be made of 1 picture with 1 label",
         ),
         (
             lambda: presence_questions([Sample(picture(0), "?")]),

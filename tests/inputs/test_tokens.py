@@ -365,7 +365,7 @@ def test_maps_are_read_only_and_picklable(prompt):
         ({"image": np.array([5, 4, 3, 2])}, MapError, "'image' must increase"),
         ({"image": np.array([6, 7, 8, 9])}, MapError, "lie in 0 … 8"),
         ({"views": np.full(3, "")}, MapError, r"one entry per image token, \(4,\); got \(3,\)"),
-        ({"image_index": np.array([0, 0, 0, 1])}, MapError, r"counts the 1 image.* from 0 to 1"),
+        ({"image_index": np.array([0, 0, 0, 1])}, MapError, r"has 1 image; got values from 0 to 1"),
         ({"grid": (3, 3)}, MapError, "4 image tokens are not whole grids of 3×3"),
         ({"spans": {"question": np.array([9])}}, MapError, "'question' must increase and lie in 0 … 8"),
         ({"spans": {"last": np.array([1])}}, MapError, r"built-in groups last.*got \['last'\]"),

@@ -42,8 +42,9 @@ ROUTERS: Mapping[str, Weights] = {
     "Qwen3VLMoeTextTopKRouter": chosen,
     "Qwen3_5MoeTopKRouter": chosen,
 }
-"""transformers' class of a router → how its output becomes weights. `tests/tracing/layers/test_residual.py` recomputes
-each one's layer from them, expert by expert."""
+"""transformers' class of a router → how its output becomes weights.
+
+`tests/tracing/layers/test_mlp_and_experts.py` recomputes each one's layer from them, expert by expert."""
 
 _EXPERTS = "experts"
 """The name of the module of a layer's experts in all of transformers' mixtures."""

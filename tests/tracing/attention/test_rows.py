@@ -16,7 +16,7 @@ import interp
 from interp.conformance.tiny import recipe
 from interp.conformance.tiny.kit import build, text_config
 from interp.tracing import Knockout, Rows, Site, wrap
-from interp.tracing.attention import call as room
+from interp.tracing.attention import rows as room
 from interp.tracing.attention.rows import (
     Heads,
     attend,

@@ -19,7 +19,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.tracing import Experts, Knockout, Mllm, Rows, Site, wrap
-from interp.tracing.layers import residual
+from interp.tracing.layers import mlp_and_experts
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import greedy, layers_of
 
@@ -233,14 +233,14 @@ def shared(layer: Any, x: Tensor) -> Tensor | float:
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_the_weights_mix_the_layers_experts(kind):
     layer = BLOCKS[kind]()
-    (path,) = residual.router_paths([layer]).values()
+    (path,) = mlp_and_experts.router_paths([layer]).values()
     router = layer.get_submodule(path)
     assert type(router).__name__ == kind
     x = torch.randn(1, 7, 8)
     with torch.no_grad():
         given = layer(x)
         given = (given[0] if isinstance(given, tuple) else given).reshape(7, 8)
-        weights = residual.ROUTERS[kind](router(x[0]))
+        weights = mlp_and_experts.ROUTERS[kind](router(x[0]))
         n = weights.shape[1]
         assert ((weights > 0).sum(-1) == 2).all()
         if kind == "Llama4Router":
@@ -259,7 +259,7 @@ def test_gemma_4_mixes_by_the_same_weights():
     of = block("gemma4.modeling_gemma4.Gemma4TextExperts", config)
     x = torch.randn(7, 8)
     with torch.no_grad():
-        weights = residual.ROUTERS["Gemma4TextRouter"](router(x))
+        weights = mlp_and_experts.ROUTERS["Gemma4TextRouter"](router(x))
         _, given, numbers = router(x)
         gates = [linear(x, one).chunk(2, dim=-1) for one in of.gate_up_proj]
         outs = [linear(of.act_fn(g) * u, last) for (g, u), last in zip(gates, of.down_proj, strict=True)]
@@ -268,7 +268,7 @@ def test_gemma_4_mixes_by_the_same_weights():
 
 
 def test_every_router_is_recomputed():
-    assert {*BLOCKS, "Gemma4TextRouter"} == set(residual.ROUTERS)
+    assert {*BLOCKS, "Gemma4TextRouter"} == set(mlp_and_experts.ROUTERS)
 
 
 def test_layers_without_experts_are_refused_by_name(mllm):
@@ -284,10 +284,10 @@ def test_a_dense_model_has_no_routing():
 
 
 def test_a_router_that_is_not_known(mllm, monkeypatch):
-    (kind, *_) = [type(m).__name__ for m in mllm.hf.modules() if type(m).__name__ in residual.ROUTERS]
-    monkeypatch.delitem(residual.ROUTERS, kind)
+    (kind, *_) = [type(m).__name__ for m in mllm.hf.modules() if type(m).__name__ in mlp_and_experts.ROUTERS]
+    monkeypatch.delitem(mlp_and_experts.ROUTERS, kind)
     with pytest.raises(ModelError, match=r"layer 1 \(.*\) has experts, but no router that Experts can read"):
-        residual.router_paths(mllm.adapter.layers(mllm.hf))
+        mlp_and_experts.router_paths(mllm.adapter.layers(mllm.hf))
 
 
 def test_it_is_a_value():
