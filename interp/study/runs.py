@@ -33,6 +33,7 @@ from interp.errors import InterpError, RunError, StudyError
 from interp.inputs.argument_checks import check_bool
 from interp.inputs.files import read_json, write_atomically
 from interp.inputs.sample import Sample
+from interp.inputs.text import unstorable
 from interp.run import FAILURES, RunFolder, Task, Workers, check_options, run_tasks
 from interp.study.model_spec import ModelSpec, model_label, open_model
 
@@ -205,7 +206,7 @@ def store_study(study: Any, folder: Path) -> None:
         found = {"study": _written(study, files)}
     except _UnwritableError as error:
         found, files = {"missing": str(error)}, {}
-    files[FILE] = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    files[FILE] = _json(found, indent=1) + "\n"
     with suppress(OSError):
         for name, text in files.items():
             data = text.encode()
@@ -299,10 +300,16 @@ def _data_file(samples: Samples, files: dict[str, str]) -> str:
         raise _UnwritableError(
             f"the {len(samples):,} samples of {samples.name!r}; at most {MOST:,} are written"
         )
-    text = "".join(json.dumps(_record(one), ensure_ascii=False) + "\n" for one in samples)
+    text = "".join(_json(_record(one)) + "\n" for one in samples)
     name = f"samples-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
     files[name] = text
     return name
+
+
+def _json(value: Any, **options: Any) -> str:
+    """JSON that UTF-8 can hold: with escapes where a file's name is of bytes that are no UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return text if unstorable(text) is None else json.dumps(value, **options)
 
 
 def _record(sample: Sample) -> dict[str, Any]:

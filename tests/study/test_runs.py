@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     NATURAL[1].load().save(file)
     with pytest.raises(RunError, match="fingerprint differ, so that images or questions were changed"):
         stored_result(result.folder)
+
+
+def test_a_file_whose_name_is_no_utf8_is_kept(tmp_path: Path) -> None:
+    file = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    with open(file, "wb") as handle:
+        NATURAL[0].load().save(handle, "png")
+    study = LayerSweep(data=[Sample(file, "What color is the circle?", boxes=[(1, 1, 90, 90)], id="one")])
+    store_study(study, tmp_path)
+    (found,) = read_study(tmp_path).data
+    assert found.load().size == NATURAL[0].sizes[0]
 
 
 def test_a_study_is_read_after_its_classes_have_moved(tmp_path: Path) -> None:
