@@ -170,12 +170,12 @@ def asked_again() -> str:
     """The name of a question that is asked."""
     content = base64.b64encode(png()).decode()
     own = session()
-    return own.asked(own.uploaded([f"data:image/png;base64,{content}"], ["a.png"]), "where is it?")
+    return own.keep_sample(own.keep_images([f"data:image/png;base64,{content}"], ["a.png"]), "where is it?")
 
 
 def uploaded(content: bytes) -> str:
     """A file that is chosen on the page."""
-    return session().uploaded([f"data:;base64,{base64.b64encode(content).decode()}"], ["a.png"])
+    return session().keep_images([f"data:;base64,{base64.b64encode(content).decode()}"], ["a.png"])
 
 
 def png() -> bytes:
