@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Imports `write_index` when it is asked for, so that listing the scripts needs no studies."""
     if name != "write_index":
-        raise AttributeError(f"module 'interp.reproduce' has no attribute {name!r}")
+        raise AttributeError(name)
     from interp.reproduce.index_page import write_index
 
     return write_index

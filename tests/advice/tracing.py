@@ -154,6 +154,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.lens().components([one], positions=image_mask(tr.masks(1)[0] & False))", "name others", "tr.lens().components([one], positions='question')"),
     ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
     # lenses of words
+    ("tr.word_lenses.read_words(None, [one], ['red'])", "takes a model of interp.load or interp.wrap", "tr.word_lenses.read_words(mllm, [one], ['red'])"),
     ("tr.word_lenses.read_words(mllm, [one], ['red'], {'tuned': {}})", "the name one of contextual, jacobian, patchscope", "tr.word_lenses.read_words(mllm, [one], ['red'], {'patchscope': {'prompt': 'red ?'}})"),
     ("tr.word_lenses.Patchscope(' ')", "such as 'cat->cat; 1135->1135; hello->hello; ?'", "tr.word_lenses.Patchscope('cat->cat; 1135->1135; hello->hello; ?')"),
     ("tr.word_lenses.Patchscope(position=None)", "such as −1", "tr.word_lenses.Patchscope(position=-1)"),
