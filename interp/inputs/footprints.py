@@ -167,7 +167,7 @@ def pulled_back(window: Window, size: Size, resized: Size) -> Window:
 
 
 def select(
-    cells: Footprints, at: Int[np.ndarray, _] | slice, grid: tuple[int, int] | None = None
+    cells: Footprints, at: Int[np.ndarray, " chosen"] | slice, grid: tuple[int, int] | None = None
 ) -> Footprints:
     """Returns some of the tokens, in the order of `at`; tokens of videos lose their frames.
 
