@@ -30,7 +30,7 @@ from interp.tracing.variants.target_pass import KeptTarget
 ROWS: list[tuple[str, str, str]] = [
     # cross-attention layers, and models that only answer
     ("tr.llama_vision().trace(one, reads=[Rows(Site())])", "Write layers='cross'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross'))])"),
-    ("tr.llama_vision().trace(one, reads=[Rows(Site())])", "layers='attention' for those", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='attention', keys='text'))])"),
+    ("tr.llama_vision().trace(one, reads=[Rows(Site())])", "layers='attention' for the layers", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='attention', keys='text'))])"),
     ("tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', keys='text'))])", "Write keys='image'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', keys='image'))])"),
     ("tr.llama_vision().trace(one, reads=[Rows(Site(layers=[0]))])", "or keys='text'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers=[0], keys='text'))])"),
     ("tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', queries='image'))])", "Write queries='text'", "tr.llama_vision().trace(one, reads=[Rows(Site(layers='cross', queries='text'))])"),
@@ -45,7 +45,7 @@ ROWS: list[tuple[str, str, str]] = [
     # wrapping
     ("tr.unwrapped().trace([one])", "interp.wrap", "interp.wrap(*tiny('llava')).trace([one])"),
     ("tr.deep_copy(mllm)", "Load it again with interp.load", "interp.load(ld.saved())"),
-    ("tr.deep_copy(mllm)", "wrap a copy of what mllm.unwrap() gives back", "tr.copied().trace([one])"),
+    ("tr.deep_copy(mllm)", "wrap a copy of the model that mllm.unwrap() returns", "tr.copied().trace([one])"),
     ("tr.within(mllm)", "Leave the `with mllm.tap(…)` block", "tr.after(mllm)"),
     ("interp.wrap(tiny('llava')[0].to('meta'), own.processor)", "Load the model's weights before you wrap it", "interp.wrap(tiny('llava')[0], own.processor)"),
     # prompts
@@ -70,19 +70,19 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.thinking().reasoned([one], ['is red'], Prompt(thinking=False))", "or leave thinking= out", "tr.thinking().reasoned([one], ['is red'], Prompt())"),
     # mixtures of experts
     ("mllm.trace([one], reads=[interp.Experts()])", "Use it with a mixture of experts", "tr.mixture().trace([one], reads=[interp.Experts()])"),
-    ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", "Leave those out", "tr.mixture().trace([one], reads=[interp.Experts(layers=[1])])"),
+    ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", "Leave these out", "tr.mixture().trace([one], reads=[interp.Experts(layers=[1])])"),
     ("tr.mixture().trace([one], reads=[interp.Experts(layers=[0, 1])])", 'layers="all"', "tr.mixture().trace([one], reads=[interp.Experts(layers='all')])"),
     ("tr.tempered().trace(tr.two())", "batch_size=1", "tr.tempered().trace(tr.two(), batch_size=1)"),
     # sites
     ("mllm.trace([one], reads=[Rows(Site(keys=interp.positions([999])))])", "positions run from 0", "mllm.trace([one], reads=[Rows(Site(keys=interp.positions([0, tokens.length - 1])))])"),
     ("mllm.trace([one], reads=[Rows(Site(keys=['answer']))])", "write queries='answer' with generate=2", "mllm.trace([one], reads=[Rows(Site(queries='answer'))], generate=2)"),
-    ("mllm.trace([one], edits=[Knockout(Site(keys=['answer']))])", "for an edit steps='decode' or 'all'", "mllm.trace([one], edits=[Knockout(Site(queries='answer'), steps=steps) for steps in ('decode', 'all')], generate=2)"),
-    ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Give one per sample", "mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(1))))])"),
+    ("mllm.trace([one], edits=[Knockout(Site(keys=['answer']))])", "in an edit also steps='decode' or steps='all'", "mllm.trace([one], edits=[Knockout(Site(queries='answer'), steps=steps) for steps in ('decode', 'all')], generate=2)"),
+    ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "Give one mask per sample", "mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(1))))])"),
     ("mllm.trace([one], reads=[Rows(Site(keys=image_mask(tr.masks(2))))])", "a single mask (token,)", "mllm.trace([one, one], reads=[Rows(Site(keys=image_mask(tr.masks(2)[0])))])"),
     # the vision tower
     ("Site(tower='vision')", 'write queries="patches"', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='patches'))])"),
-    ("Site(tower='vision')", '"cls" or "register" where the tower has them', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls'))])"),
-    ("Site(tower='vision')", '"all", interp.positions([…])', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=q)) for q in ('all', interp.positions([1]))])"),
+    ("Site(tower='vision')", '"cls" or "register" (if the tower has such tokens)', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls'))])"),
+    ("Site(tower='vision')", 'interp.positions([…]), or interp.image_mask(…) over patches', "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=q)) for q in ('all', interp.positions([1]))])"),
     ("Site(tower='vision', queries='cls', keys='text')", "interp.image_mask(…) over patches", "mllm.trace([one], reads=[Rows(Site(tower='vision', queries='cls', keys=image_mask(tr.np.arange(mllm.encode([one]).patches[0].n) < 3)))])"),
     ("mllm.trace([one], reads=[Rows(Site(tower='vision', queries='register'))])", "interp.positions([…]) and interp.image_mask", "mllm.trace([one], reads=[Rows(Site(tower='vision', queries=interp.positions([0])))])"),
     ("mllm.trace([one], edits=[PatchRows(tr.IN_TOWER, tr.np.zeros((1, 1, 1, 1)))])", "In the vision tower use Knockout, ScaleWeights", "mllm.trace([one], edits=[Knockout(tr.IN_TOWER, 'zero'), interp.ScaleWeights(tr.IN_TOWER, 2)])"),
@@ -95,14 +95,14 @@ ROWS: list[tuple[str, str, str]] = [
     ("tapped(queries='question', batch=mllm.encode(tr.two()))", "mllm.trace(reads=[…])", "mllm.trace(tr.two(), reads=[Rows(Site(layers=[0], queries='question'))])"),
     # edits
     ("Apply(SITE, lambda values, cells: values * 2).to_dict()", "Define it with def in a file", "Apply(SITE, tr.doubled).to_dict()"),
-    ("Apply(SITE, tr.scaled_by(2)).to_dict()", "as a default argument", "Apply(SITE, tr.scaled).to_dict()"),
-    ("mllm.trace([one], edits=[Apply(SITE, tr.hidden, stage='scores')])", "To hide keys use Knockout", "mllm.trace([one], edits=[Knockout(SITE)])"),
+    ("Apply(SITE, tr.scaled_by(2)).to_dict()", "as default arguments", "Apply(SITE, tr.scaled).to_dict()"),
+    ("mllm.trace([one], edits=[Apply(SITE, tr.hidden, stage='scores')])", "To hide keys use interp.Knockout", "mllm.trace([one], edits=[Knockout(SITE)])"),
     ("mllm.trace([one], edits=[ScaleWeights(EVERY, 3e38), ScaleWeights(EVERY, 3e38)])", "Are factors or values too large", "mllm.trace([one], edits=[ScaleWeights(EVERY, 3.0), ScaleWeights(EVERY, 3.0)])"),
     ("mllm.trace([one], edits=[PatchRows(SITE, tr.rows(Site(layers=[0, 1])))])", "Read them with Rows of the same site", "mllm.trace([one], edits=[PatchRows(SITE, tr.rows(SITE))])"),
     ("mllm.trace([one], edits=[PatchResidual([0], 'last', tr.stream([0, 1]))])", "Read them with Residual of the same layers", "mllm.trace([one], edits=[PatchResidual([0], 'last', tr.stream([0]))])"),
     ("mllm.trace([one, one], edits=[PatchResidual([0], 'last', [tr.stream([0]), np.zeros((1, 1, 65))])])", "Read them from one model", "mllm.trace([one, one], edits=[PatchResidual([0], 'last', [tr.stream([0]), tr.stream([0])])])"),
     ("mllm.trace([one], edits=[PatchResidual([0], 'last', np.zeros((1, 1, 9)))])", "Read them from the same model", "mllm.trace([one], edits=[PatchResidual([0], 'last', tr.stream([0]))])"),
-    ("mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)] * 2)])", "Give one per sample", "mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)])])"),
+    ("mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)] * 2)])", "Give one array per sample", "mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)])])"),
     ("mllm.trace([one], edits=[PatchRows(SITE, [tr.rows(SITE)] * 2)])", "a single array for all", "mllm.trace([one, one], edits=[PatchRows(SITE, tr.rows(SITE))])"),
     # generation
     ("Decoding(1.0, contrast=2)", "an interp.Contrast or None", "[Decoding(1.0, contrast=each) for each in (interp.Contrast(2), None)]"),
@@ -133,8 +133,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("indicators.ValueWeightedAttention()(tr.renamed(), [one])", "Use Attention()", "Attention()(tr.renamed(), [one])"),
     # hybrid models
     ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", 'such as layers="attention"', "tr.hybrid().trace([one], reads=[Rows(Site(layers='attention'))])"),
-    ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", "or make it two sites", "tr.hybrid().trace([one], reads=[Rows(Site(layers=[2])), Rows(Site(layers=[3]))])"),
-    ("Attention(layers=[0])(tr.hybrid(), [one])", 'name some of them, or layers="attention"', "[Attention(layers=each)(tr.hybrid(), [one]) for each in ([3], 'attention')]"),
+    ("tr.hybrid().trace([one], reads=[Rows(Site(layers=[2, 3]))])", "or make two sites", "tr.hybrid().trace([one], reads=[Rows(Site(layers=[2])), Rows(Site(layers=[3]))])"),
+    ("Attention(layers=[0])(tr.hybrid(), [one])", 'name some of these, or write layers="attention"', "[Attention(layers=each)(tr.hybrid(), [one]) for each in ([3], 'attention')]"),
     ("tr.hybrid().trace([one], edits=[Boost(Site(layers=[0]), 0.5)])", "Name attention layers", "tr.hybrid().trace([one], edits=[Boost(Site(layers='attention'), 0.5)])"),
     ("tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'zero')])", 'Knockout(site, "renormalise")', "tr.hybrid().trace([one], edits=[Knockout(Site(layers=[0]), 'renormalise')])"),
     ("indicators.Rollout()(tr.hybrid(), [one])", "Use Attention(), or TokenKnockout()", "[each(tr.hybrid(), [one]) for each in (Attention(), indicators.TokenKnockout())]"),
@@ -198,7 +198,7 @@ ELSEWHERE: dict[str, str] = {
     "{…} does not say where in a text its tokens are": "tests/tracing/word_lenses/test_latent_lens.py::test_a_slow_tokenizer_is_refused",
     "TransformerLens fits no Jacobian lens on this model": "no family that it knows is refused; `_fitted` passes on what it says",
     "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
-    "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
+    "sample {…}, number {…} of those given (from 0), does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
     # they need a model that says what the test wants, or a family or a tokenizer without what is needed
     "sample {…} of the batch ended a thought": "tests/tracing/test_reasoning.py::test_what_cannot_be_told_is_refused",
@@ -209,7 +209,7 @@ ELSEWHERE: dict[str, str] = {
     "edits of gated DeltaNet layers cannot follow": "tests/tracing/test_reasoning.py::test_deltanet_edits_of_one_stage_are_refused",
     "the model begins a thought": "tests/tracing/test_reasoning.py::test_what_cannot_be_told_is_refused",
     # they need a server
-    "a model on an NDIF server has the executor": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
+    "a model on an NDIF server has only the executor": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
     "a model on an NDIF server is not wrapped": "tests/tracing/remote/test_remote.py::test_what_needs_the_weights_is_refused",
     "{…} gave no job id": "tests/tracing/remote/test_remote.py::test_a_pass_that_no_server_ran_is_an_error",
     "the decoder of {…} has no `norm` beside its layers": "tests/tracing/remote/test_remote.py::test_what_the_stream_needs_is_checked_first",
@@ -221,7 +221,7 @@ ELSEWHERE: dict[str, str] = {
     "a job is named by its id": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} was sent with other samples": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
     "job {…} is not done on": "tests/tracing/remote/test_remote.py::test_a_job_is_collected_later_by_its_id",
-    "these samples need several passes, so they are several jobs": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
+    "submit sends one job, which runs one pass": "tests/tracing/remote/test_remote.py::test_several_passes_are_not_submitted",
     "layer {…} ({…}) has experts, but no router": "tests/tracing/layers/test_mlp_and_experts.py::test_a_router_that_is_not_known",
     "the trace has ": "rows in tests/test_advice.py follow both forms of it",
 }

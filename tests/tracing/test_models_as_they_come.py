@@ -194,7 +194,7 @@ def without_values() -> Any:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (sharded, "the weights of this FSDPLlava are cut up among processes.*wrap that"),
+        (sharded, "the weights of this FSDPLlava are split among processes.*wrap that"),
         (without_values, "is on the meta device: it has a shape but no values.*before you wrap it"),
     ],
 )

@@ -333,12 +333,12 @@ def test_the_parts_of_an_mllm(mllm):
 
 def test_what_cannot_be_wrapped(unchecked):
     with pytest.raises(
-        ModelError, match=r"takes a transformers model and its processor; hf_model='x' is neither"
+        ModelError, match=r"takes a transformers model and its processor, .*; got hf_model='x'"
     ):
         wrap("x", tiny.processor())
-    with pytest.raises(ModelError, match=r"hf_model=a type is neither"):
+    with pytest.raises(ModelError, match=r"got hf_model=a type"):
         wrap(transformers.LlavaForConditionalGeneration, tiny.processor())
-    with pytest.raises(ModelError, match=r"processor=None is neither"):
+    with pytest.raises(ModelError, match=r"got processor=None"):
         wrap(tiny.llava(), None)
     bert = transformers.BertModel(
         transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
@@ -352,9 +352,7 @@ def test_what_cannot_be_wrapped(unchecked):
         def layers(self, model):
             return [torch.nn.Linear(1, 1)]
 
-    with pytest.raises(
-        ModelError, match=r"adapter 'bare' names 1 decoder layers, of which \[0\] have no `\.self_attn`"
-    ):
+    with pytest.raises(ModelError, match=r"'bare' returns 1 layer, without one in layers \[0\]"):
         wrap(tiny.llava(), tiny.processor(), adapter=Bare())
 
 

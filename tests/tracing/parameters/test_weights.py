@@ -108,7 +108,9 @@ def test_an_original_layout_is_spread_too(tmp_path):
     for options in ({"device_map": "auto"}, {"device_map": where, "offload_folder": tmp_path / "weights"}):
         spread = load(case.folder, **options)
         np.testing.assert_allclose(spread.trace(sample).logits, plain.trace(sample).logits, atol=1e-6)
-    with pytest.raises(ModelError, match=r"in an original one\. Convert it first: interp convert FOLDER"):
+    with pytest.raises(
+        ModelError, match=r"in an original layout\. Convert it first, with interp convert FOLDER"
+    ):
         load(case.folder, quantization={"quant_method": "bitsandbytes", "load_in_8bit": True})
     with pytest.raises(ModelError, match=r"device_map=\{'nothing': 'cpu'\} cannot be used \(ValueError"):
         load(case.folder, device_map={"nothing": "cpu"})

@@ -411,7 +411,7 @@ def test_a_prefix_there_is_empty_and_whole_prompts_run(both):
 def test_several_passes_are_not_submitted(both, monkeypatch):
     far, _ = both
     monkeypatch.setattr("interp.tracing.model.apart", lambda *given: [([0], None), ([1], None)])
-    with pytest.raises(ModelError, match=r"so they are several jobs\. Submit those of one length together"):
+    with pytest.raises(ModelError, match=r"need several passes, .*\. Submit each sample as a job of its own"):
         far.submit(samples())
 
 
@@ -451,7 +451,7 @@ def test_what_needs_the_weights_is_refused(both):
             of_weights()
     with pytest.raises(ModelError, match="nothing to give back"):
         far.unwrap()
-    with pytest.raises(ModelError, match='has the executor "source" alone'):
+    with pytest.raises(ModelError, match='has only the executor "source"'):
         far.using("tap")
     with pytest.raises(ModelError, match="this one is on this machine"):
         near.submit(samples())
