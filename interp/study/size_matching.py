@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from scipy.stats import wasserstein_distance
 
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.stats import Interval, population_note, two_way, unpaired
 from interp.study.dataframes import where
 from interp.study.layer_choice import LayerChoice, check_metric, layers_of
@@ -75,8 +76,8 @@ class Matched:
         """What was compared, what was lost, and what may be claimed."""
         a, b = self.names
         return (
-            f"{len(self.pairs)} pairs of like box size; {self.dropped[0]} of {a} and {self.dropped[1]} of {b} "
-            f"had no partner. Boxes of {a} were {np.exp(self.imbalance_before):.2f} times as large as those of "
+            f"{count(len(self.pairs), 'pair')} of like box size; {self.dropped[0]} of {a} and {self.dropped[1]} of "
+            f"{b} had no partner. Boxes of {a} were {np.exp(self.imbalance_before):.2f} times as large as those of "
             f"{b}, and are {np.exp(self.imbalance):.2f} times in the pairs (distance of the log sizes "
             f"{self.distance_before:.2f}, now {self.distance:.2f}). {population_note(self.difference.n_groups)}"
         ).strip()

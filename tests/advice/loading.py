@@ -51,7 +51,7 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "quantization=": "packages are not installed in a test; tests/tracing/parameters/test_weights.py::test_a_missing_package_is_named reads it, and ::test_an_original_layout_is_spread_too the one on original layouts, whose way tests/models/checkpoints/test_convert.py goes",
     "lora= needs the package peft": "packages are not installed in a test; tests/tracing/parameters/test_weights.py::test_a_missing_package_is_named reads it",
-    "gradients do not pass bitsandbytes' 4-bit layers": "tests/tracing/parameters/test_weights.py::test_in_4_bits_by_bitsandbytes reads it; there is no GPU, and other rows load without quantization",
+    "bitsandbytes' 4-bit layers compute no gradients": "tests/tracing/parameters/test_weights.py::test_in_4_bits_by_bitsandbytes reads it; there is no GPU, and other rows load without quantization",
 }
 DISK = {"model": "cpu", "lm_head": "disk"}
 

@@ -43,7 +43,7 @@ def test_a_view_with_an_undefined_value_is_not_interpolated() -> None:
     tokens, values = tokens_of(squash((40, 30), (3, 4)), (40, 30)), np.ones(12)
     for undefined in (np.nan, np.inf):
         values[5] = undefined
-        with pytest.raises(MapError, match='1 of 12 have none\\. Take how="nearest"'):
+        with pytest.raises(MapError, match=r'each of the 12 tokens; got 1 without one\. Use how="nearest"'):
             upsampled(values, tokens)
     values[5] = np.nan
     assert np.isnan(upsampled(values, tokens, how="nearest")).sum() == 100

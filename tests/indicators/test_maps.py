@@ -59,9 +59,9 @@ def test_a_map_needs_one_value_per_image_token():
 
 
 def test_as_many_token_maps_and_logits_as_maps_are_needed():
-    with pytest.raises(MapError, match="each map needs its TokenMap; got 1 maps and 2 TokenMaps"):
+    with pytest.raises(MapError, match="each map needs its TokenMap; got 1 map and 2 TokenMaps"):
         Maps((array(2, 4),), (tokens(4), tokens(4)), Cost())
-    with pytest.raises(MapError, match="1 maps need as many rows of logits"):
+    with pytest.raises(MapError, match="logits has one row per map"):
         Maps(
             (array(2, 4),), (tokens(4),), Cost(), xr.DataArray(np.zeros((2, 9)), dims=("sample", "token_id"))
         )
@@ -116,5 +116,5 @@ def test_a_notebook_shows_each_layer_over_the_image() -> None:
 
 def test_samples_are_one_per_map() -> None:
     maps = labelled()
-    with pytest.raises(MapError, match=r"one Sample for each of the 1 maps, or none; got 2"):
+    with pytest.raises(MapError, match=r"one Sample per map, or none; got 2 samples for 1 map"):
         Maps(maps.arrays, maps.tokens, Cost(), None, maps.samples * 2)

@@ -80,7 +80,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     with pytest.raises(MapError, match="block of ActivationPatching is a whole number of at least 1; got 0"):
         ActivationPatching({"a": OTHER}, block=0)
     mllm, wide = family("qwen2_5_vl"), Sample(small.picture(400, 80, seed=7), "is it red?")
-    with pytest.raises(MapError, match=f"sample {SAMPLE.id} has no partner among the 1 given"):
+    with pytest.raises(MapError, match=f"sample {SAMPLE.id} has none among the 1 given"):
         ActivationPatching({"a": OTHER})(mllm, SAMPLE)
     with pytest.raises(MapError, match=r"image tokens and its partner \d+; .* an image of the same size"):
         ActivationPatching({SAMPLE.id: wide})(mllm, SAMPLE)

@@ -123,7 +123,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, uncheck
         HideTokens().scores(mllm, SAMPLE, np.ones((2, 9)))
     with pytest.raises(MapError, match="batch is a whole number of at least 1; got 0"):
         HideTokens().scores(mllm, SAMPLE, masks(16), batch=0)
-    with pytest.raises(ModelError, match="lets every row of its prompt see the whole prompt"):
+    with pytest.raises(ModelError, match="every row of the prompt sees the whole prompt"):
         HideTokens().scores(family("paligemma"), SAMPLE, masks(16)[:, :4], target=Target("left lung"))
 
 

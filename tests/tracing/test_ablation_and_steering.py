@@ -224,15 +224,19 @@ def test_a_steering_vector_is_the_mean_difference_and_steers(mllm, tmp_path):
 
 MISUSE = [
     (lambda: AblateHeads([0]), EditError, r"takes a Site first, such as Site\(heads="),
-    (lambda: AblateHeads(Site(keys="question")), EditError, r"of all keys; got keys=.*interp.Knockout"),
+    (lambda: AblateHeads(Site(keys="question")), EditError, r"over all keys; got keys=.*interp.Knockout"),
     (lambda: AblateHeads(Site(tower="vision", queries="all")), EditError, r"heads of the language model"),
     (lambda: AblateHeads(Site(), by="median"), EditError, r'by is "zero" or "mean"; got \'median\''),
     (
         lambda: AblateHeads(Site(), by="mean"),
         EditError,
-        r"interp.head_means\(mllm, samples, site\); got by='mean'",
+        r"got by='mean'.*interp.head_means\(mllm, samples, site\)",
     ),
-    (lambda: AblateHeads(Site(), means=np.ones((1, 1, 2))), EditError, r"got by='zero' and means=ndarray"),
+    (
+        lambda: AblateHeads(Site(), means=np.ones((1, 1, 2))),
+        EditError,
+        r"got by='zero' and means of type ndarray",
+    ),
     (
         lambda: AblateHeads(Site(), by="mean", means=np.ones(3)),
         EditError,
@@ -276,11 +280,15 @@ IN_A_TRACE = [
     (
         AddResidual([0], "last", np.ones((2, 64))),
         EditError,
-        r"names 1 layers; its vector has shape \(2, 64\)",
+        r"names 1 layer; its vector has shape \(2, 64\)",
     ),
     (AddResidual([7], "last", np.ones(64)), SiteError, r"got layer 7"),
     (AblateHeads(Site(heads=[(0, 9)])), SiteError, r"got head 9"),
-    (AblateHeads(Site(layers=[0]), "mean", np.ones((1, 3, DIM))), EditError, r"names \(1, 4\) heads"),
+    (
+        AblateHeads(Site(layers=[0]), "mean", np.ones((1, 3, DIM))),
+        EditError,
+        r"with shape \(1, 4\) before dim",
+    ),
     (AblateHeads(Site(layers=[0]), "mean", np.ones((1, 4, 5))), EditError, r"output has 16 values.*have 5"),
 ]
 

@@ -88,10 +88,10 @@ ROWS = np.full((3, 4, 1, 16), 0.1)
         (lambda: PatchRows(Site(), [["x"]]), r"values are numbers.*got list"),
         (
             lambda: PatchRows(Site(queries="after_image"), ROWS, "all"),
-            r'patched for queries "last".*queries=\(\'after_image\',\) with steps=\'all\'',
+            r'by queries="last"; got queries=\(\'after_image\',\) with steps=\'all\'',
         ),
         (lambda: PatchResidual([0], "last", ROWS[0, 0, 0]), r"values are an array of 3 dimensions.*\(16,\)"),
-        (lambda: PatchResidual([0], "text", ROWS, "all"), r'patched at positions "last"; got positions='),
+        (lambda: PatchResidual([0], "text", ROWS, "all"), r'by positions="last"; got positions='),
     ],
 )
 def test_wrong_edits_are_explained(make, message, unchecked):
@@ -126,7 +126,7 @@ def test_places_that_are_not_there_are_named(mllm, batch, edits, message):
         ),
         (PatchRows(Site(heads=[(0, 1)]), ROWS[0]), r"the site has \(1, 1, 16\), \(head, query, key\)"),
         (PatchRows(Site(), [ROWS, ROWS]), r"values hold 2 arrays for a batch of 3 samples"),
-        (PatchResidual([0, 1], "last", np.zeros((1, 1, 64))), r"names 2 layers and 1 positions.*\(1, 1\)"),
+        (PatchResidual([0, 1], "last", np.zeros((1, 1, 64))), r"names 2 layers and 1 position;.*\(1, 1\)"),
         (PatchResidual([0], "last", np.zeros((1, 1, 9))), r"the residual stream has 64 values.*have 9"),
         (
             Apply(Site(), lambda v, c: v[..., :3]),
@@ -161,13 +161,13 @@ def test_the_stream_of_samples_with_other_numbers_of_steps(mllm, batch):
     for one, values in zip(trace, given, strict=True):
         held = (one.residual.values == len(values)).all((1, 2, 3))
         assert held.tolist() == [step < len(values) for step in range(len(held))]
-    with pytest.raises(EditError, match=r"vectors of one size; got \[64, 65\]"):
+    with pytest.raises(EditError, match=r"vectors of all samples must have one size; got \[64, 65\]"):
         mllm.trace(batch, edits=[PatchResidual([1], "last", [np.zeros((1, 1, n)) for n in (64, 64, 65)])])
 
 
 def test_rows_of_generated_tokens_need_generation(mllm, batch):
     for generate in (0, 1):
-        with pytest.raises(EditError, match=rf"generate={generate} generates none that has a row"):
+        with pytest.raises(EditError, match=rf"generate={generate} gives none of them a row"):
             mllm.trace(batch, edits=[ScaleWeights(Site(queries="answer"), 2.0, "all")], generate=generate)
 
 

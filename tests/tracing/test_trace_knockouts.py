@@ -229,7 +229,7 @@ def test_what_is_not_an_edit_is_refused(mllm, batch, unchecked):
 
 def test_generated_rows_need_generation(mllm):
     edit = Knockout(Site(queries="answer"), steps="decode")
-    with pytest.raises(EditError, match=r"generate=1 generates none that has a row .* generate=2 or more"):
+    with pytest.raises(EditError, match=r"generate=1 gives none of them a row .* generate=2 or more"):
         mllm.trace(tiny.samples(), edits=[edit], generate=1)
 
 

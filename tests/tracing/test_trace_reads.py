@@ -119,7 +119,8 @@ def test_several_reads_come_back_in_order(mllm, batch, attentions):
     np.testing.assert_allclose(first[0, :, 0], attentions[1][2, :, -1][:, batch.tokens[1].image], atol=1e-6)
     np.testing.assert_allclose(second[0], attentions[1][0], atol=1e-6)
     with pytest.raises(
-        SiteError, match=r"the trace has 2 reads of attention; \.rows is for one\. Use trace\[i\]\.reads"
+        SiteError,
+        match=r"the trace has 2 reads of attention, but \.rows needs exactly one\. Use trace\[i\]\.reads",
     ):
         _ = trace[1].rows
     with pytest.raises(SiteError, match=r"the trace has 0 reads.*reads=\[interp\.Rows"):
@@ -287,7 +288,7 @@ def test_what_cannot_be_read_is_refused_with_what_can(mllm, batch):
         ),
         (
             Site(queries="answer"),
-            r"rows of generated tokens, but generate=0 generates none.*generate=2 or more",
+            r"rows of generated tokens, but generate=0 gives none of them a row.*generate=2 or more",
         ),
         (
             Site(keys="answer"),

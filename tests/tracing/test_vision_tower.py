@@ -480,7 +480,7 @@ def test_a_row_without_keys_is_refused(family):
         (lambda s: Knockout(s, steps="all"), "have steps='prefill'"),
         (
             lambda s: interp.PatchRows(s, np.zeros((2, 2, 16, 16))),
-            "PatchRows works on the language model alone",
+            "PatchRows works only on the language model",
         ),
     ],
 )

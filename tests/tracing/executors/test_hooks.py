@@ -147,7 +147,7 @@ def test_other_rows_need_the_batch(mllm, batch, attentions):
         np.testing.assert_allclose(rows[i, :, :, pad:], full[2][:, [4, 20]], atol=1e-6, rtol=0)
         np.testing.assert_allclose(every[i, :, pad:, pad:], full[2], atol=1e-6, rtol=0)
     with pytest.raises(
-        SiteError, match=r"needs the batch to find its rows; write mllm\.tap\(queries=…, batch=batch"
+        SiteError, match=r"needs the batch to find its rows. Write mllm\.tap\(queries=…, batch=batch"
     ):
         mllm.tap(queries="after_image").__enter__()
     with pytest.raises(SiteError, match=r"every sample needs the same number of rows.*\[16, 21, 20\]"):
@@ -316,7 +316,7 @@ def test_unreadable_attention_is_refused_and_all_put_back():
     hf.config.text_config._attn_implementation_internal = "paged|eager"
     before = state_of(hf)
     with pytest.raises(
-        ModelError, match=r"'paged\|eager'; interp taps sdpa, eager.*attn_implementation='sdpa'"
+        ModelError, match=r"in the implementations sdpa, eager.*'paged\|eager'.*attn_implementation='sdpa'"
     ):
         wrap(hf, tiny.processor())
     assert state_of(hf) == before

@@ -241,7 +241,7 @@ def test_a_model_whose_logits_are_not_the_streams_is_refused(monkeypatch):
     handle = head.register_forward_hook(lambda module, given, output: output * 2)
     try:
         with pytest.raises(
-            ModelError, match="does something between stream and logits that is not known here"
+            ModelError, match="has a step between residual stream and logits that interp does not know"
         ):
             lens.attribution(samples())
     finally:
@@ -255,5 +255,5 @@ def test_a_norm_that_subtracts_the_mean_is_refused():
         uses_rms_norm = False
         original_component = torch.nn.LayerNorm(4)
 
-    with pytest.raises(ModelError, match="LayerNorm is no RMS norm"):
+    with pytest.raises(ModelError, match="LayerNorm is not an RMS norm"):
         frozen(Norm(), torch.ones(2, 4))

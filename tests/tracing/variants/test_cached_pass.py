@@ -109,5 +109,5 @@ def test_what_makes_no_sense_is_refused(mllm: Mllm) -> None:
     kept, meter = kept_pass(mllm)
     with pytest.raises(ModelError, match="a kept pass is of one sample; got a batch of 3"):
         KeptPass.of(mllm, mllm.encode(small.samples()), meter)
-    with pytest.raises(ModelError, match="a pass takes a variant or more; got none"):
+    with pytest.raises(ModelError, match="a pass takes at least one variant; got none"):
         kept.run(0, 20, meter)

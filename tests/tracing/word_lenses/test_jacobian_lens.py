@@ -200,7 +200,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, unchecked: None) -> None
         (lambda: fit_jacobians(model("paligemma"), TEXTS), ModelError, "has no adapter for PaliGemma"),
         (lambda: JacobianLens(tmp_path / "none.safetensors"), ModelError, "does not exist.*fit_jacobians"),
         (lambda: JacobianLens(3), ModelError, "read from the path of a file; got 3"),
-        (lambda: JacobianLens(damaged), ModelError, "is no whole safetensors file"),
+        (lambda: JacobianLens(damaged), ModelError, "is not a complete safetensors file"),
         (lambda: JacobianLens(other), ModelError, "holds no Jacobians. Give a file that"),
         (lambda: JacobianLens(path, corpus=TEXTS), PromptError, "got both. Pass one of them"),
         (lambda: fitted("llava").save(tmp_path / "j.pt"), ModelError, r"Write name\.safetensors"),
