@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.run import cost_of, manifest_of
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, records, rows_of, where
@@ -261,7 +262,8 @@ def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
         if flow in controls:
             continue
         if row["mean"] > -LEAST:
-            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({row['n']} samples)."
+            n = count(row["n"], "sample")
+            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({n})."
             continue
         here = where(summary, (summary.layer == row["layer"]))
         if "head" in here and not pd.isna(row["head"]):
@@ -273,7 +275,7 @@ def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
         if control is not None:
             other = where(here, (here.flow == control) & (here.measure == "relative"))
             line += f"; as many tokens elsewhere {_number(records(other)[0], '%')}" if len(other) else ""
-        yield f"{line} ({row['n']} samples, {row['n_groups']} groups)."
+        yield f"{line} ({count(row['n'], 'sample')}, {count(row['n_groups'], 'group')})."
 
 
 def _place(row: dict[str, Any]) -> str:

@@ -246,7 +246,7 @@ def write_page(
     chosen_on = f"{choice.split or 'other'} samples"
     how = HOW.format(limits=said, choice=capital(choice.sentence(result)), chosen_on=chosen_on)
     lost = len(result.samples) - len(found)
-    how += f" {lost} samples are left out: no known answer, or no defined AR." if lost else ""
+    how += f" Left out: {count(lost, 'sample')} with no known answer or no defined AR." if lost else ""
     cases = join("Maps: ", ramp(), f", each by itself. Cases are drawn with seed {result.seed}.")
     body = [
         section(

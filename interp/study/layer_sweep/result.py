@@ -17,6 +17,7 @@ from rich.text import Text
 
 from interp.errors import StudyError
 from interp.inputs.files import write_atomically
+from interp.inputs.text import count
 from interp.metrics import METRICS
 from interp.report.figures import series_colours
 from interp.report.html import page_path
@@ -88,7 +89,9 @@ def _number(value: float) -> str:
 def _interval(row: Mapping[Any, Any]) -> str:
     """The interval, or why there is none."""
     return (
-        f"({row['n_groups']} groups)" if row["note"] else f"[{_number(row['low'])}, {_number(row['high'])}]"
+        f"({count(row['n_groups'], 'group')})"
+        if row["note"]
+        else f"[{_number(row['low'])}, {_number(row['high'])}]"
     )
 
 

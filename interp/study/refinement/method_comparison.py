@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.stats import bootstrap, flips, holm, paired_test, population_note
 from interp.study.dataframes import rows_of, where
 from interp.study.result import GridResult
@@ -119,8 +120,8 @@ def _notes(marked: bool, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, 
         notes.append(tested)
     if infinite.any():
         notes.append(
-            f"{int(infinite.sum())} samples left out whose answer was ruled out (log-probability −∞): read the "
-            "probability instead."
+            f"{count(int(infinite.sum()), 'sample')} left out, because the answer was ruled out (log-probability −∞): "
+            "read the probability instead."
         )
     return [note for note in notes if note]
 

@@ -140,7 +140,7 @@ def test_an_answer_ruled_out_is_counted_and_has_no_logprob(tmp_path: Path) -> No
     own = summary_of(result, "logprob")
     assert (own["n"], own["n_ruled_out"], own["n_undefined"]) == (11, 1, 0)
     assert own["difference"] == pytest.approx(0.0)
-    assert "1 samples left out whose answer was ruled out" in own["note"]
+    assert "1 sample left out, because the answer was ruled out" in own["note"]
     assert summary_of(result, "probability")["difference"] == pytest.approx(-LIKELY / 12)
 
 
