@@ -67,8 +67,8 @@ class GridCell:
         if not self.measured:
             first = self.folder.read_table(FAILURES).to_pylist()[0]
             raise StudyError(
-                f"expected at least one sample of {' · '.join(self.key)} to be measured, but all failed "
-                f"({count(len(self.study.data), 'sample')}). The first, {first['sample']}: {first['error']}: "
+                f"expected at least one of {count(len(self.study.data), 'sample')} of {' · '.join(self.key)} to be "
+                f"measured, but all failed. The first, {first['sample']}: {first['error']}: "
                 f"{first['reason']}"
             )
 

@@ -87,7 +87,6 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "circuits need the model on this machine": SERVER,
     "copying scores need the weights": SERVER,
     "head_means needs the model on this machine": SERVER,
-    "edits through features run on this machine alone": SERVER,
     "on a server, a contrast is against": SERVER,
 }
 
