@@ -177,17 +177,16 @@ def _meta_names(samples: Sequence[Sample]) -> list[str]:
 
 
 def _in_two_splits(samples: Samples) -> Iterator[Problem]:
-    """Images that are in several splits, and named groups that are."""
-    if len({sample.meta.get("split") for sample in samples}) < 2:
-        return
+    """Images that are in several splits, and named groups that are. Samples without a split are in none."""
     pictures: dict[str, dict[str, str]] = defaultdict(dict)
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for sample, names in zip(samples, samples.pictures, strict=True):
-        split = str(sample.meta.get("split"))
+        if (split := sample.meta.get("split")) is None:
+            continue
         for name in names:
-            pictures[name].setdefault(split, sample.id)
+            pictures[name].setdefault(str(split), sample.id)
         if sample.group is not None:
-            groups[sample.group].setdefault(split, sample.id)
+            groups[sample.group].setdefault(str(split), sample.id)
     for kind, found in (("same image in two splits", pictures), ("same group in two splits", groups)):
         for name, where in found.items():
             if len(where) > 1:
