@@ -53,7 +53,7 @@ KEY: tuple[str, ...] = ("model", "data")
 N_SHOWN = 4
 COLOURS = dict(zip(OUTCOMES.values(), (SERIES[2], SERIES[1], SERIES[0], GREY), strict=True))
 DISAGREE = ("looked, wrong", "looked elsewhere, right")
-LEAD = Markup("""{n} samples ({data}) that <b>{models}</b> answered: where it attended to the object and was wrong,
+LEAD = Markup("""{samples} ({data}) that <b>{models}</b> answered: where it attended to the object and was wrong,
 and where it was right without attending to the object.""")
 HOW = """A sample “looked” when the attention ratio (AR) of its map is above a threshold. The threshold is the 95 %
 quantile of the AR that the maps of {chosen_on} have on other samples' boxes: what attention reaches by chance
@@ -246,7 +246,7 @@ def write_page(
     chosen_on = f"{choice.split or 'other'} samples"
     how = HOW.format(limits=said, choice=capital(choice.sentence(result)), chosen_on=chosen_on)
     lost = len(result.samples) - len(found)
-    how += f" {lost} samples are left out: no known answer, or no defined AR." if lost else ""
+    how += f" Left out: {count(lost, 'sample')} without a known answer or a defined AR." if lost else ""
     cases = join("Maps: ", ramp(), f", each by itself. Cases are drawn with seed {result.seed}.")
     body = [
         section(

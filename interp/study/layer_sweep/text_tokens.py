@@ -36,7 +36,7 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.tables import estimate, group_values, p_value, rows, times
+from interp.report.tables import estimate, group_values, in_groups, p_value, rows, times
 from interp.stats import Interval, holm, paired, paired_test, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["against_last", "failures_said", "figures", "own_layer_scores", "write_page"]
 
 N_SHOWN = 2
-LEAD = Markup("""Attention to the image on <b>{models}</b>, with {n} samples ({data}): from the last prompt token,
+LEAD = Markup("""Attention to the image on <b>{models}</b>, with {samples} ({data}): from the last prompt token,
 from the words of the question, from the word of the object in question, from the first answer token when the model
 reads it back, and from every row after the image.""")
 HOW = """AR is the mean of a map inside the boxes over its mean everywhere; a uniform map scores 1. Lines are means
@@ -229,7 +229,7 @@ def _table(found: pd.DataFrame) -> Markup:
         "minus shuffled boxes": lambda row: _gap_text(row["shuffled"]),
         "minus last token": lambda row: _gap_text(row["last"]),
         "p (Holm)": lambda row: p_value(row["p"]),
-        "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+        "samples": in_groups,
     }
     return table(list(columns), rows(found, columns))
 
