@@ -212,8 +212,8 @@ def _failures(result: KnockoutResult) -> Markup:
     if found.empty:
         return section("Failures", paragraph("None: every flow was blocked in every sample.", kind="soft"))
     flows = where(found, found.flow.notna()).drop_duplicates([*result.axes, "index", "flow"])
-    counts = flows.groupby("flow").size()
-    said = "; ".join(f"{name}: {count(int(n), 'sample')}" for name, n in counts.items()) or "none"
+    counts = flows.flow.value_counts(sort=False).sort_index().to_dict()
+    said = "; ".join(f"{name}: {count(n, 'sample')}" for name, n in counts.items()) or "none"
     words = f"Samples left out: {int(found.flow.isna().sum())}. "
     words += "Flows that could not be blocked, in some windows or all: "
     listed = details("The first of each kind", card(failure_list(found, ["sample", "flow"])))

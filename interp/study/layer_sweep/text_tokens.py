@@ -55,10 +55,11 @@ reads it back, and from every row after the image.""")
 HOW = """AR is the mean of a map inside the boxes over its mean everywhere; a uniform map scores 1. Lines are means
 over samples, bands their 95 % bootstrap intervals over groups; where there are fewer than 20 groups, each thin line
 is one group. Dashed: the same maps on other samples' boxes."""
-DIVISOR = """Relative maps are divided by the same row, the last row of the generic prompt, since a generic prompt has
-no question and no word for the object; only those of every row after the image by the mean of the same rows of the
-generic prompt, as in the paper's official code. Only for these and the last token do rows and divisor have the same
-role in the sentence. A difference between kinds of token should therefore also appear in the plain maps."""
+DIVISOR = """Relative maps are divided by the last row of the generic prompt, because a generic prompt has no question
+and no word for the object. There is one exception: maps of “every row after the image” are divided by the mean of the
+same rows of the generic prompt, as in the paper's official code. Only for this kind and for the last token do the rows
+have the same role in both prompts. A difference between kinds of token should therefore also appear in the plain
+maps."""
 CHOICE = """Each kind of token is shown at its own layer, the best on {chosen_on}. {caution}“Minus” columns are
 differences of AR over the same samples: minus AR on shuffled boxes, minus AR of the last token. p: permutation of
 whole groups, with Holm's correction over all rows of this table."""
