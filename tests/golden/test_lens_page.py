@@ -54,8 +54,8 @@ def gaps(result: Any) -> pd.DataFrame:
 def test_table_shows_each_words_best_layer(lens: Any, page: Page) -> None:
     found = gaps(lens)
     best = found.loc[found.groupby(["data", "word"], sort=False)["mean"].idxmax()]
-    rows = page.table("word", "layer", "gap.*nats", "p ").records(
-        data="data", word="word", layer="layer", gap="gap&nats", p="^ ?p", n="samples"
+    rows = page.table("word", "layer", "gap.*nats", "Holm's p").records(
+        data="data", word="word", layer="layer", gap="gap&nats", p="Holm's p", n="samples"
     )
     assert len(rows) == len(best) == 4
     for row in rows:

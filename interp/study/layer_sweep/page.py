@@ -89,8 +89,8 @@ MANY, SMALL_SIDE = 150, 160
 LEAD = Markup("""Measured on <b>{models}</b> with {samples} ({data}): how much of each layer's map over the image
 tokens lies inside the annotated boxes.""")
 FIGURES = """Lines are means over samples. Bands are their 95 % bootstrap intervals over groups; where there are too
-few groups for an interval, each thin line is one group. Grey, dashed: the same maps scored on another sample's boxes.
-Grey, dotted: a centre prior scored on the samples' own boxes."""
+few groups for an interval, each thin line is one group. Grey, dashed: the same maps scored on another sample's boxes
+(shuffled boxes). Grey, dotted: a centre prior scored on the samples' own boxes."""
 GALLERY = Markup("""By {metric} at the featured layer. Left: the image with its box. Right: the map over its tokens,
 {ramp}, each map scaled to its own 99.5th percentile.""")
 TERMS = {

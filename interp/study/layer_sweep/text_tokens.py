@@ -61,8 +61,8 @@ same rows of the generic prompt, as in the paper's official code. Only for this 
 have the same role in both prompts. A difference between kinds of token should therefore also appear in the plain
 maps."""
 CHOICE = """Each kind of token is shown at its own layer, the best on {chosen_on}. {caution}“Minus” columns are
-differences of AR over the same samples: minus AR on shuffled boxes, minus AR of the last token. p: permutation of
-whole groups, with Holm's correction over all rows of this table."""
+differences of AR over the same samples: minus AR on shuffled boxes (those of other samples), and minus AR of the last
+token. p: permutation of whole groups, with Holm's correction over all rows of this table."""
 
 
 def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric: str = "ar") -> pd.DataFrame:
@@ -229,7 +229,7 @@ def _table(found: pd.DataFrame) -> Markup:
         "AR": estimate,
         "minus shuffled boxes": lambda row: _gap_text(row["shuffled"]),
         "minus last token": lambda row: _gap_text(row["last"]),
-        "p (Holm)": lambda row: p_value(row["p"]),
+        "Holm's p": lambda row: p_value(row["p"]),
         "samples": in_groups,
     }
     return table(list(columns), rows(found, columns))

@@ -117,7 +117,7 @@ def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
         "word": "word",
         "layer": lambda row: number(row["layer"], 0),
         f"own − another's gap, {wording.unit}": estimate,
-        "p (Holm)": lambda row: p_value(row["p_holm"]),
+        "Holm's p": lambda row: p_value(row["p_holm"]),
         "samples": in_groups,
     }
     return card(table(list(columns), rows(peaks(gaps), columns)))
