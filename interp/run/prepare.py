@@ -13,6 +13,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from interp.errors import RunError
+from interp.inputs.text import count
 from interp.run.merge import join_tables
 from interp.run.plan import Plan, shards_of
 from interp.run.sessions import begin_session, publish
@@ -201,7 +202,7 @@ class Track:
             self._bar = bars.add_task(label, total=self._total, completed=self._done)
         elif progress.show:
             kept = f", {self._done} kept from before" if self._done else ""
-            self._say(f"{self._total} samples{kept}")
+            self._say(f"{count(self._total, 'sample')}{kept}")
 
     def advance(self, shard: int) -> None:
         """Counts the samples of a finished shard."""
@@ -212,7 +213,9 @@ class Track:
         quarter = self._done * QUARTERS // self._total
         if self._progress.show and quarter > self._said:
             self._said = quarter
-            self._say(f"{self._done}/{self._total} samples, {time.perf_counter() - self._start:.0f} s")
+            self._say(
+                f"{self._done}/{count(self._total, 'sample')}, {time.perf_counter() - self._start:.0f} s"
+            )
 
     def _say(self, text: str) -> None:
         self._progress.say(f"{self._label}: {text}")

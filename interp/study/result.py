@@ -378,7 +378,7 @@ class GridResult:
     @property
     def _head(self) -> str:
         n = len(self.cells)
-        return f"{self.study.title}: result of {n} run{'' if n == 1 else 's'}"
+        return f"{self.study.title}: result of {count(n, 'run')}"
 
     def _told(self) -> dict[str, str]:
         """Name and content of each line about the result."""
@@ -388,7 +388,7 @@ class GridResult:
         }
         try:
             told["measured"] = (
-                f"{self.n_samples} samples in {len(self.groups)} groups, {self.failure_counts()}"
+                f"{count(self.n_samples, 'sample')} in {count(len(self.groups), 'group')}, {self.failure_counts()}"
             )
         except (InterpError, OSError) as error:
             told["measured"] = f"cannot be read: {error}"
@@ -420,7 +420,7 @@ def counted(result: GridResult) -> list[str]:
     names: dict[str, list[str]] = {}
     for cell in result.cells:
         samples = cell.frame("samples")
-        said = f"{len(samples)} samples in {samples.group.nunique()} groups"
+        said = f"{count(len(samples), 'sample')} in {count(samples.group.nunique(), 'group')}"
         names.setdefault(said, []).append(
             " · ".join(cell.labels[axis] for axis in result.varied or ("data",))
         )

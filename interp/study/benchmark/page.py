@@ -244,7 +244,10 @@ def _flipped(result: BenchmarkResult) -> Markup | str:
     }  # fmt: skip
     more = len(flips) - MANY_FLIPS
     left = (
-        paragraph(f"The other {more}: result.flips(), or flips.csv of result.export().", kind="soft")
+        paragraph(
+            f"Not listed here: {count(more, 'flip')}. All are in result.flips() and in flips.csv of result.export().",
+            kind="soft",
+        )
         if more > 0
         else ""
     )

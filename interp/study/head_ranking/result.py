@@ -272,7 +272,7 @@ class HeadResult(GridResult):
         return "\n".join(line for line in lines if line)
 
     def _unranked_line(self) -> str:
-        return f"{self.n_unranked} of {self.n_heads} heads have no defined score and are not ranked."
+        return f"Heads that are not ranked, because they have no defined score: {self.n_unranked} of {self.n_heads}."
 
     def figures(
         self, k: int = 20, *, against: HeadResult | Sequence[HeadResult] = ()

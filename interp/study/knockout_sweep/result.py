@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.run import cost_of, manifest_of
 from interp.stats import holm, paired, paired_test, population_note
 from interp.study.dataframes import below, records, rows_of, where
@@ -261,7 +262,8 @@ def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
         if flow in controls:
             continue
         if row["mean"] > -LEAST:
-            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({row['n']} samples)."
+            counted = count(row["n"], "sample")
+            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({counted})."
             continue
         here = where(summary, (summary.layer == row["layer"]))
         if "head" in here and not pd.isna(row["head"]):
@@ -273,7 +275,7 @@ def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
         if control is not None:
             other = where(here, (here.flow == control) & (here.measure == "relative"))
             line += f"; as many tokens elsewhere {_number(records(other)[0], '%')}" if len(other) else ""
-        yield f"{line} ({row['n']} samples, {row['n_groups']} groups)."
+        yield f"{line} ({count(row['n'], 'sample')}, {count(row['n_groups'], 'group')})."
 
 
 def _place(row: dict[str, Any]) -> str:
@@ -298,9 +300,13 @@ def _table(result: KnockoutResult, cell: GridCell, measure: str) -> str:
     summary = where(summary, summary.measure == measure)
     counted, measured = result.n_counted(cell)
     n = measured if measure in ("accuracy", "flipped") else counted
-    title = f"{' · '.join(cell.key)}: {MEASURES[measure]}, {n} of {measured} samples"
+    title = f"{' · '.join(cell.key)}: {MEASURES[measure]}, {n} of {count(measured, 'sample')}"
     few = [row["n_groups"] for row in records(summary) if row["note"]]
-    title += f"; {max(few)} groups are too few for intervals" if few else ""
+    title += (
+        f"; {count(max(few), 'group')} {'is' if max(few) == 1 else 'are'} too few for intervals"
+        if few
+        else ""
+    )
     table = Table(title=Text(title), title_justify="left")
     table.add_column("layers", justify="right")
     names = list(result.flows(cell))

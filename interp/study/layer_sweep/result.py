@@ -20,7 +20,7 @@ from interp.inputs.files import write_atomically
 from interp.metrics import METRICS
 from interp.report.figures import series_colours
 from interp.report.html import page_path
-from interp.report.tables import cell_names, write_csv
+from interp.report.tables import cell_names, count, write_csv
 from interp.stats import bootstrap, population_note
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import records, where
@@ -88,7 +88,9 @@ def _number(value: float) -> str:
 def _interval(row: Mapping[Any, Any]) -> str:
     """The interval, or why there is none."""
     return (
-        f"({row['n_groups']} groups)" if row["note"] else f"[{_number(row['low'])}, {_number(row['high'])}]"
+        f"({count(row['n_groups'], 'group')})"
+        if row["note"]
+        else f"[{_number(row['low'])}, {_number(row['high'])}]"
     )
 
 

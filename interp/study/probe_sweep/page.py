@@ -11,7 +11,7 @@ from markupsafe import Markup
 from interp.report.figures import GREY, SERIES, Figures, curves, laid_out, panels, reference_line, ticks_at
 from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, origin
-from interp.report.tables import estimate, rows
+from interp.report.tables import estimate, in_groups, rows
 from interp.study.dataframes import rows_of, where
 from interp.study.page_parts import failure_line, lead, origins
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENS", "figures", "write_page"]
 
 
-LEAD = Markup("""Logistic probes predict the {target} from the residual stream of <b>{models}</b> after each layer; {n}
-samples ({data}). Whole groups are split into {folds} folds, and each sample is scored by a probe that was fitted
+LEAD = Markup("""Logistic probes predict the {target} from the residual stream of <b>{models}</b> after each layer;
+{samples} ({data}). Whole groups are split into {folds} folds, and each sample is scored by a probe that was fitted
 without its fold.""")
 FIGURE = """Blue: how often the probe predicts the class of a held-out sample. Orange, dashed: the same for the control
 task. Dotted: how often the most frequent class of the training samples is right."""
@@ -75,7 +75,7 @@ def _tables(result: ProbeResult) -> Iterator[Markup]:
             "control": _said("control"),
             "selectivity": _said("selectivity"),
             "most frequent class": _said("majority"),
-            "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+            "samples": in_groups,
         }
         yield card(table(list(columns), rows(list(wide.values()), columns)))
 

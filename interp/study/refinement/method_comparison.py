@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.stats import bootstrap, flips, holm, paired_test, population_note
 from interp.study.dataframes import rows_of, where
 from interp.study.result import GridResult
@@ -112,15 +113,15 @@ def _notes(marked: bool, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, 
     if marked and len(known) and not known.any():
         share = 100 * (1 - 0.025 ** (1 / n_groups))
         notes.append(
-            f"No mark changed, so resampling sees no variation and the interval [0, 0] is too sure: with {n_groups} "
-            f"groups a change in up to {share:.1f} % of them is not excluded."
+            f"No mark changed, so resampling sees no variation and the interval [0, 0] is too sure: with "
+            f"{count(n_groups, 'group')} a change in up to {share:.1f} % of the groups is not excluded."
         )
     elif tested and n_groups > 1:
         notes.append(tested)
     if infinite.any():
         notes.append(
-            f"{int(infinite.sum())} samples left out whose answer was ruled out (log-probability −∞): read the "
-            "probability instead."
+            f"{count(int(infinite.sum()), 'sample')} left out because the answer was ruled out (log-probability −∞): "
+            "read the probability instead."
         )
     return [note for note in notes if note]
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
-from interp.report.tables import p_value
+from interp.report.tables import count, p_value
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where
@@ -158,7 +158,9 @@ def _groups(found: pd.DataFrame | None, varied: Sequence[str], name: str) -> lis
 def _range(row: Mapping[Any, Any]) -> str:
     """“+0.02 [−0.01, 0.05]”; the number of groups in place of the interval where groups are too few."""
     few = row["n_groups"] < MIN_GROUPS or math.isnan(row["low"])
-    ends = f"({row['n_groups']} groups)" if few else f"[{_signed(row['low'])}, {_signed(row['high'])}]"
+    ends = (
+        f"({count(row['n_groups'], 'group')})" if few else f"[{_signed(row['low'])}, {_signed(row['high'])}]"
+    )
     return f"{_signed(row['difference'])} {ends}"
 
 

@@ -155,7 +155,7 @@ def pairs_card(result: PairedResult) -> Markup | str:
         "Holm's p": lambda row: bold(p_value(row["p_holm"])),
     }
     shown = card(paragraph(PAIRS, kind="soft"), table(list(columns), rows(found, columns)))
-    return details(f"Methods against one another: {len(found)} pairs", shown)
+    return details(f"Methods against one another: {count(len(found), 'pair')}", shown)
 
 
 def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
@@ -215,7 +215,8 @@ def difference_hover(row: dict[str, Any]) -> str:
     """“+2.5 points [−1.0, 6.2] · 80 samples, 40 groups”."""
     value, _, ends = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True).partition(" ")
     few = ", too few for an interval" if row["n_groups"] < MIN_GROUPS else ""
-    return f"{value} points {ends}".rstrip() + f" · {row['n']} samples, {row['n_groups']} groups{few}"
+    counts = f"{count(row['n'], 'sample')}, {count(row['n_groups'], 'group')}"
+    return f"{value} points {ends}".rstrip() + f" · {counts}{few}"
 
 
 def failures_section(result: PairedResult, none: str) -> Markup:
