@@ -91,7 +91,7 @@ class Findings:
 def inspect(samples: Samples) -> Findings:
     """Returns the counts of samples and their problems."""
     usable = [sample for sample in samples if sample.is_usable]
-    problems = [Problem("bad row", sample.id, _reason(sample)) for sample in samples if not sample.is_usable]
+    problems = [Problem("bad row", sample.id, sample.fault) for sample in samples if sample.fault is not None]
     sizes: dict[int, tuple[tuple[int, int], ...]] = {}
     for i, sample in enumerate(samples):
         if not sample.is_usable:
@@ -112,14 +112,6 @@ def inspect(samples: Samples) -> Findings:
     order = list(KINDS)
     problems.sort(key=lambda one: order.index(one.kind))
     return Findings(_counts(samples, usable, sizes), tuple(problems))
-
-
-def _reason(sample: Sample) -> str:
-    try:
-        sample.check()
-    except InterpError as error:
-        return str(error)
-    return ""
 
 
 def _of_boxes(sample: Sample, sizes: Sequence[tuple[int, int]]) -> Iterator[Problem]:

@@ -33,7 +33,7 @@ from interp.report.html import (
     section,
     span,
     table,
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 from interp.report.provenance import (
     INTERVALS,
     as_json,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIFFERENCE",
+    "FLIP_COLUMNS",
+    "MARK_COLUMNS",
     "PLACE",
     "cell_title",
     "count_of",
@@ -93,19 +95,29 @@ def measures_table(found: list[dict[str, Any]], names: Mapping[str, str]) -> Mar
     return table(list(columns), rows(found, columns))
 
 
+MARK_COLUMNS: dict[str, Any] = {
+    "before, %": lambda row: number(100 * row["before"], 1),
+    "after, %": lambda row: number(100 * row["after"], 1),
+    "points": lambda row: bold(percentage_points(row)),
+}
+"""The columns of a table that compare marks before and after."""
+FLIP_COLUMNS: dict[str, Any] = {
+    "+": lambda row: count_of(row["wrong_to_right"]),
+    "−": lambda row: count_of(row["right_to_wrong"]),
+    "McNemar": lambda row: p_value(row["p_flips"]),
+    "Holm's p": lambda row: p_value(row["p_holm"]),
+}
+"""The columns that say how many marks changed, and what the tests say."""
+
+
 def methods_card(result: PairedResult) -> Markup | str:
     """One line per cell: accuracy before and after, the paired difference, flips, tests, log-probability, cost."""
     summary = result.summary()
     rest = [axis for axis in result.axes if axis not in ("model", "data")]
     columns: dict[str, Any] = {
         "method": lambda row: " · ".join(str(row[axis]) for axis in rest),
-        "before, %": lambda row: number(100 * row["before"], 1),
-        "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(percentage_points(row)),
-        "+": lambda row: count_of(row["wrong_to_right"]),
-        "−": lambda row: count_of(row["right_to_wrong"]),
-        "McNemar": lambda row: p_value(row["p_flips"]),
-        "Holm's p": lambda row: p_value(row["p_holm"]),
+        **MARK_COLUMNS,
+        **FLIP_COLUMNS,
         "Δ log p, nats": "logprob",
         "s ×": lambda row: f"{row['seconds']:.2f}",
         "passes ×": lambda row: f"{row['forwards']:.2f}",
