@@ -4,11 +4,11 @@
     python studies/attend_and_segment.py --model llava-hf/llava-1.5-7b-hf --device cuda --data mine.jsonl \\
         --refine facebook/sam-vit-base
 
-Each answer's words get masks from where they look more than the answer does on average (docs/masks.md). Their union is
-compared with the sample's masks, or its boxes: pixel IoU, and the share found at IoU ≥ 0.5. Beside them stand a mask of
-the whole image, which is what a uniform map gives, and the centre prior cut to as many pixels. `attend_and_segment.csv`
-under `--out` has a row a sample; the first answers are pages beside it. Boxes count whole, so a mask of a round object
-cannot reach 1.
+Each word of an answer gets a mask: the places where it looks more than the answer does on average (docs/masks.md). The
+union of the masks is compared with the sample's masks, or its boxes: pixel IoU, and recall, the share of true masks
+found at IoU ≥ 0.5. Two baselines stand beside them: the whole image, which is what a uniform map gives, and the centre
+prior cut to as many pixels. `attend_and_segment.csv` under `--out` has one row per sample and kind of mask; the first
+answers have pages beside it. A box counts as a whole, so a mask of a round object cannot reach 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from interp.errors import InterpError, RunError
 from interp.indicators.map_masks import check_mask_rule, threshold_named, upsampled
 from interp.inputs.masks import filled, union
 from interp.metrics import mask_recall, pixel_iou
-from interp.report.tables import estimate, percent, write_csv
+from interp.report.tables import count, estimate, percent, write_csv
 from interp.stats import bootstrap
 from interp.study.baselines import centre_prior
 
@@ -50,12 +50,12 @@ def main(
         out: Folder for the table and the pages.
         seed: Draws the samples, and the bootstrap.
         n: The maximum number of samples, drawn with the seed.
-        generate: Tokens of an answer at most.
-        threshold: "otsu", "positive", or the share of pixels below it, such as 0.9.
+        generate: The maximum number of tokens of an answer.
+        threshold: "otsu", "positive", or the share of pixels that lie below the threshold, such as 0.9.
         upsample: "bicubic", "bilinear" or "nearest".
-        refine: Id or folder of a SAM, which makes the mask from the map's largest value; "" for the threshold.
-        pages: How many of the first answers are written as pages.
-        batch_size: Samples are grounded one by one; the other scripts' option, which changes nothing here.
+        refine: Id or folder of a SAM, which masks the object at the map's largest value; "" for the threshold.
+        pages: The number of answers that get a page, from the first on.
+        batch_size: Changes nothing here, because samples run one by one; other scripts have the same option.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -86,9 +86,9 @@ def measured(
         if len(written) < pages:
             written.append(grounded.save(out / f"grounded_{len(written)}.html"))
     if failed:
-        print(f"{len(failed)} of {len(samples)} samples failed. The first, {failed[0]}")
+        print(f"{len(failed)} of {count(len(samples), 'sample')} failed. The first, {failed[0]}")
     if not rows:
-        raise RunError("no sample could be measured; the first one's reason is above.")
+        raise RunError("no sample could be measured; the reason of the first failure is printed above.")
     return rows, written
 
 
@@ -132,7 +132,7 @@ def told(frame: pd.DataFrame, seed: int) -> None:
             )
         print(
             f"  {NAMES[str(name)]:>28}: IoU {values['iou']}, recall {values['recall']}, "
-            f"{percent(own.share.mean())} of the image; {len(own)} samples"
+            f"{percent(own.share.mean())} of the image; {count(len(own), 'sample')}"
         )
 
 

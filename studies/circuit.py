@@ -3,10 +3,11 @@
     python studies/circuit.py
     python studies/circuit.py --data natural --n 40 --against zero --n-edges 80
 
-Edges between heads, MLPs, the image and the answer by edge attribution patching, the strongest patched exactly.
-The graph is chosen on the first half of the samples and kept on the second, where everything else is replaced. Runs are
-stored under `--out`, and the same command resumes them; `circuit.html` (chosen) and `circuit_kept.html` (the other
-half) are the result. For small models: a sample holds what every node writes at every token.
+Edge attribution patching estimates the effect of every edge between heads, MLPs, the image and the answer; the
+strongest edges are also patched exactly. The graph is chosen on the first half of the samples and tested on the second
+half, where all other edges are replaced. Runs are stored under `--out`, and the same command resumes them;
+`circuit.html` (first half) and `circuit_kept.html` (second half) are the result. It is for small models, because what
+every node writes at every token of a sample is kept in memory.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; the first is used.
         out: Folder for runs and pages.
         seed: Draws the samples.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples.
-        against: What takes an edge's place: the same question on another image, its mean over others, or nothing.
-        n_edges: The edges of the graph that is taken to the other half.
-        exact: Edges that are patched exactly in each sample.
+        against: What replaces an edge: its value for another image, its mean over other images, or zero.
+        n_edges: The number of edges of the graph that is tested on the second half.
+        exact: The number of edges that are patched exactly in each sample.
         executor: What runs the decoder: the model's own layers, or TransformerLens' on the same weights.
-        batch_size: Part of a run's hash; samples run one by one.
+        batch_size: Changes no result, because samples run one by one; it is part of a run's hash.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """

@@ -3,11 +3,11 @@
     python studies/features.py
     python studies/features.py --model Qwen/Qwen3.5-2B --device cuda --features layer10.sae.safetensors --k 50
 
-Without `--features` a small top-k autoencoder of the stream (`--site mlp`: a transcoder of the MLP) is trained on the
-image tokens of half the samples (seconds on the organism); files that `interp.load_features` knows are read in its
-place. On the other half: explained variance, L0 and the
-change of the answer's log-probability under the reconstruction; then the features that are most active inside the boxes
-relative to the whole image, what ablating each does to the answer, and a page for each.
+Without `--features`, a small top-k autoencoder of the residual stream (`--site mlp`: a transcoder of the MLP) is
+trained on the image tokens of the first half of the samples (seconds on the organism). With `--features`, files that
+`interp.load_features` can read are used instead. On the second half the script prints explained variance, L0 and the
+change of the answer's log-probability under the reconstruction; then, for the features that are most active inside the
+boxes relative to the whole image, what ablating each does to the answer. Each of these features gets a page.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import sets
 from interp.report.feature_page import save_feature_page
+from interp.report.tables import count
 from interp.study.dataframes import records, where
 from interp.study.model_spec import is_organism
 
@@ -34,7 +35,7 @@ def main(
     site: Literal["residual", "mlp"] = "residual",
     device: str = "cpu", dtype: str = "float32",
 ) -> None:  # fmt: skip
-    """What features of the stream hold of the image, and what they do to the answer.
+    """What features of the residual stream say about the image, and what they do to the answer.
 
     Args:
         model: "organism", a Hugging Face id or a local folder.
@@ -42,12 +43,12 @@ def main(
         out: Folder for the pages.
         seed: Draws the samples and the autoencoder's first weights.
         n: The maximum number of samples.
-        features: A folder or file of features; none to train some.
-        layer: The layer of those that are trained.
-        k: Features active at once: by default what the files say, or 8 of those that are trained.
-        width: Features to train.
-        n_shown: Features to ablate and to make pages of.
-        site: Of those that are trained: the stream after the layer, or its MLP.
+        features: A folder or file of features; by default features are trained.
+        layer: The layer of trained features.
+        k: The number of features active at once; by default what the files say, and 8 for trained features.
+        width: The number of features to train.
+        n_shown: The number of features to ablate and to make pages of.
+        site: What trained features describe: the residual stream after the layer, or its MLP.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -66,7 +67,7 @@ def main(
 
 
 def describe(mllm: interp.Mllm, own: interp.Features, rest: Samples, out: Path, n_shown: int) -> None:
-    """Prints what ablating the features does that are most active inside the boxes, and writes a page for each."""
+    """Prints the effect of ablating each of the features that are most active inside the boxes; writes their pages."""
     found, target = own.read(mllm, rest, progress=False), interp.Target("greedy")
     plain = mllm.score(rest, target, progress=False).values
     for row in records(inside(found, rest).head(n_shown)):
@@ -75,9 +76,9 @@ def describe(mllm: interp.Mllm, own: interp.Features, rest: Samples, out: Path, 
         path = out / f"feature_{row['feature']}.html"
         save_feature_page(found, row["feature"], path, organism=is_organism(mllm))
         print(
-            f"  feature {row['feature']}: {row['ratio']:.1f} times as active inside the boxes, in {row['samples']} "
-            f"samples; ablated at the image's tokens: log p {change.mean():+.3f} nats "
-            f"(least {change.min():+.3f}). {path}"
+            f"  feature {row['feature']}: {row['ratio']:.1f} times as active inside the boxes, in "
+            f"{count(row['samples'], 'sample')}; ablated at the image tokens: log p of the answer changes by "
+            f"{change.mean():+.3f} nats on average (lowest {change.min():+.3f}). Page: {path}"
         )
 
 

@@ -4,7 +4,7 @@
     python studies/fig1_attention_maps.py --paper --model MODEL OTHER --device cuda --data COCO_FOLDER VGMED_FOLDER
 
 The page shows a few test samples, drawn with the seed and not by their score, with their boxes, the attention of the
-last prompt token, and the same relative to a generic prompt, at each model's best layer of the validation split: by
+last prompt token, and the same relative to a generic prompt, at each model's best layer on the validation split: by
 attention ratio, or with `--paper` by the lowest KL. The page is `fig1.html` under `--out`; the runs are beside it, and
 the same command resumes them. Maps before and after VGRefine: `figJ2_before_after.py`.
 """
@@ -40,10 +40,10 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and fig1.html.
         seed: Draws the samples.
-        workers: How many workers compute, and where.
-        n: Samples shown of each data set.
-        n_validation: Samples of each data set's validation split on which the layer is chosen.
-        way: Whether as the paper does.
+        workers: The number of worker processes, and where they run.
+        n: The number of samples shown of each data set.
+        n_validation: The maximum number of validation samples per data set, on which the layer is chosen.
+        way: Choices in which paper and toolkit differ.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.

@@ -3,9 +3,9 @@
     python studies/fig2_dataset.py                            # the bundled medical slices, offline
     python studies/fig2_dataset.py --data VGMED_FOLDER built  # VGMED's files, what `interp data build` wrote
 
-No model runs. Shares are of samples, as their own meta name modality and region; where they name no region, the label
-decides (`interp.data.build.body_region`). Beside them stand the 44 source sets of VGMED by the paper's table C.2:
-shares of sets, not of samples. `fig2.html` and `fig2.csv` under `--out` are the result.
+No model runs. Shares are of samples. Modality and region are those in each sample's `meta`; where it names no region,
+the label decides (`interp.data.build.body_region`). Beside them stand the 44 source sets of VGMED by the paper's table
+C.2: shares of sets, not of samples. `fig2.html` and `fig2.csv` under `--out` are the result.
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and fig3.html.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         loaders: Threads of each process that prepare the next micro-batches while the model runs.
         n: The maximum number of samples per data set, drawn with the seed.
         metrics: Short names of interp.metrics.METRICS; by default ar kl_gain js, with --paper ar kl js.
-        way: Whether as the paper does.
+        way: Choices in which paper and toolkit differ.
         batch_size: Samples per forward pass.
         device: Where the models run.
         dtype: The models' floating-point type.

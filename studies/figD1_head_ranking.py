@@ -4,8 +4,8 @@
     python studies/figD1_head_ranking.py --model llava-hf/llava-1.5-7b-hf --device cuda --data COCO_FOLDER VGMED_FOLDER
 
 Every head is scored on the validation split of each data set, on which heads may be chosen. The script prints the top
-heads, the rank correlation and the overlap of the top k, with intervals, chance level and the ceiling set by noise. KL,
-the paper's metric, can rank heads first that look everywhere: the printed comparison with a uniform map shows it, and
+heads, the rank correlation and the overlap of the top k, with intervals, chance level and the ceiling set by noise. By
+KL, the paper's metric, heads that look everywhere can come first; the printed comparison with a uniform map shows this.
 `--metric ar` ranks by attention ratio; `--paper` ranks by KL with boxes stretched over the grid, as the official code
 does. Runs are stored under `--out`, and the same command resumes them; `figD1.html` is the result.
 """
@@ -34,10 +34,10 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and figD1.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
         metric: The metric that ranks the heads: a short name of interp.metrics.METRICS.
-        way: Whether as the paper does.
+        way: Choices in which paper and toolkit differ.
         k: The number of top heads; by default 20, as in the paper, or an eighth of a small model's heads.
         batch_size: Samples per forward pass.
         device: Where the model runs.

@@ -3,11 +3,11 @@
     python studies/figJ2_before_after.py
     python studies/figJ2_before_after.py --paper --model MODEL OTHER --choose-on COCO_FOLDER --data VGMED_FOLDER
 
-A few test samples of each data set, drawn with the seed and not by their score, for several models on one page: the
-map before VGRefine, the map of its triage, the tokens that it hides, and the map after it. Maps are of the layer that
+A few test samples of each data set, drawn with the seed and not by their score, for several models on one page: the map
+before VGRefine, the map of its triage, the tokens that it hides, and the map after it. Maps are of the layer that
 VGRefine masks: the published one, or the best on the validation split, with `--paper` the lowest by KL. At that layer
-the edit makes the change, so it is no evidence of grounding; `vgrefine.py` reads the next layer. Runs are stored under
-`--out`, and the same command resumes them; `figJ2.html` is the result.
+the edit itself makes the change, so the change is no evidence of grounding; `vgrefine.py` reads the next layer. Runs
+are stored under `--out`, and the same command resumes them; `figJ2.html` is the result.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and figJ2.html.
         seed: Draws the samples.
-        workers: How many workers compute, and where.
-        n: Samples shown of each data set.
-        n_validation: Samples of each data set's validation split on which heads and layer are chosen.
+        workers: The number of worker processes, and where they run.
+        n: The number of samples shown of each data set.
+        n_validation: The maximum number of validation samples per data set, to choose heads and layer on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers, of which the first is shown; by default the published or the chosen one.
-        way: Whether as the paper does, and what heads and layer are chosen on.
+        way: Choices in which paper and toolkit differ; and the data on which heads and layer are chosen.
         variant: VGRefine as the official code or as the paper; by default code, with --paper paper.
         batch_size: Samples per forward pass.
         device: Where the model runs.

@@ -3,11 +3,11 @@
     python studies/figL_text_tokens.py
     python studies/figL_text_tokens.py --paper --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
 
-The attention ratio of five kinds of rows, layer by layer, plain and relative to the last row of the generic prompt; for
-every row after the image, as the official code takes them (`Q=True`), relative to the mean of the same rows. At its own
-layer, chosen on the validation split, each kind is compared with the last token on the same test samples. The object's
-word needs `label` in the data's rows and is left out where no sample has one. The page is `figL.html` under `--out`;
-the runs are beside it, and the same command resumes them.
+The page shows the attention ratio of five kinds of rows, layer by layer: plain, and relative to the last row of the
+generic prompt. The kind “every row after the image” (`Q=True` of the official code) is divided by the mean of the same
+rows of the generic prompt. At its own layer, chosen on the validation split, each kind is compared with the last token
+on the same test samples. The object's word is left out unless every sample has a `label`. The page is `figL.html` under
+`--out`; the runs are beside it, and the same command resumes them.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and figL.html.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, on which layers are chosen.
-        way: Whether as the paper does.
+        way: Choices in which paper and toolkit differ.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.

@@ -22,7 +22,7 @@ from interp.data.open import BUNDLED, sets
 from interp.indicators import Attention
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.paper_options import PaperChoice, PaperOptions
-from interp.report.tables import write_csv
+from interp.report.tables import count, write_csv
 from interp.study import Grid, LayerSweep, Result, choose_layer
 from interp.study.dataframes import records
 from interp.study.layer_sweep.failures import counts, thresholds, verdicts, write_page
@@ -42,7 +42,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files. Answers are needed.
         out: Folder for runs, figM.html and figM.csv.
         seed: Draws the samples, and the other samples whose boxes are the shuffled-boxes baseline.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples per data set, for the layer and the threshold.
         way: Whether boxes and Qwen's pixels are as in the paper's code; the layer is always chosen by AR.
@@ -90,7 +90,9 @@ def print_counts(found: pd.DataFrame, seed: int) -> None:
     for row in records(counts(found, seed=seed)):
         interval = "" if row["note"] else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
         share = f"{100 * row['share']:.0f}{interval} %, expected {100 * row['expected']:.0f} %"
-        print(f"{row['data']:>10}  {row['outcome']:<24} {row['n']:>4}  {share} ({row['n_groups']} groups)")
+        print(
+            f"{row['data']:>10}  {row['outcome']:<24} {row['n']:>4}  {share} ({count(row['n_groups'], 'group')})"
+        )
 
 
 if __name__ == "__main__":

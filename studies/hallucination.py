@@ -4,14 +4,16 @@
     python studies/hallucination.py --model llava-hf/llava-1.5-7b-hf --device cuda --data coco_instances.json --n 500
     python studies/hallucination.py --data balanced --findings findings.json
 
-Labelled pictures give as many questions about labels that are there as about labels that are not, the absent ones drawn
-at random, popular or adversarial; data whose answers are all yes or no are asked as they are. Each is answered by the
-plain model, under VCD and PAI, and under CCD where `--findings` gives what a classifier of your own says. Accuracy,
-precision, recall, F1 and the share of yes, with intervals over pictures, and paired differences. Runs are stored under
-`--out`, and the same command resumes them; `hallucination.html` and `hallucination.csv` are the result.
+For each labelled picture the study asks as many questions about labels that are there as about labels that are not. The
+absent labels are drawn at random, or are the most frequent ones (popular), or those that often occur with the present
+ones (adversarial). Data whose answers are all yes or no are used as they are. The plain model answers each question,
+also under VCD and PAI, and under CCD where `--findings` gives the output of a classifier of yours. The result is
+accuracy, precision, recall, F1 and the share of yes, with intervals over pictures, and paired differences. Runs are
+stored under `--out`, and the same command resumes them; `hallucination.html` and `hallucination.csv` are the result.
 
-“No” is true only where the annotation names everything, as in the rendered scenes and of the bundled slices' "balanced"
-questions alone. The organism's marks show how the study reads, and nothing about other models.
+“No” is a true answer only where the annotation names everything. This holds for the rendered scenes and, of the bundled
+slices, for the "balanced" questions alone. The organism's numbers show what the study prints; they say nothing about
+other models.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from interp.data.open import sets
 from interp.data.scenes import natural_scenes, rendered_sample
 from interp.inputs.answers import plain
 from interp.methods import CCD, PAI, VCD, Method, Plain
-from interp.report.tables import percent, write_csv
+from interp.report.tables import count, percent, times, write_csv
 from interp.study import Benchmark, BenchmarkResult, Grid, ModelSpec
 from interp.study.dataframes import records
 
@@ -46,9 +48,9 @@ def main(
         data: "natural", "balanced", or files and folders of labelled pictures or of questions answered yes or no.
         out: Folder for runs, hallucination.html and hallucination.csv.
         seed: Draws pictures and labels, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of labelled samples (of scenes: pictures), or of questions, per data set.
-        per_picture: Labels asked about as present in a picture, and as many as absent.
+        per_picture: The number of present labels asked about per picture; as many absent ones are added.
         question: A template with {label}, and {a} for "a" or "an".
         findings: A JSON file: sample id → label → probability; adds CCD.
         tokens: The maximum number of tokens of an answer.
@@ -117,7 +119,9 @@ def show(result: BenchmarkResult, out: Path) -> None:
         print(f"  {line}: {said} (n = {marks['f1']['n']})")
     write_csv(table, out / "hallucination.csv")
     if len(result.failures):
-        print(f"Failures: {result.failures.reason.value_counts().to_dict()}")
+        print(
+            f"{count(len(result.failures), 'failure')}. By reason: {times(result.failures.reason.value_counts())}"
+        )
     print(f"Page: {result.report(out / 'hallucination.html')}")
 
 

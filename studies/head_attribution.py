@@ -35,7 +35,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and head_attribution.html.
         seed: Draws the samples.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
         target: The answer whose first token is used: the model's or the sample's own.
         batch_size: Samples per forward pass.

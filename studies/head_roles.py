@@ -1,11 +1,11 @@
-"""Head roles: what each head does, and which heads are at the ends of each measure.
+"""Head roles: what each head does, and which heads have the highest and lowest values of each measure.
 
     python studies/head_roles.py
     python studies/head_roles.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
 
-The share of the image, entropy, the share of the first token, whether the map stays on another image, the effect of
-ablating the head, and whether its weights copy. Runs are stored under `--out`, and the same command resumes them;
-`head_roles.html` beside them is the result. docs/heads.md has the definitions.
+Measured are the share of the image, the entropy, the share of the first token, whether the map stays the same on
+another image, the effect of ablating the head, and whether its weights copy. Runs are stored under `--out`, and the
+same command resumes them; `head_roles.html` beside them is the result. docs/heads.md has the definitions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and head_roles.html.
         seed: Draws the samples.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
         target: The answer whose first token is followed: the model's or the sample's own.
         batch_size: Samples per forward pass.

@@ -3,13 +3,13 @@
     python studies/indicators.py --workers 2
     python studies/indicators.py --model llava-hf/llava-1.5-7b-hf --device cuda --data FOLDER
 
-The default is both seeds of two organisms: one answers from the object in question (natural scenes, truth "boxes"), the
-other from a corner marker (marked scenes, truth "marker", compared with the object's boxes). A scene is a group. Each
-indicator is compared with the truth, with the others, and under three removals, shuffled weights and other questions.
-Layers are chosen on validation scenes. Settings are coarse, for minutes on two cores: SmoothGrad of 4 draws, integrated
-gradients of 8 steps, 150 random masks, occlusion of blocks of 4 × 4 tokens, then of each token in the most important
-quarter; embedding replacement on `--few` samples, curves on `--n-faithful`, sanity checks on `--n-checked`. Runs under
-`--out` are resumed; `indicators.html` is the result.
+By default the script runs both seeds of two organisms: one answers from the object in question (natural scenes, truth
+"boxes"), the other from a corner marker (marked scenes, truth "marker", compared with the object's boxes). A scene is a
+group. Each indicator is compared with the truth, with the others, and under three removals, shuffled weights and other
+questions. Layers are chosen on validation scenes. Settings are coarse, so that it takes minutes on two cores:
+SmoothGrad of 4 draws, integrated gradients of 8 steps, 150 random masks, occlusion of blocks of 4 × 4 tokens, then of
+each token in the most important quarter; embedding replacement on `--few` samples, curves on `--n-faithful`, sanity
+checks on `--n-checked`. Runs under `--out` are resumed; `indicators.html` is the result.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def indicators(seed: int) -> dict[str, Any]:
     }
     if importlib.util.find_spec("captum") is None:
         print(
-            f"{found.pop('integrated gradients')} is left out: it needs captum, pip install 'interp[gradients]'."
+            f"{found.pop('integrated gradients')} is left out: it needs captum. Run pip install 'interp[gradients]'."
         )
     return found
 
@@ -97,7 +97,7 @@ def main(
         truth: For such a model: "boxes", or keys of the samples' meta that hold boxes; the first is the cause.
         out: Folder for runs and indicators.html.
         seed: Draws samples, random maps and masks, shuffled weights, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of test samples per data set.
         n_validation: The maximum number of validation samples, on which layers are chosen.
         n_faithful: The number of samples on which tokens are removed for the curves.

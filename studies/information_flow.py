@@ -4,10 +4,10 @@
     python studies/information_flow.py --model llava-hf/llava-1.5-7b-hf --device cuda --data VGMED_FOLDER
     python studies/information_flow.py --flows "image->question" "image->last" "question->last" "last->last"
 
-Attention from the image, the question and the box to later tokens is blocked in a window of layers around each layer
-in turn (Geva et al., arXiv 2304.14767; for multimodal models arXiv 2411.18620), and the probability of the answer's
-first token is compared with the unedited model's. The control of the box is as many image tokens elsewhere. Runs are
-stored under `--out`, and the same command resumes them; `information_flow.html` beside them is the result.
+Attention from the image, the question and the box to later tokens is blocked in a window of layers around each layer in
+turn (Geva et al., arXiv 2304.14767; for multimodal models arXiv 2411.18620), and the probability of the answer's first
+token is compared with the unedited model's. As a control for the box, as many image tokens elsewhere are blocked. Runs
+are stored under `--out`, and the same command resumes them; `information_flow.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and information_flow.html.
         seed: Draws the samples and the image tokens elsewhere.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
-        flows: Such as "image->last"; by default image, question and box to later tokens.
+        flows: Which attention to block, such as "image->last"; by default image, question and box to later tokens.
         by: What is blocked at a time: a window of layers, one layer or one head.
-        window: Layers of a window; by default 9 in 32 layers, and in proportion.
-        stride: Layers from one window to the next.
+        window: The number of layers of a window; by default 9 for 32 layers, in proportion for other depths.
+        stride: The number of layers from one window to the next.
         mode: Whether the blocked attention goes to the other keys or is lost.
         target: The answer whose first token is used: the sample's own or the unedited model's.
         batch_size: Samples per forward pass.

@@ -17,7 +17,7 @@ from typing import Any
 
 from interp.cli import WorkerOptions, run_script
 from interp.data.open import BUNDLED, sets
-from interp.report.tables import number, percent
+from interp.report.tables import count, number, percent
 from interp.stats import MIN_GROUPS
 from interp.study import Grid, LensSweep, ModelSpec
 from interp.study.dataframes import records, where
@@ -41,7 +41,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and lenses.html.
         seed: Draws the samples and decides whose word is the control.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
         words: The words to look for: "label" (the object's word), "answer".
         batch_size: Samples per forward pass.
@@ -52,8 +52,8 @@ def main(
         jacobians: A file of `fit_jacobians`; by default they are fitted on the corpus.
         prompt: The patchscope's target prompt; by default the identity prompt.
         position: Which of its tokens is replaced; -1 is the last.
-        n_tokens: The patchscope reads at most so many tokens of an image.
-        about: Only the questions about this (`meta["about"]`), such as "colour".
+        n_tokens: The maximum number of image tokens that the patchscope reads.
+        about: Keep only the questions whose `meta["about"]` is this, such as "colour".
     """
     read = sets(data, n=n, seed=seed, needed=True)
     if about is not None:
@@ -87,8 +87,10 @@ def told(result: Any) -> None:
     )
     for row in best(result):
         few = row["n_groups"] < MIN_GROUPS
-        ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
-        said = f"{number(row['mean'])} {ends}, {row['n']} samples in {row['n_groups']} groups"
+        ends = "(too few groups for an interval)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
+        said = (
+            f"{number(row['mean'])} {ends}, {count(row['n'], 'sample')} in {count(row['n_groups'], 'group')}"
+        )
         first = at_layer(result, row)
         inside, outside = (
             float(where(first, first.measure == f"first {place}")["mean"].iloc[0])

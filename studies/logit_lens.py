@@ -3,10 +3,10 @@
     python studies/logit_lens.py
     python studies/logit_lens.py --model llava-hf/llava-1.5-7b-hf --device cuda --dtype bfloat16 --data VGMED_FOLDER
 
-The unembedding is applied after every layer at every image token (TransformerLens; `pip install "interp[lens]"`). The
-word's log-probability inside the boxes is compared with that outside, and with another sample's word at the same
-tokens, with intervals over groups. Data sets are split by the kind of question. Runs are stored under `--out`, and
-the same command resumes them; `logit_lens.html` beside them is the result.
+The final norm and the unembedding are applied after every layer at every image token (TransformerLens; `pip install
+"interp[lens]"`). The word's log-probability inside the boxes is compared with that outside, and with another sample's
+word at the same tokens, with intervals over groups. Data sets are split by the kind of question. Runs are stored under
+`--out`, and the same command resumes them; `logit_lens.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import BUNDLED, sets
-from interp.report.tables import number
+from interp.report.tables import count, number
 from interp.stats import MIN_GROUPS
 from interp.study import Grid, LensSweep, ModelSpec
 from interp.study.dataframes import records
@@ -37,7 +37,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and logit_lens.html.
         seed: Draws the samples and decides whose word is the control.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
         words: The words to look for: "label" (the object's word), "answer".
         batch_size: Samples per forward pass.
@@ -54,8 +54,8 @@ def main(
     )
     for row in records(peaks(lens_gaps(result))):
         few = row["n_groups"] < MIN_GROUPS
-        ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
-        said = f"{number(row['mean'])} {ends} nats, {row['n']} samples in {row['n_groups']} groups"
+        ends = "(too few groups for an interval)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
+        said = f"{number(row['mean'])} nats {ends}, {count(row['n'], 'sample')} in {count(row['n_groups'], 'group')}"
         print(f"  {row['data']:>24}  {row['word']:<7} layer {row['layer']:>2}: {said}")
     if len(result.failures):
         print(result.failure_counts())

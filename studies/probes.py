@@ -3,10 +3,10 @@
     python studies/probes.py
     python studies/probes.py --model llava-hf/llava-1.5-7b-hf --device cuda --data mine.jsonl --about ""
 
-Logistic probes at the last token, the question, the image and the boxes, scored on groups held out, beside random
-classes. On the rendered scenes, questions about colour alone: questions of one kind, so that the classes do not tell
-the kinds apart. Runs are stored under `--out`; `probes.html` beside them is the result. docs/probes.md says what a
-probe shows.
+Logistic probes are fitted at the last token, the question, the image and the boxes. They are scored on held-out groups
+and compared with probes of random classes (the control task). By default only questions about colour are used: with
+several kinds of questions a probe could read the kind instead of the answer. Runs are stored under `--out`;
+`probes.html` beside them is the result. docs/probes.md says what a probe shows.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and probes.html.
         seed: Draws the samples and the folds.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples per data set, drawn with the seed.
-        about: Keeps the samples whose meta["about"] this is; "" for all.
-        target: What is probed for: "answer", or a key of meta.
-        control: The type of a sample in the control task.
+        about: Keep only the samples whose meta["about"] is this; "" for all.
+        target: The property that is probed: "answer", or a key of meta.
+        control: What decides a sample's random class in the control task.
         positions: Some of "last", "question", "image", "box".
-        folds: How many folds.
+        folds: The number of folds.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.

@@ -6,9 +6,9 @@
 
 The conditions are plain attention and attention relative to a generic prompt, both at the layer that is best on the
 validation split. Readers get `reader_study/page.html` under `--out` and nothing else; `reader_study_key.json` beside
-that folder says which map is which. The report is `reader_study.html`. `--simulate` lets a rule answer in place of
-readers: it prefers the map with the higher attention ratio, more or less reliably. Its report says so, and its numbers
-mean nothing.
+that folder, which they must not see, says which map is which. The report is `reader_study.html`. `--simulate` lets a
+rule answer in place of readers: it prefers the map with the higher attention ratio, more or less reliably. Its report
+says so, and its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from interp.indicators import Attention, Maps
 from interp.inputs.prompt import GENERIC_PROMPT
 from interp.metrics import attention_ratio
 from interp.reader_study import Key, ReaderResult, read_key, read_study, stored_maps, write_pack
+from interp.report.tables import count
 from interp.study import LayerSweep, ModelSpec, Result, choose_layer
 
 CONDITIONS = {"attention": Attention(), "relative attention": Attention(relative_to=GENERIC_PROMPT)}
@@ -46,14 +47,14 @@ def main(
         data: "natural", "medical", a .jsonl file, or a folder of VGMED's or COCO's files.
         out: Folder for runs, page, key and report.
         answers: The files that readers saved; then the page and key under `out` are read, and no model is run.
-        simulate: So many simulated readers, to try the analysis.
+        simulate: The number of simulated readers, to try the analysis.
         n_cases: Cases on the page.
         n_duplicates: Cases shown twice, at most a third; by default 4, or a third of fewer than 12 cases.
         ties: Whether readers may say that neither map is better.
         seed: Draws order and sides; leave it out for real readers.
         draw: Draws the samples.
         n_validation: Samples of the validation split on which the layer is chosen.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
@@ -68,7 +69,7 @@ def main(
     samples, maps = maps_at_best_layer(base, validation, lambda study: study.run(out, workers=workers))
     n_duplicates = min(4, len(samples) // 3) if n_duplicates is None else n_duplicates
     pack = write_pack(samples, maps, page=page, key=key, n_duplicates=n_duplicates, ties=ties, seed=seed)
-    print(f"For the readers: {pack.page} ({pack.n_items} items). Keep from them: {pack.key}")
+    print(f"For the readers: {pack.page} ({count(pack.n_items, 'item')}). Do not show them: {pack.key}")
     if simulate:
         files = simulated(read_key(key), samples, maps, out / "reader_study_simulated", simulate)
         report(read_study(key, files, page=page), out, SIMULATED)

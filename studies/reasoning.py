@@ -3,11 +3,11 @@
     python studies/reasoning.py
     python studies/reasoning.py --model Qwen/Qwen3-VL-4B-Thinking --device cuda --dtype bfloat16 --data VGMED_FOLDER
 
-The model reasons and answers; then both are forced, and the image is hidden from each sentence on, from its rows, all
-later ones and the answer's. The figure is the change of the answer's log-probability by how much of the reasoning saw
-the image, with intervals over groups. The default, "tiny", is a model of random weights that is made to reason in given
-words: it shows that everything runs, and its numbers say nothing about any real model. Runs are stored under `--out`,
-and the same command resumes them; `reasoning.html` beside them is the result.
+The model reasons and answers. Then both texts are forced, and for each sentence the image is hidden from the rows of
+that sentence, of all later sentences and of the answer. The figure is the change of the answer's log-probability by how
+much of the reasoning saw the image, with intervals over groups. The default, "tiny", is a model of random weights that
+is made to reason in given words: it shows that everything runs, and its numbers say nothing about any real model. Runs
+are stored under `--out`, and the same command resumes them; `reasoning.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from interp.cli import WorkerOptions, run_script
 from interp.data import Samples
 from interp.data.open import sets
 from interp.inputs.prompt import Prompt
-from interp.report.tables import number
+from interp.report.tables import count, number, times
 from interp.stats import MIN_GROUPS
 from interp.study import Grid, ModelSpec, ReasoningSweep
 from interp.study.dataframes import records
@@ -39,11 +39,11 @@ def main(
         model: "tiny", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files.
         out: Folder for runs and reasoning.html.
-        seed: Draws the samples, and of the bootstrap.
-        workers: How many workers compute, and where; "tiny" runs in one.
+        seed: Draws the samples, and the groups of the bootstrap.
+        workers: The number of worker processes, and where they run; "tiny" runs in one process.
         n: The maximum number of samples per data set, drawn with the seed.
-        max_new_tokens: The most tokens of a thought and its answer.
-        batch_size: Blinded passes side by side.
+        max_new_tokens: The maximum number of tokens of a thought and its answer.
+        batch_size: The number of passes with a hidden image that run side by side.
         device: Where the model runs.
         dtype: The model's floating-point type.
     """
@@ -59,12 +59,14 @@ def main(
     summary = result.summary()
     for row in records(summary[summary.measure == "change"]):
         few = row["n_groups"] < MIN_GROUPS
-        ends = "(too few groups)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
+        ends = "(too few groups for an interval)" if few else f"[{number(row['low'])}, {number(row['high'])}]"
         print(
             f"  {row['data']:>12}  seen by {row['seen']:>4.0%} of the sentences: {number(row['mean'])} {ends}"
         )
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.reason.value_counts().to_dict()}")
+        print(
+            f"{count(len(result.failures), 'failure')}. By reason: {times(result.failures.reason.value_counts())}"
+        )
     print(f"Page: {result.report(out / 'reasoning.html')}")
 
 

@@ -5,10 +5,11 @@
     python studies/stated_boxes.py --model DIR --data mine.jsonl --answers said.jsonl --convention medmo
 
 The model is asked for boxes, and what it writes is read by the convention of its family or of `--convention`
-(docs/masks.md); naming it asks in its words too. With `--answers` stored texts are read instead: lines {"sample": id,
-"said": text}. **The bundled organism cannot write boxes** (its vocabulary has no digits): without `--answers` its texts
-are planted, labelled so, and what they state is known: the sample's own box, another sample's, or nothing that can be
-read. Runs are stored under `--out`; `stated_boxes.html` beside them is the result.
+(docs/masks.md); with `--convention` the model is also asked in the words of that convention. With `--answers` stored
+texts are read instead: lines {"sample": id, "said": text}. **The bundled organism cannot write boxes** (its vocabulary
+has no digits). Therefore its texts are planted without `--answers`, and page and script say so. What they state is
+known: the sample's own box, another sample's box, or a box that cannot be read. Runs are stored under `--out`;
+`stated_boxes.html` beside them is the result.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from interp.data.open import sets
 from interp.indicators.map_masks import threshold_named
 from interp.inputs.box_conventions import ASK, BOX_CONVENTIONS
 from interp.inputs.box_text import written
-from interp.report.tables import estimate, number
+from interp.report.tables import count, estimate, number
 from interp.study import ModelSpec, StatedBoxes
 from interp.study.dataframes import records, where
 
@@ -48,14 +49,14 @@ def main(
         model: "organism", a Hugging Face id or a local folder.
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; the first is used.
         out: Folder for runs and the page.
-        seed: Draws the samples, what is planted, and the bootstrap.
-        workers: How many workers compute, and where.
+        seed: Draws the samples, the planted texts, and the groups of the bootstrap.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of samples, drawn with the seed.
         convention: A name of interp.BOX_CONVENTIONS; "" for that of the model's family.
         answers: A .jsonl file of stored texts; "" to ask the model.
-        generate: Tokens of an answer at most.
-        layers: The layers of attention that are averaged; none for all.
-        threshold: "otsu", "positive", or the share of pixels below it, such as 0.9.
+        generate: The maximum number of tokens of an answer.
+        layers: The layers whose attention is averaged; by default all.
+        threshold: "otsu", "positive", or the share of pixels that lie below the threshold, such as 0.9.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
@@ -82,13 +83,13 @@ def asking(named: str | None) -> interp.Prompt:
 def told(result: Any, kinds: Sequence[str], page: Path) -> None:
     """Prints the means, what was read of planted texts, and where the page is."""
     if kinds:
-        print(f"PLANTED: the organism cannot write boxes; {len(kinds)} texts were made up.")
+        print(f"PLANTED: the organism cannot write boxes; {count(len(kinds), 'text')} made up by the script.")
     for row in records(where(result.summary(), result.summary().measure.isin(SHOWN))):
-        print(f"  {row['measure']:>12}: {estimate(row)}, {row['n']} samples")
+        print(f"  {row['measure']:>12}: {estimate(row)}, {count(row['n'], 'sample')}")
     if kinds:
         check(result, kinds)
     if len(result.failures):
-        print(f"{len(result.failures)} failures: {result.failures.error.value_counts().to_dict()}")
+        print(result.failure_counts())
     print(f"Page: {result.report(page)}")
 
 
@@ -131,7 +132,9 @@ def check(result: Any, kinds: Sequence[str]) -> None:
         own = [i for i in frame["index"] if kinds[i] == kind]
         read = int((frame.set_index("index").n_stated.loc[own] > 0).sum())
         mean = number(float(overlap.loc[own].mean())) if read else "–"
-        print(f"  planted {kind}: {len(own)} samples, {read} read, mean IoU with the expert's {mean}")
+        print(
+            f"  planted {kind}: {count(len(own), 'sample')}, {read} read, mean IoU with the expert's {mean}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python studies/steering.py
     python studies/steering.py --model llava-hf/llava-1.5-7b-hf --device cuda --positive yes --negative no
 
-Samples with the two answers are cut in halves. The first halves give the mean difference of the stream at the last
-prompt token; the second halves of the negative answer are steered after each layer, by several α, with that direction
-and with a random one of the same norm. `steering.csv` under `--out` has the share of answers that became the positive
-one, and the vector lies beside it. docs/editing.md says when steering misleads.
+The samples of each of the two answers are split in halves. The first halves give the direction: the mean difference of
+the residual stream at the last prompt token. The second half with the negative answer is steered after each layer, by
+several α, with that direction and with a random one of the same norm. `steering.csv` under `--out` has the share of
+answers that became the positive one, and the vector lies beside it. docs/editing.md says when steering misleads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from interp.cli import run_script
 from interp.data import Samples
 from interp.data.open import sets
 from interp.inputs.answers import plain
-from interp.report.tables import number, write_csv
+from interp.report.tables import count, number, write_csv
 from interp.study.dataframes import records
 
 
@@ -41,8 +41,8 @@ def main(
         n: The maximum number of samples, drawn with the seed.
         positive: The answer that is steered to.
         negative: The answer that is steered away from.
-        alphas: How often the vector is added.
-        tokens: Tokens of an answer at most.
+        alphas: The factors α by which the vector is multiplied before it is added.
+        tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.
         dtype: The model's floating-point type.
@@ -60,9 +60,8 @@ def main(
         {**steered(mllm, held, vector, layer, alphas, positive, tokens, batch_size, rng), "n": len(held)}
         for layer in vector.layers
     ]
-    print(
-        f"{negative} → {positive}: {vector.n_pairs} pairs, {len(held)} others steered; share that says {positive}"
-    )
+    pairs, others = count(vector.n_pairs, "pair"), count(len(held), "other sample")
+    print(f"{negative} → {positive}: {pairs}, {others} steered; share of answers {positive!r}")
     told(pd.DataFrame(rows), out / "steering.csv")
 
 

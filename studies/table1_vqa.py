@@ -37,11 +37,11 @@ def main(
         data: Benchmarks such as vqa_rad:FOLDER, bundled names, files or folders; questions need answers.
         out: Folder for runs and table1_vqa.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         baseline: Other models, which answer as they are.
-        answers_only: Models that are opened without a map, only to answer.
+        answers_only: Models that only answer; interp reads no attention of them.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
+        way: Choices in which paper and toolkit differ; and data to choose heads and layer on (default: natural scenes).
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.

@@ -48,7 +48,7 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs, table4.html and table4_sweeps.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: Numbers of heads.
@@ -56,7 +56,7 @@ def main(
         sweeps: Only the paper's two sweeps, without the rest of the grid.
         variant: The source of VGRefine's other settings; by default code, with --paper paper.
         layers: The masked layers; by default the published or the chosen one.
-        way: Whether as the paper does, and what heads and layer are chosen on.
+        way: Choices in which paper and toolkit differ; and the data on which heads and layer are chosen.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.

@@ -42,11 +42,11 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and tableF4.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads, layer and weight on.
         k: The number of VGRefine's heads; by default 20, or an eighth of a small model's heads.
-        way: Whether as the paper does, and what heads and layer are chosen on.
+        way: Choices in which paper and toolkit differ; and the data on which heads and layer are chosen.
         crop: The images ViCrop answers from: image and crop, or the crop alone.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.

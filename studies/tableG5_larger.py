@@ -6,9 +6,9 @@
         --data vqa_rad:FOLDER slake:FOLDER mmmu:FOLDER omnimedvqa:FOLDER
 
 The 34B model's heads are not published: they are ranked on the validation split of `--choose-on`, and `--layers` takes
-several masked layers, whose numerals are lost in the copy of the paper that this project had (Appendix P). BLEU-1,
-BERTScore and recall of open questions: `tableE3_open.py` with the same model. Averages are micro and macro; the paper
-mixes them. Without data it runs on the organism and on bundled data, whose numbers are not the paper's. Runs are
+several masked layers. The paper names them in its Appendix P, but the numbers are missing in the copy that we had.
+BLEU-1, BERTScore and recall of open questions: `tableE3_open.py` with the same model. Averages are micro and macro; the
+paper mixes them. Without data it runs on the organism and on bundled data, whose numbers are not the paper's. Runs are
 stored under `--out`, and the same command resumes them; `tableG5_larger.html` is the result.
 """
 
@@ -36,11 +36,11 @@ def main(
         data: Benchmarks such as mmmu:FOLDER, bundled names, files or folders; questions need answers.
         out: Folder for runs and tableG5_larger.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         baseline: Other models, which answer as they are.
-        answers_only: Models that are opened without a map, only to answer.
+        answers_only: Models that only answer; interp reads no attention of them.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
+        way: Choices in which paper and toolkit differ; and data to choose heads and layer on (default: natural scenes).
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.

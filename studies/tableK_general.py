@@ -34,9 +34,9 @@ def main(
         data: Bundled names, files or folders of general questions with answers.
         out: Folder for runs and tableK_general.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         split: The split to report on, one for all data or one for each: test, validation, train or all.
-        way: Whether as the paper does, and what heads and layer are chosen on; by default natural scenes.
+        way: Choices in which paper and toolkit differ; and data to choose heads and layer on (default: natural scenes).
         n: The maximum number of questions per data set, drawn with the seed; None for all.
         n_validation: The maximum number of samples to choose on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.

@@ -37,12 +37,12 @@ def main(
         data: "natural", "medical", .jsonl files, or folders of VGMED's or COCO's files; samples need answers.
         out: Folder for runs and vgrefine.html.
         seed: Draws the samples, and the groups of the bootstrap.
-        workers: How many workers compute, and where.
+        workers: The number of worker processes, and where they run.
         n: The maximum number of test samples per data set, drawn with the seed.
         n_validation: The maximum number of validation samples per data set, to choose heads and the layer on.
         k: The number of heads; by default 20, as in the paper, or an eighth of a small model's heads.
         layers: The masked layers; by default the published or the chosen one.
-        way: Whether as the paper does, and what heads and layer are chosen on.
+        way: Choices in which paper and toolkit differ; and the data on which heads and layer are chosen.
         tokens: The maximum number of tokens of an answer.
         batch_size: Samples per forward pass.
         device: Where the model runs.

@@ -31,6 +31,7 @@ from tests.advice import builder as of_builder
 from tests.advice import circuits as of_circuits
 from tests.advice import commands as of_commands
 from tests.advice import data as of_data
+from tests.advice import lenses as of_lenses
 from tests.advice import loading as of_loading
 from tests.advice import maps as of_maps
 from tests.advice import masks as of_masks
@@ -209,6 +210,7 @@ ROOMS = (
     of_models,
     of_readers,
     of_tracing,
+    of_lenses,
     of_loading,
     of_maps,
     of_masks,

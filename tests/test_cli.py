@@ -290,7 +290,7 @@ def test_a_warning_is_one_line_without_its_place_in_the_code(tmp_path: Path, cap
     script = "import sys; from interp.cli import main; sys.exit(main(['data', 'check', 'rows.csv']))"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr.startswith(
-        "warning: 1 of the 1 boxes of 'rows' (on 1 samples) end beyond their image."
+        "warning: Boxes of 'rows' that end beyond their image: 1 of 1, on 1 sample."
     )
     assert "pass --box-format xywh" in done.stderr
     assert done.stderr.count("\n") == 1

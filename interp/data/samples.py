@@ -15,7 +15,7 @@ from typing import Any, overload
 from interp.errors import DataError, InterpError
 from interp.inputs.images import image_size
 from interp.inputs.sample import Sample, content
-from interp.inputs.text import brief, storable
+from interp.inputs.text import brief, count, storable
 
 __all__ = ["Samples"]
 
@@ -247,9 +247,9 @@ def _warn_of_boxes(samples: Iterable[Sample], name: str, *, files: bool) -> bool
     if 2 * beyond <= n:
         return False
     warnings.warn(
-        f"{beyond} of the {n} boxes of {name!r} (on {of} samples) end beyond their image. Boxes are (x0, y0, x1, y1) "
-        'in pixels: if these are (x, y, width, height), pass box_format="xywh" to the samples or the reader; else the '
-        "boxes that happen to fit are scored at wrong places.",
+        f"Boxes of {name!r} that end beyond their image: {beyond} of {n}, on {count(of, 'sample')}. Boxes are "
+        '(x0, y0, x1, y1) in pixels: if these are (x, y, width, height), pass box_format="xywh" to the samples or the '
+        "reader; else the boxes that happen to fit are scored at wrong places.",
         UserWarning,
         stacklevel=3,
     )

@@ -210,11 +210,15 @@ def natural_scenes(split: str, n: int, seed: int = 0) -> list[tuple[Scene, Quest
     Raises:
         DataError: An unknown split, or `n` below 1.
     """
+    _check_drawn(split, n)
+    return [_natural_scene(split, i, seed) for i in range(n)]
+
+
+def _check_drawn(split: str, n: int) -> None:
     if split not in SPLITS:
         raise DataError(f"split must be one of {sorted(SPLITS)}, not {split!r}.")
     if n < 1:
         raise DataError(f"n must be at least 1 scene, not {n}.")
-    return [_natural_scene(split, i, seed) for i in range(n)]
 
 
 def _natural_scene(split: str, i: int, seed: int) -> tuple[Scene, Question]:
@@ -339,10 +343,7 @@ def marked_scenes(split: str, n: int, seed: int = 0) -> list[tuple[MarkedScene, 
     Raises:
         DataError: An unknown split, or `n` below 1.
     """
-    if split not in SPLITS:
-        raise DataError(f"split must be one of {sorted(SPLITS)}, not {split!r}.")
-    if n < 1:
-        raise DataError(f"n must be at least 1 scene, not {n}.")
+    _check_drawn(split, n)
     pairs = []
     for i in range(n):
         rng = np.random.default_rng([seed, SPLITS[split], i, 1])

@@ -91,7 +91,7 @@ class Findings:
 def inspect(samples: Samples) -> Findings:
     """Returns the counts of samples and their problems."""
     usable = [sample for sample in samples if sample.is_usable]
-    problems = [Problem("bad row", sample.id, _reason(sample)) for sample in samples if not sample.is_usable]
+    problems = [Problem("bad row", sample.id, sample.fault) for sample in samples if sample.fault is not None]
     sizes: dict[int, tuple[tuple[int, int], ...]] = {}
     for i, sample in enumerate(samples):
         if not sample.is_usable:
@@ -112,14 +112,6 @@ def inspect(samples: Samples) -> Findings:
     order = list(KINDS)
     problems.sort(key=lambda one: order.index(one.kind))
     return Findings(_counts(samples, usable, sizes), tuple(problems))
-
-
-def _reason(sample: Sample) -> str:
-    try:
-        sample.check()
-    except InterpError as error:
-        return str(error)
-    return ""
 
 
 def _of_boxes(sample: Sample, sizes: Sequence[tuple[int, int]]) -> Iterator[Problem]:
@@ -177,17 +169,16 @@ def _meta_names(samples: Sequence[Sample]) -> list[str]:
 
 
 def _in_two_splits(samples: Samples) -> Iterator[Problem]:
-    """Images that are in several splits, and named groups that are."""
-    if len({sample.meta.get("split") for sample in samples}) < 2:
-        return
+    """Images that are in several splits, and named groups that are. Samples without a split are in none."""
     pictures: dict[str, dict[str, str]] = defaultdict(dict)
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for sample, names in zip(samples, samples.pictures, strict=True):
-        split = str(sample.meta.get("split"))
+        if (split := sample.meta.get("split")) is None:
+            continue
         for name in names:
-            pictures[name].setdefault(split, sample.id)
+            pictures[name].setdefault(str(split), sample.id)
         if sample.group is not None:
-            groups[sample.group].setdefault(split, sample.id)
+            groups[sample.group].setdefault(str(split), sample.id)
     for kind, found in (("same image in two splits", pictures), ("same group in two splits", groups)):
         for name, where in found.items():
             if len(where) > 1:

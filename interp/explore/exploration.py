@@ -17,6 +17,7 @@ from interp.errors import EditError, ModelError
 from interp.indicators import Attention
 from interp.indicators.indicator_checks import layers_of
 from interp.inputs.argument_checks import check_one_of
+from interp.inputs.boxes import Box
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -272,6 +273,12 @@ def _listed(values: Sequence[object]) -> str:
     return repr(list(values))
 
 
+def _edges(box: Box) -> tuple[float, ...]:
+    """A box as a sample takes it: its edges, and its image where that is not the first."""
+    edges = box.as_tuple()
+    return (*edges, box.image) if box.image else edges
+
+
 def reproduction(
     model: Mapping[str, Any],
     sample: Sample,
@@ -304,7 +311,7 @@ def reproduction(
     """
     opened = ", ".join([repr(model["model"]), *(f"{k}={v!r}" for k, v in model.items() if k != "model")])
     shown = f"image={images[0]!r}" if len(images) == 1 else f"images={list(images)!r}"
-    boxes = f", boxes={[(b.x0, b.y0, b.x1, b.y1) for b in sample.boxes]!r}" if sample.boxes else ""
+    boxes = f", boxes={[_edges(box) for box in sample.boxes]!r}" if sample.boxes else ""
     edited = change is not None
     lines = [
         *(["import numpy as np", ""] if edited and change.tokens else []),

@@ -247,6 +247,11 @@ class Sample:
         return self._fault is None
 
     @property
+    def fault(self) -> str | None:
+        """Why the row that the sample stands for could not be read; None for a sample that is usable."""
+        return self._fault
+
+    @property
     def in_memory(self) -> tuple[bool, ...]:
         """Whether each image is in memory rather than in a file, or its size is known without reading."""
         return tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from interp.errors import ModelError
+from interp.models.checkpoints.lora import adapter_config
 from interp.models.configs import import_bitsandbytes
 
 __all__ = ["WEIGHTS", "add_lora", "lora_settings"]
@@ -28,14 +28,8 @@ def lora_settings(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: PEFT is not installed, files are missing or broken, or the adapter is not a LoRA.
     """
-    try:
-        found = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        kind = found["peft_type"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{folder}/adapter_config.json cannot be read ({type(error).__name__}: {error}). Name the folder that "
-            "PEFT's save_pretrained wrote."
-        ) from error
+    found = adapter_config(folder)
+    kind = found.get("peft_type")
     if kind != "LORA":
         raise ModelError(
             f"lora= takes adapters of the type LORA; {folder} is of the type {kind!r:.100}. Put it into the model with "

@@ -359,5 +359,5 @@ def _agreement(agreement: Mapping[str, float] | None) -> Markup:
     if agreement is None:
         return paragraph("One reader: there is nothing to compare.", kind="soft")
     same = f"{number(100 * agreement['same'], 0)} %"
-    parts = [(number(agreement["alpha"]), f"α, on {agreement['n']:.0f} cases"), (same, "same")]
+    parts = [(number(agreement["alpha"]), f"α, on {count(int(agreement['n']), 'case')}"), (same, "same")]
     return grid(card(headline(value, words)) for value, words in parts)

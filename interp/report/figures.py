@@ -127,7 +127,7 @@ def line(
         line={"color": colour, "width": 2.5 if solid else 1.6, "dash": dash},
         marker={"size": 6, "color": colour},
         hovertemplate=f"%{{y:.{digits}f}} [%{{customdata[0]:.{digits}f}}, %{{customdata[1]:.{digits}f}}] · "
-        "%{customdata[2]} samples, %{customdata[3]} groups",
+        "samples: %{customdata[2]}, groups: %{customdata[3]}",
     )
 
 

@@ -124,7 +124,7 @@ def origin(folder: RunFolder, more: Iterable[tuple[str, Any]] = ()) -> Markup:
     lines = [
         ("run", folder.path.name),
         ("model", f"{model.get('id') or model.get('family')}, {_fingerprint(model)}"),
-        ("data", f"{data.get('name')}, {data.get('n')} samples, {_fingerprint(data)}"),
+        ("data", f"{data.get('name')}, {count(int(data.get('n', 0)), 'sample')}, {_fingerprint(data)}"),
         *([("footprints", model["footprints"])] if model.get("footprints") else []),
         *more,
         ("device", f"{manifest.get('device')}; {session.get('machine')}"),

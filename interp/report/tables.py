@@ -26,6 +26,7 @@ __all__ = [
     "estimate",
     "estimates",
     "group_values",
+    "in_groups",
     "interval",
     "listed",
     "neutral",
@@ -169,6 +170,11 @@ def estimate(
 def estimates(rows: Iterable[Mapping[Any, Any]], **options: Any) -> list[str]:
     """The `estimate` of each row, with its options."""
     return [estimate(row, **options) for row in rows]
+
+
+def in_groups(row: Mapping[Any, Any]) -> str:
+    """The numbers of samples and of their groups: “80 in 40 groups”; the row has `n` and `n_groups`."""
+    return f"{row['n']} in {count(row['n_groups'], 'group')}"
 
 
 def p_value(p: float | None) -> str:

@@ -90,9 +90,15 @@ def _grid_row(folder: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a grid, from those of its runs beside it."""
     named = [str(_mapping(cell).get("run")) for cell in study["cells"]]
     beside = [folder.parent / name for name in named]
-    rows = [_row(one) for one in beside if (one / "study.json").is_file() and not _is_grid(one)]
+    there = [one for one in beside if (one / "study.json").is_file() and not _is_grid(one)]
+    rows = [_row(one) for one in there]
     labels = [_mapping(_mapping(cell).get("labels")) for cell in study["cells"]]
-    sizes = {row["data"]: row["n"] for row in rows if row["n"] is not None}
+    data = [_mapping(_mapping(read_json(one / "study.json")).get("data")) for one in there]
+    sizes = {
+        str(one.get("fingerprint") or row["data"]): row["n"]
+        for one, row in zip(data, rows, strict=True)
+        if row["n"] is not None
+    }
     return {
         "study": f"{GRID}{', '.join(_distinct(rows, 'study'))}",
         "model": ", ".join(_distinct(labels, "model")),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.metrics import METRICS
 from interp.stats import MIN_GROUPS
 from interp.study.result import GridResult, is_result
@@ -75,10 +76,10 @@ class LayerChoice:
         n_groups = len(self.groups)
         if not self.n or min(self.n, n_groups) >= MIN_GROUPS:
             return ""
-        groups = "" if n_groups == self.n else f" in {n_groups} group{'' if n_groups == 1 else 's'}"
+        groups = "" if n_groups == self.n else f" in {count(n_groups, 'group')}"
         return (
-            f"It was chosen on only {self.n} sample{'' if self.n == 1 else 's'}{groups}: other samples may well choose "
-            f"another layer."
+            f"It was chosen on only {count(self.n, 'sample')}{groups}. On other samples another layer may well be the "
+            "best."
         )
 
 

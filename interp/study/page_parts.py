@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from interp.report.html import paragraph
 from interp.report.provenance import failure_list, opening, provenance
-from interp.report.tables import listed, times
+from interp.report.tables import count, listed, times
 from interp.study.model_spec import is_organism
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ def lead(result: GridResult, words: Markup, *, note: str = "", **values: Any) ->
 
     Args:
         result: The page's result.
-        words: The paragraph; {models}, {data} and {n} stand for the names of both and for the number of samples.
+        words: The paragraph. {models} and {data} stand for the names of both, {samples} for “80 samples”.
         note: A sentence to add to the warning.
         **values: What other fields of the paragraph stand for.
     """
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    filled = words.format(**{"models": models, "data": data, "n": result.n_samples, **values})
+    samples = count(result.n_samples, "sample")
+    filled = words.format(**{"models": models, "data": data, "samples": samples, **values})
     return opening(filled, organism=any(is_organism(cell.study.model) for cell in result.cells), note=note)
 
 

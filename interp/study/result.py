@@ -378,7 +378,7 @@ class GridResult:
     @property
     def _head(self) -> str:
         n = len(self.cells)
-        return f"{self.study.title}: result of {n} run{'' if n == 1 else 's'}"
+        return f"{self.study.title}: result of {count(n, 'run')}"
 
     def _told(self) -> dict[str, str]:
         """Name and content of each line about the result."""

@@ -315,7 +315,7 @@ def _json(value: Any, **options: Any) -> str:
 def _record(sample: Sample) -> dict[str, Any]:
     if not sample.is_usable:
         kept = {"group": sample.group, "id": sample.id, "meta": _plain(sample.meta)}
-        return {"unusable": _reason(sample), **kept}
+        return {"unusable": sample.fault, **kept}
     if (scene := SCENE.fullmatch(sample.id)) and _scene(*scene.groups()) == sample:
         return {"scene": list(scene.groups()), "meta": _plain(sample.meta)}
     try:
@@ -327,14 +327,6 @@ def _record(sample: Sample) -> dict[str, Any]:
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a sample's `meta` that JSON can hold."""
     return json.loads(json.dumps(dict(meta), default=str))
-
-
-def _reason(sample: Sample) -> str:
-    try:
-        sample.check()
-    except InterpError as error:
-        return str(error)
-    return ""
 
 
 def _absolute(record: dict[str, Any]) -> dict[str, Any]:

@@ -76,10 +76,10 @@ class Matched:
         """What was compared, what was lost, and what may be claimed."""
         a, b = self.names
         return (
-            f"{count(len(self.pairs), 'pair')} of like box size; {self.dropped[0]} of {a} and {self.dropped[1]} of "
-            f"{b} had no partner. Boxes of {a} were {np.exp(self.imbalance_before):.2f} times as large as those of "
-            f"{b}, and are {np.exp(self.imbalance):.2f} times in the pairs (distance of the log sizes "
-            f"{self.distance_before:.2f}, now {self.distance:.2f}). {population_note(self.difference.n_groups)}"
+            f"{count(len(self.pairs), 'pair')} of like box size; without a partner: {self.dropped[0]} of "
+            f"{a} and {self.dropped[1]} of {b}. Boxes of {a} were {np.exp(self.imbalance_before):.2f} times as large "
+            f"as those of {b}, and are {np.exp(self.imbalance):.2f} times as large in the pairs (distance of the log "
+            f"sizes {self.distance_before:.2f}, now {self.distance:.2f}). {population_note(self.difference.n_groups)}"
         ).strip()
 
 
@@ -313,8 +313,8 @@ class Stratified:
         a, b = self.names
         used = int((self.strata.weight > 0).sum())
         return (
-            f"{used} of {len(self.strata)} strata of box size hold both; {self.dropped[0]} samples of {a} and "
-            f"{self.dropped[1]} of {b} lie in the others. {population_note(self.difference.n_groups)}"
+            f"Strata of box size that hold samples of both: {used} of {len(self.strata)}. Samples in the others: "
+            f"{self.dropped[0]} of {a} and {self.dropped[1]} of {b}. {population_note(self.difference.n_groups)}"
         ).strip()
 
 

@@ -163,7 +163,39 @@ class Knockout(AttentionEdit):
 
 
 @dataclass(frozen=True)
-class ScaleWeights(AttentionEdit):
+class _Scale(AttentionEdit):
+    """Multiplies scores or weights by a factor; a subclass says which, and has the edit's name in JSON."""
+
+    site: Site
+    factor: float
+    steps: Steps = "prefill"
+
+    json_name = ""  # without annotation: where the class is sent to a server as source, it would be a field
+
+    def __post_init__(self) -> None:
+        _number(self.factor, "factor", least=0)
+        self._check()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the factor is 1."""
+        return self.factor == 1
+
+    def on(
+        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
+    ) -> Float[Tensor, "sample head row key"]:
+        """Returns values · factor."""
+        return values * float(self.factor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {
+            self.json_name: {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}
+        }
+
+
+@dataclass(frozen=True)
+class ScaleWeights(_Scale):
     """Multiplies weights after the softmax: p · factor. The other weights of the row stay, so the row's sum changes.
 
     Args:
@@ -175,39 +207,16 @@ class ScaleWeights(AttentionEdit):
         EditError: A factor that is not a finite number ≥ 0, or unknown steps.
     """
 
-    site: Site
-    factor: float
-    steps: Steps = "prefill"
-
-    def __post_init__(self) -> None:
-        _number(self.factor, "factor", least=0)
-        self._check()
+    json_name = "scale_weights"
 
     @property
     def stage(self) -> Stage:
         """After the softmax."""
         return "probabilities"
 
-    @property
-    def idle(self) -> bool:
-        """Whether the factor is 1."""
-        return self.factor == 1
-
-    def on(
-        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
-    ) -> Float[Tensor, "sample head row key"]:
-        """Returns p · factor."""
-        return values * float(self.factor)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON values."""
-        return {
-            "scale_weights": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}
-        }
-
 
 @dataclass(frozen=True)
-class ScaleScores(AttentionEdit):
+class ScaleScores(_Scale):
     """Multiplies scores before the softmax: e · factor. The row's weights still sum to 1.
 
     On image keys this is the edit of AdaptVis (arXiv 2503.01773). A factor above 1 raises positive scores and lowers
@@ -223,53 +232,23 @@ class ScaleScores(AttentionEdit):
         EditError: A factor that is not a finite number ≥ 0, or unknown steps.
     """
 
-    site: Site
-    factor: float
-    steps: Steps = "prefill"
-
-    def __post_init__(self) -> None:
-        _number(self.factor, "factor", least=0)
-        self._check()
+    json_name = "scale_scores"
 
     @property
     def stage(self) -> Stage:
         """Before the softmax."""
         return "scores"
 
-    @property
-    def idle(self) -> bool:
-        """Whether the factor is 1."""
-        return self.factor == 1
-
-    def on(
-        self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
-    ) -> Float[Tensor, "sample head row key"]:
-        """Returns e · factor."""
-        return values * float(self.factor)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON values."""
-        return {
-            "scale_scores": {"site": self.site.to_dict(), "factor": float(self.factor), "steps": self.steps}
-        }
-
 
 @dataclass(frozen=True)
-class Boost(AttentionEdit):
-    """Raises scores in proportion to their size, before the softmax: e + α·|e|. The edit of PAI (arXiv 2407.21771).
-
-    Args:
-        site: Layers, heads, queries and keys.
-        alpha: α. A positive α raises the keys' weights, a negative α lowers them.
-        steps: As in `Knockout`.
-
-    Raises:
-        EditError: An alpha that is not a finite number, or unknown steps.
-    """
+class _Raise(AttentionEdit):
+    """Adds α · (a size of scores) to scores; a subclass says which size, and has the edit's name in JSON."""
 
     site: Site
     alpha: float
     steps: Steps = "prefill"
+
+    json_name = ""  # without annotation: where the class is sent to a server as source, it would be a field
 
     def __post_init__(self) -> None:
         _number(self.alpha, "alpha")
@@ -285,19 +264,37 @@ class Boost(AttentionEdit):
         """Whether alpha is 0."""
         return self.alpha == 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {
+            self.json_name: {"site": self.site.to_dict(), "alpha": float(self.alpha), "steps": self.steps}
+        }
+
+
+@dataclass(frozen=True)
+class Boost(_Raise):
+    """Raises scores in proportion to their size, before the softmax: e + α·|e|. The edit of PAI (arXiv 2407.21771).
+
+    Args:
+        site: Layers, heads, queries and keys.
+        alpha: α. A positive α raises the keys' scores, a negative α lowers them.
+        steps: As in `Knockout`.
+
+    Raises:
+        EditError: An alpha that is not a finite number, or unknown steps.
+    """
+
+    json_name = "boost"
+
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """Returns e + α·|e|."""
         return values + float(self.alpha) * values.abs()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON values."""
-        return {"boost": {"site": self.site.to_dict(), "alpha": float(self.alpha), "steps": self.steps}}
-
 
 @dataclass(frozen=True)
-class Guide(AttentionEdit):
+class Guide(_Raise):
     """Raises scores by the mean size of the key's scores over heads: e_h + α·mean over all heads h′ of |e_h′|.
 
     This is the edit of HGAI, "Devils in Middle Layers of LVLMs" (arXiv 2411.16724). The mean is over every head of the
@@ -312,35 +309,14 @@ class Guide(AttentionEdit):
         EditError: An alpha that is not a finite number, or unknown steps.
     """
 
-    site: Site
-    alpha: float
-    steps: Steps = "prefill"
-
-    def __post_init__(self) -> None:
-        _number(self.alpha, "alpha")
-        self._check()
-
-    @property
-    def stage(self) -> Stage:
-        """Before the softmax."""
-        return "scores"
-
-    all_heads: ClassVar[bool] = True
-
-    @property
-    def idle(self) -> bool:
-        """Whether alpha is 0."""
-        return self.alpha == 0
+    json_name = "guide"
+    all_heads = True
 
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
         """Returns e + α·mean over heads of |e|."""
         return values + float(self.alpha) * values.abs().mean(dim=1, keepdim=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON values."""
-        return {"guide": {"site": self.site.to_dict(), "alpha": float(self.alpha), "steps": self.steps}}
 
 
 def check_steps(steps: Any, queries: Sequence[Selector]) -> None:

@@ -367,7 +367,7 @@ class GraphWork:
     ) -> tuple[Tensor, Tensor | None]:
         """The attention's output, as a function of the rows that are kept."""
         if self.kept is None:
-            return self._attended(call), None
+            return attend(call, call.mask), None
         if self.block is not None:
             output, _ = original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
             return call.splice(output, self.block, self._keep(call, self.block)), None
@@ -382,18 +382,6 @@ class GraphWork:
         rows = call.probabilities(block)
         self.kept[self.layer] = rows if rows.requires_grad else rows.requires_grad_(True)
         return rows
-
-    def _attended(self, call: Call) -> Float[Tensor, "sample query head dim"]:
-        return attend(
-            call.queries,
-            call.keys,
-            call.values,
-            call.mask,
-            heads=call.all_heads,
-            scaling=call.scaling,
-            softcap=call.softcap,
-            causal=call.causal,
-        )
 
 
 Inputs = Literal["pixels", "embeddings"]

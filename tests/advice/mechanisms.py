@@ -49,6 +49,7 @@ STREAM: list[tuple[str, str, str]] = [
     ("interp.steering_vector(None, [one], [one])", "takes a model of interp.load or interp.wrap", "interp.steering_vector(mllm, [one], [TWO.replace(images=TWO.images[:1], question='what?')], progress=False)"),
     ("me.sinks(None, [one])", "takes a model of interp.load or interp.wrap", "me.sinks(mllm, [one], progress=False)"),
     ("me.folds(['a', 'a'], ['x', 'y'])", "Give more samples", "me.folds(['a', 'a', 'b', 'b'], ['x', 'y', 'z', 'w'])"),
+    ("me.folds(['a', 'b', 'c'], ['x', 'y', 'z'])", "a target that recurs", "me.folds(['a', 'b', 'a'], ['x', 'y', 'z'])"),
     ("me.folds(['a', 'b', 'a'], ['x', 'y', 'z'], 5)", "or fewer folds", "me.folds(['a', 'b', 'a'], ['x', 'y', 'z'], 2)"),
     ("mllm.trace([one], decoding=me.decoding(interp.ClinicalContrast({'x': {'Edema': 0.9}})), generate=1)", "findings={sample.id: {label: probability}}.", "mllm.trace([one], decoding=me.decoding(interp.ClinicalContrast(findings={one.id: {'Edema': 0.9}})), generate=1)"),
     ("interp.Contrast(against='noise')", "or an interp.NoisedImage", "[interp.Contrast(against=each) for each in ('no image', interp.NoisedImage())]"),

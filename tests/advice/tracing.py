@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import copy
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 import interp
 from interp.conformance.tiny import kit, recipe, tiny
 from interp.conformance.tiny.one_grid import tiny_thinking
-from interp.tracing import Mllm, word_lenses
+from interp.tracing import Mllm
 from interp.tracing.cost import Meter
-from interp.tracing.lens import Lens
 from interp.tracing.passes.decoding import Draw
 from interp.tracing.passes.run import run_pass
 from interp.tracing.variants.cached_pass import KeptPass, Replaced
@@ -141,49 +137,12 @@ ROWS: list[tuple[str, str, str]] = [
     ("tr.hybrid().to_lens()", "Use mllm.trace", "tr.hybrid().trace([one], reads=[Rows(Site(layers=each)) for each in ('attention', 'linear')])"),
     ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "Take interp.metrics.positive_part(map)", "metrics.kl_divergence(metrics.positive_part(tr.delta_rows()), [True] * 3 + [False] * 9)"),
     ("metrics.kl_divergence(tr.delta_rows(), [True] * 3 + [False] * 9)", "auroc, average_precision and pointing_game take values as they are", "[each(tr.delta_rows(), [True] * 3 + [False] * 9) for each in (metrics.auroc, metrics.average_precision, metrics.pointing_game)]"),
-    # TransformerLens
-    ("tr.lens().run_with_cache([one], hooks=['hook_patern'])", "attn.hook_pattern", "tr.lens().run_with_cache([one], hooks=['attn.hook_pattern'])"),
-    ("tr.lens().run_with_cache([one], hooks=['ln1.hook_scale'])", "lens.bridge.run_with_cache(ids, **others)", "tr.lens().bridge.run_with_cache(batch.inputs['input_ids'], **tr.others(batch.inputs))[1]['blocks.0.ln1.hook_scale']"),
-    ("tr.lens().run_with_cache([one])[1][0]['attn.hook_z']", "run_with_cache(…, hooks=[…])", "tr.lens().run_with_cache([one], hooks=['attn.hook_z'])[1][0]['attn.hook_z']"),
-    ("tr.lens().attribution([one], Target(diff('left lung', 'left nodule')))", "differ from their first token on", "tr.lens().attribution([one], Target(diff('left lung', 'right lung')))"),
-    ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().logit_lens([one])"),
-    ("tr.doubling().attribution([one])", "Use a logit lens or knockouts", "tr.doubling().mllm.trace([one], edits=[Knockout(SITE)])"),
-    ("tr.centring().attribution([one])", "Use a logit lens, which takes any norm", "tr.centring().logit_lens([one])"),
-    ("tr.on_two_devices().to_lens()", "Load it with device= one of them", "interp.load(ld.saved(), device='cpu').to_lens()"),
-    ("tr.lens().run_with_cache(mllm.prefix([one]))", "Give samples or a batch", "[tr.lens().run_with_cache(each) for each in ([one], batch)]"),
-    ("tr.lens().components([one], positions=image_mask(tr.masks(1)[0] & False))", "Name other positions", "tr.lens().components([one], positions='question')"),
-    ("tr.lens().logit_lens([one], ['pancreas'])", "a shorter word", "tr.lens().logit_lens([one], ['lung'])"),
-    # lenses of words
-    ("tr.word_lenses.read_words(None, [one], ['red'])", "takes a model of interp.load or interp.wrap", "tr.word_lenses.read_words(mllm, [one], ['red'])"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], {'tuned': {}})", "the name one of contextual, jacobian, patchscope", "tr.word_lenses.read_words(mllm, [one], ['red'], {'patchscope': {'prompt': 'red ?'}})"),
-    ("tr.word_lenses.Patchscope(' ')", "such as 'cat->cat; 1135->1135; hello->hello; ?'", "tr.word_lenses.Patchscope('cat->cat; 1135->1135; hello->hello; ?')"),
-    ("tr.word_lenses.Patchscope(position=None)", "such as −1", "tr.word_lenses.Patchscope(position=-1)"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a <image> red']))", "remove the placeholder from it", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red']))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red', 'is <image> there']))", "Leave it out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red']))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', position=9))", "Name one from -3 to 2", "[tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', position=at)) for at in (-3, 2)]"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', layers=[0, 9]))", "Leave the others out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.Patchscope('red ?', layers=[0]))"),
-    ("tr.word_lenses.LatentLens('none.txt')", "or a list: corpus=[…]", "tr.word_lenses.LatentLens(['a red circle'])"),
-    ("tr.word_lenses.LatentLens([' '])", "Give a list of texts: corpus=[…]", "tr.word_lenses.LatentLens(corpus=['a red circle'])"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red'], candidates=[0, 9]))", "Leave the others out", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a red'], candidates=[0]))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['red']))", "Give longer texts: corpus=[…]", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", "Add texts with it", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle', 'a red circle']))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['a circle']))", 'a template with "{word}" after other words', "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(['there is a {word}']))"),
-    ("tr.word_lenses.read_words(mllm, [one], ['red'], 'tuned')", "such as LatentLens(corpus=[…])", "tr.word_lenses.read_words(mllm, [one], ['red'], tr.word_lenses.LatentLens(corpus=['a red circle']))"),
-    ("tr.word_lenses.fit_jacobians(mllm, ['a red circle'])", "Give more or longer texts: corpus=[…]", "tr.word_lenses.fit_jacobians(mllm, corpus=['a red circle'] * 1 + ['is there a circle ? ' * 5])"),
-    ("tr.word_lenses.JacobianLens(tr.fitted(), corpus=['a red circle'])", "Pass one of them", "[tr.word_lenses.JacobianLens(tr.fitted()), tr.word_lenses.JacobianLens(corpus=['a red circle'])]"),
-    ("tr.word_lenses.Patchscope(layers=[-2])", "such as [-1, 8]", "tr.word_lenses.Patchscope(layers=[-1, 8])"),
-    ("tr.word_lenses.JacobianLens('none.safetensors')", "Fit one: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
-    ("tr.word_lenses.JacobianLens(tr.damaged_file())", "Fit it again: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
-    ("tr.word_lenses.JacobianLens(tr.other_file())", "Give a file that fit_jacobians(mllm, corpus).save(path) wrote", "tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(mllm, tr.RUNNING).save(tr.new_file()))"),
-    ("tr.word_lenses.load_jacobians(tr.fitted()).save('j.pt')", "Write name.safetensors", "tr.word_lenses.load_jacobians(tr.fitted()).save(tr.new_file())"),
-    ("tr.word_lenses.read_words(tr.qwen(), [one], ['red'], tr.word_lenses.JacobianLens(tr.fitted()))", "Fit it again: fit_jacobians(mllm, corpus).save(path)", "tr.word_lenses.read_words(tr.qwen(), [one], ['red'], tr.word_lenses.JacobianLens(tr.word_lenses.fit_jacobians(tr.qwen(), tr.RUNNING).save(tr.new_file())))"),
 ]  # fmt: skip
 
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
 
 ELSEWHERE: dict[str, str] = {
     "no circuit can be run through TransformerLens": "tests/study/circuit/test_study.py::test_layers_that_cannot_be_had_stop_the_run",
-    "{…} is no longer the file": "tests/tracing/word_lenses/test_jacobian_lens.py::test_a_file_that_was_changed_since_is_refused",
     "{…}.forward does not call transformers'": "tests/tracing/attention/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
     "accelerate moves the weights of this {…}": "tests/tracing/attention/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
     "layer {…} is linear (gated DeltaNet): tokens are erased": "tests/tracing/attention/test_delta_knockouts.py::test_a_kept_pass_cannot_erase_what_a_prefix_holds",
@@ -194,11 +153,7 @@ ELSEWHERE: dict[str, str] = {
     "this batch was made without its model": "tests/tracing/test_vision_tower.py::test_a_batch_or_adapter_without_patches_is_refused",
     "interp.tracing has no": "tests/test_public_names.py::test_a_misspelt_name_of_the_tracing_room_is_refused",
     "torch's default device is meta": "tests/tracing/passes/test_decoding.py::test_a_meta_default_device_is_refused",  # the beginning of a message: why no row follows it, or the test that does
-    "the {…} lens reads a model on this machine": "needs a server; the logit lens there is tested in tests/study/test_remote_studies.py",
-    "{…} does not say where in a text its tokens are": "tests/tracing/word_lenses/test_latent_lens.py::test_a_slow_tokenizer_is_refused",
-    "TransformerLens fits no Jacobian lens on this model": "no family that it knows is refused; `_fitted` passes on what it says",
-    "to_lens needs TransformerLens": "nothing is installed in a test; tests/tracing/lens/test_lens.py::test_without_the_extra_the_error_says_what_to_install reads it",
-    "sample {…}, number {…} of those given (from 0), does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
+    "sample {…}, number {…} of those given, does not fit in memory even alone": "no memory runs out in a row; tests/tracing/passes/test_micro_batches.py::test_what_does_not_fit_is_run_in_halves",
     "a variant of sample {…} does not fit in memory even alone": "no memory runs out in a row; tests/indicators/test_micro_batches.py::test_samples_or_variants_that_do_not_fit_are_halved",
     # they need a model that says what the test wants, or a family or a tokenizer without what is needed
     "sample {…} of the batch ended a thought": "tests/tracing/test_reasoning.py::test_what_cannot_be_told_is_refused",
@@ -274,7 +229,8 @@ def answering(*, nan: bool = False) -> Mllm:
 
 
 @cache
-def _mllm() -> Mllm:
+def llava() -> Mllm:
+    """A tiny model."""
     return interp.wrap(*tiny("llava"))
 
 
@@ -306,15 +262,12 @@ def delta_rows() -> Any:
 
 def rows(site: interp.Site) -> np.ndarray:
     """Attention that a model has at a site."""
-    return _mllm().trace(two()[:1], reads=[interp.Rows(site)])[0].rows.values
+    return llava().trace(two()[:1], reads=[interp.Rows(site)])[0].rows.values
 
 
 def stream(layers: list[int]) -> np.ndarray:
     """A model's residual stream at the last position."""
-    return _mllm().trace(two()[:1], reads=[interp.Residual(layers)])[0].residual.values
-
-
-# ---- folders ----
+    return llava().trace(two()[:1], reads=[interp.Residual(layers)])[0].residual.values
 
 
 # ---- models that are refused ----
@@ -507,7 +460,7 @@ def meter() -> Meter:
 @cache
 def kept() -> KeptPass:
     """A pass that goes on from a prefix."""
-    return Knockouts.of(_mllm(), two()[0])._kept(whole=False)[0]
+    return Knockouts.of(llava(), two()[0])._kept(whole=False)[0]
 
 
 def large_variants(dtype: str) -> Any:
@@ -558,70 +511,3 @@ def renamed() -> Mllm:
         del layer.self_attn.o_proj
         layer.self_attn.__class__ = Renamed
     return interp.wrap(hf, processor)
-
-
-# ---- TransformerLens ----
-
-
-def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch's inputs but for the ids."""
-    return {name: value for name, value in inputs.items() if name != "input_ids"}
-
-
-@cache
-def centring() -> Lens:
-    """A model whose last norm subtracts the mean."""
-    found = interp.wrap(*tiny("llava")).to_lens()
-    found.bridge.ln_final.set_original_component(torch.nn.LayerNorm(64))
-    found.bridge.ln_final._uses_rms_norm_override = False
-    return found
-
-
-RUNNING = (
-    "what is in the image ? there is a red circle in the left lung , or a nodule in the right lung . yes",
-)
-
-
-def new_file() -> Path:
-    """A path for Jacobians."""
-    return Path(tempfile.mkdtemp()) / "jacobians.safetensors"
-
-
-@cache
-def fitted() -> Path:
-    """A file of Jacobians."""
-    return word_lenses.fit_jacobians(_mllm(), RUNNING).save(new_file())
-
-
-def damaged_file() -> Path:
-    """A file that is cut short."""
-    path = new_file()
-    path.write_bytes(fitted().read_bytes()[:100])
-    return path
-
-
-def other_file() -> Path:
-    """A safetensors file of something else."""
-    path = new_file()
-    save_file({"weight": torch.eye(2)}, path)
-    return path
-
-
-@cache
-def qwen() -> Mllm:
-    """A model of other weights."""
-    return interp.wrap(*tiny("qwen2_5_vl"))
-
-
-@cache
-def lens() -> Lens:
-    """A model as TransformerLens shows it."""
-    return _mllm().to_lens()
-
-
-@cache
-def doubling() -> Lens:
-    """A model whose logits are twice what its stream gives."""
-    found = interp.wrap(*tiny("llava")).to_lens()
-    found.bridge.unembed.original_component.register_forward_hook(lambda module, given, output: output * 2)
-    return found

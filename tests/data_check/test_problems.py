@@ -57,6 +57,7 @@ def test_splits_that_share_an_image_or_a_group() -> None:
     }
     assert kinds(train.replace(group="p1"), test.replace(group="p1")) == {"same group in two splits": 1}
     assert kinds(train.replace(group="p1"), train.replace(group="p1", question="?!", id="b")) == {}
+    assert kinds(train, train.replace(question="?!", id="b", meta={})) == {}
 
 
 def test_one_answer_that_is_nearly_always_right() -> None:

@@ -7,6 +7,7 @@ import math
 import jaxtyping
 import numpy as np
 import pytest
+from PIL import Image
 
 import interp
 from interp.conformance.tiny import tiny as tiny_of
@@ -164,3 +165,18 @@ def test_code_reproduces_what_is_shown(explored, sample, tmp_path, monkeypatch):
     np.testing.assert_allclose(found["row"].values, reading.map(1, 4, 2), atol=1e-6)
     assert found["answers"] == [reading.answer]
     assert found["edited"] == [explored.read(sample, change).answer]
+
+
+def test_code_keeps_the_image_of_each_box(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["a.png", "b.png"]
+    for name in names:
+        Image.fromarray(np.zeros((40, 50), np.uint8)).save(name)
+    sample = interp.Sample(
+        images=names, question="?", boxes=[(1, 2, 9, 9), interp.Box(3, 4, 20, 30, image=1)]
+    )
+    code = reproduction({"model": "m"}, sample, names, interp.Prompt(), 1, step=0, layer=0, head=None)
+    (line,) = [line for line in code.splitlines() if line.startswith("sample =")]
+    found = {"interp": interp}
+    exec(line, found)
+    assert found["sample"].boxes == sample.boxes

@@ -1,4 +1,4 @@
-"""Public functions of masks and of boxes in texts, with arguments that they take, for `calls`."""
+"""Public functions of masks and of boxes in texts, with arguments that they take, for the other tables."""
 
 from __future__ import annotations
 

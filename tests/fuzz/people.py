@@ -12,8 +12,9 @@ from interp import curation, indicators, reader_study
 from interp.inputs.footprints import squash
 from interp.report.answer_form import FormAnswers
 from interp.tracing import Cost
-from tests.fuzz.calls import folder, given, samples
-from tests.fuzz.trials import Call
+from tests.fuzz.result_calls import folder
+from tests.fuzz.trials import Call, given
+from tests.fuzz.value_calls import samples
 
 
 def people_calls() -> list[Call]:

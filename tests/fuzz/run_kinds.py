@@ -21,8 +21,8 @@ from interp import study
 from interp.cli import main
 from interp.conformance.tiny import tiny
 from interp.run import canonical
-from tests.fuzz.calls import opened
 from tests.fuzz.input_kinds import JSON, ODD, TEXT, changed, mutated, scratch
+from tests.fuzz.model_calls import opened
 from tests.study.planted import Model, Planted, samples, sweep
 
 # ---- questions for a model ------------------------------------------------------------------------------------------

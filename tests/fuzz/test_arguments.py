@@ -12,9 +12,11 @@ import pytest
 
 import interp
 from interp import curation, data, data_build, indicators, methods, metrics, reader_study, stats, study
-from tests.fuzz.calls import STUDIES, layer_calls, model_calls, result, result_calls, value_calls
+from tests.fuzz.model_calls import model_calls
 from tests.fuzz.people import people_calls
+from tests.fuzz.result_calls import layer_calls, result, result_calls
 from tests.fuzz.trials import Call, bare_error
+from tests.fuzz.value_calls import STUDIES, value_calls
 from tests.study.planted import sweep
 
 pytestmark = pytest.mark.usefixtures("unchecked", "_elsewhere")

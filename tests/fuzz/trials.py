@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -118,3 +119,13 @@ class Call:
         """What `bare_error` says of the call with this argument replaced by that value."""
         found = bare_error(lambda: self.function(**{**self.given(), argument: WRONG[value]()}))
         return re.sub(r"0x[0-9a-f]+", "0x…", f"{self.name}({argument}={value}): {found}") if found else ""
+
+
+def given(**arguments: Any) -> Callable[[], Mapping[str, Any]]:
+    """Makes these arguments anew."""
+    return lambda: copy.copy(arguments)
+
+
+def called_back(argument: str) -> frozenset[str]:
+    """Trials with functions that take nothing: what a user's own function raises comes through as it is."""
+    return frozenset({f"{argument}=function", f"{argument}=class"})

@@ -54,8 +54,8 @@ def gaps(result: Any) -> pd.DataFrame:
 def test_table_shows_each_words_best_layer(lens: Any, page: Page) -> None:
     found = gaps(lens)
     best = found.loc[found.groupby(["data", "word"], sort=False)["mean"].idxmax()]
-    rows = page.table("word", "layer", "gap.*nats", "p ").records(
-        data="data", word="word", layer="layer", gap="gap&nats", p="^ ?p", n="samples"
+    rows = page.table("word", "layer", "gap.*nats", "Holm's p").records(
+        data="data", word="word", layer="layer", gap="gap&nats", p="Holm's p", n="samples"
     )
     assert len(rows) == len(best) == 4
     for row in rows:
@@ -132,7 +132,7 @@ def test_few_groups_are_told_one_by_one(lens: Any, page: Page) -> None:
 
 def test_failures_and_samples_are_counted(lens: Any, page: Page) -> None:
     assert matches(rf"\b{len(lens.samples)} samples", page.text)
-    assert matches(rf"\b{len(lens.failures)} words or samples left out", page.text)
+    assert matches(rf"Words or samples left out: {len(lens.failures)}\b", page.text)
     for reason, n in lens.failures.reason.value_counts().items():
         assert f"{reason} ×{n}" in page.text
 

@@ -80,10 +80,10 @@ def test_token_table_shows_gaps_from_boxes_and_last_token(
     tokens: Any, token_layers: Any, token_page: Page, name: str
 ) -> None:
     scores = pick(tokens[name].scores, metric="ar")
-    table = token_page.table("rows of", "AR", "minus shuffled", "minus.*last", "p ", near=name)
+    table = token_page.table("rows of", "AR", "minus shuffled", "minus.*last", "Holm's p", near=name)
     rows = table.records(
         data="^ *data", kind="rows of", layer="layer", ar="^ *AR$", shuffled="minus shuffled",
-        last="minus.*last", p="^ *p ", n="samples",
+        last="minus.*last", p="Holm's p", n="samples",
     )  # fmt: skip
     tests, texts = [], []
     assert [(row["data"], row["kind"]) for row in rows] == [(d, k) for d in DATA for k in examples.KINDS]

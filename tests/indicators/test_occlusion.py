@@ -15,7 +15,8 @@ from interp.inputs.prompt import Target
 from interp.tracing import Cost, Mllm, wrap
 
 TARGET = Target("yes")
-SAMPLE = small.Sample(small.picture(64, 64, seed=5), "is it red?")
+SAMPLE = small.Sample(small.picture(64, 64, seed=9), "is it red?")
+"""One quarter of its picture opposes the answer, by more than any other quarter supports it."""
 
 
 @pytest.fixture(scope="module")

@@ -207,6 +207,7 @@ class TestSample:
             with pytest.raises(SampleError, match=r"rows.jsonl, line 3: broken \\ud83d"):
                 use()
         assert (bad.id, bad.group, bad.is_usable, bad.images) == ("rows:3", "g", False, ())
+        assert (bad.fault, Sample(picture()).fault) == (r"rows.jsonl, line 3: broken \ud83d", None)
         other = bad.replace(meta={"split": "test"}, question="?")
         assert (other, other.id, other.meta["split"]) == (bad, "rows:3", "test")
         assert pickle.loads(pickle.dumps(bad)) == bad != Sample.unusable("another", id="rows:3")

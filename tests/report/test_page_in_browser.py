@@ -173,7 +173,9 @@ def test_what_scrolls_sideways_is_reached_with_keys(browser: Any, tmp_path: Path
     place = tab.page.locator(".scroll")
     place.focus()
     tab.page.keyboard.press("ArrowRight")
-    tab.page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+    place.evaluate(
+        "e => new Promise(f => { const look = () => e.scrollLeft ? f() : setTimeout(look, 20); look(); })"
+    )
     assert place.get_attribute("aria-label") == "Goes on to the right: scroll sideways"
     tab.close()
 

@@ -49,12 +49,17 @@ def test_a_start_without_a_time_zone_is_sorted_as_utc(tmp_path: Path) -> None:
     assert interp.runs(tmp_path).started[0].isoformat() == "2031-01-01T12:00:00+00:00"
 
 
-def test_a_grid_counts_samples_once_for_all_its_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fingerprints", [("f", "g"), (None, None)])
+def test_a_grid_counts_samples_once_for_all_its_models(
+    fingerprints: tuple[str | None, str | None], tmp_path: Path
+) -> None:
     cells = []
-    for model, data, n in (("a", "x", 7), ("b", "x", 7), ("a", "y", 4)):
+    first, second = fingerprints
+    for model, data, n, fingerprint in (("a", "x", 7, first), ("b", "x", 7, first), ("a", "y", 4, second)):
         folder = tmp_path / f"sweep-{model}{data}"
         folder.mkdir()
-        (folder / "study.json").write_text(json.dumps({"study": "sweep", "data": {"n": n}}))
+        stored = {"study": "sweep", "data": {"n": n, "fingerprint": fingerprint}}
+        (folder / "study.json").write_text(json.dumps(stored))
         (folder / "manifest.json").write_text(json.dumps({"data": {"name": data}, "model": {"id": model}}))
         cells.append({"labels": {"model": model, "data": data}, "run": folder.name})
     (tmp_path / "grid").mkdir()
@@ -62,6 +67,13 @@ def test_a_grid_counts_samples_once_for_all_its_models(tmp_path: Path) -> None:
     found = interp.runs(tmp_path).set_index("study")
     assert found.n["grid of sweep"] == 7 + 4
     assert (found.model["grid of sweep"], found.data["grid of sweep"]) == ("a, b", "x, y")
+
+
+def test_a_grid_counts_other_samples_of_one_name_apart(tmp_path: Path) -> None:
+    first, second = (interp.data.bundled("natural", n=n, seed=n) for n in (2, 3))
+    assert first.name == second.name
+    interp.Grid(interp.LayerSweep(data=first), data={"a": first, "b": second}).run(tmp_path, progress=False)
+    assert interp.runs(tmp_path).set_index("study").n["grid of layer-sweep"] == 5
 
 
 def test_a_grid_that_names_itself_is_a_row(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def test_logit_lens_prints_the_gaps_and_shows_maps(
     page = (tmp_path / "logit_lens.html").read_text()
     page = page[page.index("<main") :]
     assert re.search(
-        r"natural · colour  label +layer +-?\d: −?\d\.\d\d \(too few groups\) nats, \d samples", said
+        r"natural · colour  label +layer +-?\d: −?\d\.\d\d nats \(too few groups for an interval\), \d samples?",
+        said,
     )
     for asked in ("colour", "size", "side"):
         assert f"natural · {asked}: the answer" in page
@@ -89,7 +90,12 @@ def test_reasoning_prints_the_changes_of_a_tiny_model(
     script("reasoning").main(out=tmp_path, n=2)
     said = capsys.readouterr().out
     assert (
-        len(re.findall(r"natural  seen by +\d+% of the sentences: −?\d+\.\d\d \(too few groups\)", said))
+        len(
+            re.findall(
+                r"natural  seen by +\d+% of the sentences: −?\d+\.\d\d \(too few groups for an interval\)",
+                said,
+            )
+        )
         == 11
     )
     page = (tmp_path / "reasoning.html").read_text()

@@ -22,7 +22,7 @@ def test_a_direction_moves_answers_and_a_random_one_does_not(
     assert (table["random 1"] < 0.2).all()
     vector = interp.load_steering_vector(tmp_path / "blue_to_red.safetensors")
     assert vector.layers == tuple(table.layer)
-    assert "share that says red" in capsys.readouterr().out
+    assert "share of answers 'red'" in capsys.readouterr().out
     with pytest.raises(InterpError, match="at least 4 groups with the answer 'mauve'; natural has 0"):
         script("steering").main(out=tmp_path, n=20, positive="mauve")
 

@@ -81,7 +81,7 @@ def test_other_samples_may_be_chosen_on(split: str | None, tmp_path: Path) -> No
         f"on {split} samples that share" if split else "on other samples, which share"
     )  # no split: none is said
     assert (
-        f"{which} no group with these. It was chosen on only 6 samples in 3 groups: other samples may"
+        f"{which} no group with these. It was chosen on only 6 samples in 3 groups. On other samples"
         in sentence
     )
 
@@ -89,9 +89,13 @@ def test_other_samples_may_be_chosen_on(split: str | None, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("n", "n_groups", "said"),
     [
-        (4, 4, "It was chosen on only 4 samples: other samples may well choose another layer."),
-        (1, 1, "It was chosen on only 1 sample: other samples may well choose another layer."),
-        (40, 1, "It was chosen on only 40 samples in 1 group: other samples may well choose another layer."),
+        (4, 4, "It was chosen on only 4 samples. On other samples another layer may well be the best."),
+        (1, 1, "It was chosen on only 1 sample. On other samples another layer may well be the best."),
+        (
+            40,
+            1,
+            "It was chosen on only 40 samples in 1 group. On other samples another layer may well be the best.",
+        ),
         (20, 20, ""),
         (0, 3, ""),  # how many is not known
     ],

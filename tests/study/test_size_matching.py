@@ -96,7 +96,10 @@ def test_slices_of_one_volume_do_not_count_as_many() -> None:
 def test_the_sentence_says_what_was_lost() -> None:
     frame = domains()
     many = matched(frame, names=("natural", "medical"))
-    assert f"{len(many.pairs)} pairs of like box size; {many.dropped[0]} of natural" in many.sentence
+    assert (
+        f"{len(many.pairs)} pairs of like box size; without a partner: {many.dropped[0]} of natural"
+        in many.sentence
+    )
     assert "no claim" not in many.sentence
     few = matched(frame[frame.group.str.startswith("natural") | frame.group.isin(["medical-1", "medical-2"])])
     assert "no claim about a population is made" in few.sentence

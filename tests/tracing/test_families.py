@@ -18,8 +18,9 @@ from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import Steps, greedy, layers_of
 
 N = 3  # generated tokens
-ROUNDING = 4e-6
-"""Weights of attention near 1/2 in float32: eager's of Kimi's latents are 2.1e-6 from float64's, ours 2.6e-6."""
+ROUNDING = 1e-5
+"""Weights of attention near 1/2 in float32: eager's of Kimi's latents are 2.1e-6 from float64's, ours 2.6e-6; they have
+been seen 4.6e-6 apart, and each processor rounds in its own way."""
 
 
 @pytest.fixture(scope="module", params=every_family(maps="self"))

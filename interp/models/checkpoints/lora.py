@@ -111,7 +111,10 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "adapter_config.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder}/adapter_config.json cannot be read ({error}). Copy it again.") from error
+        raise ModelError(
+            f"{folder}/adapter_config.json cannot be read ({type(error).__name__}: {error}). Name the folder that "
+            "PEFT's save_pretrained wrote, or copy it again."
+        ) from error
 
 
 def _scale(settings: dict[str, Any], folder: Path) -> float:

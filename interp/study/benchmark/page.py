@@ -29,15 +29,16 @@ from interp.report.html import (
     table,
 )  # fmt: skip
 from interp.report.provenance import as_json, meanings, origin
-from interp.report.tables import count, listed, number, p_value, rows, varying
+from interp.report.tables import count, listed, number, rows, varying
 from interp.study.benchmark.paper_tables import PaperTable
 from interp.study.benchmark.tables import SIZES, asks_yes_or_no, cell_text, left_out
 from interp.study.benchmark.task import about, label
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import lead, origins
 from interp.study.refinement.tables import (
+    FLIP_COLUMNS,
+    MARK_COLUMNS,
     cell_title,
-    count_of,
     difference_points,
     failures_section,
     flips_card,
@@ -194,9 +195,7 @@ def _averages(result: BenchmarkResult) -> Markup | str:
     columns: dict[str, Any] = {
         "run": lambda row: " · ".join(str(row[axis]) for axis in axes),
         "average": "average",
-        "before, %": lambda row: number(100 * row["before"], 1),
-        "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(percentage_points(row)),
+        **MARK_COLUMNS,
         "N": "strata",
     }
     shown = card(paragraph(AVERAGES, kind="soft"), table(list(columns), rows(found, columns), "dense"))
@@ -216,13 +215,8 @@ def _by(result: BenchmarkResult, key: str, shown: Mapping[str, Any]) -> Markup:
         key: key,
         "N": "n",
         "groups": "n_groups",
-        "before, %": lambda row: number(100 * row["before"], 1),
-        "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(percentage_points(row)),
-        "+": lambda row: count_of(row["wrong_to_right"]),
-        "−": lambda row: count_of(row["right_to_wrong"]),
-        "McNemar": lambda row: p_value(row["p_flips"]),
-        "Holm's p": lambda row: p_value(row["p_holm"]),
+        **MARK_COLUMNS,
+        **FLIP_COLUMNS,
     }
     figure = figure_card(f"by-{key}") if f"by-{key}" in shown else ""
     body = card(_wide(result.rows(key)), table(list(columns), rows(result.by(key), columns), "dense"))
@@ -244,7 +238,10 @@ def _flipped(result: BenchmarkResult) -> Markup | str:
     }  # fmt: skip
     more = len(flips) - MANY_FLIPS
     left = (
-        paragraph(f"The other {more}: result.flips(), or flips.csv of result.export().", kind="soft")
+        paragraph(
+            f"Not listed here: {count(more, 'flip')}. All are in result.flips() and in flips.csv of result.export().",
+            kind="soft",
+        )
         if more > 0
         else ""
     )

@@ -23,7 +23,7 @@ from interp.report.figures import (
 )
 from interp.report.html import card, definitions, figure_cards, paragraph, save_page, section, table
 from interp.report.provenance import as_json, origin
-from interp.report.tables import number, percent, rows
+from interp.report.tables import count, number, percent, rows
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import failure_line, lead, origins
 
@@ -108,7 +108,7 @@ def _faithfulness(result: CircuitResult, shares: pd.DataFrame) -> go.Figure:
     figure = panels([" · ".join(cell.key) for cell in cells], columns=len(cells), shared_yaxes=True)
     for column, cell in enumerate(cells, start=1):
         own: Any = rows_of(shares, cell.labels).sort_values("n_edges")
-        hover = [f"{row['n']} samples in {row['n_groups']} groups" for row in records(own)]
+        hover = [f"{count(row['n'], 'sample')} in {count(row['n_groups'], 'group')}" for row in records(own)]
         dots = go.Scatter(
             x=own.n_edges, y=own["mean"], error_y=interval_arms(own), mode="lines+markers", line={"color": SERIES[0]},
             text=hover, showlegend=False, hovertemplate="%{x} edges: %{y:.3f}, %{text}<extra></extra>",
@@ -126,7 +126,7 @@ def _faithfulness(result: CircuitResult, shares: pd.DataFrame) -> go.Figure:
 
 N_SHOWN = 20
 LEAD = Markup("""How much of the difference between two answers each edge carries. The nodes are heads and MLPs of
-<b>{models}</b>; {n} samples ({data}). The reference is {against}.""")
+<b>{models}</b>; {samples} ({data}). The reference is {against}.""")
 AGAINST = {
     "image": "what each node writes for the same question on another sample's image",
     "mean": "what each node writes on average over {n_images} other images for the same question",
@@ -192,7 +192,7 @@ def _table(result: CircuitResult, cell: GridCell) -> Markup:
 
 def _origin(cell: GridCell) -> Markup:
     study = cell.study
-    against = f"mean over {study.n_images} images" if study.against == "mean" else study.against
+    against = f"mean over {count(study.n_images, 'image')}" if study.against == "mean" else study.against
     settings = f"{against}, {list(study.sizes)}, {study.exact}, {study.seed}, {study.executor}"
     what = "against, sizes, exact, seed, executor"
     return origin(cell.folder, [("prompt", as_json(study.prompt)), (what, settings)])

@@ -122,12 +122,12 @@ def _chosen(
         if not np.isnan(ratios).all():
             at = int(np.nanargmax(ratios))
             return at, (
-                f"Layer {layers[at]} has the largest share of its weight inside the boxes of {len(layers)} layers "
+                f"Of {len(layers)} layers, layer {layers[at]} has the largest share of its weight inside the boxes "
                 f"(highest attention ratio, {number(ratios[at])}; a uniform map has 1). The boxes chose it, so how "
                 "well it fits them is no evidence."
             )
     at = int(np.argmax(concentration(values)))
-    return at, f"Layer {layers[at]} has the most concentrated map of {len(layers)} layers (lowest entropy)."
+    return at, f"Of {len(layers)} layers, layer {layers[at]} has the most concentrated map (lowest entropy)."
 
 
 def concentration(map: Float[np.ndarray, "*lead token"]) -> Float[np.ndarray, "*lead"]:

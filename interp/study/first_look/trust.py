@@ -102,8 +102,8 @@ class Trust(Sequence[TrustCheck]):
                 "was not found to be wrong in these ways."
             )
         return (
-            f"{len(self.cautions)} of {count(len(made), 'check')} raise a caution: {', '.join(self.cautions)}. Do not "
-            "rest a conclusion on this map alone."
+            f"{len(self.cautions)} of {count(len(made), 'check')} {'raises' if len(self.cautions) == 1 else 'raise'} a "
+            f"caution: {', '.join(self.cautions)}. Do not base a conclusion on this map alone."
         )
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -175,7 +175,7 @@ def answer_check(probability: float, n_tokens: int) -> TrustCheck:
     each = float(probability ** (1 / max(n_tokens, 1)))
     flag: Flag = "caution" if each < LOW_PROBABILITY else "no caution"
     mean = "" if n_tokens == 1 else ", the geometric mean of its tokens"
-    finding = f"The answer has {count(n_tokens, 'token')}, of probability {number(each, 3)}{mean}."
+    finding = f"The answer has {count(n_tokens, 'token')} with probability {number(each, 3)}{mean}."
     return TrustCheck(name, each, float("nan"), flag, finding, ANSWER)
 
 

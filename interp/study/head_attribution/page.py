@@ -55,7 +55,7 @@ __all__ = [
 
 N_DRAWS, N_SHOWN = 1000, 8
 LEAD = Markup("""What each part of <b>{models}</b> adds to the residual stream at the last prompt token, projected on
-the first token of the answer: {n} samples ({data}). Logits are measured from the vocabulary's mean logit, so that what
+the first token of the answer: {samples} ({data}). Logits are measured from the vocabulary's mean logit, so that what
 all tokens share does not count. The parts add up to the model's own logit; the largest error of a sample was
 {error:.1g}.""")
 HOW = """Direct: from the head straight to the unembedding, with the scale of the final norm frozen. Total: how far the

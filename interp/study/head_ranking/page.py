@@ -146,7 +146,7 @@ def _question(results: Sequence[HeadResult]) -> str:
 def _lead(results: Sequence[HeadResult]) -> Markup:
     metric = METRICS[results[0].study.metric]
     samples = ", ".join(
-        f"{len(result.samples)} {_split(result)}samples of {name}"
+        f"{count(len(result.samples), f'{_split(result)}sample')} of {name}"
         for name, result in zip(result_names(results), results, strict=True)
     )
     models = listed(model_label(result.study.model) for result in results)
@@ -155,7 +155,7 @@ def _lead(results: Sequence[HeadResult]) -> Markup:
 
 
 def _split(result: HeadResult) -> str:
-    """The split that the samples name, as a word before “samples”; empty where they name none."""
+    """The split that the samples name, as a word before “sample”; empty where they name none."""
     said = result.study.data.split
     return f"{said} " if said else ""
 
@@ -251,8 +251,9 @@ def _failures(name: str, result: HeadResult) -> list[Markup]:
         return [paragraph(f"{name}: none, every head was measured on every sample.", kind="soft")]
     whole = int(lost.layer.isna().sum())
     words = (
-        f"{name}: {whole} of {len(result.study.data)} samples left out. The metric was undefined "
-        f"{len(lost) - whole} times at heads of a layer. {unranked} of {result.n_heads} heads have no score."
+        f"{name}: {whole} of {count(len(result.study.data), 'sample')} left out. The metric was undefined "
+        f"{count(len(lost) - whole, 'time')} at heads of a layer. Heads without a score: {unranked} of "
+        f"{result.n_heads}."
     )
     return [paragraph(words), failure_list(lost, ["sample"])] if len(lost) else [paragraph(words)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +25,7 @@ from interp.study.study import as_tuple, is_level, whole_number
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["HeadGrid", "HeadMeans", "HeadResult", "draws", "goodness", "head_intervals", "head_order"]
+__all__ = ["HeadGrid", "HeadMeans", "HeadResult", "draws", "goodness", "head_estimates", "head_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,21 +149,15 @@ class HeadResult(GridResult):
         """
         is_level("level", level)
         means = self.means
-        groups = (means.counts > 0).sum(axis=0)
-        low, high = head_intervals(means, level, self.study.seed)
+        found = head_estimates(means, level, self.study.seed)
         frame = {
             **self.cells[0].labels,
             "layer": [layer for layer, _ in means.heads],
             "head": [head for _, head in means.heads],
             **self._metric,
-            "mean": means.mean()[0],
-            "low": low,
-            "high": high,
-            "n": means.counts.sum(axis=0).astype(int),
-            "n_groups": groups,
-            "n_undefined": means.undefined,
+            **found,
             "gain": self._gains,
-            "note": [population_note(int(n)) for n in groups],
+            "note": [population_note(int(n)) for n in found["n_groups"]],
         }
         return pd.DataFrame(frame)
 
@@ -272,7 +266,7 @@ class HeadResult(GridResult):
         return "\n".join(line for line in lines if line)
 
     def _unranked_line(self) -> str:
-        return f"{self.n_unranked} of {self.n_heads} heads have no defined score and are not ranked."
+        return f"Heads that are not ranked, because they have no defined score: {self.n_unranked} of {self.n_heads}."
 
     def figures(
         self, k: int = 20, *, against: HeadResult | Sequence[HeadResult] = ()
@@ -308,16 +302,25 @@ def _several(against: HeadResult | Sequence[HeadResult]) -> tuple[HeadResult, ..
     return found
 
 
-def head_intervals(
-    means: HeadMeans, level: float, seed: int
-) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
-    """The ends of each head's interval: percentiles over resampled groups; NaN for fewer than two groups."""
+def head_estimates(means: HeadMeans, level: float, seed: int) -> dict[str, Shaped[np.ndarray, " pair"]]:
+    """The columns of a summary of heads: mean, low, high, n, n_groups and n_undefined.
+
+    The interval's ends are percentiles over resampled groups; NaN for fewer than two groups.
+    """
     found = means.mean(draws(len(means.groups), N_DRAWS, np.random.default_rng(seed)))
-    enough = (means.counts > 0).sum(axis=0) > 1
+    groups = (means.counts > 0).sum(axis=0)
+    enough = groups > 1
     ends = np.full((2, len(means.heads)), np.nan)
     if enough.any():
         ends[:, enough] = np.nanquantile(found[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return ends[0], ends[1]
+    return {
+        "mean": means.mean()[0],
+        "low": ends[0],
+        "high": ends[1],
+        "n": means.counts.sum(axis=0).astype(int),
+        "n_groups": groups,
+        "n_undefined": means.undefined,
+    }
 
 
 @dataclass(frozen=True, repr=False)

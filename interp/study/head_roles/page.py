@@ -48,7 +48,7 @@ __all__ = ["CAPTIONS", "figures", "write_page"]
 
 N_SHOWN = 8
 LEAD = Markup("""Every head of <b>{models}</b>: its row of attention at the last prompt token, and what the answer loses
-without it; {n} samples ({data}). The page describes the heads on these samples. Test a set of heads that you choose
+without it; {samples} ({data}). The page describes the heads on these samples. Test a set of heads that you choose
 here on other samples.""")
 TERMS = {
     "Share of the image": """The row's weight on all image tokens, from 0 to 1. Higher: the head attends more to the

@@ -14,7 +14,7 @@ from interp.inputs.argument_checks import check_bool
 from interp.stats import population_note
 from interp.study.dataframes import below, where
 from interp.study.head_ranking.head_set import HeadSet
-from interp.study.head_ranking.result import HeadMeans, head_intervals
+from interp.study.head_ranking.result import HeadMeans, head_estimates
 from interp.study.head_roles.task import MEASURES
 from interp.study.result import GridResult
 from interp.study.study import is_level, whole_number
@@ -56,20 +56,14 @@ class HeadTable(GridResult):
 
     def _of_measure(self, key: dict[str, str], scores: pd.DataFrame, level: float) -> pd.DataFrame:
         means = HeadMeans.of(scores)
-        low, high = head_intervals(means, level, self.seed)
-        groups = (means.counts > 0).sum(axis=0)
+        found = head_estimates(means, level, self.seed)
         return pd.DataFrame(
             {
                 **key,
                 "layer": [layer for layer, _ in means.heads],
                 "head": [head for _, head in means.heads],
-                "mean": means.mean()[0],
-                "low": low,
-                "high": high,
-                "n": means.counts.sum(axis=0).astype(int),
-                "n_groups": groups,
-                "n_undefined": means.undefined,
-                "note": [population_note(int(n)) for n in groups],
+                **found,
+                "note": [population_note(int(n)) for n in found["n_groups"]],
             }
         )
 

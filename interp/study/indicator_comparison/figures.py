@@ -25,7 +25,7 @@ from interp.report.figures import (
     reference_line,
     series_colour,
 )
-from interp.report.tables import cell_name, interval, number
+from interp.report.tables import cell_name, count, interval, number
 from interp.study.dataframes import records, rows_of, where
 from interp.study.indicator_comparison.indicator_maps import PLAIN
 from interp.study.indicator_comparison.paired_tests import baselines, better
@@ -259,7 +259,7 @@ def agreement_figure(result: IndicatorResult, cell: IndicatorCell) -> go.Figure:
     for row in records(rows):
         i, j = labels.index(row["indicator"]), labels.index(row["against"])
         grid[i, j] = grid[j, i] = row["mean"]
-        hover[i, j] = hover[j, i] = f"{interval(row['low'], row['high'])}, {row['n']} samples"
+        hover[i, j] = hover[j, i] = f"{interval(row['low'], row['high'])}, {count(row['n'], 'sample')}"
     cells = _matrix(grid, hover, labels, labels, "%{y} with %{x}: %{z:.2f} %{customdata}")
     scale: dict[str, Any] = {
         "colorscale": DIVERGING,
@@ -299,7 +299,7 @@ def _areas(rows: pd.DataFrame, labels: list[str], removals: list[str], measure: 
         spot = labels.index(row["indicator"]), removals.index(row["against"])
         grid[spot] = row["mean"]
         own = "; the indicator's own kind of removal" if row["own"] else ""
-        counts = f"{row['n']} samples, {row['n_undefined']} undefined{own}"
+        counts = f"{count(row['n'], 'sample')}, {row['n_undefined']} undefined{own}"
         hover[spot] = f"{interval(row['low'], row['high'])}, {counts}"
     cells = _matrix(grid, hover, removals, labels, "%{y}, %{x}: %{z:.3f} %{customdata}")
     return cells.update(
@@ -360,5 +360,5 @@ def _points(
         showlegend=legend,
         customdata=np.stack(ends, axis=-1),
         hovertemplate=f"%{{y}}, {plain(name)}: %{{x:.3f}} [%{{customdata[0]:.3f}}, %{{customdata[1]:.3f}}] · "
-        "%{customdata[2]} samples, %{customdata[3]} groups<extra></extra>",
+        "samples: %{customdata[2]}, groups: %{customdata[3]}<extra></extra>",
     )

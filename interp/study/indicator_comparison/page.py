@@ -32,7 +32,7 @@ from interp.report.html import (
     tip,
 )  # fmt: skip
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
-from interp.report.tables import estimate, number, p_value, rows, size_of, varying
+from interp.report.tables import count, estimate, number, p_value, rows, size_of, varying
 from interp.stats import MIN_GROUPS, population_note
 from interp.stats import per_group as groups_of
 from interp.study.dataframes import records, rows_of, where
@@ -182,7 +182,7 @@ def _lead(result: IndicatorResult) -> Markup:
 
 def _counted(result: IndicatorResult, cell: IndicatorCell) -> Markup:
     frame = rows_of(result.samples, cell.labels)
-    counts = [f"{len(frame)} samples in {_n_groups(result, cell)} groups"]
+    counts = [f"{count(len(frame), 'sample')} in {count(_n_groups(result, cell), 'group')}"]
     if cell.study.removals:
         counts.append(f"tokens removed on {int(frame.faithful.sum())}")
     counts.append(f"sanity checks on {int(frame.checked.sum())}")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
+from interp.inputs.text import count
 from interp.metrics import METRICS, normalised
 from interp.run import manifest_of
 from interp.stats import MIN_GROUPS
@@ -66,11 +67,11 @@ def calibration_table(result: GridResult, found: pd.DataFrame, measure: str) -> 
         no_baseline(result)
         or "✓: better than every baseline on the same samples (paired, by group, Holm p ≤ 0.05)."
     ]
-    notes += [
-        f"{' · '.join(cell.key)}: {n} groups are too few for intervals and verdicts; no claim about a population."
-        for cell in cells
-        if (n := rows_of(result.samples, cell.labels).group.nunique()) < MIN_GROUPS
-    ]
+    for cell in cells:
+        if (n := rows_of(result.samples, cell.labels).group.nunique()) < MIN_GROUPS:
+            few = f"{count(n, 'group')} {'is' if n == 1 else 'are'} too few"
+            claim = "for intervals and verdicts; no claim about a population."
+            notes.append(f"{' · '.join(cell.key)}: {few} {claim}")
     return "\n".join([printed(table, WIDTH), *counted(result), *notes])
 
 

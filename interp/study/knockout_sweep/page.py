@@ -36,7 +36,7 @@ from interp.report.html import (
     table,
 )  # fmt: skip
 from interp.report.provenance import INTERVALS, as_json, failure_list, meanings, origin
-from interp.report.tables import estimate, interval, p_value, rows, signed
+from interp.report.tables import count, estimate, interval, p_value, rows, signed
 from interp.study.dataframes import records, rows_of, where
 from interp.study.knockout_sweep.flows import Flow, control_of
 from interp.study.knockout_sweep.result import LEAST
@@ -119,7 +119,7 @@ def _lead(result: KnockoutResult) -> Markup:
         counted, measured = result.n_counted(cell)
         right = cell.study.target == "answer" and counted < measured
         note = f" ({counted} of them answered correctly: probabilities are means over those)" if right else ""
-        counts.append(join(f"{measured} samples of ", bold(" · ".join(cell.key)), note))
+        counts.append(join(f"{count(measured, 'sample')} of ", bold(" · ".join(cell.key)), note))
     return lead(
         result,
         LEAD,
@@ -212,8 +212,8 @@ def _failures(result: KnockoutResult) -> Markup:
     if found.empty:
         return section("Failures", paragraph("None: every flow was blocked in every sample.", kind="soft"))
     flows = where(found, found.flow.notna()).drop_duplicates([*result.axes, "index", "flow"])
-    counts = flows.groupby("flow").size()
-    said = "; ".join(f"{name}: {n} samples" for name, n in counts.items()) or "none"
+    counts = flows.flow.value_counts(sort=False).sort_index().to_dict()
+    said = "; ".join(f"{name}: {count(n, 'sample')}" for name, n in counts.items()) or "none"
     words = f"Samples left out: {int(found.flow.isna().sum())}. "
     words += "Flows that could not be blocked, in some windows or all: "
     listed = details("The first of each kind", card(failure_list(found, ["sample", "flow"])))
@@ -317,7 +317,7 @@ def head_map(result: KnockoutResult, cell: GridCell) -> go.Figure:
     summary = where(summary, summary.measure == "relative")
     spacing = {"horizontal_spacing": 0.06, "vertical_spacing": 0.24 / n_rows}
     figure = panels(flows, rows=n_rows, columns=n_columns, **spacing)
-    hover = ": %{z:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], %{customdata[2]} samples"
+    hover = ": %{z:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], samples: %{customdata[2]}"
     for place, name in enumerate(flows):
         at: dict[str, Any] = {"row": place // n_columns + 1, "col": place % n_columns + 1}
         own = where(summary, summary.flow == name)

@@ -262,8 +262,8 @@ def _sentences(result: KnockoutResult, cell: GridCell) -> Iterator[str]:
         if flow in controls:
             continue
         if row["mean"] > -LEAST:
-            n = count(row["n"], "sample")
-            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({n})."
+            counted = count(row["n"], "sample")
+            yield f"{' · '.join(cell.key)} · {flow}: nowhere does the mean of p fall by {LEAST} % ({counted})."
             continue
         here = where(summary, (summary.layer == row["layer"]))
         if "head" in here and not pd.isna(row["head"]):
@@ -300,9 +300,13 @@ def _table(result: KnockoutResult, cell: GridCell, measure: str) -> str:
     summary = where(summary, summary.measure == measure)
     counted, measured = result.n_counted(cell)
     n = measured if measure in ("accuracy", "flipped") else counted
-    title = f"{' · '.join(cell.key)}: {MEASURES[measure]}, {n} of {measured} samples"
+    title = f"{' · '.join(cell.key)}: {MEASURES[measure]}, {n} of {count(measured, 'sample')}"
     few = [row["n_groups"] for row in records(summary) if row["note"]]
-    title += f"; {max(few)} groups are too few for intervals" if few else ""
+    title += (
+        f"; {count(max(few), 'group')} {'is' if max(few) == 1 else 'are'} too few for intervals"
+        if few
+        else ""
+    )
     table = Table(title=Text(title), title_justify="left")
     table.add_column("layers", justify="right")
     names = list(result.flows(cell))

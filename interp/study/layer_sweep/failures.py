@@ -53,11 +53,12 @@ KEY: tuple[str, ...] = ("model", "data")
 N_SHOWN = 4
 COLOURS = dict(zip(OUTCOMES.values(), (SERIES[2], SERIES[1], SERIES[0], GREY), strict=True))
 DISAGREE = ("looked, wrong", "looked elsewhere, right")
-LEAD = Markup("""{n} samples ({data}) that <b>{models}</b> answered: where it attended to the object and was wrong,
-and where it was right without attending to the object.""")
+LEAD = Markup("""{samples} ({data}), answered by <b>{models}</b>: in which did a model attend to the object and answer
+wrong, and in which did it answer right without attending to the object?""")
 HOW = """A sample “looked” when the attention ratio (AR) of its map is above a threshold. The threshold is the 95 %
 quantile of the AR that the maps of {chosen_on} have on other samples' boxes: what attention reaches by chance
-on these images. It is {limits}. Answers do not enter it. {choice} An answer is right when its first token is right.
+on these images. It is {limits}. It does not depend on the answers. {choice}
+An answer is right when its first token is right.
 “Expected” is the share if looking and being right were independent. Dots are spread up and down within “right” and
 “wrong”, so that none hides another."""
 CARE = """Attention from the last token at one layer is one way to look: a model that “looked elsewhere” here may have
@@ -246,7 +247,7 @@ def write_page(
     chosen_on = f"{choice.split or 'other'} samples"
     how = HOW.format(limits=said, choice=capital(choice.sentence(result)), chosen_on=chosen_on)
     lost = len(result.samples) - len(found)
-    how += f" Left out: {count(lost, 'sample')} with no known answer or no defined AR." if lost else ""
+    how += f" Left out: {count(lost, 'sample')} without a known answer or a defined AR." if lost else ""
     cases = join("Maps: ", ramp(), f", each by itself. Cases are drawn with seed {result.seed}.")
     body = [
         section(

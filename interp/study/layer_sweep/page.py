@@ -33,7 +33,7 @@ from interp.report.html import (
     section,
     span,
     table,
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 from interp.report.provenance import (
     INTERVALS,
     as_json,
@@ -86,11 +86,11 @@ __all__ = [
 N_SHOWN = 3
 MANY, SMALL_SIDE = 150, 160
 """With more samples on one page their pictures are this small, so that a page of 1,000 stays below 15 MB."""
-LEAD = Markup("""Measured on <b>{models}</b> with {n} samples ({data}): how much of each layer's map over the image
+LEAD = Markup("""Measured on <b>{models}</b> with {samples} ({data}): how much of each layer's map over the image
 tokens lies inside the annotated boxes.""")
 FIGURES = """Lines are means over samples. Bands are their 95 % bootstrap intervals over groups; where there are too
-few groups for an interval, each thin line is one group. Grey, dashed: the same maps scored on another sample's boxes.
-Grey, dotted: a centre prior scored on the samples' own boxes."""
+few groups for an interval, each thin line is one group. Grey, dashed: the same maps scored on another sample's boxes
+(shuffled boxes). Grey, dotted: a centre prior scored on the samples' own boxes."""
 GALLERY = Markup("""By {metric} at the featured layer. Left: the image with its box. Right: the map over its tokens,
 {ramp}, each map scaled to its own 99.5th percentile.""")
 TERMS = {
@@ -106,7 +106,7 @@ TERMS = {
 MAPS = Markup("""Each picture shows the image in grey, its box, and the map over its tokens, {ramp}. Each map
 is scaled to its own 99.5th percentile: compare where maps are strong, not how strong they are. Beside each question:
 the {metric} of the relative map; a uniform map scores {chance}. {choice}""")
-MAPS_LEAD = Markup("""{n} samples of {data}, drawn with seed {seed} and not by their score: where the model attends
+MAPS_LEAD = Markup("""{samples} of {data}, drawn with seed {seed} and not by their score: where the model attends
 just before it answers.""")
 
 
@@ -143,7 +143,8 @@ def write_page(result: Result, path: str | Path, *, choice: LayerChoice | None =
 def sweep_opening(words: Markup, result: Result, **values: object) -> Markup:
     """The first paragraph of a page about layer sweeps, with the number of samples and the names filled in."""
     models, data = (listed(cell.labels[axis] for cell in result.cells) for axis in ("model", "data"))
-    said = words.format(**{"models": models, "data": data, "n": result.n_samples, **values})
+    samples = count(result.n_samples, "sample")
+    said = words.format(**{"models": models, "data": data, "samples": samples, **values})
     return opening(said, organism=any(is_organism(cell.sweep.model) for cell in result.cells))
 
 
@@ -449,7 +450,8 @@ def lesions(result: Result) -> Markup | str:
         if not own:
             continue
         said = (
-            f"{own[0]['n']} lesions in {own[0]['n_groups']} volumes, {own[0]['slices']:.1f} slices a lesion"
+            f"{count(own[0]['n'], 'lesion')} in {count(own[0]['n_groups'], 'volume')}, "
+            f"{own[0]['slices']:.1f} slices per lesion on average"
         )
         title = join(key(result, cell), cell_name(result.cells, cell), f" · {said}")
         parts.append(card(_lesion_table(own), title=title))

@@ -17,11 +17,10 @@ from rich.text import Text
 
 from interp.errors import StudyError
 from interp.inputs.files import write_atomically
-from interp.inputs.text import count
 from interp.metrics import METRICS
 from interp.report.figures import series_colours
 from interp.report.html import page_path
-from interp.report.tables import cell_names, write_csv
+from interp.report.tables import cell_names, count, write_csv
 from interp.stats import bootstrap, population_note
 from interp.study.compare import compare, compare_groups
 from interp.study.dataframes import records, where

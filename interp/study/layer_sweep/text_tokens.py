@@ -36,7 +36,7 @@ from interp.report.html import (
     section,
     table,
 )
-from interp.report.tables import estimate, group_values, p_value, rows, times
+from interp.report.tables import estimate, group_values, in_groups, p_value, rows, times
 from interp.stats import Interval, holm, paired, paired_test, population_note
 from interp.study.dataframes import records, rows_of, where
 from interp.study.layer_sweep.page import map_card, sweep_opening
@@ -49,19 +49,20 @@ if TYPE_CHECKING:
 __all__ = ["against_last", "failures_said", "figures", "own_layer_scores", "write_page"]
 
 N_SHOWN = 2
-LEAD = Markup("""Attention to the image on <b>{models}</b>, with {n} samples ({data}): from the last prompt token,
+LEAD = Markup("""Attention to the image on <b>{models}</b>, with {samples} ({data}): from the last prompt token,
 from the words of the question, from the word of the object in question, from the first answer token when the model
 reads it back, and from every row after the image.""")
 HOW = """AR is the mean of a map inside the boxes over its mean everywhere; a uniform map scores 1. Lines are means
 over samples, bands their 95 % bootstrap intervals over groups; where there are fewer than 20 groups, each thin line
 is one group. Dashed: the same maps on other samples' boxes."""
-DIVISOR = """Relative maps are divided by the same row, the last row of the generic prompt, since a generic prompt has
-no question and no word for the object; only those of every row after the image by the mean of the same rows of the
-generic prompt, as in the paper's official code. Only for these and the last token do rows and divisor have the same
-role in the sentence. A difference between kinds of token should therefore also appear in the plain maps."""
+DIVISOR = """Relative maps are divided by the last row of the generic prompt, because a generic prompt has no question
+and no word for the object. There is one exception: maps of “every row after the image” are divided by the mean of the
+same rows of the generic prompt, as in the paper's official code. Only for this kind and for the last token do the rows
+have the same role in both prompts. A difference between kinds of token should therefore also appear in the plain
+maps."""
 CHOICE = """Each kind of token is shown at its own layer, the best on {chosen_on}. {caution}“Minus” columns are
-differences of AR over the same samples: minus AR on shuffled boxes, minus AR of the last token. p: permutation of
-whole groups, with Holm's correction over all rows of this table."""
+differences of AR over the same samples: minus AR on shuffled boxes (those of other samples), and minus AR of the last
+token. p: permutation of whole groups, with Holm's correction over all rows of this table."""
 
 
 def own_layer_scores(result: Result, choices: Mapping[str, LayerChoice], metric: str = "ar") -> pd.DataFrame:
@@ -228,8 +229,8 @@ def _table(found: pd.DataFrame) -> Markup:
         "AR": estimate,
         "minus shuffled boxes": lambda row: _gap_text(row["shuffled"]),
         "minus last token": lambda row: _gap_text(row["last"]),
-        "p (Holm)": lambda row: p_value(row["p"]),
-        "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+        "Holm's p": lambda row: p_value(row["p"]),
+        "samples": in_groups,
     }
     return table(list(columns), rows(found, columns))
 

@@ -28,7 +28,7 @@ from interp.report.figures import (
 from interp.report.gallery import Picture, answers, origin_line, overlay, picture, ramp, sample_card, views
 from interp.report.html import card, figure_cards, grid, heading, paragraph, save_page, section, table
 from interp.report.provenance import as_json, origin
-from interp.report.tables import estimate, group_values, number, p_value, rows, times
+from interp.report.tables import estimate, group_values, in_groups, number, p_value, rows, times
 from interp.stats import MIN_GROUPS, holm, paired, paired_test
 from interp.study.dataframes import records, rows_of, where
 from interp.study.logit_lens.task import OTHERS, OWN
@@ -117,8 +117,8 @@ def _table(result: GridResult, gaps: pd.DataFrame, wording: Wording) -> Markup:
         "word": "word",
         "layer": lambda row: number(row["layer"], 0),
         f"own − another's gap, {wording.unit}": estimate,
-        "p (Holm)": lambda row: p_value(row["p_holm"]),
-        "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+        "Holm's p": lambda row: p_value(row["p_holm"]),
+        "samples": in_groups,
     }
     return card(table(list(columns), rows(peaks(gaps), columns)))
 
@@ -169,7 +169,7 @@ def _failures(result: GridResult) -> str:
     found = result.failures
     if found.empty:
         return "None: every word of every sample was measured."
-    return f"{len(found)} words or samples left out: {times(found.reason.value_counts().head(5))}"
+    return f"Words or samples left out: {len(found)}. Reasons: {times(found.reason.value_counts().head(5))}"
 
 
 def _origin(cell: GridCell) -> Markup:

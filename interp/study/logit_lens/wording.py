@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 __all__ = ["LENS_WORDING", "MIXED", "Wording", "lens_kind", "wording_of"]
 
-_LEAD = """<b>{models}</b>. {n} samples ({data}). Models are seldom trained to put words at image tokens. If words can
+_LEAD = """<b>{models}</b>. {samples} ({data}). Models are seldom trained to put words at image tokens. If words can
 be read there, that is a finding. If not, the information may still be there in another form."""
 _OF_ALL = "the likeliest of the whole vocabulary"
 
@@ -42,7 +42,7 @@ class Wording:
 
     @property
     def lead(self) -> str:
-        """The page's first paragraph; {models}, {n} and {data} are filled in later."""
+        """The page's first paragraph; {models}, {samples} and {data} are filled in later."""
         return f"{self.does} {_LEAD}"
 
     def map_values(self, values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:

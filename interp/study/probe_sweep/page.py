@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from interp.inputs.text import count
 from interp.report.figures import GREY, SERIES, Figures, curves, laid_out, panels, reference_line, ticks_at
 from interp.report.html import card, definitions, figure_cards, heading, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, origin
-from interp.report.tables import estimate, rows
+from interp.report.tables import estimate, in_groups, rows, times
 from interp.study.dataframes import rows_of, where
 from interp.study.page_parts import failure_line, lead, origins
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENS", "figures", "write_page"]
 
 
-LEAD = Markup("""Logistic probes predict the {target} from the residual stream of <b>{models}</b> after each layer; {n}
-samples ({data}). Whole groups are split into {folds} folds, and each sample is scored by a probe that was fitted
+LEAD = Markup("""Logistic probes predict the {target} from the residual stream of <b>{models}</b> after each layer;
+{samples} ({data}). Whole groups are split into {folds} folds, and each sample is scored by a probe that was fitted
 without its fold.""")
 FIGURE = """Blue: how often the probe predicts the class of a held-out sample. Orange, dashed: the same for the control
 task. Dotted: how often the most frequent class of the training samples is right."""
@@ -49,13 +50,32 @@ def write_page(result: ProbeResult, path: str | Path) -> Path:
     shown, study = figures(result), result.cells[0].study
     terms = {name: text.format(control=study.control) for name, text in TERMS.items()}
     body = [
-        section("Layer by layer", figure_cards(shown), card(definitions(terms)), intro=FIGURE),
+        section(
+            "Layer by layer", figure_cards(shown), *_limits(result), card(definitions(terms)), intro=FIGURE
+        ),
         section("In numbers", *_tables(result)),
         section("Failures", paragraph(failure_line(result), kind="wide")),
         origins(result, _origin),
     ]
     first = lead(result, LEAD, target=study.target, folds=study.folds)
     return save_page(path, title=study.title, question=study.question, lead=first, body=body, figures=shown)
+
+
+def _limits(result: ProbeResult) -> Iterator[Markup]:
+    """What keeps accuracy below 1 in each run with classes that lie in one fold alone."""
+    found = result.unseen
+    for cell in (cell for cell in result.cells if cell.measured):
+        own = rows_of(found, cell.labels)
+        if len(own):
+            run = f"{' · '.join(cell.key)}: " if len(result.cells) > 1 else "There are "
+            most = own.set_index("target").n.sort_values(ascending=False, kind="stable").head(5)
+            more = ", …" if len(own) > 5 else ""
+            yield paragraph(
+                f"{run}classes that lie in one fold alone: {times(most)}{more}. The probe that scores their "
+                f"{count(int(own.n.sum()), 'sample')} has not seen the class, so each counts as wrong at every layer: "
+                f"accuracy is at most {1 - own.share.sum():.2f}.",
+                kind="wide",
+            )
 
 
 def _tables(result: ProbeResult) -> Iterator[Markup]:
@@ -75,7 +95,7 @@ def _tables(result: ProbeResult) -> Iterator[Markup]:
             "control": _said("control"),
             "selectivity": _said("selectivity"),
             "most frequent class": _said("majority"),
-            "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+            "samples": in_groups,
         }
         yield card(table(list(columns), rows(list(wide.values()), columns)))
 

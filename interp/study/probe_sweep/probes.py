@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from interp.errors import StudyError
+from interp.inputs.text import brief
 
-__all__ = ["control_labels", "fold_of", "held_out", "majority"]
+__all__ = ["control_labels", "fold_of", "held_out", "majority", "unseen"]
 
 MOST_STEPS = 2000
 """The maximum number of steps of the optimiser."""
@@ -20,8 +23,10 @@ def fold_of(
 ) -> Int[np.ndarray, " sample"]:
     """The fold in which each sample is held out; groups stay together, classes are spread as evenly as possible.
 
+    A class of fewer samples than folds is held out in some of them only; see `unseen` for one that has a single fold.
+
     Raises:
-        StudyError: There is one class alone, or there are fewer groups than folds.
+        StudyError: There is one class alone, there are fewer groups than folds, or no class has a sample for each fold.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -30,10 +35,18 @@ def fold_of(
             f"a probe in {folds} folds needs at least two classes and {folds} groups; got {len(set(labels))} classes "
             f"({', '.join(sorted(set(labels))[:5])}) and {len(set(groups))} groups. Give more samples, or fewer folds."
         )
+    name, most = Counter(labels).most_common(1)[0]
+    if most < folds:
+        raise StudyError(
+            f"a probe in {folds} folds needs a class of at least {folds} samples; the largest of {len(set(labels))} "
+            f"classes, {brief(name)}, has {most}. Give more samples of a class, fewer folds, or a target that recurs."
+        )
     found = np.full(len(labels), -1)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     zeros = np.zeros((len(labels), 1))
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        # of classes with fewer members than folds: what that means for a probe is what `unseen` says
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         for number, (_, held) in enumerate(splitter.split(zeros, list(labels), list(groups))):
             found[held] = number
     return found
@@ -97,6 +110,14 @@ def majority(labels: Sequence[str], folds: Int[np.ndarray, " sample"]) -> list[s
         names, counts = np.unique(classes[folds != fold], return_counts=True)
         said[folds == fold] = names[counts.argmax()]
     return [str(one) for one in said]
+
+
+def unseen(labels: Sequence[str], folds: Int[np.ndarray, " sample"]) -> Bool[np.ndarray, " sample"]:
+    """Whether no other fold holds a sample's class: the probe that scores it has not seen the class, so it is wrong."""
+    classes = np.array(labels)
+    return np.array(
+        [not np.any(classes[folds != fold] == own) for own, fold in zip(classes, folds, strict=True)]
+    )
 
 
 def control_labels(types: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.study.dataframes import below
-from interp.study.probe_sweep.probes import control_labels, fold_of, held_out, majority
+from interp.study.dataframes import below, where
+from interp.study.probe_sweep.probes import control_labels, fold_of, held_out, majority, unseen
 from interp.study.result import GridResult
 from interp.study.runs import GridCell
 
@@ -30,18 +31,10 @@ class ProbeResult(GridResult):
     @cached_property
     def values(self) -> pd.DataFrame:
         """`scores` with each sample's `index`, which is unique even where ids repeat."""
-        frames = []
-        for cell in (cell for cell in self.cells if cell.measured):
-            frame = pd.melt(
-                self._fitted[cell.key].drop(columns=["said", "target"]),
-                id_vars=["index", "sample", "group", "position", "layer"],
-                value_vars=list(MEASURES),
-                var_name="measure",
-            )
-            for place, (axis, label) in enumerate(cell.labels.items()):
-                frame.insert(place, axis, label)
-            frames.append(frame)
-        return below(frames)
+        columns = ["index", "sample", "group", "position", "layer"]
+        return self._of_each(
+            lambda own: pd.melt(own, id_vars=columns, value_vars=list(MEASURES), var_name="measure")
+        )
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -52,9 +45,30 @@ class ProbeResult(GridResult):
     def said(self) -> pd.DataFrame:
         """One row per (axes…, sample, group, position, layer): the true class, `target`, and the predicted, `said`."""
         kept = ["index", "sample", "group", "position", "layer", "target", "said"]
+        return self._of_each(lambda own: own.reindex(columns=kept))
+
+    @property
+    def unseen(self) -> pd.DataFrame:
+        """Classes that lie in one fold alone: one row per (axes…, target), `n` samples and their `share` of the run.
+
+        The probe that scores these samples has not seen their class, so they count as wrong at every layer and
+        position: accuracy is at most 1 − the sum of the shares.
+        """
+
+        def classes(fitted: pd.DataFrame) -> pd.DataFrame:
+            own = fitted.drop_duplicates("index")
+            n = where(own, own.unseen).groupby("target").size()
+            return pd.DataFrame(
+                {"target": n.index.astype(str), "n": n.to_numpy(), "share": n.to_numpy() / len(own)}
+            )
+
+        return self._of_each(classes)
+
+    def _of_each(self, make: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+        """What is made of the probes of each run, with a leading column per axis."""
         frames = []
         for cell in (cell for cell in self.cells if cell.measured):
-            frame = self._fitted[cell.key][kept].copy()
+            frame = make(self._fitted[cell.key])
             for place, (axis, label) in enumerate(cell.labels.items()):
                 frame.insert(place, axis, label)
             frames.append(frame)
@@ -69,7 +83,8 @@ def _fitted(cell: GridCell) -> pd.DataFrame:
     """The probes of one run: one row per sample, position and layer.
 
     Raises:
-        StudyError: The measured samples have one class alone, or fewer groups than folds.
+        StudyError: The measured samples have one class alone, fewer groups than folds, or no class with as many
+            samples as folds.
     """
     study: Any = cell.study
     samples = cell.folder.read_table("samples").to_pandas().sort_values("index").reset_index(drop=True)
@@ -78,6 +93,7 @@ def _fitted(cell: GridCell) -> pd.DataFrame:
     folds = fold_of(labels, groups, study.folds, study.seed)
     drawn = control_labels(samples.type.tolist(), labels, study.seed)
     same = np.array([a == b for a, b in zip(majority(labels, folds), labels, strict=True)], float)
+    alone = unseen(labels, folds)
     frames = []
     for (position, layer), own in features.groupby(["position", "layer"], sort=False, observed=True):
         vectors = np.stack(own["values"].to_list())
@@ -87,7 +103,7 @@ def _fitted(cell: GridCell) -> pd.DataFrame:
             for found, wanted in ((said, labels), (held_out(vectors, drawn, folds, study.penalty), drawn))
         )
         one = samples[["index", "sample", "group", "target"]].assign(
-            position=position, layer=layer, said=said
+            position=position, layer=layer, said=said, unseen=alone
         )
         frames.append(one.assign(accuracy=right, control=chance, selectivity=right - chance, majority=same))
     return pd.concat(frames, ignore_index=True)

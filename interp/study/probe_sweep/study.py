@@ -43,6 +43,9 @@ class ProbeSweep(Study[ProbeResult]):
     - `majority`: 1 where the most frequent class of the other folds is the sample's class, else 0; the same at every
       layer.
 
+    A class that lies in one fold alone cannot be predicted there: its samples count as wrong at every layer, the page
+    says how many they are, and `ProbeResult.unseen` lists them.
+
     Means and intervals are over groups (`summary`). A probe shows what can be read, not what the model uses. Compare
     with `interp.PatchResidual` or `interp.indicators.ActivationPatching`.
 
@@ -62,8 +65,8 @@ class ProbeSweep(Study[ProbeResult]):
         batch: Samples per forward pass. Part of the hash.
 
     Raises:
-        StudyError: There are no samples, fewer than two classes or fewer groups than folds, or a field has the wrong
-            type.
+        StudyError: There are no samples, fewer than two classes, fewer groups than folds, or no class with as many
+            samples as folds; or a field has the wrong type.
 
     Source: Alain & Bengio 2016 (arXiv 1610.01644); Hewitt & Liang 2019 for control tasks (arXiv 1909.03368).
     """

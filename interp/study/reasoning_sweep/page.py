@@ -13,7 +13,7 @@ from interp.report.figures import SERIES, Figures, curves, laid_out, panels, pla
 from interp.report.gallery import answers, origin_line, picture, sample_card, views
 from interp.report.html import card, figure_cards, grid, paragraph, save_page, section, table
 from interp.report.provenance import INTERVALS, as_json, meanings, origin
-from interp.report.tables import estimate, percent, rows, signed
+from interp.report.tables import estimate, in_groups, percent, rows, signed
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.reasoning_sweep.task import TOLERANCE
@@ -26,7 +26,7 @@ __all__ = ["figures", "write_page"]
 
 
 N_SHOWN = 3
-LEAD = Markup("""<b>{models}</b> reasoned about {n} samples ({data}) and answered. Reasoning and answer were then
+LEAD = Markup("""<b>{models}</b> reasoned about {samples} ({data}) and answered. Reasoning and answer were then
 forced, with the image hidden from one sentence on: from that sentence, all later sentences and the answer.""")
 FIGURE = """Mean change of the log-probability of the model's own answer, compared with the image visible throughout.
 Far left: nothing after the prompt sees the image. Far right: only the answer does not see it. Bands are 95 % bootstrap
@@ -70,7 +70,7 @@ def _table(result: GridResult) -> Markup:
         "data": lambda row: f"{row['model']} · {row['data']}",
         "sentences that see the image": lambda row: percent(row["seen"]),
         "change, nats": estimate,
-        "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+        "samples": in_groups,
     }
     summary = result.summary()
     own = where(summary, (summary.measure == "change") & summary.seen.isin((0.0, 0.5, 1.0)))

@@ -113,14 +113,14 @@ def _notes(marked: bool, gaps: np.ndarray, infinite: np.ndarray, n_groups: int, 
     if marked and len(known) and not known.any():
         share = 100 * (1 - 0.025 ** (1 / n_groups))
         notes.append(
-            f"No mark changed, so resampling sees no variation and the interval [0, 0] is too sure: with {n_groups} "
-            f"groups a change in up to {share:.1f} % of them is not excluded."
+            f"No mark changed, so resampling sees no variation and the interval [0, 0] is too sure: with "
+            f"{count(n_groups, 'group')} a change in up to {share:.1f} % of the groups is not excluded."
         )
     elif tested and n_groups > 1:
         notes.append(tested)
     if infinite.any():
         notes.append(
-            f"{count(int(infinite.sum()), 'sample')} left out, because the answer was ruled out (log-probability −∞): "
+            f"{count(int(infinite.sum()), 'sample')} left out because the answer was ruled out (log-probability −∞): "
             "read the probability instead."
         )
     return [note for note in notes if note]

@@ -66,8 +66,8 @@ LEVEL = 0.05
 SMALLEST_ROW = 4
 """Pictures are never larger than with this number in a row."""
 
-LEAD = Markup("""<b>{models}</b> answers {samples} twice, greedily: as it is and with the method. Every difference is
-after − before on the same samples; above 0 means more often right.""")
+LEAD = Markup("""<b>{models}</b> answered {samples} twice, greedily: once without and once with the method.
+Every difference is after − before on the same samples; above 0 means more often right.""")
 FIGURES = {
     "difference": (
         "Accuracy, after − before",
@@ -170,7 +170,7 @@ def _headline(result: RefinementResult, cell: RefinementCell) -> Markup:
             title=title,
         )
     before, after = (number(100 * own[when], 1) for when in ("before", "after"))
-    counts = f"accuracy in % · {own['n']} samples, {own['n_groups']} groups"
+    counts = f"accuracy in % · {count(own['n'], 'sample')}, {count(own['n_groups'], 'group')}"
     cost = (
         f"Cost, times the plain model's: {own['seconds']:.2f} in seconds, {own['forwards']:.2f} in passes, "
         f"{own['tokens']:.2f} in token positions."
@@ -356,7 +356,7 @@ def _group_points(result: RefinementResult, place: dict[str, str]) -> go.Scatter
         y=[plain(_name(result, row)) for row in records(groups)],
         mode="markers",
         marker={"size": 6, "color": GREY, "symbol": "circle-open"},
-        text=[plain(f"group {row['group']}, {row['n']} samples") for row in records(groups)],
+        text=[plain(f"group {row['group']}, {count(row['n'], 'sample')}") for row in records(groups)],
         hovertemplate="%{y}, %{text}: %{x:+.1f}<extra></extra>",
     )
 

@@ -27,7 +27,9 @@ LEAD = Markup("""Accuracy of <b>{models}</b> under the method; each table varies
 a table use the same samples.""")
 OURS = """The share of right answers in %. In brackets: the difference from the plain model in percentage points, with
 its 95 % interval over groups where there are enough groups."""
-THEIRS = "The paper's own numbers, on its model and benchmarks: no reference for other models or samples."
+THEIRS = (
+    "The paper's own numbers, on its model and benchmarks. Numbers of other models or samples can differ."
+)
 
 
 @runtime_checkable
@@ -122,7 +124,7 @@ def write_sweeps(
             ),
         ]
         body.append(section(title, grid(cards, "stacked"), intro=OURS))
-    question = "How much does each parameter matter while the other is held?"
+    question = "How much does each parameter matter while the other is fixed?"
     return save_page(path, title="Parameter sweeps", question=question, lead=lead(result, LEAD), body=body)
 
 

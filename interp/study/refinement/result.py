@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from interp.errors import StudyError
-from interp.inputs.text import count
-from interp.report.tables import p_value
+from interp.report.tables import count, p_value
 from interp.run import cost_of
 from interp.stats import MIN_GROUPS, per_group
 from interp.study.dataframes import records, rows_of, where

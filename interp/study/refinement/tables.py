@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIFFERENCE",
+    "FLIP_COLUMNS",
+    "MARK_COLUMNS",
     "PLACE",
     "cell_title",
     "count_of",
@@ -93,19 +95,29 @@ def measures_table(found: list[dict[str, Any]], names: Mapping[str, str]) -> Mar
     return table(list(columns), rows(found, columns))
 
 
+MARK_COLUMNS: dict[str, Any] = {
+    "before, %": lambda row: number(100 * row["before"], 1),
+    "after, %": lambda row: number(100 * row["after"], 1),
+    "points": lambda row: bold(percentage_points(row)),
+}
+"""The columns of a table that compare marks before and after."""
+FLIP_COLUMNS: dict[str, Any] = {
+    "+": lambda row: count_of(row["wrong_to_right"]),
+    "−": lambda row: count_of(row["right_to_wrong"]),
+    "McNemar": lambda row: p_value(row["p_flips"]),
+    "Holm's p": lambda row: p_value(row["p_holm"]),
+}
+"""The columns that say how many marks changed, and what the tests say."""
+
+
 def methods_card(result: PairedResult) -> Markup | str:
     """One line per cell: accuracy before and after, the paired difference, flips, tests, log-probability, cost."""
     summary = result.summary()
     rest = [axis for axis in result.axes if axis not in ("model", "data")]
     columns: dict[str, Any] = {
         "method": lambda row: " · ".join(str(row[axis]) for axis in rest),
-        "before, %": lambda row: number(100 * row["before"], 1),
-        "after, %": lambda row: number(100 * row["after"], 1),
-        "points": lambda row: bold(percentage_points(row)),
-        "+": lambda row: count_of(row["wrong_to_right"]),
-        "−": lambda row: count_of(row["right_to_wrong"]),
-        "McNemar": lambda row: p_value(row["p_flips"]),
-        "Holm's p": lambda row: p_value(row["p_holm"]),
+        **MARK_COLUMNS,
+        **FLIP_COLUMNS,
         "Δ log p, nats": "logprob",
         "s ×": lambda row: f"{row['seconds']:.2f}",
         "passes ×": lambda row: f"{row['forwards']:.2f}",
@@ -155,7 +167,7 @@ def pairs_card(result: PairedResult) -> Markup | str:
         "Holm's p": lambda row: bold(p_value(row["p_holm"])),
     }
     shown = card(paragraph(PAIRS, kind="soft"), table(list(columns), rows(found, columns)))
-    return details(f"Methods against one another: {len(found)} pairs", shown)
+    return details(f"Methods against one another: {count(len(found), 'pair')}", shown)
 
 
 def flips_card(result: PairedResult, cell: GridCell) -> Markup | str:
@@ -215,7 +227,8 @@ def difference_hover(row: dict[str, Any]) -> str:
     """“+2.5 points [−1.0, 6.2] · 80 samples, 40 groups”."""
     value, _, ends = estimate(row, of=DIFFERENCE, scale=100, digits=1, sign=True).partition(" ")
     few = ", too few for an interval" if row["n_groups"] < MIN_GROUPS else ""
-    return f"{value} points {ends}".rstrip() + f" · {row['n']} samples, {row['n_groups']} groups{few}"
+    counts = f"{count(row['n'], 'sample')}, {count(row['n_groups'], 'group')}"
+    return f"{value} points {ends}".rstrip() + f" · {counts}{few}"
 
 
 def failures_section(result: PairedResult, none: str) -> Markup:

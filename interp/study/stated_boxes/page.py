@@ -32,7 +32,7 @@ from interp.report.html import (
     table,
 )
 from interp.report.provenance import INTERVALS, as_json, meanings, origin
-from interp.report.tables import estimate, number, rows
+from interp.report.tables import count, estimate, in_groups, number, rows
 from interp.study.dataframes import records, rows_of, where
 from interp.study.page_parts import failures_by_sample, lead, origins
 from interp.study.result import stored_tokens
@@ -47,7 +47,7 @@ __all__ = ["NAMES", "figures", "write_page"]
 
 N_SHOWN, N_UNPARSED, COLOUR = 6, 10, "#E69F00"
 LEAD = Markup("""The boxes that <b>{models}</b> writes, compared with the expert's boxes and with the map of
-{indicator}; {n} samples ({data}).{stored}""")
+{indicator}; {samples} ({data}).{stored}""")
 STORED = " The texts were given to the study and not generated; they are compared with the model's own maps."
 FIGURE = """Means over samples, with 95 % bootstrap intervals over groups where there are enough groups. “Another
 sample's”: the stated boxes against the expert's boxes of another sample. A model that always states the usual place
@@ -99,7 +99,7 @@ def _tables(result: GridResult) -> Iterator[Markup]:
         columns: dict[str, Any] = {
             "measure": lambda row: join(NAMES[row["measure"]], " ", code(row["measure"])),
             "mean [95 %]": lambda row: estimate(row) if row["n"] else None,
-            "samples": lambda row: f"{row['n']} in {row['n_groups']} groups",
+            "samples": in_groups,
             "undefined": "n_undefined",
         }
         yield card(table(list(columns), rows(own, columns)))
@@ -161,11 +161,9 @@ def _unparsed(result: GridResult) -> Iterator[Markup]:
         own = where(frame, frame.n_unparsed > 0)
         silent = int(((frame.n_stated == 0) & (frame.n_unparsed == 0)).sum())
         name = f"{' · '.join(cell.key)}: " if len(result.cells) > 1 else ""
-        yield paragraph(
-            f"{name}{int(frame.n_unparsed.sum())} parts in {len(own)} of {len(frame)} samples; {silent} more state no "
-            "box.",
-            kind="wide",
-        )
+        unread = f"{name}{count(int(frame.n_unparsed.sum()), 'part')} in {len(own)} of {count(len(frame), 'sample')}."
+        silence = f"{count(silent, 'other sample')} without any box."
+        yield paragraph(f"{unread} {silence}", kind="wide")
         if len(own):
             lines = [(row["sample"], row["unparsed"]) for row in records(own.head(N_UNPARSED))]
             yield card(table(("sample", "reason and text"), lines, kind="text"))

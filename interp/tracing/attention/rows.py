@@ -433,36 +433,28 @@ def row_outputs(
 
 
 def attend(
-    queries: Float[Tensor, "sample head query dim"],
-    keys: Sequence[Float[Tensor, "_ _ _ dim"]],
-    values: Sequence[Float[Tensor, "_ _ _ value_dim"]],
-    mask: Tensor | None,
-    *,
-    heads: Heads,
-    scaling: float,
-    softcap: float | None = None,
-    causal: bool = True,
-    erased: Bool[Tensor, "sample head_or_one query key"] | None = None,
+    call: Call, mask: Tensor | None, *, erased: Bool[Tensor, "sample head_or_one query key"] | None = None
 ) -> Float[Tensor, "sample query head value_dim"]:
-    """Returns attention over key segments, in the layout transformers expects of an attention function.
+    """Returns a call's attention under a mask, in the layout transformers expects of an attention function.
 
     For a suffix's few rows against a long shared prefix. Rows are taken in chunks of about `CHUNK_BYTES`. Weights
     `erased` are 0 after the softmax.
     """
+    queries, heads, n_keys = call.queries, call.all_heads, call.n_keys
     n, n_heads, n_queries, _ = queries.shape
-    n_keys = sum(k.shape[2] for k in keys)
     step = max(1, CHUNK_BYTES // (4 * n * n_heads * n_keys))
     outputs = []
     for start in range(0, n_queries, step):
         stop = min(start + step, n_queries)
-        scores = row_scores(queries[:, :, start:stop], keys, heads=heads, scaling=scaling, softcap=softcap)
+        some = queries[:, :, start:stop]
+        scores = row_scores(some, call.keys, heads=heads, scaling=call.scaling, softcap=call.softcap)
         if mask is not None and mask.ndim == 4:
             seen = mask[:, :, start:stop, :n_keys]
         else:
             chunk = torch.arange(start, stop, device=queries.device).expand(n, -1)
-            seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=causal)
+            seen = visible(mask, chunk, n_queries=n_queries, n_keys=n_keys, causal=call.causal)
         weights = row_probabilities(scores, seen)
         if erased is not None:
             weights = weights.masked_fill(erased[:, :, start:stop], 0.0)
-        outputs.append(row_outputs(weights, values, heads=heads))
+        outputs.append(row_outputs(weights, call.values, heads=heads))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()

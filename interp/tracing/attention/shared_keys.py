@@ -93,10 +93,10 @@ class SharedKeys:
 
     def _whole(self, call: Call, hidden: HiddenCells, part: slice) -> Float[Tensor, "variant row head dim"]:
         """The output for some variants of a whole prompt."""
-        n, _, n_rows, _ = call.queries[part].shape
-        rows = torch.arange(n_rows, device=call.queries.device).expand(n, -1)
-        mask = call.mask if call.mask is None or len(call.mask) == 1 else call.mask[part]
-        seen = visible(mask, rows, n_queries=n_rows, n_keys=call.n_keys, causal=call.causal)
+        own = call.of_samples(part)
+        n, _, n_rows, _ = own.queries.shape
+        rows = torch.arange(n_rows, device=own.queries.device).expand(n, -1)
+        seen = visible(own.mask, rows, n_queries=n_rows, n_keys=own.n_keys, causal=own.causal)
         cells, erased = hidden.cells(part), None
         if hidden.zero:
             erased = cells
@@ -104,17 +104,7 @@ class SharedKeys:
             seen = ~cells
         else:
             seen = seen & ~cells if seen.dtype == torch.bool else seen.masked_fill(cells, -torch.inf)
-        return attend(
-            call.queries[part],
-            [one[part] for one in call.keys],
-            [one[part] for one in call.values],
-            seen,
-            heads=call.all_heads,
-            scaling=call.scaling,
-            softcap=call.softcap,
-            causal=call.causal,
-            erased=erased,
-        )
+        return attend(own, seen, erased=erased)
 
     def _shared(self, call: Call) -> Float[Tensor, "variant row head dim"]:
         """The output over the shared keys and each variant's own keys, computed for a few variants at a time."""

@@ -148,16 +148,7 @@ class _Projected:
         if self.prefix is None:
             output, _ = original(call.module, call.queries, call.keys[0], call.values[0], call.mask, **kwargs)
         else:
-            output = attend(
-                call.queries,
-                call.keys,
-                call.values,
-                call.mask,
-                heads=call.all_heads,
-                scaling=call.scaling,
-                softcap=call.softcap,
-                causal=call.causal,
-            )
+            output = attend(call, call.mask)
         if self.columns is not None:
             self.sent = output[:, -1].flatten(1)
             self.norms = _norms(call, self.columns, _output(call.module, self.sent))

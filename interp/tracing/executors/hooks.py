@@ -182,9 +182,9 @@ class Installation:
 
         Work of an attention layer is a `Work`, that of a gated DeltaNet layer takes its rule
         (`interp.tracing.layers.layer_work`). `routing` is for what their routers return
-        (`interp.tracing.layers.residual.RouterWork`), `mlps` for their MLPs (`interp.tracing.layers.residual.MLPWork`).
-        Other layers do nothing but their own attention. Meanwhile the model is in evaluation mode, and what was
-        compiled of it runs as it is written.
+        (`interp.tracing.layers.mlp_and_experts.RouterWork`), `mlps` for their MLPs
+        (`interp.tracing.layers.mlp_and_experts.MLPWork`). Other layers do nothing but their own attention. Meanwhile
+        the model is in evaluation mode, and its compiled parts run uncompiled.
 
         Raises:
             ModelError: Another trace or tap of the model is open, or it was unwrapped.

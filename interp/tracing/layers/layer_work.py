@@ -113,16 +113,7 @@ class LayerWork:
                 call.module, call.queries, call.keys[0], call.values[0], mask, **kwargs
             )
             return self.finish(call, output), weights
-        output = attend(
-            call.queries,
-            call.keys,
-            call.values,
-            mask,
-            heads=call.all_heads,
-            scaling=call.scaling,
-            softcap=call.softcap,
-            causal=call.causal,
-        )
+        output = attend(call, mask)
         return self.finish(call, output), None
 
 

@@ -38,6 +38,11 @@ def test_a_folder_with_classes_txt_and_pixels(tmp_path: Path) -> None:
     assert yolo(folder, classes=["a", "b"], box_format="cxcywh")[0].meta["label"] == "b"
 
 
+def test_labels_stand_in_place_of_the_last_folder_named_images(tmp_path: Path) -> None:
+    (sample,) = yolo(yolo_folder(tmp_path / "images" / "mine", "1 0.5 0.5 0.5 0.4\n"))
+    assert sample.boxes[0].as_tuple() == pytest.approx((10, 6, 30, 14))
+
+
 def test_the_folder_one_stands_in_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = yolo_folder(tmp_path, "1 0.5 0.5 0.5 0.4\n")
     monkeypatch.chdir(folder)

@@ -153,7 +153,7 @@ def test_flips_and_means_of_several_scorers(tmp_path: Path, monkeypatch: pytest.
     pd.testing.assert_frame_equal(mean_rows(found), found.rows())  # both are 100 and 25
     monkeypatch.setattr("interp.study.benchmark.page.MANY_FLIPS", 2)
     text = found.report(tmp_path / "page.html").read_text()
-    assert "The other 1: result.flips()" in text
+    assert "Not listed here: 1 flip. All are in result.flips()" in text
 
 
 @dataclass(frozen=True)

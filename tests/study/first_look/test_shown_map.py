@@ -43,13 +43,13 @@ def test_without_boxes_the_most_concentrated_layer_is_shown() -> None:
     found = shown(layers(SPREAD, PEAK, INSIDE))
     assert found.layer == 4
     assert found.values.tolist() == PEAK
-    assert found.rule == "Layer 4 has the most concentrated map of 3 layers (lowest entropy)."
+    assert found.rule == "Of 3 layers, layer 4 has the most concentrated map (lowest entropy)."
 
 
 def test_boxes_choose_the_layer_with_most_weight_inside() -> None:
     found = shown(layers(SPREAD, PEAK, INSIDE), inside=BOX)
     assert found.layer == 5
-    assert "largest share of its weight inside the boxes of 3 layers" in found.rule
+    assert "Of 3 layers, layer 5 has the largest share of its weight inside the boxes" in found.rule
     assert "(highest attention ratio, 2.00; a uniform map has 1)" in found.rule
     assert "no evidence" in found.rule
 

@@ -62,9 +62,9 @@ def test_the_border_is_the_outer_ring_of_what_tokens_see() -> None:
 def test_an_answer_that_the_model_hardly_prefers_is_a_caution() -> None:
     long = answer_check(0.5**8, 8)
     assert (long.value, long.flag) == (pytest.approx(0.5), "no caution")
-    assert long.finding == "The answer has 8 tokens, of probability 0.500, the geometric mean of its tokens."
+    assert long.finding == "The answer has 8 tokens with probability 0.500, the geometric mean of its tokens."
     assert answer_check(0.09, 1).flag == "caution"
-    assert answer_check(0.11, 1).finding == "The answer has 1 token, of probability 0.110."
+    assert answer_check(0.11, 1).finding == "The answer has 1 token with probability 0.110."
     assert answer_check(0.11, 1).flag == "no caution"
     assert answer_check(float("nan"), 3).flag == "not measured"
 
@@ -122,7 +122,7 @@ def test_the_summary_never_says_that_a_map_is_right() -> None:
         TrustCheck(n, 0.0, 0.0, f, "It is so.", "") for n, f in (("a", "no caution"), ("b", "caution"))
     )
     assert "does not show that the map is right" in Trust((good,), "map").summary
-    assert Trust((good, bad), "map").summary.startswith("1 of 2 checks raise a caution: b.")
+    assert Trust((good, bad), "map").summary.startswith("1 of 2 checks raises a caution: b.")
     assert "nothing is known" in Trust((), "map").summary
     assert list(Trust((good, bad), "map").to_dataframe().flag) == ["no caution", "caution"]
 

@@ -66,7 +66,7 @@ def test_equal_heads_keep_their_order_and_nan_comes_last(tmp_path: Path) -> None
     assert result.ranked["rank"].tolist() == [1, 2, 3, 4, 5, 0]
     assert result.n_unranked == 1
     assert result.ranked.n_undefined.tolist() == [0] * 5 + [12]
-    assert result.table(6).endswith("1 of 6 heads have no defined score and are not ranked.")
+    assert result.table(6).endswith("Heads that are not ranked, because they have no defined score: 1 of 6.")
     assert result.top(5)[-1] == (0, 0)
     with pytest.raises(StudyError, match=r"has 5 ranked heads \(1 more have no defined score\); got k=6"):
         result.top(6)

@@ -74,7 +74,7 @@ def test_the_page_says_what_was_measured_and_what_was_lost(many: KnockoutResult,
     assert "the first token of the unedited model" in page
     assert "model organism" not in page
     assert "15 tests" in page  # 4 flows and one against its control, 3 windows
-    assert "box→last: 1 samples; elsewhere→last: 1 samples" in page
+    assert "box→last: 1 sample; elsewhere→last: 1 sample" in page
     assert "SampleError: the sample has no box." in page
     assert "&lt;b&gt;0 · box→last" in page
     assert "<b>0" not in page

@@ -241,7 +241,7 @@ def test_samples_without_a_lesion_are_left_out(tmp_path: Path) -> None:
 def test_the_page_shows_lesions(tmp_path: Path) -> None:
     page = run(tmp_path).report(tmp_path / "page.html").read_text()
     assert "Lesion by lesion" in page
-    assert "3 lesions in 2 volumes, 2.0 slices a lesion" in page
+    assert "3 lesions in 2 volumes, 2.0 slices per lesion on average" in page
     assert "Lesion by lesion" not in run(tmp_path, metrics=("ar",)).report(tmp_path / "b.html").read_text()
 
 

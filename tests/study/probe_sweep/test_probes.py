@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from interp.errors import StudyError
-from interp.study.probe_sweep.probes import control_labels, fold_of, held_out, majority
+from interp.study.probe_sweep.probes import control_labels, fold_of, held_out, majority, unseen
 
 RNG = np.random.default_rng(0)
 GROUPS = [f"g{i // 2}" for i in range(60)]
@@ -63,6 +63,31 @@ def test_the_majority_is_of_the_other_folds():
 def test_a_fold_without_a_second_class_names_the_only_one():
     said = held_out(np.arange(4.0)[:, None], ["a", "a", "b", "b"], np.array([0, 0, 1, 1]), 1.0)
     assert said == ["b", "b", "a", "a"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_in_one_fold_alone_is_never_predicted():
+    labels = ["red"] * 20 + ["green"] * 20 + ["blue", "grey", "grey"]
+    groups = [f"g{i}" for i in range(41)] + ["g41", "g41"]
+    folds = fold_of(labels, groups, 5, seed=0)
+    rare = unseen(labels, folds)
+    assert np.flatnonzero(rare).tolist() == [40, 41, 42]
+    features = np.eye(4)[[("red", "green", "blue", "grey").index(one) for one in labels]]
+    said = held_out(features, labels, folds, 1.0)  # the class itself, as a feature
+    assert [a == b for a, b in zip(said, labels, strict=True)] == (~rare).tolist()
+
+
+def test_a_class_of_fewer_samples_than_folds_is_seen_where_it_has_two_folds():
+    assert unseen(["a", "a", "b", "b", "c"], np.array([0, 1, 0, 1, 1])).tolist() == [False] * 4 + [True]
+    assert unseen(["a", "a", "b", "b", "b"], np.array([0, 0, 1, 1, 0])).tolist() == [True, True] + [False] * 3
+
+
+def test_classes_that_do_not_recur_are_refused():
+    labels = [f"answer {i}" for i in range(10)]
+    with pytest.raises(
+        StudyError, match=r"a class of at least 5 samples; the largest of 10 classes, .* has 1\. Give"
+    ):
+        fold_of(labels, labels, 5, seed=0)
 
 
 def test_too_little_to_learn_from_is_explained():

@@ -107,6 +107,29 @@ def test_other_folds_and_another_control_need_no_forward(mllm, data, result):
     )
 
 
+@pytest.mark.filterwarnings("error:The least populated class")
+def test_classes_that_no_probe_has_seen_are_said(mllm, data, result, tmp_path):
+    assert result.unseen.empty
+    assert "one fold alone" not in result.report(tmp_path / "plain.html").read_text()
+    some = [*data[:38], data[38].replace(answer="mauve"), data[39].replace(answer="puce")]
+    found = ProbeSweep(model=mllm, data=some, positions=("last",), folds=4, batch=20).run(
+        tmp_path, progress=False
+    )
+    assert found.unseen[["target", "n", "share"]].to_numpy().tolist() == [
+        ["mauve", 1, 1 / 40],
+        ["puce", 1, 1 / 40],
+    ]
+    said = found.said[found.said.target.isin(["mauve", "puce"])]
+    assert len(said) == 2 * LAYERS
+    assert (said.said != said.target).all()
+    assert 0.9 < mean(found, "last", "accuracy").max() <= 0.95  # the other colours are read from layer 1 on
+    page = html.unescape(found.report(tmp_path / "page.html").read_text())
+    assert (
+        "classes that lie in one fold alone: mauve ×1, puce ×1. The probe that scores their 2 samples" in page
+    )
+    assert "accuracy is at most 0.95." in page
+
+
 def test_what_cannot_be_probed_fails_or_is_refused(mllm, data, tmp_path):
     some = [*data[:11], data[11].replace(answer=None)]
     found = ProbeSweep(model=mllm, data=some, positions=("last",), folds=2).run(tmp_path, progress=False)

@@ -140,7 +140,7 @@ def test_an_answer_ruled_out_is_counted_and_has_no_logprob(tmp_path: Path) -> No
     own = summary_of(result, "logprob")
     assert (own["n"], own["n_ruled_out"], own["n_undefined"]) == (11, 1, 0)
     assert own["difference"] == pytest.approx(0.0)
-    assert "1 sample left out, because the answer was ruled out" in own["note"]
+    assert "1 sample left out because the answer was ruled out" in own["note"]
     assert summary_of(result, "probability")["difference"] == pytest.approx(-LIKELY / 12)
 
 
@@ -148,7 +148,7 @@ def test_nothing_changed_is_not_certainty(tmp_path: Path) -> None:
     data = Samples([sample(number, group=f"g{number}") for number in range(24)])
     own = summary_of(refinement(data=data, batch=8).run(tmp_path, progress=False), "correct")
     assert (own["low"], own["high"], own["p_flips"]) == (0, 0, 1.0)
-    assert f"up to {100 * (1 - 0.025 ** (1 / 24)):.1f} % of them is not excluded" in own["note"]
+    assert f"up to {100 * (1 - 0.025 ** (1 / 24)):.1f} % of the groups is not excluded" in own["note"]
 
 
 def test_lettered_options_are_right_by_letter(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_stored_texts_are_read_and_unreadable_ones_counted(data: Samples, tmp_pa
     assert np.isfinite(values(found, "ar_expert")).all()
     assert int(found.summary().set_index("measure").n_undefined["iou"]) == 2
     page = found.report(tmp_path / "page.html").read_text("utf-8")
-    assert "1 parts in 1 of 3 samples; 1 more state no box." in page
+    assert "1 part in 1 of 3 samples. 1 other sample without any box." in page
 
 
 def test_masks_are_compared_pixel_by_pixel(data: Samples, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_it_has_a_page_with_its_convention(result: GridResult, tmp_path: Path) -
     body = page[page.index("<main") :]
     assert "Does the model say that the finding is where it is" in body
     assert all(measure in body for measure in MEASURES)
-    assert "0 parts in 0 of 4 samples; 0 more state no box." in body
+    assert "0 parts in 0 of 4 samples. 0 other samples without any box." in body
     assert "QwenLM/Qwen3-VL#931" in body
     assert set(result.figures()) == {"overlap", "attention"}
     assert set(result.scores.measure) == set(MEASURES)

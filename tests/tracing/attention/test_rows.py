@@ -18,6 +18,7 @@ from interp.conformance.tiny.kit import build, text_config
 from interp.tracing import Knockout, Rows, Site, wrap
 from interp.tracing.attention import rows as room
 from interp.tracing.attention.rows import (
+    Call,
     Heads,
     attend,
     row_outputs,
@@ -150,14 +151,10 @@ def test_attention_over_segments(tensors, monkeypatch, chunk, shared):
         )
     _, expected = by_hand(queries, keys, values, CAUSAL)
     first = slice(0, 1) if shared else slice(None)
-    found = attend(
-        queries[:, :, 4:],
-        (keys[first, :, :4], keys[:, :, 4:]),
-        (values[first, :, :4], values[:, :, 4:]),
-        CAUSAL[None, None, 4:],
-        heads=Heads.of(range(6), 6, 2, CPU),
-        scaling=0.5,
-    )
+    segments = (keys[:, :, 4:], values[:, :, 4:])
+    prefix = (keys[first, :, :4], values[first, :, :4])
+    call = Call.of(torch.nn.Identity(), (queries[:, :, 4:], *segments), None, {"scaling": 0.5}, prefix)
+    found = attend(call, CAUSAL[None, None, 4:])
     assert found.shape == (2, 3, 6, 4)
     assert found.is_contiguous()
     torch.testing.assert_close(found, expected[:, :, 4:].transpose(1, 2))

@@ -20,11 +20,14 @@ from interp import (
     AddResidual,
     Boost,
     Decoding,
+    Guide,
     Knockout,
     Mllm,
     PatchResidual,
     Residual,
     Rows,
+    ScaleScores,
+    ScaleWeights,
     Site,
     Target,
     indicators,
@@ -89,9 +92,10 @@ def alike(far: Mllm, near: Mllm) -> None:
 def alike_in_all(far: Mllm, near: Mllm) -> None:
     """Every kind of pass."""
     alike(far, near)
+    site = Site(layers=[0])
     for edits in (
         [],
-        [Boost(Site(layers=[0]), 0.5)],
+        [Guide(site, 0.5), ScaleScores(site, 1.5), Boost(site, 0.5), ScaleWeights(site, 0.5)],
         [Knockout(Site(queries="all", keys=interp.positions([2])))],
     ):
         like(far.trace(samples(), reads=READS, edits=edits), near.trace(samples(), reads=READS, edits=edits))

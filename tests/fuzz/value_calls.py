@@ -1,13 +1,10 @@
-"""Public functions with arguments that they take, for `trials`: values, statistics, models, studies and results."""
+"""Public functions that need no model, with arguments that they take, for `trials`."""
 
 from __future__ import annotations
 
-import copy
 import tempfile
-from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,22 +12,14 @@ import pandas as pd
 import torch
 
 import interp
-from interp import conformance, data, data_build, indicators, methods, metrics, models, stats, study
-from interp.conformance.tiny import tiny
-from interp.conformance.tiny.one_grid import tiny_thinking
+from interp import data, data_build, indicators, methods, metrics, stats, study
 from interp.inputs.sample import Sample
 from interp.metrics import scorers
-from interp.tracing import Cost, word_lenses
+from interp.tracing import word_lenses
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
-from tests.fuzz.masks import model_masks, value_masks
-from tests.fuzz.trials import Call
-
-
-def called_back(argument: str) -> frozenset[str]:
-    """Trials with functions that take nothing: what a user's own function raises comes through as it is."""
-    return frozenset({f"{argument}=function", f"{argument}=class"})
-
+from tests.fuzz.masks import value_masks
+from tests.fuzz.trials import Call, called_back, given
 
 SITE = interp.Site(layers=[0])
 MAP = np.array([0.1, 0.7, 0.2, 0.4])
@@ -56,11 +45,6 @@ def _video() -> dict[str, Any]:
 def samples() -> data.Samples:
     """Two samples that say they are of no split."""
     return data.Samples([sample(id="one"), sample(id="two", question="is it red?", answer="yes")], "tried")
-
-
-def given(**arguments: Any) -> Callable[[], Mapping[str, Any]]:
-    """Makes these arguments anew."""
-    return lambda: copy.copy(arguments)
 
 
 def _weights() -> dict[str, Any]:
@@ -231,10 +215,6 @@ def _builder() -> list[Call]:
 
 def _metrics() -> list[Call]:
     pair = given(map=MAP, mask=MASK)
-    asked = Sample("scan.png", "?", answer="yes", options=("yes", "no"))
-    marked = {"samples": [asked], "prompt": interp.Prompt()}
-    rules = (scorers.Strict(), scorers.HuatuoCompat(), scorers.Bleu1(), scorers.OpenRecall())
-    likeliest = scorers.OptionLogProbability()
     agreement = [
         Call(name, getattr(metrics, name), pair)
         for name in ("attention_ratio", "auroc", "average_precision", "box_iou", "js_divergence")
@@ -256,6 +236,16 @@ def _metrics() -> list[Call]:
         Call("spearman", metrics.spearman, given(a=MAP, b=MAP[::-1])),
         Call("kendall", metrics.kendall, given(a=MAP, b=MAP[::-1])),
         Call("metrics.named", metrics.named, given(names="ar")),
+        *_scorers(),
+    ]
+
+
+def _scorers() -> list[Call]:
+    asked = Sample("scan.png", "?", answer="yes", options=("yes", "no"))
+    marked = {"samples": [asked], "prompt": interp.Prompt()}
+    rules = (scorers.Strict(), scorers.HuatuoCompat(), scorers.Bleu1(), scorers.OpenRecall())
+    likeliest = scorers.OptionLogProbability()
+    return [
         Call("Strict", scorers.Strict),
         Call("OpenRecall", scorers.OpenRecall),
         Call("Bleu1", scorers.Bleu1),
@@ -392,229 +382,3 @@ def value_calls() -> dict[str, list[Call]]:
         "methods": _methods(),
         "studies": _studies(),
     }
-
-
-@cache
-def opened() -> Any:
-    """A tiny model with what it makes of a sample."""
-    mllm = interp.wrap(*tiny("llava"))
-    one = sample()
-    batch = mllm.encode([one])
-    maps = indicators.Attention()(mllm, [one])
-    return SimpleNamespace(mllm=mllm, sample=one, batch=batch, tokens=batch.tokens[0], maps=maps)
-
-
-@cache
-def _direction() -> interp.SteeringVector:
-    one = opened().sample
-    return interp.steering_vector(opened().mllm, [one], [one], layers=[0])
-
-
-def model_calls() -> dict[str, list[Call]]:
-    """What runs a model on one sample, by kind."""
-    at = opened()
-    mllm, tokens, one = at.mllm, at.tokens, given(samples=[at.sample])
-    on_model = given(mllm=mllm, samples=[at.sample])
-    maps = indicators.Attention()
-    refine = methods.VGRefine(heads=[(0, 1)])
-    return {
-        "models": [
-            Call(
-                "read_words",
-                word_lenses.read_words,
-                given(mllm=mllm, samples=[at.sample], words=["red"], lens="contextual", top=1),
-            ),
-            Call("Mllm.trace", mllm.trace, given(samples=[at.sample], seed=0)),
-            Call("Mllm.answers", mllm.answers, given(samples=[at.sample], seed=0)),
-            Call("Mllm.score", mllm.score, one),
-            Call("Mllm.encode", mllm.encode, one),
-            Call("Mllm.reasoned", mllm.reasoned, given(samples=[at.sample], thoughts=["it is red ."])),
-            Call("Mllm.prefix", mllm.prefix, one),
-            Call("Mllm.embeddings", mllm.embeddings, given(batch=at.batch)),
-            Call("sinks", interp.sinks, on_model),
-            Call("head_means", interp.head_means, given(mllm=mllm, samples=[at.sample], site=SITE)),
-            Call(
-                "steering_vector",
-                interp.steering_vector,
-                given(mllm=mllm, positive=[at.sample], negative=[at.sample], layers=[0]),
-            ),
-            Call("look", interp.look, given(mllm=mllm, image=at.sample)),
-            Call("Mllm.using", mllm.using, given(executor="tap")),
-            Call(
-                "Mllm.sharing",
-                lambda prefixes: mllm.sharing(prefixes).trace([at.sample]),
-                given(prefixes=None),
-            ),
-            Call("Mllm.tap", _tapped, dict),
-            Call("load", interp.load, given(model="organism")),
-            Call("wrap", interp.wrap, lambda: dict(zip(("hf_model", "processor"), _hf(), strict=True))),
-            Call("models.find", models.find, given(config=mllm.hf.config)),
-            Call("tiny", tiny, given(family="llava")),
-            Call(
-                "conformance.check",
-                conformance.check,
-                given(model="llava", checks=["image tokens"], probes=1),
-                called_back("progress")
-                | called_back("finished")
-                | {"checks=None"},  # None means all, which takes long
-            ),
-        ],
-        "tokens": [
-            Call(
-                "TokenMap",
-                interp.TokenMap,
-                lambda: {n: getattr(tokens, n) for n in tokens.__dataclass_fields__},
-            ),
-            Call("TokenMap.positions", tokens.positions, given(group="last")),
-            Call("TokenMap.mask", tokens.mask, given(boxes=[(1, 2, 9, 9)])),
-            Call("TokenMap.mask of masks", tokens.mask, given(boxes=[interp.Mask(np.eye(96, dtype=bool))])),
-            Call("TokenMap.millimetres", tokens.millimetres, given(pixel_mm=0.7)),
-            Call("TokenMap.coverage", tokens.coverage, given(boxes=[(1, 2, 9, 9)])),
-            Call("TokenMap.lost_area", tokens.lost_area, given(boxes=[(1, 2, 9, 9)])),
-            Call("TokenMap.to_pixels", tokens.to_pixels, given(values=np.ones(tokens.n))),
-            Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
-            Call("Maps.save", at.maps.save, given(path="saved-maps")),
-            Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps.safetensors")}),
-            Call(
-                "load_steering_vector",
-                interp.load_steering_vector,
-                lambda: {"path": _direction().save("saved-direction.safetensors")},
-            ),
-            Call(
-                "load_trace",
-                interp.load_trace,
-                lambda: {"path": mllm.trace([at.sample]).save("saved-trace.safetensors")},
-            ),
-        ],
-        "indicators on a model": [
-            Call("Attention(…)()", maps.__call__, on_model),
-            Call("RandomMap()()", indicators.RandomMap().__call__, on_model),
-            Call("AttentionGradient()()", indicators.AttentionGradient().__call__, on_model),
-            Call("RandomMasks()()", indicators.RandomMasks(n=2).__call__, on_model),
-            Call("TokenKnockout()()", indicators.TokenKnockout().__call__, on_model),
-            Call(
-                "HideTokens().scores",
-                indicators.HideTokens().scores,
-                given(mllm=mllm, sample=at.sample, masks=np.ones((1, tokens.n), bool)),
-            ),
-        ],
-        "masks on a model": model_masks(mllm, at.sample, tokens),
-        "methods on a model": [
-            Call("Plain().answer", methods.Plain().answer, on_model),
-            Call("VGRefine().answer", refine.answer, on_model),
-            Call("VGRefine().triage", refine.triage, on_model),
-            Call("VGRefine().head_maps", refine.head_maps, on_model),
-            Call("PAI().answer", methods.PAI().answer, on_model),
-            Call("AdaptVis().answer", methods.AdaptVis().answer, on_model),
-            Call("ViCrop().crop", methods.ViCrop().crop, on_model),
-        ],
-    }
-
-
-def _hf() -> tuple[Any, Any]:
-    return tiny("llava")
-
-
-def _tapped(queries: Any = "last", layers: Any = "all", batch: Any = None) -> None:
-    with opened().mllm.tap(queries, layers=layers, batch=batch):
-        pass
-
-
-@cache
-def folder() -> Path:
-    """Where runs go."""
-    return Path(tempfile.mkdtemp(prefix="interp-fuzz-"))
-
-
-@cache
-def organism() -> Any:
-    """The bundled model, open."""
-    return interp.load("organism")
-
-
-@cache
-def result(kind: int) -> Any:
-    """The result of a study of that kind on two scenes."""
-    held: dict[str, Any] = {"data": data.bundled("natural", n=2)}
-    if STUDIES[kind] is study.HeadRanking:
-        held["split"] = "validation"
-        held["data"] = data.bundled("natural", n=2, split="validation")
-    if STUDIES[kind] is study.IndicatorComparison:
-        held["indicators"] = {"random": indicators.RandomMap(), "centre": indicators.CentrePrior()}
-        held["n_checked"] = 1
-    if STUDIES[kind] is study.StatedBoxes:
-        held |= {"convention": "internvl", "generate": 2}
-    if STUDIES[kind] is study.ReasoningSweep:
-        return _reasoned()
-    return STUDIES[kind](**held).run(folder(), progress=False, mllm=organism())
-
-
-REPORTED = ("summary", "table", "figures", "report", "top", "best", "verdict", "tests", "compare", "found")
-ELSE = (
-    "at_layer",
-    "layers",
-    "best_layer",
-    "compare_groups",
-    "faithfulness",
-    "localisation",
-    "n_beating_even",
-    "by",
-    "averages",
-    "flips",
-    "rows",
-    "yes_no",
-    "graph",
-    "heads",
-    "per_group",
-    "export",
-)
-
-
-def _reasoned() -> Any:
-    """A `ReasoningSweep`'s result of a tiny model that may think; the organism does not."""
-    thoughts = [one.replace(meta={"reasoning": "is it red ?"}) for one in data.bundled("natural", n=2)]
-    fields = {"thoughts": "given", "prompt": interp.Prompt(thinking=True), "answer_tokens": 2}
-    sweep = study.ReasoningSweep(data=data.Samples(thoughts), **fields)
-    return sweep.run(folder(), progress=False, mllm=interp.wrap(*tiny_thinking()))
-
-
-def result_calls(kind: int) -> list[Call]:
-    """The methods of a study's result, and its own `run`."""
-    found = result(kind)
-    name = type(found).__name__
-    own = {
-        "metric": "ar", "layer": 2, "k": 2, "measure": "auroc", "path": folder() / "tried" / "page.html",
-        "key": "kind", "n": 3, "folder": folder() / "tried" / "tables",
-        "formats": (),  # figures take a browser seconds each
-    }  # fmt: skip
-    if isinstance(found, study.BenchmarkResult):
-        own["measure"] = "strict"
-    if isinstance(found, study.HeadTable):
-        own["measure"] = found.measures[0]
-    calls = []
-    for method in (*REPORTED, *ELSE):
-        function = getattr(found, method, None)
-        if callable(function):
-            call = Call(f"{name}.{method}", function)
-            takes = {one: own[one] for one in call.arguments if one in own}
-            calls.append(Call(f"{name}.{method}", function, given(**takes)))
-    run = found.cells[0].study.run
-    own_run = given(out=folder(), progress=False, mllm=organism())
-    return [*calls, Call(f"{STUDIES[kind].__name__}.run", run, own_run)]
-
-
-def layer_calls(found: Any) -> list[Call]:
-    """The methods of a layer sweep's result but for its pages, and what else takes one."""
-    compared = given(result=found, metric="ar", layer=1)
-    return [
-        Call("choose_layer", interp.choose_layer, given(validation=found, metric="ar", descriptive=True)),
-        Call("study.compare", study.compare, compared),
-        Call("study.compare_groups", study.compare_groups, compared),
-        Call("study.lesion_hits", study.lesion_hits, given(result=found)),
-        Call("area_frame", study.area_frame, compared),
-        Call("Result.summary", found.summary),
-        Call("Result.table", found.table, given(metric="ar")),
-        Call("Result.at_layer", found.at_layer, given(layer=1)),
-        Call("Result.best_layer", found.best_layer, given(descriptive=True)),
-        Call("Result.join", type(found).join, given(results=[found])),
-    ]
