@@ -175,6 +175,12 @@ def test_padding_is_in_no_window_and_no_block() -> None:
     np.testing.assert_array_equal(blocks(wide, 2).reshape(4, 4)[1:3], [[0, 0, 1, 1], [2, 2, 3, 3]])
 
 
+def test_blocks_of_two_images_are_two_blocks() -> None:
+    two = concatenate([lay((20, 20), (2, 2), (0, 0, 20, 20))] * 2)
+    number = blocks(token_map(two, (20, 20), (20, 20)), 2)
+    np.testing.assert_array_equal(number, [0] * 4 + [1] * 4)
+
+
 def test_views_that_show_one_place_share_a_block() -> None:
     number = blocks(tiles(), 2)
     np.testing.assert_array_equal(number[:4], [0, 1, 2, 3])

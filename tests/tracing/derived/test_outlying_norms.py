@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, norm_outliers, wrap
+from interp.tracing.derived.outlying_norms import feature_layer
 from tests.tiny import uneven_samples as samples
 
 
@@ -97,6 +99,18 @@ def test_the_share_is_that_of_the_last_row():
         hook.remove()
     assert np.flatnonzero(found.outlier).tolist() == [3]
     assert_allclose(found.share, rows[:, 3] / rows.sum("token"), atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("named", "layer"),
+    [(None, 4), (-1, 4), (-2, 3), (5, 4), (4, 3), (1, 0), (0, 0), (-5, 0), ([-4, -2], 3), ([1, -2, 2], 3)],
+    ids=str,
+)
+def test_the_layer_named_is_counted_from_either_end(named, layer):
+    """Of 5 layers: hidden state i is the output of layer i − 1, and state 0, which no layer gives, is layer 0's."""
+    config = SimpleNamespace(vision_feature_layer=named)
+    assert feature_layer(SimpleNamespace(hf=SimpleNamespace(config=config), n_vision_layers=5)) == layer
 
 
 @pytest.mark.usefixtures("unchecked")
