@@ -250,7 +250,8 @@ class ReplaceEmbeddings:
 
     def __post_init__(self) -> None:
         check_one_of("by of ReplaceEmbeddings", self.by, ("mean", "zero", "other"))
-        if (self.by == "other") != isinstance(self.other, Sample):
+        fits = isinstance(self.other, Sample) if self.by == "other" else self.other is None
+        if not fits:
             raise MapError(
                 f'by="other" takes other=, an interp.Sample, and nothing else does; got by={self.by!r}, '
                 f"other={self.other!r}."
