@@ -16,7 +16,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, norm_outliers, wrap
-from interp.tracing.derived.outlying_norms import feature_layer
+from interp.tracing.derived.outlying_norms import feature_layer, spaced
 from tests.tiny import uneven_samples as samples
 
 
@@ -30,6 +30,9 @@ def test_the_threshold_by_hand():
     flags, threshold = norm_outliers(np.array([1.0, 2, 3, 4, 100]), k=2)
     assert threshold == pytest.approx(3 + 2 * 1.4826)
     assert flags.tolist() == [False, False, False, False, True]
+    assert norm_outliers(np.array([1.0, 2, 100]))[0].tolist() == [False, False, True]
+    low = norm_outliers(np.array([1.0, 100, 101, 102, 103]))[0]
+    assert not low.any(), "a small norm is no outlier"
 
 
 @pytest.mark.parametrize("values", [[], [1.0, 9.0], [2.0, 2.0, 2.0, 50.0]], ids=str)
@@ -113,13 +116,21 @@ def test_the_layer_named_is_counted_from_either_end(named, layer):
     assert feature_layer(SimpleNamespace(hf=SimpleNamespace(config=config), n_vision_layers=5)) == layer
 
 
+def test_rows_of_the_tower_are_spread_over_all_patches():
+    assert spaced(3).all()
+    assert spaced(64).all()
+    found = np.flatnonzero(spaced(127))  # every second one, the first and the last among them
+    assert found.tolist() == list(range(0, 127, 2))
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_flagged_is_refused():
     mllm = wrap(*tiny("llava"))
     with pytest.raises(ModelError, match='where is "vision" or "decoder"'):
         interp.sinks(mllm, samples(), "text")  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="k is a finite number above 0"):
-        interp.sinks(mllm, samples(), k=0)
+    for k in (0, -1, np.inf, np.nan, True, "5"):
+        with pytest.raises(ModelError, match="k is a finite number above 0"):
+            interp.sinks(mllm, samples(), k=k)
     with pytest.raises(SiteError, match="has 2 layers"):
         interp.sinks(mllm, samples(), layer=7)
 
