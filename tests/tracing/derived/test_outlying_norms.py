@@ -90,6 +90,16 @@ def test_norms_are_those_of_the_models_own_states():
     assert interp.sinks(mllm, samples()[0], "decoder")[0].layer == 1
 
 
+@pytest.mark.parametrize("where", ["vision", "decoder"])
+def test_k_says_how_far_an_outlier_lies(where):
+    mllm = wrap(*tiny("llava"))
+    near, far = (interp.sinks(mllm, samples()[0], where, k=k)[0] for k in (1e-6, 1e6))
+    assert near.n == int((near.norm > np.median(near.norm)).sum()) > 0
+    assert far.n == 0
+    assert (far.share == 0).all()
+    assert near.where == far.where == where
+
+
 def test_the_share_is_that_of_the_last_row():
     mllm = wrap(*tiny("llava"))
     hook = mllm.hf.model.multi_modal_projector.register_forward_hook(
