@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import interp
-from interp.errors import MapError
-from interp.indicators import Maps
+from interp.errors import MapError, ModelError, PromptError
+from interp.indicators import Maps, RandomMap, TokenKnockout
 from interp.indicators.maps import label_map
 from interp.inputs.footprints import squash
 from interp.inputs.sample import Sample
@@ -147,6 +149,33 @@ def test_a_slice_keeps_its_own_samples() -> None:
 def test_a_map_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(MapError, match="the map of attention holds NaN or infinity"):
         label_map(np.array([[0.0, value, 0.0, 0.0]]), tokens(4), "attention", [0])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_parts_of_another_kind_are_refused() -> None:
+    maps = labelled()
+    for parts, said in (
+        ({"arrays": iter(maps.arrays)}, "arrays is a tuple of DataArray, one per sample"),
+        ({"arrays": (np.zeros((2, 6)),)}, "arrays is a tuple of DataArray, one per sample"),
+        ({"tokens": (None,)}, "tokens is a tuple of TokenMap, one per sample"),
+        ({"samples": ("a",)}, "samples is a tuple of Sample, one per sample"),
+        ({"logits": np.zeros((1, 5))}, "logits is a DataArray"),
+    ):
+        with pytest.raises(MapError, match=said):
+            replace(maps, **parts)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_call_needs_a_model_a_prompt_and_a_target() -> None:
+    sample, model = labelled().samples[0], SimpleNamespace(encode=None, family="any")
+    for indicator in (RandomMap(), TokenKnockout()):
+        for given in (None, object(), SimpleNamespace(encode=None), SimpleNamespace(family="any")):
+            with pytest.raises(ModelError, match=r"expected a model first, as interp.load"):
+                indicator(given, sample)
+        with pytest.raises(PromptError, match=r"prompt is an interp.Prompt; got 'text'"):
+            indicator(model, sample, prompt="text")  # pyright: ignore[reportArgumentType]
+        with pytest.raises(PromptError, match=r"target is an interp.Target; got 'yes'"):
+            indicator(model, sample, target="yes")  # pyright: ignore[reportArgumentType]
 
 
 def test_samples_are_one_per_map() -> None:
