@@ -282,6 +282,66 @@ def test_each_setting_tells_results_apart(base: Any, others: dict[str, Any]) -> 
         assert replace(base, **{name: 3}).to_dict() == base.to_dict()
 
 
+DEFAULTS: dict[type, dict[str, Any]] = {
+    Attention: {"relative_to": None, "per_head": False, "layers": "all", "queries": "last"},
+    ValueWeightedAttention: {"per_head": False, "layers": "all"},
+    AttentionGradient: {"signed": False, "per_head": False, "layers": "all", "queries": "last"},
+    VisionAttention: {"queries": "patches", "per_head": False, "layers": "all"},
+    RandomMap: {"seed": 0},
+    CentrePrior: {"sigma": 0.25},
+    InputGradient: {"of": "pixels", "times_input": False},
+    SmoothGrad: {"of": "pixels", "n": 16, "noise": 0.15, "times_input": False, "seed": 0},
+    IntegratedGradients: {"of": "embeddings", "baseline": "mean", "steps": 32},
+    Occlusion: {"by": "grey", "window": 1, "coarse": None, "refine": 0.25, "batch": 32},
+    RandomMasks: {"removal": HideTokens(), "n": 500, "cell": 3, "keep": 0.5, "seed": 0, "batch": 32},
+    AttributionPatching: {
+        "layers": "all",
+        "queries": "after_image",
+        "per_head": False,
+        "mode": "renormalise",
+    },
+    HideTokens: {"layers": "all", "queries": "after_image"},
+    TokenKnockout: {"layers": "all", "queries": "after_image", "batch": 32},
+    ReplaceEmbeddings: {"by": "mean", "other": None},
+    EmbeddingReplacement: {"by": "mean", "other": None, "batch": 32},
+    PaintPixels: {"by": "grey"},
+    VCD: {"alpha": 1.0, "cutoff": 0.1, "step": 500, "seed": 0},
+    PAI: {"variant": "code", "alpha": None, "gamma": 1.1, "cutoff": 0.1, "layers": None},
+    HGAI: {"alpha": 0.5, "layers": None},
+    AdaptVis: {"unsure_weight": 0.5, "sure_weight": 1.5, "threshold": 0.4, "decimals": None},
+    ViCrop: {
+        "map": "rel_att",
+        "layer": None,
+        "base": None,
+        "ratios": (1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
+        "images": "both",
+        "generic": None,
+    },
+    Bleu1: {"extract": "whole"},
+    OpenRecall: {"clean": False, "extract": "whole"},
+    Strict: {"extract": "whole"},
+    OptionLogProbability: {"normalise": "sum", "of": "letter"},
+    Decoding: {"temperature": 0.0, "top_k": None, "top_p": None, "contrast": None, "beams": 1},
+    NoisedImage: {"step": 500, "seed": 0},
+    Contrast: {"gamma": 1.1, "cutoff": 0.1, "against": "no image"},
+    Rows: {"site": Site(), "reduce": None},
+    Patchscope: {
+        "prompt": "cat->cat; 1135->1135; hello->hello; ?",
+        "position": -1,
+        "target_layer": None,
+        "layers": "all",
+        "n_tokens": None,
+    },
+}
+"""The settings that the docstrings name, most of them a source's own."""
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_default_settings_are_those_documented(kind: type) -> None:
+    made = kind()
+    assert {one.name: getattr(made, one.name) for one in fields(made)} == DEFAULTS[kind]
+
+
 def described_kinds() -> Iterator[type]:
     """The public dataclasses that results are stored by."""
     for room in (indicators, methods, scorers, tracing, word_lenses):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tests.tiny as tiny
 from interp.errors import InterpError
@@ -16,6 +17,7 @@ from interp.indicators import (
     AttentionGradient,
     AttributionPatching,
     CentrePrior,
+    FeatureMap,
     HideTokens,
     InputGradient,
     IntegratedGradients,
@@ -37,6 +39,7 @@ from interp.tracing import (
     ClinicalContrast,
     Contrast,
     Decoding,
+    Features,
     Guide,
     Knockout,
     NoisedImage,
@@ -75,6 +78,11 @@ def patching(**settings: Any) -> ActivationPatching:
     return ActivationPatching(**{"partners": {"a": tiny.sample()}, **settings})
 
 
+def feature_map(**settings: Any) -> FeatureMap:
+    two = Features(torch.ones(3, 2), torch.ones(2), torch.ones(2, 3), torch.ones(3), layer=0)
+    return FeatureMap(**{"features": two, "feature": 0, **settings})
+
+
 def of_site(kind: Callable[..., Any], *more: Any) -> Callable[..., Any]:
     return lambda **settings: kind(Site(), *more, **settings)
 
@@ -102,6 +110,7 @@ CASES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (InputGradient, {"of": NAMES, "times_input": FLAG}),
     (SmoothGrad, {"of": NAMES, "n": COUNT, "noise": POSITIVE, "times_input": FLAG, "seed": SEED}),
     (IntegratedGradients, {"of": NAMES, "baseline": NAMES, "steps": COUNT}),
+    (feature_map, {"features": (None, 3), "feature": (2, -1, 0.5, True)}),
     (Occlusion, {"by": NAMES, "window": (*COUNT, 2, 4), "coarse": (*COUNT, 1), "refine": (0, *SHARE)}),
     (
         RandomMasks,

@@ -244,6 +244,10 @@ def test_what_is_refused(unchecked):
         lens.logit_lens(samples(), positions=interp.word("there"))
     with pytest.raises(SiteError):
         lens.components(samples(), positions="nowhere")
+    n = [one.n for one in lens.mllm.encode(samples()).tokens]
+    masks = [np.full(one, i != 1) for i, one in enumerate(n)]
+    with pytest.raises(SiteError, match=r"samples \[1\] of the batch have no tokens of"):
+        lens.logit_lens(samples(), positions=interp.image_mask(masks))
 
 
 def test_a_model_whose_logits_are_not_the_streams_is_refused(monkeypatch):

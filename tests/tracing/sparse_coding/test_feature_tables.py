@@ -49,6 +49,14 @@ def test_features_are_ranked_by_their_mean_over_all_tokens() -> None:
     assert activations().top_features()["feature"].tolist() == [0, 1, 2]
 
 
+def test_of_equal_activations_the_first_comes_first() -> None:
+    samples = tuple(one.replace(id=name) for one, name in zip(tiny.samples(), "ab", strict=False))
+    same = csr_array(np.array([[1.0, 0.0, 1.0]], np.float32))
+    found = FeatureActivations((same, same), (np.array([4]),) * 2, (), samples, Cost(), "planted")
+    assert found.top_samples(0)["place"].tolist() == [0, 1]
+    assert found.top_features()["feature"].tolist() == [0, 2, 1]
+
+
 def test_a_frame_has_a_row_for_each_activation() -> None:
     found = activations().to_dataframe()
     assert found.values.tolist() == [
