@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 import tests.tiny as tiny
 from interp.errors import MapError
-from interp.tracing import Cost, FeatureActivations
+from interp.tracing import Cost, FeatureActivations, FeatureFidelity
 from interp.tracing.sparse_coding.features import Sums
 
 DENSE = (
@@ -80,6 +80,26 @@ def test_features_and_orders_that_are_none_are_refused() -> None:
     ):
         with pytest.raises(MapError, match=said):
             call()
+
+
+def test_fidelity_is_of_all_positions_and_its_change_a_mean_of_samples() -> None:
+    samples = [one.replace(id=name) for one, name in zip(tiny.samples(), "ab", strict=False)]
+    sums = [
+        Sums.of(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]), 3),
+        Sums.of(np.array([[8.0]]), np.array([[8.0]]), 0),
+    ]
+    found = FeatureFidelity.of(samples, sums, np.array([-1.0, -2.0]), np.array([-4.0, -1.0]), 5, 9)
+    assert found.samples["sample"].tolist() == ["a", "b"]
+    assert found.samples["n_positions"].tolist() == [2, 1]
+    assert found.samples["l0"].tolist() == [1.5, 0.0]
+    assert found.samples["explained_variance"][0] == 0.5
+    assert np.isnan(found.samples["explained_variance"][1])
+    assert found.samples["plain"].tolist() == [-1.0, -2.0]
+    assert found.samples["reconstructed"].tolist() == [-4.0, -1.0]
+    assert found.samples["change"].tolist() == [-3.0, 1.0]
+    assert (found.change, found.l0, found.n_inactive, found.n_features) == (-1.0, 1.0, 5, 9)
+    assert found.explained_variance == pytest.approx(1 - 1 / 26)
+    assert "log p -1.000 nats with the reconstruction, 5 of 9 features never active" in repr(found)
 
 
 def test_explained_variance_of_a_union_is_about_its_own_mean() -> None:
