@@ -184,7 +184,7 @@ def test_a_word_of_several_tokens_ranks_by_the_likeliest():
     assert_allclose(logprob.exp(), torch.stack([shares[:, 1] + shares[:, 3], shares[:, 2]], 1), rtol=1e-6)
 
 
-def test_equal_scores_share_the_better_rank_and_places_keep_their_order():
+def test_equal_scores_share_the_better_rank():
     stream = torch.arange(300.0)[:, None] * torch.tensor([0.0, 1.0, 1.0])  # more than one chunk of places
     logprob, rank, ids, _ = score_words(lambda one: one, stream, [torch.tensor([1]), torch.tensor([2])], 0)
     assert (rank == 0).all()

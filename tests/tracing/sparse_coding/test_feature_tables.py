@@ -82,7 +82,7 @@ def test_features_and_orders_that_are_none_are_refused() -> None:
             call()
 
 
-def test_fidelity_is_of_all_positions_and_its_change_a_mean_of_samples() -> None:
+def test_fidelity_is_of_all_positions_and_samples() -> None:
     samples = [one.replace(id=name) for one, name in zip(tiny.samples(), "ab", strict=False)]
     sums = [
         Sums.of(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]), 3),
