@@ -76,6 +76,7 @@ class ActivationPatching(SampleIndicator):
         object.__setattr__(self, "partners", _pairs(self.partners))
         object.__setattr__(self, "layers", site_layers(self.layers))
         check_whole("block of ActivationPatching", self.block, 1)
+        check_whole("batch of ActivationPatching", self.batch, 1)
 
     def _one(self, mllm: Mllm, target: Target) -> One:
         """From a batch of one sample to its map and the cost of the map."""

@@ -250,7 +250,8 @@ class ReplaceEmbeddings:
 
     def __post_init__(self) -> None:
         check_one_of("by of ReplaceEmbeddings", self.by, ("mean", "zero", "other"))
-        if (self.by == "other") != isinstance(self.other, Sample):
+        fits = isinstance(self.other, Sample) if self.by == "other" else self.other is None
+        if not fits:
             raise MapError(
                 f'by="other" needs other=, an interp.Sample, and other values of by= take no other=; got '
                 f"by={self.by!r}, other={self.other!r}."

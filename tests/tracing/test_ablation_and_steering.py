@@ -18,7 +18,7 @@ from torch import Tensor
 import interp
 import tests.tiny as tiny
 from interp.errors import EditError, MapError, ModelError, SiteError
-from interp.tracing import AblateHeads, AddResidual, Knockout, Residual, Rows, Site
+from interp.tracing import AblateHeads, AddResidual, Knockout, Residual, Rows, Site, image_mask
 from tests.tracing.reference_attention import Steps, greedy, layers_of
 
 N = 3
@@ -147,6 +147,21 @@ def test_head_means_are_eagers(mllm, eager, batch):
     assert_allclose(found, torch.stack(wanted), atol=1e-6)
     grid = interp.head_means(mllm, batch, Site(layers=[1, 2], queries="after_image"), progress=False)
     assert_allclose(grid[[1, 0], [3, 0]], found, atol=1e-6)
+
+
+def test_samples_without_a_row_are_left_out_of_the_means(mllm):
+    first, second, _ = tiny.samples()
+    some, none = np.arange(16) < 2, np.zeros(16, bool)
+
+    def means(samples, *masks, **heads):
+        site = Site(queries=image_mask(masks), **heads)
+        return interp.head_means(mllm, samples, site, progress=False)
+
+    found = means([first, second], some, none, heads=[(1, 0), (1, 3)])
+    assert_allclose(found, means([first], some, heads=[(1, 0), (1, 3)]), atol=1e-6)
+    assert_allclose(means([first], some, layers=[1], heads=[3, 0])[0], found[::-1], atol=1e-6)
+    with pytest.raises(ModelError, match="names no row in any sample, so there is nothing to average"):
+        means([second], none, layers=[1])
 
 
 @pytest.mark.parametrize("case", ROWS)
