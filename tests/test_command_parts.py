@@ -164,7 +164,8 @@ def test_a_look_takes_every_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(look_commands, "_show", lambda _, path, opened: asked.append((path, opened)))
     words = (
         "look a.png what? --model m --box 1 2 3 4 --box 5 6 7 8 --box-format xywh --more b.png --indicator x y "
-        "--layer 3 --trust full --generate 5 --device meta --dtype bfloat16 --revision r --processor p --adapter z --no-open"
+        "--layer 3 --trust full --generate 5 "
+        "--device meta --dtype bfloat16 --revision r --processor p --adapter z --no-open"
     )
     assert main([*words.split(), "--out", str(tmp_path / "o.html")]) == 0
     names = {"device": "meta", "dtype": "bfloat16", "revision": "r", "processor": "p", "adapter": "z"}
