@@ -194,6 +194,19 @@ def test_adapters_without_model_types_count_as_available():
 def test_a_family_that_needs_a_newer_transformers_is_refused(monkeypatch):
     config = tiny("llava")[0].config
     monkeypatch.setitem(NEEDS, "llava", "99.0")
-    with pytest.raises(ModelError, match=r"llava needs transformers 99.0 or newer, got .*Upgrade"):
+    with pytest.raises(ModelError, match=r"llava needs transformers 99.0 or newer; got .*Upgrade"):
         find(config)
     assert "llava" not in [one.name for one in adapters() if is_available(one)]
+
+
+def test_a_fallback_prompt_holds_each_image_and_the_system_message_first():
+    for one in room.built_in():
+        none, two = (one.fallback_prompt("Why?", n, None) for n in (0, 2))
+        told = one.fallback_prompt("Why?", 2, "Be brief.")
+        assert "None" not in two, one.name
+        assert none.count("Why?") == two.count("Why?") == told.count("Why?") == 1, one.name
+        assert told.count("Be brief.") == 1, one.name
+        assert told.index("Be brief.") < told.index("Why?"), one.name
+        single = one.fallback_prompt("Why?", 1, None)
+        assert len(two) - len(single) == len(single) - len(none), one.name
+        assert (len(two) > len(single)) is not one.leading_images, one.name
