@@ -58,6 +58,10 @@ def test_grids_are_consistent_if_every_number_is(bad: dict[str, float]) -> None:
         stray=1.0, lean=1.0, confidence=np.zeros(2)
     ).consistent  # those are no matter of the grids
     assert not measured(**bad).consistent
+    limits = {"least": 0.5, "line": 0.35, "spanned": 0.8, "agreement": 0.8, "kept": 0.5}
+    assert measured(**limits).consistent
+    assert not measured(**{**limits, "agreement": 0.79}).consistent
+    assert measured(**{**limits, "agreement": 0.75, "kept": 0.7}).consistent
 
 
 def test_footprints_that_are_nowhere_are_not_trusted() -> None:
