@@ -139,7 +139,7 @@ def test_columns_are_pairs(pairs: list[str]) -> None:
 
 
 def test_bundled_data_take_no_option() -> None:
-    options = dict.fromkeys(("images", "labels", "box_format", "columns"))
+    options: dict[str, Any] = dict.fromkeys(("images", "labels", "box_format", "columns"))
     samples, reader = _samples("natural", None, options)
     assert reader == "bundled"
     assert len(samples) == sum(len(bundled("natural", split)) for split in ("train", "validation", "test"))

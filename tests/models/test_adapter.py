@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -199,8 +200,9 @@ def test_a_family_that_needs_a_newer_transformers_is_refused(monkeypatch):
     assert "llava" not in [one.name for one in adapters() if is_available(one)]
 
 
-def test_a_fallback_prompt_holds_each_image_and_the_system_message_first():
-    for one in room.built_in():
+def test_a_fallback_prompt_holds_every_image_and_message():
+    every: Any = room.built_in()
+    for one in every:
         none, two = (one.fallback_prompt("Why?", n, None) for n in (0, 2))
         told = one.fallback_prompt("Why?", 2, "Be brief.")
         assert "None" not in two, one.name

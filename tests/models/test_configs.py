@@ -158,7 +158,7 @@ def test_what_comes_with_transformers_is_taken(settings: dict[str, Any]) -> None
         configs.refuse_kernels("here", nested(depth, **settings))
 
 
-def test_the_packages_of_kernels_are_hidden_for_one_import_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_hidden_for_one_import_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels, seen = SimpleNamespace(), []
     monkeypatch.setitem(sys.modules, "kernels", kernels)
 

@@ -45,7 +45,7 @@ def test_a_grid_of_patches_is_a_width_and_a_height() -> None:
     assert resized_sizes({}, processor) == []
 
 
-def processor_of(own: dict[str, Any] | None = None, **images: Any) -> Any:
+def processor_of(own: Any = None, **images: Any) -> Any:
     """A processor with settings of its own, and its image processor's."""
     return SimpleNamespace(image_processor=SimpleNamespace(**images), images_kwargs=own)
 

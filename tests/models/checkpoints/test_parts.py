@@ -45,7 +45,7 @@ def empty(n: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(n, dtype=dtype, device="meta")
 
 
-def test_the_dtype_is_that_of_most_numbers_of_the_language_model(unchecked: None) -> None:
+def test_the_dtype_is_that_of_most_numbers_of_the_decoder(unchecked: None) -> None:
     """Two small tensors of float32 and a large one of float16; integers and the tower do not count."""
     words = Held(
         a=empty(3, torch.float32),
@@ -69,7 +69,8 @@ def test_more_layers_than_tensors_are_refused(place: str, unchecked: None) -> No
     config.num_hidden_layers = 3 if place == "whole" else 1
     for n, refused in ((3, False), (2, True)):
         held = Held(**{f"t{i}": empty(1, torch.float32) for i in range(n - 1)})
-        found: Any = Checkpoint(
+        made: Any = Checkpoint
+        found = made(
             "x", "there", config, Built, (Part(held, ()), Part(Held(z=empty(1, torch.float32)), ())), list, ""
         )
         if refused:

@@ -79,7 +79,7 @@ def test_a_change_is_summed_over_textures_and_axes() -> None:
     assert _seen(energies).tolist() == pytest.approx([1, 1, 4 / 11])
 
 
-def test_a_token_that_no_image_changes_belongs_to_the_one_before() -> None:
+def test_a_token_that_nothing_changes_belongs_to_the_one_before() -> None:
     one = measured()
     first, second = replace(one, positions=np.array([3, 4])), replace(one, positions=np.array([6, 7]))
     found = _of_all([first, second], np.array([2, 3, 4, 5, 6, 7, 8]))
