@@ -14,7 +14,7 @@ import pytest
 from interp.data import Samples, bundled
 from interp.errors import DataError, StudyError
 from interp.lmms_eval import task_documents as documents
-from interp.lmms_eval.__main__ import main, run, run_arguments
+from interp.lmms_eval.__main__ import main, prepare, run, run_arguments
 
 TASKS = sorted(path.name for path in Path(str(files("interp.lmms_eval") / "tasks")).glob("*.yaml"))
 
@@ -50,11 +50,16 @@ def test_documents_are_marked_by_the_packages_rule(written: Any) -> None:
     assert marks == [1, 1, 1, 0, 0, 0]
     assert documents.to_target(doc) == "liver"
     assert documents.recall(doc, ["liver liver"]) == {"recall": 1.0, "clean_recall": 1.0}
+    two = {**doc, "answer": "left lung", "options": []}  # tp = 3 of 3 + 1, and one of two words
+    assert documents.recall(two, ["lung lung lung"]) == {"recall": 0.75, "clean_recall": 0.5}
 
 
 def test_questions_without_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected questions with answers"):
         documents.write(Samples([bundled("medical", n=1)[0].replace(answer=None)], "mute"), tmp_path / "mute")
+    some = [bundled("medical", n=1)[0], bundled("medical", n=1)[0].replace(answer=None)]
+    with pytest.raises(DataError, match="expected questions with answers"):
+        documents.write(some, tmp_path / "some")
     with pytest.raises(DataError, match="expected questions with answers"):
         documents.write([], tmp_path / "none")
 
@@ -91,6 +96,21 @@ def test_prepare_writes_where_the_tasks_look(tmp_path: Path, monkeypatch: pytest
     assert datasets.load_from_disk("interp_data/medical")["test"].num_rows == 2
     with pytest.raises(SystemExit, match=r"usage: python -m interp\.lmms_eval"):
         main([])
+
+
+def test_open_questions_have_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(
+        "interp.lmms_eval.__main__.named", lambda name, **given: found.append(given) or Samples([], name)
+    )
+    monkeypatch.setattr(
+        "interp.lmms_eval.__main__.write", lambda samples, folder: found.append(folder) or folder
+    )
+    monkeypatch.setattr("builtins.print", lambda *_: None)
+    names = ("path_vqa,questions=open:/a/open", "vqa_rad,closed=answer_type:/b", "slake:/questions=open")
+    prepare(names, out=tmp_path, split="all", n=3)
+    assert found[::2] == [{"split": "all", "n": 3}] * 3
+    assert [folder.name for folder in found[1::2]] == ["path_vqa_open", "vqa_rad", "slake"]
 
 
 def test_run_names_the_model_and_the_tasks_unless_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -197,3 +198,17 @@ def test_a_family_that_needs_a_newer_transformers_is_refused(monkeypatch):
     with pytest.raises(ModelError, match=r"llava needs transformers 99.0 or newer; got .*Upgrade"):
         find(config)
     assert "llava" not in [one.name for one in adapters() if is_available(one)]
+
+
+def test_a_fallback_prompt_holds_every_image_and_message():
+    every: Any = room.built_in()
+    for one in every:
+        none, two = (one.fallback_prompt("Why?", n, None) for n in (0, 2))
+        told = one.fallback_prompt("Why?", 2, "Be brief.")
+        assert "None" not in two, one.name
+        assert none.count("Why?") == two.count("Why?") == told.count("Why?") == 1, one.name
+        assert told.count("Be brief.") == 1, one.name
+        assert told.index("Be brief.") < told.index("Why?"), one.name
+        single = one.fallback_prompt("Why?", 1, None)
+        assert len(two) - len(single) == len(single) - len(none), one.name
+        assert (len(two) > len(single)) is not one.leading_images, one.name

@@ -1,0 +1,136 @@
+"""How differences of rows and logits are judged, what rows may see, and how long the rest will take: by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interp.conformance import CheckResult, Subject
+from interp.conformance.read_checks import Agreement, _apart, _declared, relative
+from interp.conformance.suite import seconds_left
+from interp.inputs.tokens import TokenMap
+
+EXACT: dict[str, Any] = {"exact": True, "tolerance": 1e-5, "eps": 1e-7}
+HALF: dict[str, Any] = {"exact": False, "tolerance": 0.1, "eps": 0.01}
+
+
+def agreement(**subject: Any) -> Any:
+    """Of a model under test that has these numbers and no model."""
+    kind: Any = type("Numbers", (Subject,), subject)
+    return Agreement(kind.__new__(kind))
+
+
+def rows(*errors: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two keys, one a layer, whose errors are these: half of it is moved from one key to the other."""
+    expected = np.full((len(errors), 2), 0.5)
+    moved = np.array(errors)[:, None] * [0.5, -0.5]
+    return expected + moved, expected
+
+
+def tokens(positions: list[int], length: int) -> TokenMap:
+    n = len(positions)
+    return TokenMap(
+        image=np.array(positions),
+        footprints=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
+        grid=None,
+        views=np.full(n, ""),
+        image_index=np.zeros(n, int),
+        sizes=((1, 1),),
+        length=length,
+    )
+
+
+@pytest.mark.parametrize(
+    ("attends", "pairs"),
+    [
+        ("causal", []),
+        ("image_blocks", [(1, 2), (4, 5)]),
+        ("sliding_image_blocks", [(1, 2), (4, 5)]),
+        ("images", [(1, 2), (1, 4), (1, 5), (2, 4), (2, 5), (4, 5)]),
+        ("prefix", [(i, j) for i in range(7) for j in range(i + 1, 7)]),
+    ],
+)
+def test_a_declaration_says_which_later_tokens_a_row_sees(attends: str, pairs: list[tuple[int, int]]) -> None:
+    seen = _declared(tokens([1, 2, 4, 5], 7), attends)
+    assert list(map(tuple, np.argwhere(seen).tolist())) == pairs
+
+
+@pytest.mark.parametrize(
+    ("errors", "rounding", "limit", "passed"),
+    [
+        ((0.0, 9e-6), 0.0, 1e-5, True),
+        ((5e-5, 0.0), 1e-6, 1e-5, False),  # four times eager's own error is less than the limit
+        ((0.0, 5e-5), 2e-5, 8e-5, True),
+        ((0.0, 9e-5), 2e-5, 8e-5, False),
+        ((9e-4, 0.0), 1.0, 1e-3, True),
+        ((2e-3, 0.0), 1.0, 1e-5, False),  # no rounding excuses this
+    ],
+)
+def test_exact_rows_may_be_off_by_what_rounding_takes(
+    errors: tuple[float, ...], rounding: float, limit: float, passed: bool
+) -> None:
+    found = agreement(**EXACT, rounding=rounding)
+    found.rows(*rows(*errors))
+    measured = found.measured("so many")
+    assert (measured.value, measured.limit) == pytest.approx((max(errors), limit))
+    assert measured.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "logits", "passed"),
+    [
+        (0.012, (0.012,), 0.079, True),
+        (0.013, (0.012,), 0.0, False),  # 1.25 eps for the first layer's rows
+        (0.0, (0.079, 0.079, 0.5), 0.0, True),
+        (0.0, (0.081, 0.081, 0.081), 0.0, False),  # 8 eps for the median of all
+        (0.0, (0.0,), 0.081, False),
+    ],
+)
+def test_half_precision_is_judged_in_three_ways(
+    first: float, others: tuple[float, ...], logits: float, passed: bool
+) -> None:
+    found = agreement(**HALF)
+    found.rows(*rows(first))
+    found.rows(*rows(*others), first=False)
+    found.logits(np.array([1.0, 2.0 - 2 * logits]), np.array([1.0, 2.0]))
+    assert found.measured("").passed is passed
+
+
+def test_what_is_no_number_or_was_seen_wrong_fails() -> None:
+    for spoil in (
+        lambda one: one.rows(*rows(np.nan)),
+        lambda one: one.logits(np.array([np.nan]), np.ones(1)),
+    ):
+        found = agreement(**EXACT, rounding=1.0)
+        spoil(found)
+        assert found.measured("").value == np.inf
+    found = agreement(**EXACT, rounding=0.0)
+    found.wrong += ["a step too few", "another token"]
+    assert not found.measured("rows").passed
+    assert found.measured("rows").detail == "a step too few; another token"
+
+
+def test_a_row_of_no_mass_counts_by_what_was_found() -> None:
+    """A row that should be empty and holds 0.3 is off by 0.3, one of mass 0.5 by 0.1 of it."""
+    found = agreement(**EXACT, rounding=0.0)
+    found.rows(np.array([[0.1, 0.2], [0.25, 0.3]]), np.array([[0.0, 0.0], [0.25, 0.25]]))
+    assert np.concatenate(found._rows) == pytest.approx([0.3, 0.1])
+
+
+def test_differences_are_shares_of_what_was_expected() -> None:
+    assert relative(np.array([1.0, -3.0]), np.array([2.0, -4.0])) == 0.25
+    assert _apart(torch.tensor([1.0, -3.0]), torch.tensor([2.0, -4.0])) == 0.25
+    assert np.isnan(_apart(torch.ones(2), torch.zeros(2)))
+
+
+def test_the_time_left_is_by_the_shares_of_the_checks() -> None:
+    """`locality` takes 60 parts, `image tokens` 2, `rows` 3."""
+    chosen = ["image tokens", "locality", "rows"]
+    done = [
+        CheckResult(name, True, 0.0, "", 1.0, False, "", n)
+        for name, n in zip(chosen, (1.0, 30.0, 2.0), strict=True)
+    ]
+    assert [seconds_left(done[:n], chosen) for n in (1, 2, 3)] == [31.5, 1.5, 0]

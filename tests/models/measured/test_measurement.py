@@ -1,0 +1,91 @@
+"""Which measurements are used: each rule at its limit and just beyond it, by hand; and tokens that no image changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.errors import ModelError
+from interp.inputs.footprints import Footprints
+from interp.models.measured import Measurement
+from interp.models.measured.lattice import Lattice
+from interp.models.measured.measured_family import _of_all
+from interp.models.measured.measured_views import View
+from interp.models.measured.measurement import _change, _seen
+
+
+def measured(**more: Any) -> Measurement:
+    """Two tokens side by side, of which everything can be told."""
+    lattice = Lattice(0, 2, 2, "rows", np.zeros(2), np.full(2, 10.0), np.zeros(2))
+    view = View(np.arange(2), lattice.places, np.zeros(2), np.full(2, 10.0), (lattice,))
+    boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10]], float)
+    seen = Footprints(boxes, (1, 2), np.full(2, ""), np.zeros(2, int))
+    return replace(Measurement((20, 10), np.arange(2), seen, np.ones(2), boxes, (view,), 0.0, 1), **more)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ({"confidence": np.array([0.25, 1.0])}, {"confidence": np.array([0.19, 1.0])}, "at least 60% is"),
+        ({"stray": 0.1}, {"stray": 0.11}, "11% of them lie in no grid"),
+        ({"lean": 0.119}, {"lean": 0.12}, "sees 12% more on one side"),
+        ({"least": 0.5}, {"least": 0.49}, "tokens of one view 49%"),
+        ({"line": 0.35}, {"line": 0.34}, "one row or column 34%"),
+        ({"spanned": 0.8}, {"spanned": 0.79}, "span 79% of the image"),
+        ({"agreement": 0.75}, {"agreement": 0.74}, r"agree to 74% \(at least 75%"),
+        ({"agreement": 0.75, "kept": 0.7}, {"agreement": 0.75, "kept": 0.69}, r"agree to 75% \(at least 80%"),
+        ({"agreement": 0.8, "kept": 0.69}, {"agreement": 0.79, "kept": 0.69}, r"agree to 79% \(at least 80%"),
+        ({"kept": 0.5}, {"kept": 0.49}, "footprints explain 49%"),
+    ],
+)  # fmt: skip
+def test_each_doubt_alone_forbids_the_use(good: dict[str, Any], bad: dict[str, Any], said: str) -> None:
+    assert measured(**good).sure
+    measured(**good).check()
+    (doubt,) = measured(**bad).doubts
+    with pytest.raises(ModelError, match=said) as error:
+        measured(**bad).check()
+    assert doubt in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"least": 0.49}, {"line": 0.34}, {"spanned": 0.79}, {"agreement": 0.74}, {"kept": 0.49}]
+)
+def test_grids_are_consistent_if_every_number_is(bad: dict[str, float]) -> None:
+    assert measured(
+        stray=1.0, lean=1.0, confidence=np.zeros(2)
+    ).consistent  # those are no matter of the grids
+    assert not measured(**bad).consistent
+    limits = {"least": 0.5, "line": 0.35, "spanned": 0.8, "agreement": 0.8, "kept": 0.5}
+    assert measured(**limits).consistent
+    assert not measured(**{**limits, "agreement": 0.79}).consistent
+    assert measured(**{**limits, "agreement": 0.75, "kept": 0.7}).consistent
+
+
+def test_footprints_that_are_nowhere_are_not_trusted() -> None:
+    none = Footprints(np.full((2, 4), np.nan), None, np.full(2, ""), np.zeros(2, int))
+    assert measured(footprints=none).trust == 0
+    half = Footprints(np.array([[0, 0, 9, 9], [np.nan] * 4]), None, np.full(2, ""), np.zeros(2, int))
+    assert measured(footprints=half, confidence=np.array([0.9, 0.5])).trust == pytest.approx(0.7)
+
+
+def test_a_change_is_summed_over_textures_and_axes() -> None:
+    """Means over pictures 1 + 2 + 3 + 5, and a share of the median token's, 1 at most."""
+    energies = [[np.array([[0.0, 2.0], [4, 4], [0, 0]]), np.array([[2.0], [4], [4]])],
+                [np.array([[3.0], [4], [0]]), np.array([[5.0, 5.0], [0, 20], [0, 0]])]]  # fmt: skip
+    assert _change(energies).tolist() == [11, 22, 4]
+    assert _seen(energies).tolist() == pytest.approx([1, 1, 4 / 11])
+
+
+def test_a_token_that_nothing_changes_belongs_to_the_one_before() -> None:
+    one = measured()
+    first, second = replace(one, positions=np.array([3, 4])), replace(one, positions=np.array([6, 7]))
+    found = _of_all([first, second], np.array([2, 3, 4, 5, 6, 7, 8]))
+    assert found.image.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert np.isnan(found.boxes[:, 0]).tolist() == [True, False, False, True, False, False, True]
+    assert found.boxes[4].tolist() == [0, 0, 10, 10]
+    assert found.grid is None
+    assert _of_all([one], np.arange(2)).grid == (1, 2)
+    assert _of_all([one], np.arange(3)).grid is None
