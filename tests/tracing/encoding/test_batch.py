@@ -170,7 +170,7 @@ def test_unknown_images_are_not_kept(batch: Batch):
     assert len(set(adapters)) == 2
 
 
-def test_an_encoding_made_ahead_is_for_its_sample_prompt_and_key(batch: Batch):
+def test_an_encoding_made_ahead_is_for_its_sample_and_prompt(batch: Batch):
     (first, second, _), prompt, single = batch.samples, batch.prompt, batch.singles[0]
     key, other = (ImagesKey(one, ("a",), Identity(None)) for one in ("settings", "others"))
 
