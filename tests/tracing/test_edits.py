@@ -20,6 +20,8 @@ from interp.tracing import (
     image_mask,
     positions,
 )
+from interp.tracing.edits import check_last_of_generated, check_order
+from interp.tracing.values import for_samples
 from tests import tiny
 
 
@@ -79,7 +81,21 @@ ROWS = np.full((3, 4, 1, 16), 0.1)
             lambda: Boost(Site(queries="answer"), 1.0),
             r'queries="answer" names rows of generated tokens.*Write steps="decode"',
         ),
+        (
+            lambda: Boost(Site(queries="reasoning"), 1.0),
+            r'queries="reasoning" names rows of generated tokens.*Write steps="decode"',
+        ),
         (lambda: ScaleWeights(Site(queries="text"), 1.0, "decode"), r"got queries=\('text',\)"),
+        (
+            lambda: PatchRows(Site(queries=("last", "image")), ROWS[None], "decode"),
+            r'by queries="last"; got queries',
+        ),
+        (lambda: Boost(Site(), np.inf), r"alpha is a finite number that float32 can hold; got inf"),
+        (lambda: Boost(Site(), np.nan), r"alpha is a finite number that float32 can hold; got nan"),
+        (
+            lambda: check_last_of_generated("all", ("last", "reasoning"), "Mine"),
+            r'Mine names each generated token as "last"',
+        ),
         (lambda: Apply(Site(), "double"), r"Apply takes a function of \(values, cells\); got 'double'"),
         (lambda: Apply(Site(), double, "softmax"), r'stage is "scores" or "probabilities"; got \'softmax\''),
         (lambda: PatchRows(Site(), ROWS[0]), r"values are an array of 4 dimensions.*got shape \(4, 1, 16\)"),
@@ -297,3 +313,63 @@ def test_values_are_copied(mllm):
     values[:] = 9
     trace = mllm.trace(tiny.sample(), reads=[Rows(Site(layers=[1]))], edits=[edit])
     np.testing.assert_allclose(trace[0].rows, ROWS[:1], atol=1e-7)
+
+
+def test_the_ends_of_each_number_are_taken():
+    largest = float(torch.finfo(torch.float32).max)
+    assert ScaleWeights(Site(), 0).factor == 0
+    assert (ScaleScores(Site(), largest).factor, Boost(Site(), -largest).alpha) == (largest, -largest)
+    check_last_of_generated("prefill", ("image",), "Mine")
+    check_last_of_generated("all", ("all", "last"), "Mine")
+
+
+@pytest.mark.parametrize(
+    ("queries", "steps", "decodes", "stage", "prefill"),
+    [
+        ("last", "prefill", False, None, ("last",)),
+        ("last", "all", True, None, ("last",)),
+        ("last", "decode", True, None, ()),
+        ("image", "all", False, None, ("image",)),
+        ("answer", "all", True, "answer", ()),
+        ("reasoning", "decode", True, "reasoning", ()),
+        (("image", "reasoning"), "all", True, "reasoning", ("image",)),
+        (("reasoning", "answer"), "all", True, None, ()),
+        (("last", "answer"), "all", True, None, ("last",)),
+    ],
+)
+def test_which_rows_an_edit_changes(queries, steps, decodes, stage, prefill):
+    edit = Knockout(Site(queries=queries), steps=steps)
+    assert (edit.decodes, edit.stage_of_tokens, edit.prefill_queries) == (decodes, stage, prefill)
+
+
+def test_scores_are_edited_before_weights():
+    late, early = ScaleWeights(Site(), 2.0), Boost(Site(), 1.0)
+    check_order([early, Knockout(Site()), late, Knockout(Site(), "zero")])
+    between = PatchResidual([0], "last", np.zeros((1, 1, 4)))
+    for wrong in ([late, early], [early, late, Knockout(Site())], [late, between, early]):
+        with pytest.raises(EditError, match="edits of scores come before edits of probabilities"):
+            check_order(wrong)
+
+
+def test_some_samples_keep_their_own_masks_and_values():
+    """Samples 2 and 0 of three, in this order."""
+    masks = [[True, False], [False, True], [True, True]]
+    values = [np.full((1, 1, 4), float(i)) for i in range(3)]
+    given = [
+        Knockout(Site(queries=image_mask(masks), keys=("last", image_mask(masks)))),
+        PatchResidual([0], "last", values),
+        Residual(positions=("last", image_mask(masks))),
+        Boost(Site(keys=image_mask(masks[0])), 1.0),
+    ]
+    own = image_mask([masks[2], masks[0]])
+    knockout, patch, read, boost = for_samples(given, [2, 0], 3)
+    assert knockout.site.groups == ((own,), ("last", own))
+    assert [float(one.max()) for one in patch.values.arrays] == [2.0, 0.0]
+    assert read.positions == ("last", own)
+    assert boost is given[3]
+    for wrong in (given[0], given[1]):
+        with pytest.raises((SiteError, EditError), match="for a batch of 4 samples"):
+            for_samples([wrong], [0], 4)
+    assert float(given[1].values.of_sample(1, 3).max()) == 1.0
+    one = PatchResidual([0], "last", values[2]).values
+    assert float(one.of_sample(1, 3).max()) == 2.0

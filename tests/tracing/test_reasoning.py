@@ -13,7 +13,18 @@ import torch
 import interp
 from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
-from interp.tracing.reasoning import MARKS, Follower, _tokens, make_stages, marks, said
+from interp.tracing.reasoning import (
+    MARKS,
+    Follower,
+    _tokens,
+    check_closed,
+    leaves_open,
+    make_stages,
+    marks,
+    said,
+    said_by,
+    sentences,
+)
 from tests.tracing.scripted import Script, by_hand, ids, picture, scripted
 
 OPEN, CLOSED = interp.Prompt(thinking=True), interp.Prompt(thinking=False)
@@ -220,3 +231,74 @@ def test_deltanet_edits_of_one_stage_are_refused() -> None:
     edit = interp.Knockout(site, steps="decode")
     with pytest.raises(EditError, match="cannot take"):
         interp.wrap(hf, processor).trace([picture()], edits=[edit], generate=3)
+
+
+def _words(text: str) -> list[str]:
+    return [text[start:stop] for start, stop in sentences(text)]
+
+
+def test_sentences_by_hand() -> None:
+    assert _words("One. Two! Three? Four") == ["One.", "Two!", "Three?", "Four"]
+    assert _words("2.5 cm, e.g.this\n\n  Then.") == ["2.5 cm, e.g.this", "Then."]
+    assert _words("是。不是？好！") == ["是。", "不是？", "好！"]
+    assert _words(" \n ") == []
+
+
+def test_an_answer_is_unwrapped_only_where_it_is_whole() -> None:
+    two = "</think><answer>yes</answer> or <answer>no</answer>"
+    assert said([ord(c) for c in two], _letters("</think>"), True).answer == two.removeprefix("</think>")
+    part = "</think><answer>yes"
+    assert said([ord(c) for c in part], _letters("</think>"), True).answer == "<answer>yes"
+
+
+def test_white_space_may_begin_a_thought_or_an_answer() -> None:
+    """What may still begin the start mark counts as the thought, and nothing after it is clear."""
+    labels = {text: _labels(text) for text in (" <think>a</think> b", " <thin>", "a <think>")}
+    assert labels[" <think>a</think> b"] == "1" * 17 + "00"
+    assert labels[" <thin>"] == "1111110"
+    assert labels["a <think>"] == "0" * 9
+
+
+def _labels(text: str) -> str:
+    follow = Follower(_letters("</think>"), False)
+    return "".join(str(int(follow(ord(c)))) for c in text)
+
+
+def test_a_prompt_leaves_a_thought_open_or_closes_it() -> None:
+    processor = _letters("</think>")
+    plain = interp.Prompt()
+    assert leaves_open("assistant: <think> \n", plain, processor)
+    assert not leaves_open("assistant:", plain, processor)
+    assert leaves_open("assistant:", OPEN, processor)
+    assert not leaves_open("assistant: <think></think>\n", OPEN, processor)
+    assert not leaves_open("assistant: <think>", plain, _letters("no mark"))
+    check_closed(["a", "b"], plain, processor)
+    with pytest.raises(PromptError, match="thought and not its answer"):
+        check_closed(["a", "b <think>"], plain, processor)  # one of them suffices
+
+
+@pytest.mark.parametrize(
+    ("thought", "message"),
+    [
+        (" \n", "a thought is a text; got"),
+        ("it is <think> red", "without its marks '<think>' and '</think>'"),
+        ("it is </think> red", "without its marks '<think>' and '</think>'"),
+    ],
+)
+def test_wrong_thoughts_are_explained(model: tuple[interp.Mllm, Script], thought: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        model[0].reasoned([picture()], [thought], OPEN)
+
+
+def test_no_thought_follows_a_prompt_that_closes_it(model: tuple[interp.Mllm, Script]) -> None:
+    with pytest.raises(PromptError, match="closes the thought in the prompt"):
+        model[0].reasoned([picture()], ["it is red"], CLOSED)
+
+
+def test_only_tokens_up_to_the_first_end_are_said(model: tuple[interp.Mllm, Script]) -> None:
+    mllm, _ = model
+    batch = mllm.encode([picture(), picture()], CLOSED)
+    end, word = ids(mllm, "</s>")[0], ids(mllm, "yes")[0]
+    lines = [[word, end, word, end], [word, word, word, word]]
+    own, _ = said_by(mllm, batch, lines, frozenset({end}))
+    assert own == [(word, end), (word,) * 4]

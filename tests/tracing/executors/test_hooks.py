@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -17,13 +18,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask,
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import is_flash_attention_requested
 
+import interp
 import tests.tiny as tiny
 from interp.conformance.tiny import tiny as tiny_of
 from interp.errors import ModelError, SiteError
 from interp.indicators import AttentionGradient
 from interp.inputs import Sample
 from interp.tracing import Knockout, Rows, Site, positions, wrap
-from interp.tracing.executors.hooks import registered
+from interp.tracing.executors.hooks import as_written, registered
 from tests.tracing import kernels
 from tests.tracing.module_state import state_of
 
@@ -83,15 +85,56 @@ def test_nothing_is_left_on_the_modules(mllm, batch):
     mllm.trace(batch)
 
 
-def failing(mllm, batch):
+def failing(mllm, batch, reads=None):
     def boom(module, args):
         raise ValueError("boom")
 
     hook = mllm.installation.attentions[1].register_forward_pre_hook(boom)
     try:
-        mllm.trace(batch, reads=[Rows(Site())])
+        mllm.trace(batch, reads=reads or [Rows(Site())])
     finally:
         hook.remove()
+
+
+def test_an_error_leaves_every_module_in_its_mode():
+    """A model that someone trains between traces: only what trained before trains afterwards."""
+    net = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
+    modes = []
+
+    def run():
+        with as_written(net):
+            modes.extend(module.training for module in net.modules())
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        run()
+    assert modes == [False] * 3
+    assert [module.training for module in net.modules()] == [True, True, False]
+
+
+@pytest.mark.parametrize("part", ["returned by torch.compile", "compiled in place"])
+def test_compiled_parts_run_uncompiled(part, monkeypatch):
+    stances = []
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda name: stances.append(name) or nullcontext())
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+    with as_written(net):
+        assert not stances
+    if part == "compiled in place":  # the last module is not compiled
+        net[0]._compiled_call_impl = net[0].forward
+    else:
+        net[0].add_module("_orig_mod", torch.nn.Linear(1, 1))
+    with as_written(net):
+        assert stances == ["force_eager"]
+
+
+def test_hooks_of_every_kind_are_gone_after_an_error():
+    model = wrap(*tiny_of("qwen3_vl_moe"))
+    before = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.hf.modules()]
+    reads = [Rows(Site()), interp.Residual(), interp.Experts()]
+    with pytest.raises(ValueError, match="boom"):
+        failing(model, model.encode(tiny.sample()), reads)
+    after = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.hf.modules()]
+    assert after == before
 
 
 @pytest.mark.parametrize("generate", [0, 3])

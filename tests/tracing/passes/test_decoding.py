@@ -14,7 +14,7 @@ from interp.errors import ModelError, PromptError
 from interp.tracing import Boost, Contrast, Decoding, Knockout, Rows, Site, wrap
 from interp.tracing.execution import ends
 from interp.tracing.layers.layer_plan import Recorder
-from interp.tracing.passes.decoding import Draw
+from interp.tracing.passes.decoding import ClinicalContrast, Draw, NoisedImage
 from interp.tracing.passes.run import Generation, _generated, imageless_inputs
 from tests import tiny
 from tests.identifiers import without_address
@@ -41,11 +41,36 @@ LOGITS = torch.tensor([[0.0, math.log(2), math.log(4), math.log(1)], [5.0, 1.0, 
         (lambda: Decoding(contrast=1.1), r"contrast is an interp.Contrast or None; got 1.1"),
         (lambda: Contrast(gamma=math.nan), r"gamma is a finite number; got nan"),
         (lambda: Contrast(cutoff=0), r"cutoff is a share in \(0, 1\], or None; got 0"),
+        (lambda: Contrast(cutoff=1.01), r"cutoff is a share in \(0, 1\], or None; got 1.01"),
+        (lambda: Contrast(against="image"), r'against is "no image" or an interp.NoisedImage; got'),
+        (lambda: Decoding(1.0, top_p=1.01), r"top_p is a share in \(0, 1\], or None; got 1.01"),
+        (lambda: Decoding(top_k=3), r"give a temperature > 0 as well"),
+        (lambda: NoisedImage(1000), r"step is a whole number from 0 to 999; got 1000"),
+        (lambda: NoisedImage(-1), r"step is a whole number from 0 to 999; got -1"),
+        (lambda: NoisedImage(seed=-1), r"seed is a whole number from 0 to \d+; got -1"),
+        (lambda: NoisedImage(True), r"step is a whole number from 0 to 999; got True"),
+        (lambda: ClinicalContrast({"a": {"Edema": 0.5}}, alpha=1.1), r"alpha is in \[0, 1\]; got 1.1"),
+        (lambda: ClinicalContrast({"a": {"Edema": 0.5}}, beta=-0.1), r"beta is in \[0, 1\]; got -0.1"),
+        (
+            lambda: ClinicalContrast({"a": {"Edema": 0.5}}, gamma=0),
+            r"gamma is a finite number above 0; got 0",
+        ),
+        (lambda: ClinicalContrast({}), r"findings are a mapping from a sample's id"),
+        (lambda: ClinicalContrast({"a": {"Edema": 1.1}}), r"probability in \[0, 1\]; got"),
+        (lambda: ClinicalContrast({"a": {"b": 0.5}, "c": {"": 0.5}}), r"of 'c'"),
     ],
 )
 def test_wrong_decodings_are_explained(make, message, unchecked):
     with pytest.raises(PromptError, match=message):
         make()
+
+
+def test_the_ends_of_each_range_are_taken():
+    Decoding(0.001, top_k=1, top_p=1.0)
+    Contrast(cutoff=1.0)
+    assert [NoisedImage(step).step for step in (0, 999)] == [0, 999]
+    ClinicalContrast({"a": {"Edema": 0, "Nodule": 1}}, alpha=0, beta=1, gamma=0.1)
+    ClinicalContrast({"a": {}}, alpha=1, beta=0)
 
 
 def test_drawing_needs_a_seed(mllm, unchecked):
@@ -119,6 +144,70 @@ def test_contrast_by_hand():
     assert_allclose(guided, [[1.5 * -1 + 2, 1.5 * 2 + 1, -math.inf]])  # −2 < 3 + ln 0.1
     assert_allclose(Contrast(1.5, None)(seeing, blind)[0, 2], 1.5 * -2 + 0)
     assert_allclose(Contrast(1.0, None)(seeing, blind), seeing)
+
+
+def test_a_cutoff_is_of_each_samples_own_best():
+    """Of 4 : 2 : 1 and of the same raised by 9; a token of just the cutoff's share stays."""
+    line = [2.0, 1.0, 0.0]
+    both = torch.tensor([line, [one + 9 for one in line]])
+    found = Contrast(1.0, math.exp(-1.0))(both, torch.zeros(2, 3))
+    assert (found > -math.inf).tolist() == [[True, True, False]] * 2
+    assert_allclose(Contrast(1.0, 1.0)(both, both)[:, 0], both[:, 0])
+
+
+def test_what_is_masked_in_one_stream_stays_masked():
+    seeing, blind = torch.tensor([[1.0, -math.inf]]), torch.tensor([[2.0, -math.inf]])
+    assert Contrast(2.0, None)(seeing, blind).tolist() == [[0.0, -math.inf]]
+
+
+def test_each_line_is_limited_by_its_own_tokens():
+    """The k most likely, and the share, of each sample apart from the other's."""
+    lines = torch.log(torch.tensor([[1.0, 2.0, 4.0, 1.0], [800.0, 100.0, 50.0, 50.0]]))
+    assert_allclose(Decoding(1.0, top_k=2).probabilities(lines)[1], [8 / 9, 1 / 9, 0, 0], atol=1e-7)
+    assert_allclose(Decoding(1.0, top_p=0.85).probabilities(lines)[1], [8 / 9, 1 / 9, 0, 0], atol=1e-7)
+    assert_allclose(Decoding(1.0, top_k=4).probabilities(lines)[0], [1 / 8, 2 / 8, 4 / 8, 1 / 8], atol=1e-7)
+
+
+def test_noise_by_hand():
+    """At step 0 β is 1e-5 + sigmoid(−6)·(5e-3 − 1e-5); the noise is the sample's and the seed's own."""
+    pixels = torch.ones(2, 500)
+    kept = 1 - (1e-5 + (5e-3 - 1e-5) / (1 + math.exp(6)))
+    noise = (NoisedImage(0)(pixels, "a") - math.sqrt(kept)) / math.sqrt(1 - kept)
+    assert abs(float(noise.mean())) < 0.15
+    assert abs(float(noise.std()) - 1) < 0.1
+    found = [NoisedImage(500, seed)(pixels, name) for seed, name in ((0, "a"), (0, "b"), (1, "a"), (0, "a"))]
+    assert torch.equal(found[0], found[3])
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert NoisedImage(999)(pixels, "a").mean().abs() < 0.5 < NoisedImage(0)(pixels, "a").mean()
+
+
+def test_findings_are_told_and_biased_by_hand():
+    found = ClinicalContrast({"a": {"Edema": 0.5, "Nodule": 0.49, "Frontal": 0.9}, "b": {"Edema": 0.1}})
+    said = "Attention to the following clinical instructions: Edema. View type: Frontal."
+    assert found.guide("a") == said
+    assert found.guide("b") == "No clinical guidance based on current findings."
+    with pytest.raises(PromptError, match="no findings of sample 'c'"):
+        found.guide("c")
+    assert found._bias(0.75) == pytest.approx(math.log(3))
+    assert found._bias(0.25) == pytest.approx(-math.log(3))
+    assert (found._bias(0.999), found._bias(0.0)) == (math.log(10), -math.log(10))
+    wide = ClinicalContrast({"a": {"Edema": 0.5}}, gamma=1.0)
+    assert wide._bias(0.999) == pytest.approx(math.log(999))
+
+
+def test_a_word_of_two_labels_is_biased_by_the_likelier():
+    """Only first tokens of words; the second word counts 0.95 of the first."""
+    tokens = {"left": 3, "Ġlung": 4, "ung": 5, "ĠL": 6}
+    split = {"left": ["left"], "left lung": ["left", "Ġlung"], "left Lung": ["left", "ĠL", "ung"]}
+    tokenizer = SimpleNamespace(
+        tokenize=split.__getitem__, convert_tokens_to_ids=lambda names: [tokens[name] for name in names]
+    )
+    one = ClinicalContrast({"a": {"left": 0.6, "left_Lung": 0.8}}, gamma=1.0)
+    found = one.biases("a", tokenizer)
+    q = 0.8 * 0.95
+    later = math.log(q / (1 - q))
+    assert found == pytest.approx({3: math.log(4), 4: later, 6: later})
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
