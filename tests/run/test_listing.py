@@ -78,11 +78,8 @@ def test_a_run_is_as_new_as_its_last_session(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "study.json").write_text(json.dumps({"study": "b"}))
     found = interp.runs(tmp_path)
-    assert found.study.tolist() == [
-        "grid of a",
-        "a",
-        "b",
-    ]  # a grid before its own runs, what has no date last
+    # a grid before its own runs, what has no date last
+    assert found.study.tolist() == ["grid of a", "a", "b"]
     assert [one.year for one in found.started[:2]] == [2032, 2032]
     assert found.model[1] == "org/model"
 

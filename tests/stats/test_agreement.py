@@ -29,7 +29,7 @@ def test_alpha_is_the_published_one(level: str, alpha: float) -> None:
     assert krippendorff_alpha(PUBLISHED, level=level) == pytest.approx(alpha, abs=5e-4)
 
 
-def test_ordinal_is_the_default_and_units_rated_once_are_left_out() -> None:
+def test_ordinal_is_the_default_and_units_rated_once_drop_out() -> None:
     assert krippendorff_alpha(PUBLISHED) == pytest.approx(0.815, abs=5e-4)
     once = [[1, 1, 2, 1, 9], [1, 2, 2, 1, NAN]]
     assert krippendorff_alpha(once, level="nominal") == pytest.approx(1 - 7 / 15)
