@@ -93,7 +93,7 @@ def test_a_commit_says_whether_files_differ(tmp_path: Path, monkeypatch: pytest.
         (["/usr/bin/python", "-c", "import interp"], None),
         (["/usr/bin/python"], None),
         (["/usr/bin/python", "-m", "ipykernel_launcher"], None),
-        (["/usr/bin/python", "my study.py", "-c", "x"], "python 'my study.py' -c x"),
+        (["/usr/bin/python", "my study.py", "--out", "x"], "python 'my study.py' --out x"),
         (["/usr/bin/python", "study.py"], "python study.py"),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_command_is_that_of_a_script(
     given: list[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.orig_argv", given)
-    assert sessions.command() == (None if "-c" in given[1:3] else expected)
+    assert sessions.command() == expected
 
 
 def test_splits_of_every_shard_are_kept(tmp_path: Path) -> None:
