@@ -97,7 +97,11 @@ def provenance(runs: Iterable[tuple[str, Markup]], *, folded: bool = False) -> M
     left = len(cards) - SHOWN_RUNS
     more = f"And {left} more runs." if left > 0 else ""
     shown = grid(cards[:SHOWN_RUNS], "top")
-    told = details(count(len(cards), "run"), shown, more) if folded else shown
+    told = (
+        details(count(len(cards), "run"), shown, more)
+        if folded
+        else join(shown, paragraph(more) if more else "")
+    )
     return join(
         section("Provenance and cost", told),
         section("How to cite", paragraph(CITE, code(_entry()), kind="wide")),

@@ -12,8 +12,9 @@ from PIL import Image
 import interp
 from interp.conformance.tiny import tiny as tiny_of
 from interp.errors import EditError, ModelError
-from interp.explore import Change, Exploration
-from interp.explore.exploration import KINDS, first_tokens, reproduction
+from interp.explore import Change, Exploration, local_server
+from interp.explore.application import _answer_text, _change
+from interp.explore.exploration import KEPT, KINDS, ROWS, first_tokens, reproduction
 from interp.explore.screen import head_figure, image_figure, token_at, tokens_in
 from interp.tracing import wrap
 
@@ -91,6 +92,58 @@ def test_wrong_changes_are_refused(explored, sample):
         Change("hide")
     with pytest.raises(EditError, match="rows is 'last' or"):
         Change(rows="image")
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_change_of_the_prompt_s_rows_is_made_once(rows):
+    change = Change("weights", layers=(1, 2), rows=rows, factor=0.5)
+    steps = "all" if rows == "last" else "prefill"
+    assert change.edit(4) == interp.ScaleWeights(
+        interp.Site(layers=(1, 2), queries=rows, keys="image"), 0.5, steps=steps
+    )
+    assert f'steps="{steps}"' in change.code(4)[-1]
+    assert f"queries='{rows}'" in change.code(4)[0]
+    with pytest.raises(EditError, match="4 tokens, counted from 0; got token -1"):
+        Change(tokens=(3, -1)).edit(4)
+
+
+def test_what_was_read_last_is_kept(explored):
+    made, kept = [], Exploration(explored.mllm)
+    for key in [*range(KEPT), 0, KEPT, 0, 1]:  # the 17th takes the place of 1, which was read longest ago
+        assert kept._once(key, lambda key=key: made.append(key) or key) == key
+    assert made == [*range(KEPT), KEPT, 1]
+
+
+def test_an_answer_is_shown_with_its_probability():
+    assert _answer_text(None, math.nan) == "no answer: the thought did not end"
+    assert _answer_text(" ", math.nan) == "(nothing)"
+    assert _answer_text("yes", math.log(0.25)) == "“yes”, probability 0.250"
+    given = {
+        "kind": "scores",
+        "tokens": [3],
+        "layers": [4, 2],
+        "heads": ["3.11"],
+        "rows": "last",
+        "factor": 0.5,
+    }
+    assert _change(given) == Change("scores", (3,), (2, 4), ((3, 11),), "last", 0.5)
+    assert _change(None) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("a.b", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host, expected):
+    assert local_server._is_loopback(host) is expected
+    assert local_server._written("::1") == "[::1]"
 
 
 def test_models_without_a_map_are_refused(monkeypatch):

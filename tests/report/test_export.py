@@ -59,6 +59,8 @@ def test_a_long_table_may_break_over_pages() -> None:
     text = latex(long, caption=r"heads_all\x^2~1")
     assert text.startswith(r"\begin{longtable}")
     assert r"\caption{heads\_all\textbackslash{}x\textasciicircum{}2\textasciitilde{}1}" in text
+    assert latex(long[:40]).startswith(r"\begin{tabular}")
+    assert latex(long[:41]).startswith(r"\begin{longtable}")
 
 
 def test_tables_are_written_as_csv_and_latex(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from interp.inputs.footprints import center_crop, squash
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
+from interp.report import gallery
 from interp.report.gallery import BOX_COLOUR, data_uri, overlay, picture, strengths
 
 
@@ -63,3 +64,67 @@ def test_a_picture_travels_inside_its_address() -> None:
     kind, _, data = data_uri(Image.new("RGB", (20, 10), (200, 10, 10))).partition(",")
     assert kind == "data:image/webp;base64"
     assert Image.open(BytesIO(base64.b64decode(data))).size == (20, 10)
+
+
+def several(*boxes: tuple[int, ...], n: int = 5) -> Sample:
+    return Sample(images=[np.full((10, 10, 3), 90, np.uint8)] * n, question="?", boxes=boxes)
+
+
+def test_images_with_boxes_are_shown_first() -> None:
+    assert gallery.shown_frames(several((1, 1, 5, 5, 4)), 3) == [0, 2, 4]
+    assert gallery.shown_frames(several((1, 1, 5, 5, 3), (1, 1, 5, 5, 1)), 3) == [0, 1, 3]
+    every = [(1, 1, 5, 5, image) for image in range(5)]
+    assert gallery.shown_frames(several(*every), 3) == [0, 2, 4]
+    assert gallery.shown_frames(several(*every), 5) == [0, 1, 2, 3, 4]
+    assert gallery.shown_frames(several(n=2), 3) == [0, 1]
+
+
+def test_captions_name_images_where_there_are_several() -> None:
+    captions = [said for said, _ in gallery.views(several(n=2), "map", lambda i: Image.new("L", (1, 1)))]
+    assert captions == ["map · image 1 of 2", "map · image 2 of 2"]
+    assert gallery.frame_name(grey(10, 10), 0) == ""
+
+
+def test_hidden_tokens_are_dark_and_kept_ones_as_they_were() -> None:
+    sample = grey(300, 100, boxes=[(0, 0, 100, 100)])
+    shown = np.asarray(
+        gallery.hidden_tokens(sample, tokens_over((300, 100), (1, 2)), np.array([True, False]))
+    )
+    assert (shown[50, 20] == 90).all()
+    assert (shown[50, 280] == 20).all()  # 0.22 of 90
+
+
+def test_a_crop_is_its_own_part_of_the_image() -> None:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[20:60, 50:150] = 200
+    sample = Sample(image=pixels, question="?")
+    assert (np.asarray(gallery.crop(sample, (50, 20, 150, 60))) == 200).all()
+    framed = np.asarray(gallery.crop_frame(sample, (50, 20, 150, 60)))
+    scale = framed.shape[1] / 200
+    assert tuple(framed[round(40 * scale), round(50 * scale)]) == gallery.CROP_COLOUR
+    assert tuple(framed[round(40 * scale), round(100 * scale)]) == (200, 200, 200)
+
+
+def test_samples_are_drawn_by_the_seed_and_shown_in_order() -> None:
+    found = [gallery.drawn(range(100), 5, seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert all(one == sorted(set(one)) and len(one) == 5 for one in found)
+    assert gallery.drawn(range(5), 5, 0) == [0, 1, 2, 3, 4]
+
+
+def test_an_answer_is_coloured_where_it_was_judged() -> None:
+    row = {"answer": "yes", "predicted": "no", "correct": False}
+    assert str(gallery.answers(row)) == 'answer <b>yes</b> · model <b class="wrong">no</b>'
+    assert '<b class="right">' in gallery.answers({**row, "correct": True})
+    assert str(gallery.answers({**row, "correct": None})) == "answer <b>yes</b> · model <b>no</b>"
+    assert str(gallery.answers({**row, "answer": None})) == "no answer given · model <b>no</b>"
+    assert str(gallery.answers({**row, "predicted": None})) == "answer <b>yes</b>"
+
+
+def test_a_card_escapes_its_question_and_leaves_out_empty_lines() -> None:
+    card = gallery.sample_card([("a<b", Image.new("L", (2, 1)))], '<i>"?', ["", "one"], score="0.5")
+    assert "<i>" not in card
+    assert 'alt="a&lt;b: &lt;i&gt;&#34;?" width="2" height="1"' in card
+    assert card.count('<p class="soft">') == 1
+    assert str(gallery.origin_line("s<1", "s<1")) == "<code>s&lt;1</code>"
+    assert str(gallery.origin_line("s", "g<")) == "<code>s</code> · group g&lt;"

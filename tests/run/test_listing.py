@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import interp
@@ -39,6 +40,48 @@ def test_a_folder_without_its_files_is_still_a_row(tmp_path: Path) -> None:
     (folder / "study.json").write_text(json.dumps({"cells": [{"labels": {"data": "a"}, "run": "gone"}]}))
     assert state_of(folder) == "0 of 1 run finished"
     assert interp.runs(tmp_path).data.tolist() == ["a"]
+
+
+def test_runs_are_found_here_and_two_folders_deep(tmp_path: Path) -> None:
+    deep = run_task(Roots(4), tmp_path / "project", progress=False).path
+    assert interp.runs(tmp_path).folder.tolist() == [str(deep)]
+    assert interp.runs(deep).folder.tolist() == [str(deep)]
+
+
+def test_the_state_says_what_is_not_there(tmp_path: Path) -> None:
+    folder = run_task(Roots(9), tmp_path, progress=False).path
+    (folder / "tables" / "failures.json").unlink()
+    assert state_of(folder) == "not joined"
+    run_task(Roots(9), tmp_path, progress=False)
+    assert state_of(folder) == "finished"
+    (folder / "tables" / "scores.parquet").unlink()
+    assert state_of(folder) == "not joined"
+
+
+def test_a_run_that_measured_nothing_says_so(tmp_path: Path) -> None:
+    folder = run_task(Roots(4), tmp_path, progress=False)
+    folder.write_table("samples", pa.table({"index": pa.array([], pa.int64())}))
+    assert interp.runs(tmp_path).state.tolist() == ["finished, none measured"]
+    folder.write_table("samples", pa.table({"index": [0]}))
+    assert interp.runs(tmp_path).state.tolist() == ["finished"]
+
+
+def test_a_run_is_as_new_as_its_last_session(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "study.json").write_text(json.dumps({"study": "a"}))
+    sessions = [{"started": f"{year}-01-01T00:00:00+00:00"} for year in (2030, 2032, 2031)]
+    model = {"id": "org/model", "family": "llava"}
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps({"sessions": sessions, "model": model}))
+    (tmp_path / "z").mkdir()
+    cells = [{"labels": {}, "run": "a"}]
+    (tmp_path / "z" / "study.json").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "study.json").write_text(json.dumps({"study": "b"}))
+    found = interp.runs(tmp_path)
+    # a grid before its own runs, what has no date last
+    assert found.study.tolist() == ["grid of a", "a", "b"]
+    assert [one.year for one in found.started[:2]] == [2032, 2032]
+    assert found.model[1] == "org/model"
 
 
 def test_a_start_without_a_time_zone_is_sorted_as_utc(tmp_path: Path) -> None:

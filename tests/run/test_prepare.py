@@ -41,6 +41,10 @@ DAMAGE = {
         lambda folder: (folder.path / "study.json").write_text("{}"),
         "study.json, but it was changed",
     ),
+    "table": (
+        lambda folder: folder.shard_file(0, "maps").unlink(),
+        r"\[0\].* are gone. Did another program",
+    ),
     "shards": (
         lambda folder: shutil.rmtree(folder.path / "shards"),
         r"\[0\].* are gone. Did another program",

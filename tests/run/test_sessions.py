@@ -72,6 +72,47 @@ def test_a_damaged_account_is_left_out(tmp_path: Path) -> None:
     assert len(run.read_json("manifest.json", {})["sessions"]) == 1
 
 
+def test_what_numbers_may_depend_on_is_recorded() -> None:
+    expected = {"python", "interp", "torch", "transformers", "nnsight", "numpy", "pyarrow", "pillow"}
+    assert set(sessions.versions()) == expected
+
+
+def test_a_commit_says_whether_files_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"rev-parse": "abc", "status": ""}
+    monkeypatch.setattr(sessions, "_git", lambda folder, name, *_: answers[name])
+    assert sessions.git_commit(tmp_path) == "abc"
+    answers["status"] = " M interp/cli.py"
+    assert sessions.git_commit(tmp_path / "changed") == "abc+changes"
+    answers["rev-parse"] = ""
+    assert sessions.git_commit(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["/usr/bin/python", "-c", "import interp"], None),
+        (["/usr/bin/python"], None),
+        (["/usr/bin/python", "-m", "ipykernel_launcher"], None),
+        (["/usr/bin/python", "my study.py", "--out", "x"], "python 'my study.py' --out x"),
+        (["/usr/bin/python", "study.py"], "python study.py"),
+    ],
+)
+def test_the_command_is_that_of_a_script(
+    given: list[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.orig_argv", given)
+    assert sessions.command() == expected
+
+
+def test_splits_of_every_shard_are_kept(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    ledger = Ledger(run, begin_session(run, {}, missing=2, total=2))
+    for shard in (0, 1):
+        ledger.add(shard, {"seconds": 1.0}, [{"samples": [shard]}])
+    publish(run)
+    assert [one["shard"] for one in run.read_json("manifest.json", {})["splits"]] == [0, 1]
+
+
 WRONG = ("5", "[]", "null", '{"shards": 5}', '{"shards": {"0": {"seconds": "x"}}}', '{"splits": {"a": 1}}',
          '{"splits": [1]}', '{"session": 1, "provenance": 2}', '{"session": {"versions": []}, "provenance": {}}',
          '{"total": [1]}', '{"session": {"shards": {"part": 3}}, "provenance": {}}', '{"sessions": [4]}',

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from interp.errors import RunError, SampleError
 from interp.indicators import Maps
 from interp.inputs.sample import Sample
-from interp.run import Outcome, RunFolder, run_task
-from interp.run.shards import Ahead, compute_batch
+from interp.run import Outcome, RunFolder, run_task, run_tasks
+from interp.run.shards import Ahead, check_loaders, compute_batch, finished, schemas_of
 from interp.tracing.passes.out_of_memory import out_of_memory
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints
@@ -237,10 +238,46 @@ def test_a_shard_that_cannot_be_written_ends_the_run(tmp_path: Path, monkeypatch
         run_task(Roots(), tmp_path, progress=False, loaders=1)
 
 
+def test_the_last_shard_of_a_part_must_be_written_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: RunFolder, shard: int, tables: Any) -> None:
+        raise RunError("expected to write, got: no space")
+
+    monkeypatch.setattr(RunFolder, "write_shard", full)
+    with pytest.raises(RunError, match="no space"), Ahead(1) as ahead:
+        ahead.write(lambda: full(RunFolder(tmp_path, ""), 0, {}))
+    with pytest.raises(RunError, match="no space"):
+        run_task(Roots(n=4), tmp_path, progress=False, loaders=1, part=(1, 2))
+
+
+def test_loaders_prepare_each_task_as_its_own(tmp_path: Path) -> None:
+    tasks = [Prepared(n=8), Prepared(n=12)]  # two tasks in one process, which share nothing
+    run_tasks([[("one", tasks[0]), ("two", tasks[1])]], tmp_path, progress=False, loaders=1)
+    for task in tasks:
+        batches = [batch for shard in task.plan().shards for batch in shard]
+        assert sorted(one for one, _ in task.prepared) == sorted(batches)
+        assert all(task.early)
+
+
+def test_a_shard_with_samples_of_another_is_not_finished(tmp_path: Path) -> None:
+    folder, plan, schemas = (
+        run_task(Roots(n=8), tmp_path, progress=False),
+        Roots(n=8).plan(),
+        schemas_of(Roots()),
+    )
+    assert finished(folder, plan, schemas, 0)
+    tables = [folder.read_shard(shard, schemas) for shard in (0, 1)]
+    folder.write_shard(0, {name: pa.concat_tables([one[name] for one in tables if one]) for name in schemas})
+    assert not finished(folder, plan, schemas, 0)
+
+
 @pytest.mark.parametrize("loaders", [-1, True, 65])
 def test_a_number_of_loaders_is_checked(tmp_path: Path, loaders: Any) -> None:
     with pytest.raises(RunError, match=f"expected a whole number of loaders from 0 to 64, got {loaders!r}"):
         run_task(Roots(), tmp_path, progress=False, loaders=loaders)
+    for allowed in (0, 64):
+        check_loaders(allowed)
 
 
 def test_without_loaders_no_thread_starts() -> None:

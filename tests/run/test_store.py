@@ -10,6 +10,7 @@ import pytest
 
 from interp.errors import RunError
 from interp.run import RunFolder, canonical, digest, folder_name, run_task
+from interp.run.store import read_plan
 from tests.fuzz.trials import limited
 from tests.run.fake_task import Roots
 from tests.run.other_versions import newer, older
@@ -173,6 +174,16 @@ def test_temporary_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "s", STUDY)
     assert alive.exists()
     assert not dead.exists()
+
+
+def test_a_plan_of_another_run_or_version_is_none(tmp_path: Path) -> None:
+    folder = run_task(Roots(n=4), tmp_path, progress=False)
+    plan = read_plan(folder.path, folder.digest)
+    assert plan is not None
+    assert plan.joined == ("scores", "failures")
+    assert read_plan(folder.path, "0" * 64) is None
+    newer(folder.path)
+    assert read_plan(folder.path, folder.digest) is None
 
 
 def test_an_absent_table_says_how_to_get_it(tmp_path: Path) -> None:

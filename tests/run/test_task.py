@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from interp.errors import RunError
 from interp.run import ProcessCache, as_part, make_plan, run_task
 from interp.run.plan import shards_of
-from interp.run.task import Columns, joined_rows, table_of
+from interp.run.task import Columns, failure, joined_rows, table_of
 from tests.run.fake_task import Roots
 
 SCHEMA = pa.schema(
@@ -46,6 +46,8 @@ def test_joining_keeps_columns_only_where_all_have_the_same() -> None:
     assert isinstance(joined, Columns)
     assert list(joined.values["index"]) == [1, 2, 3]
     mixed = joined_rows([columns(1), [{"index": 2, "name": "x", "value": 0.5}]])
+    parts = [columns(1), Columns({"index": np.array([2])})]
+    assert joined_rows(parts)[1] == {"index": 2}
     assert mixed == [{"index": 1, "name": "n1", "value": 0.1}, {"index": 2, "name": "x", "value": 0.5}]
 
 
@@ -92,6 +94,9 @@ def test_a_value_larger_than_the_budget_is_given_and_not_kept() -> None:
     assert shelf.once("large", lambda: "four", size) == ("four", False)
     assert shelf.once("large", lambda: "four", size) == ("four", False)
     assert shelf.once("small", lambda: "?", size) == ("two", True)
+    full = ProcessCache(4)
+    full.once("four", lambda: "four", size)
+    assert full.once("four", lambda: "?", size) == ("four", True)  # as large as the budget is small enough
 
 
 def test_what_fails_leaves_nothing() -> None:
@@ -106,6 +111,7 @@ def test_clearing_keeps_the_model_and_another_model_clears() -> None:
 
     def load() -> int:
         opened.append(shelf.n_bytes)
+        assert shelf._model is None  # two models at a time may not fit
         return len(opened)
 
     assert (shelf.model("one", load), shelf.model("one", load)) == (1, 1)
@@ -124,6 +130,20 @@ def test_like_lengths_share_a_micro_batch() -> None:
     assert plan.shards == (((1, 3), (0, 2)), ((4,),))
     assert plan.indices(0) == (0, 1, 2, 3)
     assert plan.n_samples == 5
+
+
+def test_lengths_closer_than_the_bucket_are_alike() -> None:
+    lengths = [30, 3, 31, 4]
+    assert make_plan(lengths, batch=2, shard=4, bucket=100).shards == (((0, 1), (2, 3)),)
+    assert make_plan(lengths, batch=2, shard=4, bucket=16).shards == (((1, 3), (0, 2)),)
+
+
+def test_a_failure_holds_text_that_can_be_stored() -> None:
+    row = failure(Roots(), 5, "ImageError", "a.png\udcff", layer=2, metric="ar", control="boxes")
+    assert {name: row[name] for name in ("index", "sample", "group", "layer", "metric", "control")} == {
+        "index": 5, "sample": "sample-5", "group": "group-2", "layer": 2, "metric": "ar", "control": "boxes"
+    }  # fmt: skip
+    row["reason"].encode()
 
 
 def test_samples_of_one_kind_share_a_micro_batch() -> None:

@@ -29,6 +29,13 @@ def test_alpha_is_the_published_one(level: str, alpha: float) -> None:
     assert krippendorff_alpha(PUBLISHED, level=level) == pytest.approx(alpha, abs=5e-4)
 
 
+def test_ordinal_is_the_default_and_units_rated_once_drop_out() -> None:
+    assert krippendorff_alpha(PUBLISHED) == pytest.approx(0.815, abs=5e-4)
+    once = [[1, 1, 2, 1, 9], [1, 2, 2, 1, NAN]]
+    assert krippendorff_alpha(once, level="nominal") == pytest.approx(1 - 7 / 15)
+    assert np.isnan(krippendorff_alpha([[3, 3, 5], [3, 3, NAN]]))  # what is paired is one value
+
+
 def test_nominal_alpha_by_hand() -> None:
     """Two raters, (1,1) (1,2) (2,2) (1,1): one of four pairs differs; 5 ones and 3 twos among 8 values.
 

@@ -221,6 +221,8 @@ def test_the_side_with_fewer_groups_limits_a_difference():
     found = unpaired([1.0, 2.0, np.nan, 4.0], [1.0, 2.0, 3.0], ["a", "b", "c", "d"], ["x", "x", "x"])
     assert (found.n, found.n_groups, found.n_nan) == (6, 1, 1)
     assert found.mean == pytest.approx(7 / 3 - 2)
+    other = unpaired([1.0, 2.0, 3.0], [np.nan, 1.0, np.nan, 3.0], None, None, n=10)
+    assert (other.mean, other.n, other.n_groups, other.n_nan) == (0.0, 5, 2, 2)
     assert math.isnan(found.low)
     assert math.isnan(unpaired([], [1.0], [], ["x"]).mean)
 
@@ -264,6 +266,10 @@ def test_two_kinds_of_group_by_hand():
     assert found.mean == 2.5
     assert found.high - 2.5 == pytest.approx(half)
     assert (found.n, found.n_groups) == (4, 2)
+    swapped = two_way([1.0, 2.0, 3.0, 4.0], ["x", "y", "x", "y"], ["a", "a", "b", "b"])
+    assert (swapped.low, swapped.high) == pytest.approx((found.low, found.high))
+    uneven = two_way([1.0, 2.0, 4.0], ["a", "b", "c"], ["x", "x", "y"])
+    assert uneven.n_groups == two_way([1.0, 2.0, 4.0], ["x", "x", "y"], ["a", "b", "c"]).n_groups == 2
 
 
 def test_two_groupings_by_row_give_the_interval_of_t():

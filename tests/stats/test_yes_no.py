@@ -50,6 +50,8 @@ def test_long_answers_are_read_as_pope_reads_them():
     said = ["Yes, there is a dog.", "There is not a dog", "No, there is none.", "A dog. No cat."]
     found = marks(said, ["yes", "no", "no", "yes"], rule="pope")["mean"]
     assert found["accuracy"] == 1
+    lower = marks(["there is no dog", "no, none", "nothing here"], ["no", "no", "yes"], rule="pope")["mean"]
+    assert lower["accuracy"] == 1
     assert marks(said, ["yes", "no", "no", "yes"])["mean"]["neither"] == 1
 
 

@@ -43,3 +43,13 @@ def test_lettered_choices_are_answered_with_the_letter() -> None:
 def test_nan_logits_are_an_error_of_the_sample() -> None:
     with pytest.raises(MapError, match=r"logits of sample s0 hold NaN.*float32"):
         answer_columns(np.full(6, np.nan), sample(0), PAPER_PROMPT, Tokenizer())
+    for broken in (
+        np.full(6, -np.inf),
+        np.where(np.arange(6) == 2, np.inf, 0),
+        np.where(np.arange(6), 0, np.nan),
+    ):
+        with pytest.raises(MapError, match="hold NaN or infinity"):
+            answer_columns(broken, sample(0), PAPER_PROMPT, Tokenizer())
+    ruled_out = np.where(np.arange(6) == WORDS.index("left"), -np.inf, 0.0)
+    found = answer_columns(ruled_out, sample(0), PAPER_PROMPT, Tokenizer())
+    assert (found["correct"], found["logprob"]) == (False, -np.inf)

@@ -6,8 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.inputs.footprints import squash
-from interp.inputs.sample import Box
-from interp.study.baselines import centre_prior, moved_boxes, partners
+from interp.inputs.masks import Mask
+from interp.inputs.sample import Box, Sample
+from interp.study.baselines import (
+    centre_prior,
+    has_one_image,
+    moved_boxes,
+    moved_masks,
+    partners,
+    with_image_of,
+)
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40), st.integers(0, 5))
@@ -81,3 +89,29 @@ def test_the_centre_prior_of_each_image_has_its_own_middle() -> None:
     found = centre_prior(np.concatenate([small.boxes, large.boxes]), index, [(30, 30), (300, 90)])
     assert found[:9] == pytest.approx(found[9:])
     assert found[4] == found[:9].max() == 1.0
+
+
+def test_a_moved_box_of_a_video_is_of_its_frame() -> None:
+    boxes = [Box(1, 1, 2, 2, image=1), Box(1, 1, 2, 2, image=3)]
+    moved = moved_boxes(boxes, [(4, 4)] * 4, [(4, 4)] * 3, video=True)
+    assert [(box.image, box.frame) for box in moved] == [(1, 1), (2, 2)]
+    assert moved_boxes(boxes, [(4, 4)] * 4, [(4, 4)] * 3)[0].frame is None
+
+
+def test_a_moved_mask_stays_on_its_image() -> None:
+    mask = Mask(np.ones((2, 2), np.uint8), image=1)
+    (moved,) = moved_masks([mask], [(4, 4), (8, 2)])
+    assert (moved.image, moved.inside.shape) == (1, (2, 8))
+    (alone,) = moved_masks([mask], [(4, 6)])
+    assert (alone.image, alone.inside.shape) == (0, (6, 4))
+
+
+def test_a_borrowed_image_brings_no_boxes_of_the_borrower() -> None:
+    own, other = (np.full((8, 8, 3), shade, np.uint8) for shade in (1, 2))
+    sample = Sample(own, "where?", boxes=[(1, 1, 4, 4)], answer="left", group="g", id="one")
+    lender = Sample(other, "what?", boxes=[(2, 2, 4, 4)], answer="right", id="two")
+    found = with_image_of(sample, lender)
+    assert (found.question, found.answer, found.boxes, found.masks) == ("where?", "left", (), ())
+    assert np.asarray(found.load()).max() == 2
+    assert has_one_image(found)
+    assert not has_one_image(Sample(images=[own, other], question="?"))

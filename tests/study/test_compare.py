@@ -140,6 +140,18 @@ def test_a_sample_is_the_same_by_content_not_by_name(tmp_path: Path) -> None:
     assert (same.paired, same.n, same.left_out) == ("sample", 6, 2)
 
 
+def test_half_of_the_smaller_cell_is_enough_to_pair(tmp_path: Path) -> None:
+    row = over_data(tmp_path, samples(8), samples(8, start=4)).compare("ar", layer=1).iloc[0]
+    assert (row.paired, row.n, row.left_out) == ("sample", 4, 8)
+
+
+@pytest.mark.parametrize(("metric", "over"), [("ar", "indicator"), ("kl", "data")])
+def test_a_lower_level_gives_narrower_intervals(result: Result, metric: str, over: str) -> None:
+    wide, half = (result.compare(metric, layer=1, over=over, level=one).iloc[0] for one in (0.95, 0.5))
+    assert half.high - half.low < wide.high - wide.low
+    assert half.difference == wide.difference
+
+
 def test_repeated_samples_are_paired_once_each(tmp_path: Path) -> None:
     twice = samples(4) + samples(4)
     row = over_data(tmp_path, twice, twice[:7]).compare("ar", layer=1).iloc[0]

@@ -16,12 +16,14 @@ from interp.errors import DataError, StudyError
 from interp.inputs.sample import Sample
 from interp.paper_options import PaperChoice
 from interp.study import PAPER_PIXELS, ModelSpec, paper_model
-from interp.study.conventions import OURS, PAPER, conventions, held_out_sets
+from interp.study.conventions import OURS, PAPER, Conventions, conventions, held_out_sets
 from interp.study.model_spec import model_label
 
 
 def test_what_is_given_wins_over_both_ways() -> None:
-    assert conventions() == OURS
+    assert conventions() == OURS == Conventions(("ar", "kl_gain", "js"), "ar", "touch", "code")
+    assert PAPER.metrics == ("ar", "kl", "js")
+    assert dict(PAPER_PIXELS) == {"max_pixels": 50176, "min_pixels": 784}
     assert conventions(True) == PAPER
     assert (PAPER.choose_by, PAPER.rule, PAPER.variant) == ("kl", "stretch", "paper")
     mixed = conventions(True, metrics=(), rule="touch", choose_by="", variant="code")
@@ -48,6 +50,8 @@ def folder_of(tmp_path: Path, name: str, kind: str) -> str:
 def test_models_in_qwens_layout_get_the_official_limits(tmp_path: Path) -> None:
     lingshu, llava = folder_of(tmp_path, "Lingshu-7B", "qwen2_5_vl"), folder_of(tmp_path, "llava", "llava")
     assert paper_model(ModelSpec(lingshu)).processor == dict(PAPER_PIXELS)
+    for kind in ("qwen2_vl", "qwen3_vl", "qwen3_vl_moe"):
+        assert paper_model(ModelSpec(folder_of(tmp_path, kind, kind))).processor == dict(PAPER_PIXELS)
     assert paper_model(ModelSpec(lingshu), False) == ModelSpec(lingshu)
     own = ModelSpec(lingshu, processor={"max_pixels": 12544})
     assert paper_model(own) == own

@@ -12,7 +12,7 @@ from interp.errors import StudyError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.study import Grid, LayerChoice, Result, choose_layer
-from interp.study.layer_choice import check_split, metrics_to_choose_by
+from interp.study.layer_choice import check_split, layers_of, metrics_to_choose_by
 from tests.study.planted import Planted, sample, sweep
 
 
@@ -156,3 +156,20 @@ def test_one_shared_group_is_enough_to_be_no_other_sample(unchecked: None) -> No
     choice = LayerChoice("ar", {"m": 1}, frozenset({"a", "b"}))
     held_out = [choice.held_out(SimpleNamespace(groups=frozenset(found))) for found in ("bc", "cd")]  # type: ignore[arg-type]
     assert held_out == [False, True]
+
+
+def test_of_equal_layers_the_first_is_chosen(tmp_path: Path) -> None:
+    found = sweep(data=of("validation"), indicator=Planted(gain=(0.0, 3.0, 3.0)))
+    assert choose_layer(found.run(tmp_path, progress=False)).layers == {"planted": 1}
+
+
+def test_maps_as_good_as_a_uniform_one_do_not_beat_it(tmp_path: Path) -> None:
+    flat = sweep(data=of("validation"), indicator=Planted(gain=(0.0, 0.0, 0.0)), metrics=("ar",))
+    result = flat.run(tmp_path, progress=False)
+    assert "no layer is better than a uniform map" in choose_layer(result).warning
+    assert layers_of(result, 2) == {"planted": 2}
+    for layer in (3, -1, LayerChoice("ar", {"other": 1}, frozenset())):
+        with pytest.raises(StudyError, match=r"expected a layer of \[0, 1, 2\] for model planted"):
+            layers_of(result, layer)
+    with pytest.raises(StudyError, match="layer is a layer 0, 1, …, or what"):
+        layers_of(result, True)

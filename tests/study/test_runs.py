@@ -18,7 +18,7 @@ from interp.indicators import ValueWeightedAttention
 from interp.inputs.sample import Sample
 from interp.methods import PAI, VGRefine
 from interp.metrics.scorers import OpenRecall
-from interp.study import HeadRanking, LayerSweep
+from interp.study import HeadRanking, LayerSweep, runs
 from interp.study.runs import FILE, read_study, store_study
 from interp.study.stored_result import stored_result
 from tests.study.fake_study import Lengths
@@ -99,6 +99,17 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         read_study(tmp_path)
     with pytest.raises(RunError, match=r"expected the folder of a run.*got .*nowhere"):
         stored_result(tmp_path / "nowhere")
+
+
+def test_as_many_samples_as_fit_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = LayerSweep(data=NATURAL)
+    monkeypatch.setattr(runs, "MOST", 2)
+    store_study(study, tmp_path)
+    assert read_study(tmp_path) == study
+    monkeypatch.setattr(runs, "MOST", 1)
+    store_study(study, tmp_path)
+    with pytest.raises(RunError, match="the 2 samples of 'natural'; at most 1 are written"):
+        read_study(tmp_path)
 
 
 def test_a_folder_without_its_study_is_named(tmp_path: Path) -> None:

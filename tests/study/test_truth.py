@@ -15,7 +15,7 @@ from interp.inputs.sample import Sample
 from interp.metrics import attention_ratio
 from interp.study import IndicatorComparison
 from interp.study.baselines import moved_masks
-from interp.study.truth import inside_of, lost_share, tokens_inside
+from interp.study.truth import inside_of, lost_share, tokens_inside, truth_identity
 from tests.study.planted import GRID, sample, samples, sweep, token_map
 
 
@@ -103,3 +103,11 @@ def test_label_maps_from_files_score_as_arrays(tmp_path: Path) -> None:
     from_file = one.replace(masks=[Mask(path, label=3)])
     tokens = token_map(one)
     assert inside_of(tokens, from_file, "masks").tolist() == inside_of(tokens, one, "masks").tolist()
+
+
+def test_boxes_on_another_image_are_another_truth() -> None:
+    first, same, second = (
+        Samples([sample(0, meta={"organ": box})]) for box in ((0, 0, 4, 4), [(0, 0, 4, 4)], (0, 0, 4, 4, 1))
+    )
+    assert truth_identity(first, "organ") == truth_identity(same, "organ")
+    assert truth_identity(first, "organ") != truth_identity(second, "organ")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
-from interp.errors import ModelError
 from interp.tracing.sparse_coder import SparseCoder
 
 

@@ -26,6 +26,13 @@ from tests.run.fake_task import Roots
         ({"address": "auto", "gpus": 1.5}, "a fraction below 1 or a whole number, got 1.5"),
         ({"address": "auto", "gpus": -1}, "got -1"),
         ({"address": "auto", "gpus": float("nan")}, "got nan"),
+        ({"n": 1.5}, r"workers ≥ 1, got 1\.5"),
+        ({"address": "auto", "gpus": True}, "got True"),
+        ({"address": "auto", "gpus": 1025}, "got 1025"),
+        ({"address": "head:123456"}, "expected address to be None"),
+        ({"address": ""}, "expected address to be None"),
+        ({"gpus": 0}, "gpus only with an address of Ray, got gpus=0"),
+        ({"devices": ("cpu", "CUDA")}, 'names such as "cuda:0"'),
         ({"devices": ("cuda:first",)}, 'names such as "cuda:0"'),
         ({"devices": 3}, "or a list of them, got 3"),
     ],
@@ -41,6 +48,8 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message
 )
 def test_addresses_of_ray_are_accepted(address: str) -> None:
     assert not Workers(address=address).is_this_process
+    for gpus in (0, 0.5, 2.0, 1024):
+        assert Workers(address=address, gpus=gpus).gpus == gpus
 
 
 def test_one_worker_per_device_unless_a_number_is_given() -> None:
@@ -64,6 +73,10 @@ def test_options_are_given_once() -> None:
     assert Workers.of(whole) is whole
     with pytest.raises(RunError, match="beside a number of workers, got both"):
         Workers.of(whole, gpus=1)
+    beside: tuple[dict[str, Any], ...] = ({"gpus": 0}, {"address": "auto"}, {"devices": ("cpu",)})
+    for options in beside:
+        with pytest.raises(RunError, match="beside a number of workers, got both"):
+            Workers.of(whole, **options)
 
 
 def test_models_on_cuda_get_a_gpu_on_ray_and_others_none() -> None:

@@ -1,0 +1,85 @@
+"""Marks of figures against values worked by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from interp.report import figures
+from interp.report.figures import INTERVAL, ONE_GROUP, curves, laid_out
+
+
+def summary(n_groups: int) -> pd.DataFrame:
+    ends = {"mean": [0.5, 0.6], "low": [0.25, 0.5], "high": [1.0, 0.8]}
+    return pd.DataFrame({"layer": [0, 1], **ends, "n": [40, 40], "n_groups": [n_groups] * 2})
+
+
+SCORES = pd.DataFrame({"group": ["g", "g", "h", "g"], "layer": [0, 0, 0, 1], "value": [1.0, 2.0, 5.0, 7.0]})
+
+
+def test_arms_reach_the_ends_from_20_groups_on() -> None:
+    rows = pd.concat([summary(19), summary(20)])
+    arms = figures.interval_arms(rows, scale=100)
+    assert arms["array"] == pytest.approx([0, 0, 50, 20])
+    assert arms["arrayminus"] == pytest.approx([0, 0, 25, 10])
+    found: Any = figures.points(rows, list("abcd"), scale=100, marker={}, arms={"color": "red"})
+    assert list(found.x) == pytest.approx([50, 60, 50, 60])
+    assert list(found.error_x.array) == pytest.approx([0, 0, 50, 20])
+
+
+def test_curves_show_an_interval_or_the_groups() -> None:
+    band, line = curves(summary(20), SCORES, "own", "#0072B2")
+    assert band.meta == INTERVAL
+    assert list(band.x) == [0, 1, 1, 0]
+    assert list(band.y) == [1.0, 0.8, 0.5, 0.25]
+    assert list(line.y) == [0.5, 0.6]
+    first, second, line = curves(summary(19), SCORES, "own", "#0072B2")
+    assert first.meta == second.meta == ONE_GROUP
+    assert (list(first.x), list(first.y), list(second.y)) == ([0, 1], [1.5, 7.0], [5.0])
+    assert line.showlegend
+    (line,) = curves(summary(19), SCORES, "baseline", "#0072B2", dash="dot", legend=False)
+    assert (line.mode, line.showlegend) == ("lines", False)
+    assert curves(summary(20)[:0], SCORES, "none", "#0072B2") == []
+
+
+def test_the_legend_explains_the_marks_that_are_there() -> None:
+    for n_groups, mark in ((20, INTERVAL), (19, ONE_GROUP)):
+        figure = laid_out(go.Figure(curves(summary(n_groups), SCORES, "own", "#0072B2")), 300)
+        named = {trace.name for trace in figure.data if list(trace.x) == [None]}
+        assert named == {mark}
+    assert laid_out(go.Figure(), 300).layout.meta["min_width"] == 0
+    assert laid_out(go.Figure(), 300, columns=2).layout.meta["min_width"] == 2 * 190 + 90
+
+
+def test_cells_of_a_heat_map_are_in_ascending_order() -> None:
+    frame = pd.DataFrame(
+        {"layer": [3, 1, 1, 3], "head": [0, 5, 0, 5], "value": [30.0, 15.0, 10.0, np.nan], "n": [1, 2, 3, 4]}
+    )
+    found: Any = figures.heat(frame, "value", more=["n"], hover="")
+    assert (list(found.x), list(found.y)) == ([1, 3], [0, 5])
+    np.testing.assert_array_equal(found.z, [[10.0, 30.0], [15.0, np.nan]])
+    np.testing.assert_array_equal(found.customdata[..., 0], [[3, 1], [2, 4]])
+
+
+def test_the_cut_end_of_a_scale_says_so() -> None:
+    high, low = (figures.cut_ticks(0, 1, cut_high=cut)["ticktext"] for cut in (True, False))
+    assert high == ["0.00", "0.25", "0.50", "0.75", "≥ 1.00"]
+    assert low == ["≤ 0.00", "0.25", "0.50", "0.75", "1.00"]
+
+
+def test_an_axis_says_which_direction_is_better() -> None:
+    assert figures.metric_axis("ar", ", ").endswith("↑, higher is better")
+    assert figures.metric_axis("kl", ", ").endswith("↓, lower is better")
+
+
+def test_colours_and_steps_by_hand() -> None:
+    assert figures.mixed("#000000", "#ffffff", 0.2) == "rgb(204,204,204)"
+    assert figures.clear("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
+    assert figures.series_colours(["x", "y"]) == {"x": "#0072B2", "y": "#D55E00"}
+    assert len({figures.series_colour(place) for place in range(20)}) == 20
+    assert (figures.every(range(24)), figures.every(range(23)), figures.every([])) == (2, 1, 1)
+    assert figures.plain('<b>"x"\ny') == "&lt;b&gt;&quot;x&quot;<br>y"
