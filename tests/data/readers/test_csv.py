@@ -118,7 +118,7 @@ def test_arguments_are_checked(write: Any, tmp_path: Path) -> None:
 def test_bad_rows_are_recorded_and_boxes_beyond_are_said(write: Any) -> None:
     good, bad = csv(write("image,question\na.png,?\nb.png,?\n"), bad_rows="record")
     assert (good.is_usable, bad.is_usable, bad.id) == (True, False, "rows:3")
-    with pytest.warns(UserWarning, match='1 of the 1 boxes .* box_format="xywh"'):
+    with pytest.warns(UserWarning, match='their image: 1 of 1, on 1 sample.*box_format="xywh"'):
         csv(write(f"{HEADER}\na.png,?,,30,10,45,15\n"))
 
 

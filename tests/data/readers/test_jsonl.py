@@ -121,7 +121,10 @@ def test_box_formats(write: Any) -> None:
 
 def test_most_boxes_beyond_their_image_are_warned_of_once(write: Any) -> None:
     beyond, inside = {**GOOD, "bbox": [20, 10, 50, 15]}, {**GOOD, "bbox": [1, 1, 9, 9]}
-    with pytest.warns(UserWarning, match=r'2 of the 3 boxes of .rows. \(on 2 samples\).*box_format="xywh"'):
+    with pytest.warns(
+        UserWarning,
+        match=r'Boxes of .rows. that end beyond their image: 2 of 3, on 2 samples.*box_format="xywh"',
+    ):
         samples = jsonl(write(beyond, beyond, inside))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
