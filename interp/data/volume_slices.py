@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -52,19 +53,32 @@ class VolumeFile:
         kind: The kind of file, "nifti" or "dicom".
         paths: The file, or every file of the series.
         orientation: The axes of a NIfTI file that does not name them; see `volumes.read_nifti`.
+        written: The time and the size of each file, so that a file that was written anew is read anew.
     """
 
     kind: str
     paths: tuple[str, ...]
     orientation: str | None = None
+    written: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.orientation, str | None):
             raise DataError(f"orientation is a text, such as 'RAS', or None; got {brief(self.orientation)}.")
+        if not self.written:
+            object.__setattr__(self, "written", tuple(_written(path) for path in self.paths))
 
     def volume(self) -> Volume:
         """The volume; the last two volumes that were read are cached."""
         return _read(self)
+
+
+def _written(path: str) -> tuple[int, int]:
+    """Time and size of a file; zeros for one that is not there, which reading it names."""
+    try:
+        known = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return known.st_mtime_ns, known.st_size
 
 
 @lru_cache(maxsize=2)

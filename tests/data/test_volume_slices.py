@@ -70,3 +70,12 @@ def test_masks_come_on_demand_and_a_lost_one_is_counted(tmp_path: Path) -> None:
     assert [one.meta["label"] for one in whole] == ["liver", "tumor"]
     assert whole[1].meta["present"] == ["liver", "tumor"]
     assert whole[1].boxes[0].as_tuple() == (0, SHAPE[1] - 4, 1, SHAPE[1] - 3)
+
+
+def test_a_label_map_that_was_corrected_is_read_anew(tmp_path: Path) -> None:
+    """In one process, under the same name, as in a notebook."""
+    first = nifti(*pair(tmp_path), NAMES, masks=True)
+    held = marks()
+    held[held == 2] = 0
+    assert {one.meta["label"] for one in first} == {"liver", "tumor"}
+    assert {one.meta["label"] for one in nifti(*pair(tmp_path, held), NAMES)} == {"liver"}
