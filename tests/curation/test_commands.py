@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from interp.cli import main
+from interp.curation.ratings import form_id
 from interp.data import jsonl, named
 from tests.curation.rated import rating_file, to_rate
 
@@ -37,6 +38,12 @@ def test_from_a_page_to_kept_samples(rows: str, tmp_path: Path, capsys: pytest.C
     assert "3 samples" in said
     assert f"interp data ratings FILES --data {rows} --split all --seed 2 --n 3" in said
     samples = named(rows, n=3, seed=2)
+    assert form_id(samples) in (tmp_path / "rate.html").read_text()
+    assert form_id(samples) != form_id(named(rows, n=3))
+    plain = tmp_path / "plain.html"
+    assert main(["data", "rate", rows, "--out", str(plain), "--title", "Of Monday"]) == 0
+    assert capsys.readouterr().out.endswith(f"--data {rows} --split all --seed 0\n")
+    assert all(said in plain.read_text() for said in (form_id(named(rows, split="all")), "Of Monday"))
     files = [
         rating_file(
             tmp_path / "a.json", samples, "Ana", {0: (5, 5, 5), 1: (5, 4, 2), 2: (4, 4, 4)}, {2: "Edited?"}
