@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from interp.data.samples import Samples
 from interp.data.volumes import Volume, display, read_dicom, read_nifti, resample_nearest
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
+from interp.inputs.files import file_state
 from interp.inputs.images import LazyImage
 from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
@@ -65,20 +65,11 @@ class VolumeFile:
         if not isinstance(self.orientation, str | None):
             raise DataError(f"orientation is a text, such as 'RAS', or None; got {brief(self.orientation)}.")
         if not self.written:
-            object.__setattr__(self, "written", tuple(_written(path) for path in self.paths))
+            object.__setattr__(self, "written", tuple(map(file_state, self.paths)))
 
     def volume(self) -> Volume:
         """The volume; the last two volumes that were read are cached."""
         return _read(self)
-
-
-def _written(path: str) -> tuple[int, int]:
-    """Time and size of a file; zeros for one that is not there, which reading it names."""
-    try:
-        known = os.stat(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return known.st_mtime_ns, known.st_size
 
 
 @lru_cache(maxsize=2)
