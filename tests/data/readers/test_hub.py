@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from interp.data import hub
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 
 
 def pictures(n: int = 3) -> list[Image.Image]:
@@ -100,6 +100,31 @@ def test_a_list_of_dicts_and_several_images() -> None:
     (sample,) = hub(datasets.Dataset.from_dict({"images": [pictures(2)], "question": ["?"]}, features=kinds))
     assert sample.sizes == ((9, 8), (9, 8))
     assert np.asarray(sample.load(1)).max() == 40
+
+
+def test_names_splits_and_the_image_column(unchecked: None) -> None:
+    both = datasets.DatasetDict({"train": dataset(), "test": dataset(split=["own", "own", "own"])})
+    train = hub(both, "train", "mine", columns={"answer": "label"})
+    assert train.name == "mine"
+    assert dict(train[0].meta) == {"split": "train"}
+    assert hub(both, "test")[0].meta["split"] == "own"  # a column says more
+    assert "split" not in hub(dataset())[0].meta
+    kinds = {"scan": datasets.Image(), "other": datasets.Image(), "question": datasets.Value("string")}
+    held = {"scan": pictures(), "other": pictures()[::-1], "question": ["?"] * 3}
+    second = datasets.Dataset.from_dict(held, features=datasets.Features(kinds))
+    assert hub(second)[0].fingerprint != hub(second, columns={"image": "other"})[0].fingerprint
+    assert np.asarray(hub(second, columns={"image": "other"})[0].load()).max() == 80
+    for wrong in (3, ["image"]):
+        with pytest.raises(DataError, match="columns maps fields to columns"):
+            hub([{"image": pictures()[0], "question": "?"}], columns=wrong)  # type: ignore[arg-type]
+    with pytest.raises(BoxError, match="box_format is one of"):
+        hub(dataset(), box_format="yolo")
+
+
+def test_paths_in_rows_are_relative_to_the_folder(tmp_path: Path) -> None:
+    pictures()[1].save(tmp_path / "a.png")
+    (sample,) = hub([{"image": "a.png", "question": "?"}], images=tmp_path)
+    assert sample.image == str(tmp_path / "a.png")
 
 
 def test_a_bad_row_is_named() -> None:

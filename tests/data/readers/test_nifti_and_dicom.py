@@ -222,7 +222,50 @@ def test_a_folder_and_its_label_map(tmp_path: Path) -> None:
     assert cyst.load().size == (10, 5)
 
 
-def test_what_is_no_series_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tag", "modality"), [("CT", "CT"), ("MR", "MR"), ("US", "ultrasound"), ("PT", "PET"), ("XA", "XA")]
+)
+def test_the_modality_and_the_grey_values_follow_the_files(tmp_path: Path, tag: str, modality: str) -> None:
+    folder, marks = series(tmp_path / "scan"), labels(tmp_path / "l.nii.gz")
+    for z, path in enumerate(sorted(folder.iterdir())):
+        file = a_slice(z)
+        file.Modality = tag
+        file.save_as(path)
+    (found,) = dicom(folder, marks)
+    assert found.meta["modality"] == modality
+    (window,) = dicom(folder, marks, grey="soft tissue" if tag == "CT" else "percentiles")
+    assert np.array_equal(np.asarray(found.load()), np.asarray(window.load()))
+    (lung,) = dicom(folder, marks, grey="lung")
+    assert not np.array_equal(np.asarray(found.load()), np.asarray(lung.load()))
+    assert (found.masks, "lesion" in found.meta) == ((), False)
+
+
+def test_files_of_a_series_and_what_it_is_called(tmp_path: Path) -> None:
+    folder, marks = series(tmp_path / "scan"), labels(tmp_path / "l.nii.gz")
+    for path, name in zip(sorted(folder.iterdir()), ("a.dcm", "b.DCM", "c.IMA", "d"), strict=True):
+        path.rename(folder / name)
+    (folder / "notes.txt").write_text("no slice")
+    (folder / "more").mkdir()
+    (found,) = dicom(folder, marks, name="mine", group="patient 1")
+    assert found.meta["slice"] == 2
+    assert (found.group, dicom(folder, marks, name="mine").name) == ("patient 1", "mine")
+    held = labels(tmp_path / "l.nii.gz")
+    small = nibabel.load(held)
+    values = np.zeros(small.shape, np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
+    values[1:4, 1, 2] = 3  # three pixels
+    nibabel.save(nibabel.Nifti1Image(values, small.affine), tmp_path / "s.nii.gz")  # pyright: ignore
+    with pytest.raises(DataError, match="marks nothing in"):
+        dicom(folder, tmp_path / "s.nii.gz")  # a piece has at least 4 pixels
+    values[1:3, 1:3, 2] = 3
+    nibabel.save(nibabel.Nifti1Image(values, small.affine), tmp_path / "s.nii.gz")  # pyright: ignore
+    assert len(dicom(folder, tmp_path / "s.nii.gz")) == 1
+
+
+def test_what_is_no_series_is_told(tmp_path: Path, unchecked: None) -> None:
+    with pytest.raises(
+        DataError, match="a series is a folder of DICOM files, or a list of all of them; got int"
+    ):
+        dicom(3, tmp_path)  # type: ignore[arg-type]
     folder, marks = series(tmp_path / "a"), labels(tmp_path / "l.nii.gz")
     with pytest.raises(DataError, match="a series needs at least 2 slices"):
         dicom([folder / "0.dcm"], marks)
