@@ -41,6 +41,13 @@ def test_boxes_as_json_and_empty_cells(write: Any) -> None:
     assert (two.answer, one.answer) == (None, "yes")
 
 
+def test_spaces_around_cells_and_empty_lines(write: Any) -> None:
+    (sample,) = csv(write("image, question ,note,age\na.png,?, ,3\n , , , \n"), "mine")
+    assert (sample.question, dict(sample.meta)) == ("?", {"note": None, "age": "3"})
+    assert csv(write("image,question\na.png,?\n"), "mine").name == "mine"
+    assert csv(write("image,question\na.png,?\n")).name == "rows"
+
+
 def test_columns_images_and_question_can_be_said(write: Any, tmp_path: Path) -> None:
     image(tmp_path / "scans/b.png")
     path = write("scan\tlabel\tpath\nb.png\tliver\tx\n", "rows.tsv")
