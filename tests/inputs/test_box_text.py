@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -281,7 +282,18 @@ def test_no_text_breaks_the_parser(text: str, name: str) -> None:
 def test_families_have_conventions_where_their_training_does() -> None:
     assert convention_of(None, "qwen2_5_vl").frame == "resized"
     assert convention_of(None, "qwen3_vl_moe").scale == 1000
+    of = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl", "qwen3_vl_moe": "qwen3_vl",
+          "internvl": "internvl", "paligemma": "paligemma"}  # fmt: skip
+    assert {family: convention_of(None, family).name for family in of} == of
     own = BoxConvention("mine", "json", 100)
+    for change in (
+        {"name": "other"},
+        {"syntax": "tags"},
+        {"scale": None},
+        {"frame": "padded"},
+        {"order": "yxyx"},
+    ):
+        assert replace(own, **change).to_dict() != own.to_dict(), change
     assert convention_of(own) is own
     with pytest.raises(BoxError, match="models of the family 'llava' have no convention of their own"):
         convention_of(None, "llava")
