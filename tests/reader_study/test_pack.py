@@ -246,6 +246,8 @@ def test_packs_that_cannot_be_made_are_refused(
 
 
 def test_page_and_key_are_two_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a reader study needs Samples, at least two"):
+        write_pack(cases(1), {"x": maps(1, 1), "y": maps(1, 2)}, page=tmp_path / "p", key=tmp_path / "k")
     with pytest.raises(DataError, match="page and key are two files"):
         write_pack(cases(4), {"x": maps(4, 1), "y": maps(4, 2)}, page=tmp_path / "p", key=tmp_path / "p")
 
@@ -307,6 +309,12 @@ def test_runs_that_do_not_fit_are_refused(swept: Any, mllm: Any, tmp_path: Path,
         stored_maps({"a": (swept, 99)})
     with pytest.raises(StudyError, match=r"needs \(result, which\)"):
         stored_maps({"a": swept})  # pyright: ignore[reportArgumentType]
+    for given in ((3, 1), (swept, True), (swept, 1, 2)):
+        with pytest.raises(StudyError, match=r"needs \(result, which\)"):
+            stored_maps({"a": given})  # pyright: ignore[reportArgumentType]
+    for runs in ({}, [("a", (swept, 1))]):
+        with pytest.raises(DataError, match="runs are a mapping of a condition"):
+            stored_maps(runs)  # pyright: ignore[reportArgumentType]
     with pytest.raises(StudyError, match="maps are stored by a LayerSweep, by layer"):
         stored_maps({"a": (swept, "before")})
     both = type(swept)(swept.study, (swept.cells[0], other.cells[0]), swept.folder)
