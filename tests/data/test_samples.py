@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.data import Samples
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 from interp.inputs.sample import Sample
 
 PICTURE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
@@ -154,6 +154,13 @@ def test_boxes_beyond_images_in_memory_are_warned_of() -> None:
         warnings.simplefilter("error")
         assert len(samples[:2].filter(lambda sample: True)) == 2
         Samples(beyond)  # as many fit as do not
+
+
+def test_a_box_of_an_image_that_is_missing_is_left_to_the_check() -> None:
+    samples = Samples([Sample(PICTURE, "q", boxes=[(1, 1, 2, 2, 1)])])
+    samples.warn_of_boxes()
+    with pytest.raises(BoxError, match="names image 1, but the sample has 1 image"):
+        samples[0].check()
 
 
 def test_a_name_that_cannot_be_stored_is_escaped() -> None:
