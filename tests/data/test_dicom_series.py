@@ -52,7 +52,7 @@ def test_one_file_is_not_a_series(series: Any) -> None:
         read_dicom(series()[:1])
 
 
-def test_two_slices_are_a_series_and_may_be_shifted_by_half_a_pixel(series: Any) -> None:
+def test_two_slices_may_be_shifted_by_half_a_pixel(series: Any) -> None:
     def shifted(by: float) -> Change:
         return lambda z, file: setattr(file, "ImagePositionPatient", [-10 + by * z, 20, 5 + 3 * z])
 

@@ -12,7 +12,7 @@ from interp.data import nifti
 from interp.data.volume_slices import grey_range, label_names
 from interp.data.volumes import Volume
 from interp.errors import DataError
-from tests.data.readers.test_nifti_and_dicom import NAMES, SHAPE, marks, pair
+from tests.data.volume_files import NAMES, SHAPE, marked_pair, marks
 
 
 def volume(values: Any) -> Volume:
@@ -54,19 +54,19 @@ def test_one_wrong_value_makes_no_label_map(tmp_path: Path, wrong: float) -> Non
     held = marks().astype(np.float64)
     held[0, 0, 0] = wrong
     with pytest.raises(DataError, match=r"labels\.nii\.gz' holds values .*Is it a label map"):
-        nifti(*pair(tmp_path, held), NAMES)
+        nifti(*marked_pair(tmp_path, held), NAMES)
 
 
 def test_masks_come_on_demand_and_a_lost_one_is_counted(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
-    assert {len(one.masks) for one in nifti(*pair(tmp_path / "plain"), NAMES)} == {0}
+    assert {len(one.masks) for one in nifti(*marked_pair(tmp_path / "plain"), NAMES)} == {0}
     held = marks()
     held[held == 2] = 0
     held[-1, 3, 2] = 2  # one pixel, in the first column of 20: the nearest of 8 columns are 1, 3, 6, …
-    found = nifti(*pair(tmp_path, held), NAMES, masks=True, least=1, longest=8, slices=[2])
+    found = nifti(*marked_pair(tmp_path, held), NAMES, masks=True, least=1, longest=8, slices=[2])
     assert [one.meta["label"] for one in found] == ["liver"]
     assert found.skipped == {"masks without a pixel in a picture of this size": 1}
-    whole = nifti(*pair(tmp_path, held), NAMES, masks=True, least=1, slices=[2])
+    whole = nifti(*marked_pair(tmp_path, held), NAMES, masks=True, least=1, slices=[2])
     assert [one.meta["label"] for one in whole] == ["liver", "tumor"]
     assert whole[1].meta["present"] == ["liver", "tumor"]
     assert whole[1].boxes[0].as_tuple() == (0, SHAPE[1] - 4, 1, SHAPE[1] - 3)
@@ -74,8 +74,8 @@ def test_masks_come_on_demand_and_a_lost_one_is_counted(tmp_path: Path) -> None:
 
 def test_a_label_map_that_was_corrected_is_read_anew(tmp_path: Path) -> None:
     """In one process, under the same name, as in a notebook."""
-    first = nifti(*pair(tmp_path), NAMES, masks=True)
+    first = nifti(*marked_pair(tmp_path), NAMES, masks=True)
     held = marks()
     held[held == 2] = 0
     assert {one.meta["label"] for one in first} == {"liver", "tumor"}
-    assert {one.meta["label"] for one in nifti(*pair(tmp_path, held), NAMES)} == {"liver"}
+    assert {one.meta["label"] for one in nifti(*marked_pair(tmp_path, held), NAMES)} == {"liver"}

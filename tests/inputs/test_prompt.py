@@ -152,7 +152,7 @@ def test_a_video_is_one_part_of_the_message():
         (lambda: Prompt().text("Is it?"), "a prompt is written for an interp.Sample; got 'Is it"),
     ],
 )
-def test_texts_that_cannot_be_stored_and_other_types_are_refused(unchecked, make, message):
+def test_texts_that_cannot_be_stored_and_types_are_refused(unchecked, make, message):
     with pytest.raises(PromptError, match=message):
         make()
 

@@ -126,7 +126,7 @@ def test_a_triangle_and_several_polygons_have_one_box(tmp_path: Path) -> None:
     assert sample.boxes[0].as_tuple() == (4, 2, 22, 12)
 
 
-def test_images_without_annotations_make_nothing_unless_they_are_broken(tmp_path: Path) -> None:
+def test_images_without_annotations_make_nothing_unless_broken(tmp_path: Path) -> None:
     images: list[Any] = [
         {"id": 1, "file_name": "000000000001.jpg", "width": WIDTH, "height": HEIGHT},
         {"id": 5, "file_name": "none.jpg", "width": 1, "height": 1},

@@ -58,7 +58,7 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert again.load().getpixel((0, 0)) == (7, 7, 7)
 
 
-def test_labels_of_one_name_are_one_sample_with_the_boxes_of_all(tmp_path: Path) -> None:
+def test_labels_of_one_name_keep_the_boxes_of_all(tmp_path: Path) -> None:
     labels = marked((2, 2, 8, 8)) + marked((20, 4, 30, 12), inside=5)
     pictures = np.zeros((HEIGHT, WIDTH), np.uint8)
     (sample,) = medsam(medsam_file(tmp_path / "a.npz", imgs=pictures, gts=labels), {1: "lung", 5: "lung"})
