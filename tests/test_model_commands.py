@@ -39,7 +39,7 @@ def test_the_printed_adapter_gives_the_footprints(
 def test_a_model_without_a_map_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "mllama"]) != 0
     said = capsys.readouterr()
-    assert "nothing that enters the decoder changes with an image" in said.out + said.err
+    assert "the decoder's input does not change with the image" in said.out + said.err
 
 
 def test_a_size_that_is_not_sure_says_why(

@@ -389,9 +389,9 @@ class Rollout(BatchIndicator):
         linear = list(mllm.linear_heads)
         if linear:
             raise MapError(
-                f"rollout multiplies the attention of every layer, rows that sum to 1; layers {linear} of this model "
-                "are linear (gated DeltaNet), with signed rows, or convolutions, with none. Use Attention(), or "
-                "TokenKnockout(), for this model."
+                f"rollout multiplies the attention of all layers and needs rows that sum to 1; layers {linear} of this "
+                "model are linear (gated DeltaNet, signed rows) or convolutions (no rows). Use Attention() or "
+                "TokenKnockout() for this model."
             )
         with Meter(mllm.device) as meter:
             given = given_as(mllm, samples, prompt)

@@ -159,7 +159,9 @@ def otsu_threshold(values: Float[np.ndarray, " value"]) -> float:
     """
     ordered = np.sort(real_numbers(values, "values to split are an array of real numbers", MapError).ravel())
     if not len(ordered) or not np.isfinite(ordered).all():
-        raise MapError("a threshold needs at least one value, all of them finite numbers; got none, or NaN.")
+        raise MapError(
+            "a threshold needs at least one value, and finite numbers only; got no value, NaN or infinity."
+        )
     last = np.flatnonzero(np.diff(ordered) > 0)  # the last place of each distinct value but the largest
     if not len(last):
         return float(ordered[-1])
@@ -220,8 +222,8 @@ def _between(
     undefined = int((~np.isfinite(cells)).sum())
     if undefined:
         raise MapError(
-            f"a map that is interpolated has a finite value at each token; {undefined} of {cells.size} have none. Take "
-            'how="nearest", which keeps them to their own pixels.'
+            f"interpolation needs a finite value at each of the {cells.size} tokens; got {undefined} without one. Use "
+            'how="nearest", where such tokens leave only their own pixels undefined.'
         )
     down, across = _weights(rows, shape[0], how), _weights(columns, shape[1], how)
     held = np.outer(_held(rows, shape[0]), _held(columns, shape[1]))

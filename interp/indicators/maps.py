@@ -27,7 +27,7 @@ from interp.inputs.pictures import bounded, heated, strengths
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
-from interp.inputs.text import brief
+from interp.inputs.text import brief, count
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Batch, Cost, Mllm, Prefix
 from interp.tracing.cost import Meter
@@ -99,15 +99,17 @@ class Maps(Sequence[xr.DataArray]):
             raise MapError(f"logits is a DataArray (sample, token_id), or None; got {self.logits!r}.")
         if len(self.arrays) != len(self.tokens):
             raise MapError(
-                f"each map needs its TokenMap; got {len(self.arrays)} maps and {len(self.tokens)} TokenMaps."
+                f"each map needs its TokenMap; got {count(len(self.arrays), 'map')} and "
+                f"{count(len(self.tokens), 'TokenMap')}."
             )
         if self.samples and len(self.samples) != len(self.arrays):
             raise MapError(
-                f"samples has one Sample for each of the {len(self.arrays)} maps, or none; got {len(self.samples)}."
+                f"samples is one Sample per map, or none; got {count(len(self.samples), 'sample')} for "
+                f"{count(len(self.arrays), 'map')}."
             )
         if self.logits is not None and self.logits.sizes["sample"] != len(self.arrays):
             raise MapError(
-                f"{len(self.arrays)} maps need as many rows of logits; got {dict(self.logits.sizes)}."
+                f"logits has one row per map; got {dict(self.logits.sizes)} for {count(len(self.arrays), 'map')}."
             )
         for i, (array, tokens) in enumerate(zip(self.arrays, self.tokens, strict=True)):
             if array.dims not in DIMS or array.sizes["token"] != tokens.n:

@@ -220,8 +220,8 @@ def kept_average(
     count = kept.sum(axis=0)
     if (count < 2).any():
         raise MapError(
-            f"image token {int(count.argmin())} is kept by {int(count.min())} of {len(kept)} masks; its mean needs two "
-            "or more. Raise n= or keep=."
+            f"each image token must be kept by at least 2 masks; token {int(count.argmin())} is kept by "
+            f"{int(count.min())} of {len(kept)}. Raise n= or keep=."
         )
     average = values @ kept / count
     apart = np.where(kept, values[:, None] - average, 0.0)

@@ -76,6 +76,7 @@ class ActivationPatching(SampleIndicator):
         object.__setattr__(self, "partners", _pairs(self.partners))
         object.__setattr__(self, "layers", site_layers(self.layers))
         check_whole("block of ActivationPatching", self.block, 1)
+        check_whole("batch of ActivationPatching", self.batch, 1)
 
     def _one(self, mllm: Mllm, target: Target) -> One:
         """From a batch of one sample to its map and the cost of the map."""
@@ -88,7 +89,8 @@ class ActivationPatching(SampleIndicator):
             partner = partners.get(sample.id)
             if partner is None:
                 raise MapError(
-                    f"sample {sample.id} has no partner among the {len(partners)} given; name one for every sample."
+                    f"every sample needs a partner; sample {sample.id} has none among the {len(partners)} given. Name "
+                    "one for it."
                 )
             entered = {layer + 1 for layer in layers if layer + 1 < mllm.n_layers}
             own = KeptTarget.of(mllm, batch, None, target, layers=entered)
@@ -96,7 +98,7 @@ class ActivationPatching(SampleIndicator):
             if other.tokens.n != tokens.n:
                 raise MapError(
                     f"sample {sample.id} has {tokens.n} image tokens and its partner {other.tokens.n}; a token is "
-                    "patched with the same token of the partner. Take a partner with an image of the same size."
+                    "patched with the same token of the partner. Use a partner with an image of the same size."
                 )
             bar = progress_bar("patching", len(layers), noun="layers")
             rows = []
@@ -164,7 +166,7 @@ def _pairs(partners: Any) -> tuple[tuple[str, Sample], ...]:
             raise MapError(f"partners are pairs (sample, partner), or partners by sample id; got {one!r}.")
         found[one[0].id if isinstance(one[0], Sample) else str(one[0])] = one[1]
     if not found:
-        raise MapError("partners names at least one sample's partner; got none.")
+        raise MapError("partners is empty. Name the partner of at least one sample.")
     return tuple(sorted(found.items(), key=lambda pair: pair[0]))
 
 

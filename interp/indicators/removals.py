@@ -250,10 +250,11 @@ class ReplaceEmbeddings:
 
     def __post_init__(self) -> None:
         check_one_of("by of ReplaceEmbeddings", self.by, ("mean", "zero", "other"))
-        if (self.by == "other") != isinstance(self.other, Sample):
+        fits = isinstance(self.other, Sample) if self.by == "other" else self.other is None
+        if not fits:
             raise MapError(
-                f'by="other" takes other=, an interp.Sample, and nothing else does; got by={self.by!r}, '
-                f"other={self.other!r}."
+                f'by="other" needs other=, an interp.Sample, and other values of by= take no other=; got '
+                f"by={self.by!r}, other={self.other!r}."
             )
 
     @property
@@ -304,8 +305,8 @@ class ReplaceEmbeddings:
         n, wanted = found[-1].shape[1], own[-1].shape[1]
         if n != wanted:
             raise MapError(
-                f"the other sample's image has {n} image tokens, sample {sample.id} has {wanted}; a token is replaced "
-                "by the same token of the other. Take an image of the same size."
+                f"a token is replaced by the same token of the other sample; that has {n} image tokens, but sample "
+                f"{sample.id} has {wanted}. Use an image of the same size."
             )
         return found
 

@@ -106,7 +106,7 @@ def heated(heat: Float[np.ndarray, "row col"], size: tuple[int, int]) -> Image.I
 def strengths(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
     """Values between 0 and 1 for showing: positive part over its 99.5th percentile, to the power 0.7."""
     positive = np.maximum(np.asarray(values, float), 0.0)
-    top = np.percentile(positive, CLIP) or positive.max(initial=0.0)
+    top = (np.percentile(positive, CLIP) or positive.max()) if positive.size else 0.0
     return np.clip(positive / top, 0.0, 1.0) ** GAMMA if top > 0 else positive
 
 

@@ -43,7 +43,7 @@ def method_named(name: str) -> Method:
         return found()
     needs = {_key(one): f"{one} needs {what}" for one, what in LACKING.items()}.get(_key(name))
     if needs is not None:
-        raise MethodError(f"{needs}: make it and pass that in the place of {name!r}.")
+        raise MethodError(f"{needs}. Make the method and pass it in place of the name {name!r}.")
     raise MethodError(
         f"the methods by name are {', '.join(NAMED_METHODS)}; got {brief(name)}."
         f"{meant(name, (*NAMED_METHODS, *LACKING))} Or pass a method, such as PAI() or VGRefine(heads=…)."

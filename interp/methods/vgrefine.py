@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from interp.errors import InterpError, MapError, MethodError, SiteError
 from interp.indicators.indicator_checks import check_call, check_number, check_one_of
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
+from interp.inputs.text import count
 from interp.methods.method import (
     BATCH_SIZE,
     Answer,
@@ -118,7 +119,7 @@ def _finite(values: Any) -> Float[np.ndarray, " token"]:
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise MapError(
             f"a map is finite values over the image tokens, shape (token,); got shape {values.shape} with "
-            f"{int((~np.isfinite(values)).sum())} values that are not finite."
+            f"{count(int((~np.isfinite(values)).sum()), 'value')} NaN or infinite."
         )
     return values
 
@@ -428,7 +429,7 @@ class VGRefine:
             """Answers a micro-batch; the keys that its maps, given or measured, leave out are knocked out."""
             if given is not None and len(given) != some.n_all:
                 raise MethodError(
-                    f"maps= holds one map per sample; got {len(given)} for {some.n_all} samples."
+                    f"maps= holds one map per sample; got {count(len(given), 'map')} for {count(some.n_all, 'sample')}."
                 )
             prompts = self._prompts(prompt) if given is None else [prompt]
             run, cost = shared_prefix(own, some.samples, *prompts)

@@ -16,6 +16,7 @@ from interp.indicators.indicator_checks import check_call, check_number, check_o
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.inputs.text import count
 from interp.inputs.tokens import TokenMap
 from interp.methods.method import BATCH_SIZE, Answer, Samples, answers, each_in_batches, n_tokens
 from interp.methods.published_layers import editable_layers, scaled_layers
@@ -145,7 +146,7 @@ def cell_grid(values: Float[np.ndarray, " token"], footprints: Float[np.ndarray,
     if values.shape != footprints.shape[:1] or not np.isfinite(values).all():
         raise MapError(
             f"a crop needs one finite value per token, shape {footprints.shape[:1]}; got shape {values.shape} with "
-            f"{int((~np.isfinite(values)).sum())} values that are not finite."
+            f"{count(int((~np.isfinite(values)).sum()), 'value')} NaN or infinite."
         )
     seen = ~np.isnan(footprints).any(axis=1)
     rows, at_row = _lines(footprints[seen][:, [1, 3]])
@@ -154,8 +155,8 @@ def cell_grid(values: Float[np.ndarray, " token"], footprints: Float[np.ndarray,
     grid[at_row, at_col] = values[seen]
     if not grid.size or np.isnan(grid).any() or grid.size != seen.sum():
         raise MapError(
-            f"a crop slides windows over one grid of tokens; got {int(seen.sum())} footprints with area in "
-            f"{len(rows)} rows and {len(cols)} columns. Pass the tokens of one view only."
+            f"a crop slides windows over one grid of tokens; got {count(int(seen.sum()), 'footprint')} with area in "
+            f"{count(len(rows), 'row')} and {count(len(cols), 'column')}. Pass the tokens of one view only."
         )
     return Cells(grid, rows, cols)
 
@@ -473,8 +474,8 @@ def _check_layer(layer: Any, kind: str) -> None:
         )
     if layer is not None and kind == "pure_grad":
         raise MethodError(
-            f"map='pure_grad' reads no layer's attention; got layer={layer}. Leave layer= out, or use "
-            "map='grad_att'."
+            f"map='pure_grad' takes no layer, because it reads no attention; got layer={layer}. Leave layer= out, or "
+            "use map='grad_att'."
         )
 
 

@@ -269,8 +269,8 @@ def _recent(adapter: Adapter) -> Adapter:
     """
     if (least := needed(adapter)) is not None:
         raise ModelError(
-            f"{adapter.name} needs transformers {least} or newer, got {transformers.__version__}, whose processor of "
-            f"it is called otherwise, so that footprints could be wrong. Upgrade: pip install 'transformers>={least}'."
+            f"{adapter.name} needs transformers {least} or newer; got {transformers.__version__}, where its processor "
+            f"has another interface, so footprints could be wrong. Upgrade: pip install 'transformers>={least}'."
         )
     return adapter
 

@@ -225,15 +225,15 @@ def _check_feature_layer(where: str, config: Any) -> None:
     layers = layer if isinstance(layer, list | tuple) else [layer]
     if layer == 0 and type(layer) is int:
         raise ModelError(
-            f"the config.json of {where} has vision_feature_layer=0, which transformers takes for none. For what "
-            "enters the tower's first layer write [0]."
+            f"the config.json of {where} has vision_feature_layer=0, which transformers treats as not set. Write [0] "
+            "for the input of the tower's first layer."
         )
     if layer is None or not isinstance(depth, int):
         return
     if not layers or not all(type(one) is int and -depth - 1 <= one <= depth for one in layers):
         raise ModelError(
             f"the config.json of {where} takes the image's features from vision_feature_layer={layer!r}, but its tower "
-            f"has the layers {-depth - 1} … {depth}, counted from what enters the first. Was the file changed?"
+            f"has the layers {-depth - 1} … {depth}, where 0 is the input of the first. Was the file changed?"
         )
 
 

@@ -67,7 +67,7 @@ def add_lora(hf: Any, folder: Path) -> Any:
     """
     if any(weight.is_meta for weight in hf.parameters()):
         raise ModelError(
-            "lora= adds to weights, and device_map= has left some of these on the CPU or the disk. Merge the adapter "
+            "lora= changes weights, but device_map= put some of them on the CPU or the disk. Merge the adapter "
             "once, without device_map: interp.load(model, lora=…).unwrap().save_pretrained(folder). Then load that "
             "folder."
         )

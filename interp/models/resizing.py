@@ -199,7 +199,9 @@ def pan_and_scan(size: Size, processor: Any) -> list[Window]:
     names = ("min_crop_size", "max_num_crops", "min_ratio_to_activate")
     options = {f"pan_and_scan_{name}": setting(processor, f"pan_and_scan_{name}") for name in names}
     if None in options.values():
-        raise ModelError(f"pan and scan needs all of its settings; {type(processor).__name__} has {options}.")
+        raise ModelError(
+            f"pan and scan needs a value for each of its settings; {type(processor).__name__} has {options}."
+        )
     (width, height), cut = size, Gemma3ImageProcessorPil().pan_and_scan
     across = cut(np.broadcast_to(np.arange(width), (1, height, width)), **options)
     down = cut(np.broadcast_to(np.arange(height)[:, None], (1, height, width)), **options)

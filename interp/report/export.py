@@ -48,6 +48,9 @@ SIGNS = {"−": "$-$", "→": r"$\rightarrow$", "←": r"$\leftarrow$", "↑": r
          "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "·": r"$\cdot$", "ρ": r"$\rho$", "–": "--", "…": r"\ldots{}",
          "“": "``", "”": "''"}  # fmt: skip
 """What LaTeX does not print as it stands."""
+SPECIAL = {**{letter: rf"\{letter}" for letter in "&%$#_{}"}, "\\": r"\textbackslash{}", "^": r"\textasciicircum{}",
+           "~": r"\textasciitilde{}"}  # fmt: skip
+"""What LaTeX takes for commands → how it prints."""
 
 
 def export_figures(
@@ -250,4 +253,4 @@ def _side(kind: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text)
+    return "".join(SPECIAL.get(letter, letter) for letter in text)

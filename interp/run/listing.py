@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import RunError
 from interp.inputs.files import as_path, read_json
+from interp.inputs.text import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +120,7 @@ def state_of(folder: Path) -> str:
     if "cells" in study:
         beside = [folder.resolve().parent / str(_mapping(cell).get("run")) for cell in study["cells"]]
         done = [state_of(one) for one in beside if not _is_grid(one)].count(FINISHED)
-        return FINISHED if done == len(beside) else f"{done} of {len(beside)} runs finished"
+        return FINISHED if done == len(beside) else f"{done} of {count(len(beside), 'run')} finished"
     plan = _mapping(read_json(folder / "plan.json"))
     joined = plan.get("joined")
     if not isinstance(joined, list):
@@ -128,7 +129,7 @@ def state_of(folder: Path) -> str:
         return FINISHED
     there = len([*folder.glob("shards/*.json")])
     whole = len(plan.get("shards", []))
-    return f"{there} of {whole} shards" if there < whole else "not joined"
+    return f"{there} of {count(whole, 'shard')}" if there < whole else "not joined"
 
 
 def _is_grid(folder: Path) -> bool:

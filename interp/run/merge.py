@@ -240,7 +240,7 @@ def _write(run: _Merged) -> None:
         if files is None:
             raise RunError(
                 f"expected shard {shard} of {folder.path} to stay whole while it was merged; its files changed or "
-                "went. Run that part again, then merge again."
+                "disappeared. Run that part again, then merge again."
             )
         for name, data in files.items():
             write_atomically(target.path / "shards" / name, data)

@@ -114,8 +114,8 @@ class PreparedTask:
         lost = [shard for shard in self.own if not self.folder.has_shard(shard, self.layout.tables)]
         if lost:
             raise RunError(
-                f"expected every shard of {self.folder.path} to stay while the study ran, but {lost} are gone. Did "
-                f"another program delete files there? Run again: only what is missing is computed."
+                f"expected every shard of {self.folder.path} to stay while the study ran, but shards {lost} are "
+                f"gone. Did another program delete files there? Run again: only what is missing is computed."
             )
         store_plan(self.folder.path, self.folder.digest, self.layout)
 

@@ -33,7 +33,7 @@ from interp.errors import InterpError, RunError, StudyError
 from interp.inputs.argument_checks import check_bool
 from interp.inputs.files import read_json, write_atomically
 from interp.inputs.sample import Sample
-from interp.inputs.text import unstorable
+from interp.inputs.text import count, unstorable
 from interp.run import FAILURES, RunFolder, Task, Workers, check_options, run_tasks
 from interp.study.model_spec import ModelSpec, model_label, open_model
 
@@ -67,8 +67,8 @@ class GridCell:
         if not self.measured:
             first = self.folder.read_table(FAILURES).to_pylist()[0]
             raise StudyError(
-                f"expected at least one of the {len(self.study.data)} samples of {' · '.join(self.key)} to "
-                f"be measured, but all failed. The first, {first['sample']}: {first['error']}: "
+                f"expected at least one of {count(len(self.study.data), 'sample')} of {' · '.join(self.key)} to be "
+                f"measured, but all failed. The first, {first['sample']}: {first['error']}: "
                 f"{first['reason']}"
             )
 

@@ -71,8 +71,9 @@ class PatchRows(AttentionEdit):
         self._check()
         if self.steps != "prefill" and self.site.groups[0] != ("last",):
             raise EditError(
-                'rows of generated tokens are patched for queries "last", as a trace reads them; got queries='
-                f"{self.site.queries!r} with steps={self.steps!r}."
+                'PatchRows names rows of generated tokens by queries="last"; got queries='
+                f'{self.site.queries!r} with steps={self.steps!r}. Write queries="last", or steps="prefill" for rows '
+                "of the prompt."
             )
         ndim = (3 if self.site.pairs is not None else 4) + (self.steps != "prefill")
         object.__setattr__(self, "values", Values.of(self.values, ndim))
@@ -85,9 +86,7 @@ class PatchRows(AttentionEdit):
         Raises:
             EditError: Always.
         """
-        raise EditError(
-            "PatchRows is carried out by the plan of a trace. Pass it as edits=[…] to mllm.trace."
-        )
+        raise EditError("PatchRows works only inside a trace. Pass it as edits=[…] to mllm.trace.")
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values, the values by their hash."""
@@ -129,8 +128,9 @@ class PatchResidual(Edit):
         check_steps(self.steps, site.groups[0])
         if self.steps != "prefill" and site.groups[0] != ("last",):
             raise EditError(
-                'the stream of generated tokens is patched at positions "last"; got positions='
-                f"{self.positions!r} with steps={self.steps!r}."
+                'PatchResidual names generated tokens by positions="last"; got positions='
+                f'{self.positions!r} with steps={self.steps!r}. Write positions="last", or steps="prefill" for '
+                "positions of the prompt."
             )
         object.__setattr__(self, "values", Values.of(self.values, 3 + (self.steps != "prefill")))
 
@@ -260,20 +260,20 @@ class AblateHeads(Edit):
             )
         if self.site.groups[1] not in (("image",), ("all",)):
             raise EditError(
-                f"AblateHeads takes a head's whole output away, of all keys; got keys={self.site.keys!r}. Leave keys "
-                "out, or take single keys from a head with interp.Knockout(site)."
+                f"AblateHeads removes a head's whole output, over all keys; got keys={self.site.keys!r}. Leave keys "
+                "out, or hide single keys from a head with interp.Knockout(site)."
             )
         if self.site.tower is not None:
             raise EditError(
                 "AblateHeads is for heads of the language model; got tower='vision'. There, "
-                "interp.Knockout(Site(…, keys='all', tower='vision'), 'zero') takes a head's output away."
+                "interp.Knockout(Site(…, keys='all', tower='vision'), 'zero') removes a head's output."
             )
         if not isinstance(self.by, str) or self.by not in ("zero", "mean"):
             raise EditError(f'by is "zero" or "mean"; got {self.by!r}.')
         if (self.by == "mean") != (self.means is not None):
             raise EditError(
-                'by="mean" takes means=, and by="zero" takes none. Get them with interp.head_means(mllm, samples, '
-                f"site); got by={self.by!r} and means={type(self.means).__name__}."
+                f'by="mean" needs means=, and by="zero" takes none; got by={self.by!r} and means of type '
+                f"{type(self.means).__name__}. Get means with interp.head_means(mllm, samples, site)."
             )
         check_last_of_generated(self.steps, self.site.groups[0], "AblateHeads")
         if self.means is not None:
@@ -392,7 +392,7 @@ class ClampFeature(FeatureEdit):
         values = self.value if isinstance(self.value, Sequence | np.ndarray) else [self.value] * len(chosen)
         if len(values) != len(chosen):
             raise EditError(
-                f"value is one number, or one for each of {len(chosen)} features; got {len(values)}."
+                f"value is one number, or one number per feature, {len(chosen)} here; got {len(values)}."
             )
         limits: dict[str, Any] = {"low": -LARGEST, "high": LARGEST, "error": EditError}
         values = tuple(check_number("value", one, **limits) for one in values)
@@ -503,7 +503,7 @@ def _chosen(features: SparseCoder, feature: Any) -> tuple[int, ...]:
     )
     found = tuple(check_whole("feature", one, 0, EditError, most=features.n_features - 1) for one in given)
     if not found or len(set(found)) < len(found):
-        raise EditError(f"feature names each feature once, and at least one; got {feature!r:.200}.")
+        raise EditError(f"feature is one feature, or a list of different features; got {feature!r:.200}.")
     return found
 
 

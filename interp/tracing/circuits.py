@@ -174,8 +174,8 @@ class EdgePass:
         answers = (int(own.logits.argmax()), int(its.logits.argmax()))
         if answers[0] == answers[1]:
             raise ModelError(
-                "the model gives the same answer on both images, so there is no difference for edges to carry. Borrow "
-                "an image with another answer."
+                "circuits explain the difference between two answers, but the model gives the same answer on both "
+                "images. Use another image, on which its answer differs."
             )
         graph = EdgeGraph(mllm.n_layers, mllm.n_heads)
         image = torch.tensor(batch.tokens[0].image.tolist()).to(own.embedding.device)
@@ -336,8 +336,8 @@ def _check_length(own: PlainPass, its: PlainPass) -> None:
     lengths = own.embedding.shape[1], its.embedding.shape[1]
     if lengths[0] != lengths[1]:
         raise ModelError(
-            f"both images must give prompts of one length; got {lengths[0]} and {lengths[1]} tokens. Give images of "
-            "one size."
+            f"both images must give prompts of the same length; got {lengths[0]} and {lengths[1]} tokens. Use images "
+            "of the same size."
         )
 
 

@@ -1,9 +1,9 @@
-"""What to change of attention during a trace, as values.
+"""Edits: values that say how to change attention during a trace.
 
-Edits come in two stages: scores (before the softmax) and probabilities (after it). Score edits see the scaled,
-soft-capped logits e before any mask; then come the model's mask and the knockouts; then the softmax; then the
-edits of probabilities. List order counts within a stage, and a scores edit listed after a probabilities edit
-is refused. What a row cannot see stays 0 whatever an edit says.
+Edits have two stages: scores (before the softmax) and probabilities (the weights, after it). They apply in this order:
+edits of scores, which get the scaled and soft-capped scores e before any mask; the model's mask and the knockouts; the
+softmax; edits of probabilities. Within a stage they apply in list order; an edit of scores that is listed after an edit
+of probabilities is refused. A key that a row cannot see keeps the weight 0, whatever the edits are.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Steps = Literal["prefill", "decode", "all"]
 
 
 class Edit(ABC):
-    """A change of what a model computes, as a value."""
+    """A change to a model's computation, as a value."""
 
     steps: Steps
 
@@ -64,9 +64,9 @@ class AttentionEdit(Edit):
 
     Attributes:
         site: layers, heads, queries (rows) and keys (columns).
-        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last",
-            "reasoning" or "answer") or "all". "last" is the last row of every pass; the first generated token comes
-            from the prompt's.
+        steps: "prefill" (rows of the prompt), "decode" (rows of generated tokens; the queries must name "last",
+            "reasoning" or "answer") or "all" (both). "last" is the last row of every pass. The first generated token is
+            predicted by the last row of the prompt.
     """
 
     site: Site
@@ -74,38 +74,38 @@ class AttentionEdit(Edit):
     all_heads: ClassVar[bool] = False
     """Whether `on` needs the values of every head of the layer."""
     unsure: ClassVar[bool] = False
-    """Whether only running it shows which rows it changes; rows that come out the same are then left alone."""
+    """Whether the changed rows are known only after the edit has run. Rows that do not change then stay as they are."""
 
     @property
     @abstractmethod
     def stage(self) -> Stage:
-        """Before or after the softmax."""
+        """ "scores" (before the softmax) or "probabilities" (after it)."""
 
     @property
     def idle(self) -> bool:
-        """Whether it changes nothing, whatever the attention."""
+        """Whether the edit never changes anything."""
         return False
 
     @abstractmethod
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """The edited values of a stage. Only what is in `cells` is taken over."""
+        """The edited values of a stage. Only the values at `cells` are used."""
 
     @property
     def decodes(self) -> bool:
-        """Whether it applies to the row of each generated token."""
+        """Whether the edit applies to rows of generated tokens."""
         return self.steps != "prefill" and any(q in ("last", *GENERATED) for q in self.site.groups[0])
 
     @property
     def stage_of_tokens(self) -> str | None:
-        """The only kind of generated tokens whose rows it applies to, "reasoning" or "answer"; None for all."""
+        """The kind of generated tokens that the edit is limited to, "reasoning" or "answer"; None if it is not."""
         named = [q for q in self.site.groups[0] if q in ("last", *GENERATED)]
         return str(named[0]) if self.decodes and len(set(named)) == 1 and named[0] != "last" else None
 
     @property
     def prefill_queries(self) -> tuple[Selector, ...]:
-        """What it applies to among the prompt's rows."""
+        """The queries that name rows of the prompt; none if the edit applies to generated tokens only."""
         if self.steps == "decode":
             return ()
         return tuple(q for q in self.site.groups[0] if q not in GENERATED)
@@ -121,20 +121,20 @@ class AttentionEdit(Edit):
 class Knockout(AttentionEdit):
     """Hides the site's keys from the site's queries.
 
-    "renormalise" sets the scores to −∞ before the softmax, so the other keys take the mass. "zero" sets the
-    probabilities to 0 after it, so the row loses the mass. Either way the hidden keys get exactly 0. A
-    knockout that hides nothing a row could see leaves the model's output bit-equal.
+    "renormalise" sets the scores to −∞ before the softmax, so the other keys get the weight of the hidden keys. "zero"
+    sets the weights to 0 after the softmax, so the row loses their weight. In both modes the hidden keys get a weight
+    of exactly 0. If the rows cannot see any of the hidden keys anyway, the model's output stays the same, bit for bit.
 
     Args:
-        site: Layers, heads, queries (rows) and keys (columns). Some samples may have no such keys.
+        site: Layers, heads, queries (rows) and keys (columns). Some samples may have none of these keys.
         mode: "renormalise" or "zero".
-        steps: "prefill" (rows of the prompt), "decode" (the row of each generated token, queries "last",
-            "reasoning" or "answer") or "all". "last" is the last row of every pass; the first generated token comes
-            from the prompt's.
+        steps: "prefill" (rows of the prompt), "decode" (rows of generated tokens; the queries must name "last",
+            "reasoning" or "answer") or "all" (both). "last" is the last row of every pass. The first generated token is
+            predicted by the last row of the prompt.
 
     Raises:
-        EditError: An unknown mode or steps, steps "decode" without rows that are generated, or, when traced
-            under "renormalise", a row whose every key would be hidden.
+        EditError: An unknown mode or steps; steps "decode" with queries that name no generated tokens; with mode
+            "renormalise", while tracing, a row with no keys left.
     """
 
     site: Site
@@ -148,13 +148,13 @@ class Knockout(AttentionEdit):
 
     @property
     def stage(self) -> Stage:
-        """ "scores" when it renormalises, "probabilities" when it zeroes."""
+        """ "scores" for mode "renormalise", "probabilities" for mode "zero"."""
         return "scores" if self.mode == "renormalise" else "probabilities"
 
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """Zeros. A knockout of scores is carried out as a mask instead."""
+        """Returns zeros. A knockout of scores is applied as a mask instead."""
         return torch.zeros_like(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Knockout(AttentionEdit):
 
 @dataclass(frozen=True)
 class _Scale(AttentionEdit):
-    """Multiplies what the softmax takes or gives; each kind says which, and what it is called in JSON."""
+    """Multiplies scores or weights by a factor; a subclass says which, and has the edit's name in JSON."""
 
     site: Site
     factor: float
@@ -184,7 +184,7 @@ class _Scale(AttentionEdit):
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """Returns the values · factor."""
+        """Returns values · factor."""
         return values * float(self.factor)
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,15 +196,15 @@ class _Scale(AttentionEdit):
 
 @dataclass(frozen=True)
 class ScaleWeights(_Scale):
-    """Multiplies probabilities after the softmax; the rest of the row stays, so its sum changes.
+    """Multiplies weights after the softmax: p · factor. The other weights of the row stay, so the row's sum changes.
 
     Args:
         site: Layers, heads, queries and keys.
-        factor: What the site's probabilities are multiplied by, ≥ 0; 0 is `Knockout(site, "zero")`.
-        steps: See `Knockout`.
+        factor: The factor, ≥ 0, for the site's weights; 0 is the same as `Knockout(site, "zero")`.
+        steps: As in `Knockout`.
 
     Raises:
-        EditError: A factor that is no finite number ≥ 0, or unknown steps.
+        EditError: A factor that is not a finite number ≥ 0, or unknown steps.
     """
 
     json_name = "scale_weights"
@@ -217,18 +217,19 @@ class ScaleWeights(_Scale):
 
 @dataclass(frozen=True)
 class ScaleScores(_Scale):
-    """Multiplies scores before the softmax: e · factor. The other keys gain or lose what these do.
+    """Multiplies scores before the softmax: e · factor. The row's weights still sum to 1.
 
-    On image keys this is the edit of AdaptVis (arXiv 2503.01773). A factor above 1 sharpens: it favours keys of
-    positive score and disfavours keys of negative score; below 1 it evens them out; at 0 they all score 0.
+    On image keys this is the edit of AdaptVis (arXiv 2503.01773). A factor above 1 raises positive scores and lowers
+    negative scores, which sharpens the row; a factor below 1 brings the scores closer to 0; with a factor of 0 all the
+    site's scores are 0.
 
     Args:
         site: Layers, heads, queries and keys.
-        factor: What the site's scores are multiplied by, ≥ 0.
-        steps: See `Knockout`.
+        factor: The factor, ≥ 0, for the site's scores.
+        steps: As in `Knockout`.
 
     Raises:
-        EditError: A factor that is no finite number ≥ 0, or unknown steps.
+        EditError: A factor that is not a finite number ≥ 0, or unknown steps.
     """
 
     json_name = "scale_scores"
@@ -241,7 +242,7 @@ class ScaleScores(_Scale):
 
 @dataclass(frozen=True)
 class _Raise(AttentionEdit):
-    """Adds α · a size to scores; each kind says whose size, and what it is called in JSON."""
+    """Adds α · (a size of scores) to scores; a subclass says which size, and has the edit's name in JSON."""
 
     site: Site
     alpha: float
@@ -272,15 +273,15 @@ class _Raise(AttentionEdit):
 
 @dataclass(frozen=True)
 class Boost(_Raise):
-    """Raises scores by a share of their size before the softmax: e + α·|e|. The edit of PAI (arXiv 2407.21771).
+    """Raises scores in proportion to their size, before the softmax: e + α·|e|. The edit of PAI (arXiv 2407.21771).
 
     Args:
         site: Layers, heads, queries and keys.
-        alpha: α; positive draws attention to the keys, negative away from them.
-        steps: See `Knockout`.
+        alpha: α. A positive α raises the keys' scores, a negative α lowers them.
+        steps: As in `Knockout`.
 
     Raises:
-        EditError: An alpha that is no finite number, or unknown steps.
+        EditError: An alpha that is not a finite number, or unknown steps.
     """
 
     json_name = "boost"
@@ -294,18 +295,18 @@ class Boost(_Raise):
 
 @dataclass(frozen=True)
 class Guide(_Raise):
-    """Raises scores by what the layer's heads make of a key together: e_h + α·mean over all heads h′ of |e_h′|.
+    """Raises scores by the mean size of the key's scores over heads: e_h + α·mean over all heads h′ of |e_h′|.
 
-    The edit of HGAI, "Devils in Middle Layers of LVLMs" (arXiv 2411.16724). The mean is over every head of the
-    layer, whichever heads the site edits; with several score edits it is over the scores as edited so far.
+    This is the edit of HGAI, "Devils in Middle Layers of LVLMs" (arXiv 2411.16724). The mean is over every head of the
+    layer, whichever heads the site names. After other edits of scores, it is the mean of the edited scores.
 
     Args:
         site: Layers, heads, queries and keys.
-        alpha: α; positive draws attention to keys that any head scores far from 0.
-        steps: See `Knockout`.
+        alpha: α. A positive α raises the weights of keys whose scores are far from 0 in some heads.
+        steps: As in `Knockout`.
 
     Raises:
-        EditError: An alpha that is no finite number, or unknown steps.
+        EditError: An alpha that is not a finite number, or unknown steps.
     """
 
     json_name = "guide"
@@ -319,31 +320,31 @@ class Guide(_Raise):
 
 
 def check_steps(steps: Any, queries: Sequence[Selector]) -> None:
-    """Refuse unknown steps, and steps that the queries have no rows in.
+    """Refuse unknown steps, and steps in which the queries have no rows.
 
     Raises:
-        EditError: Unknown steps, or steps that the queries have no rows in.
+        EditError: Unknown steps, or steps in which the queries have no rows.
     """
     if not isinstance(steps, str) or steps not in get_args(Steps):
         raise EditError(f'steps is "prefill", "decode" or "all"; got {steps!r}.')
     if steps == "decode" and not any(q in ("last", *GENERATED) for q in queries):
         raise EditError(
-            'rows of generated tokens are queries "last", "reasoning" or "answer"; with steps="decode", queries='
-            f"{tuple(queries)!r} name none."
+            'steps="decode" needs queries that name rows of generated tokens, "last", "reasoning" or "answer"; got '
+            f'queries={tuple(queries)!r}. Name one of these, or write steps="prefill".'
         )
     for name in GENERATED:
         if steps == "prefill" and name in queries:
             raise EditError(
-                f'rows "{name}" exist only while the model generates; with steps="prefill", write steps="decode" or '
-                'steps="all".'
+                f'queries="{name}" names rows of generated tokens, which steps="prefill" leaves out. Write '
+                'steps="decode" or steps="all".'
             )
 
 
 def check_last_of_generated(steps: Any, queries: Sequence[Selector], name: str) -> None:
-    """Refuse steps, as `check_steps`, and any way but "last" to name rows of generated tokens.
+    """Refuse steps as `check_steps` does, and names of rows of generated tokens other than "last".
 
     Raises:
-        EditError: As `check_steps`, or rows of generated tokens with another name than "last".
+        EditError: As in `check_steps`, or rows of generated tokens with another name than "last".
     """
     check_steps(steps, queries)
     if steps != "prefill" and ("last" not in queries or any(one in GENERATED for one in queries)):
@@ -354,10 +355,10 @@ def check_last_of_generated(steps: Any, queries: Sequence[Selector], name: str) 
 
 
 def check_edits(edits: Any) -> None:
-    """Refuse what is no list of edits.
+    """Refuse anything but a list of edits.
 
     Raises:
-        EditError: No list, or something in it that is no edit.
+        EditError: Something that is not a list, or a list with something that is not an edit.
     """
     if not isinstance(edits, Sequence) or isinstance(edits, str | bytes):
         write = f" Write edits=[{edits!r}]." if isinstance(edits, Edit) else ""
@@ -371,10 +372,10 @@ def check_edits(edits: Any) -> None:
 
 
 def check_order(edits: Sequence[Edit]) -> None:
-    """Refuse a scores edit listed after a probabilities edit.
+    """Refuse an edit of scores that is listed after an edit of probabilities.
 
     Raises:
-        EditError: A scores edit after a probabilities edit, or something that is not an edit.
+        EditError: An edit of scores after an edit of probabilities, or something that is not an edit.
     """
     check_edits(edits)
     late: Edit | None = None
@@ -385,8 +386,8 @@ def check_order(edits: Sequence[Edit]) -> None:
             late = edit
         elif late is not None:
             raise EditError(
-                f"{edit!r} works on scores, before the softmax, but is listed after {late!r}, which works on "
-                "probabilities. List it first."
+                f"edits of scores come before edits of probabilities in the list; got {edit!r}, which changes scores, "
+                f"after {late!r}, which changes probabilities. List the edit of scores first."
             )
 
 
@@ -394,7 +395,7 @@ def _number(value: Any, name: str, least: float = -math.inf) -> None:
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not abs(value) <= _LARGEST or value < least:  # pyright: ignore[reportOperatorIssue]
         bound = "" if least == -math.inf else f" ≥ {least}"
-        raise EditError(f"{name} is a finite number{bound}, as float32 holds it; got {value!r:.200}.")
+        raise EditError(f"{name} is a finite number{bound} that float32 can hold; got {value!r:.200}.")
 
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -403,30 +404,31 @@ Function = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Apply(AttentionEdit):
-    """A function of your own on scores or probabilities.
+    """Applies a function of your own to scores or probabilities.
 
-        def flatten(values, cells):      # the site's keys share their mass evenly
+        def flatten(values, cells):      # gives the site's keys the mean of their weights
             share = torch.where(cells, values, 0.0)
             return share.sum(-1, keepdim=True) / cells.sum(-1, keepdim=True).clamp(min=1)
 
         interp.Apply(interp.Site(layers=[3]), flatten, stage="probabilities")
 
-    The function gets `values`, float32 (sample, head, row, key) of every head of the layer and every key, and
-    `cells`, bool (sample, 1 or head, row, key), the site's; it returns values that broadcast to that shape.
-    Only the cells are taken over. Keys of padding, and keys a row cannot see, hold scores all the same, and get
-    no mass. The function must depend on nothing but its arguments, as a batch may be split.
+    The function gets `values`, float32 (sample, head, row, key), for every head of the layer and every key, and
+    `cells`, bool (sample, 1 or head, row, key), True at the site. It returns values that broadcast to the shape of
+    `values`; only those at the cells are used. At stage "scores", padding and keys that a row cannot see have scores
+    too; their weights are 0 all the same. The function must depend only on its arguments, because a batch may be split.
 
     Args:
         site: Layers, heads, queries and keys.
-        function: The function. It is part of a study's hash by its name, source code and default arguments; what
-            it takes from its module is not, so it must take nothing that changes.
-        stage: "scores" (scaled, soft-capped logits, before any mask) or "probabilities".
-        steps: See `Knockout`.
+        function: The function. Its name, source code and default arguments are part of a study's hash. Names that it
+            uses from its module are not, so the values of these must not change.
+        stage: "scores" (scaled and soft-capped, before any mask) or "probabilities".
+        steps: As in `Knockout`.
 
     Raises:
-        EditError: No function, an unknown stage or steps; when traced, a result of another shape or not finite
-            (what the function raises comes through as it is); when hashed, a function whose source code does not
-            say all: a lambda, a method, or one that takes values from the function around it.
+        EditError: Something that is not a function, an unknown stage or steps; while tracing, a result of another shape
+            or one that is not finite (errors of the function itself are not changed); when the edit is hashed, a
+            function whose source code is not enough to know it: a lambda, a method, or a function that uses values of
+            an enclosing function.
     """
 
     site: Site
@@ -452,7 +454,7 @@ class Apply(AttentionEdit):
     def on(
         self, values: Float[Tensor, "sample head row key"], cells: Bool[Tensor, "sample _ row key"]
     ) -> Float[Tensor, "sample head row key"]:
-        """What the function returns, checked."""
+        """Returns the function's result, after a check of its type, shape and values."""
         found = self.function(values.clone(), cells)
         if not isinstance(found, Tensor):
             raise EditError(f"{self.name} must return a tensor; got {type(found).__name__}.")
@@ -465,12 +467,12 @@ class Apply(AttentionEdit):
             ) from error
         if not bool((found.isfinite() | ~cells).all()):
             raise EditError(
-                f"{self.name} returned NaN or infinity. To hide keys use Knockout, which goes with the mask."
+                f"{self.name} must return finite values; got NaN or infinity. To hide keys use interp.Knockout."
             )
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The edit as JSON values, the function by its name and a hash of its source code."""
+        """The edit as JSON values; the function is described by its name and a hash of its source code."""
         described = {"stage": self.stage, "function": self.name, "source_sha256": _digest(self.function)}
         return {"apply": {"site": self.site.to_dict(), **described, "steps": self.steps}}
 
@@ -479,23 +481,24 @@ def _digest(function: Any) -> str:
     """A hash of a function's source code and default arguments.
 
     Raises:
-        EditError: These do not say what it computes.
+        EditError: Source code and default arguments do not determine what the function computes.
     """
     name = getattr(function, "__qualname__", type(function).__name__)
     plain = isinstance(function, FunctionType) and function.__name__ != "<lambda>"
     if not plain or function.__closure__:
         held = ", ".join(getattr(getattr(function, "__code__", None), "co_freevars", ()))
-        taken = f": it takes {held} from around it" if held else ""
+        taken = f": it uses {held} of the function around it" if held else ""
         raise EditError(
-            f"a study is hashed with the source code of its edits, which does not say what {name} computes{taken}. "
-            "Define it with def in a file or a notebook cell, and give what varies as a default argument."
+            "the hash of a study includes the source code of its edits, which does not determine what "
+            f"{name} computes{taken}. Define it with def in a file or a notebook cell, and give values that vary as "
+            "default arguments."
         )
     try:
         source = inspect.getsource(function)
     except OSError as error:
         raise EditError(
-            f"a study is hashed with the source code of its edits, and {name} has none. Define it with def in a "
-            "file or a notebook cell."
+            f"the hash of a study includes the source code of its edits, but {name} has no source code. Define it with "
+            "def in a file or a notebook cell."
         ) from error
     defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
     return hashlib.sha256(f"{source}{defaults!r}".encode()).hexdigest()

@@ -105,7 +105,8 @@ def execute(
     """
     if mllm.server is not None and any(isinstance(read, MLP) for read in reads):
         raise ServerError(
-            "reads of MLPs run on this machine alone. Load the model without remote=True, or read interp.Residual."
+            "MLPs can be read only on this machine, not on a server. Load the model without remote=True, or read "
+            "interp.Residual."
         )
     if mllm.server is not None:
         edits = [edit.sendable() if isinstance(edit, FeatureEdit) else edit for edit in edits]
@@ -178,7 +179,7 @@ def check_arguments(reads: Sequence[Read], edits: Sequence[Edit], generate: int)
     check_edits(edits)
     if isinstance(generate, bool) or not isinstance(generate, Integral) or generate < 0:
         raise PromptError(f"generate= is a number of tokens, 0 or more; got {generate!r}.")
-    rows_of = "generates none that has a row (the first token comes from the prompt's last row)."
+    rows_of = "gives none of them a row (the prompt's last row predicts the first token)."
     for read in reads:
         if isinstance(read, Read) and read.site.groups[0] == ("answer",) and generate < 2:
             raise SiteError(

@@ -89,8 +89,8 @@ def differentiable(mllm: WrappedModel) -> None:
         type(one).__name__ == "Linear4bit" and one.weight.device.type == "cpu" for one in mllm.hf.modules()
     ):
         raise ModelError(
-            "gradients do not pass bitsandbytes' 4-bit layers on a CPU, whose kernel has none. Run the model on a GPU, "
-            "or load it without quantization."
+            "bitsandbytes' 4-bit layers compute no gradients on a CPU. Run the model on a GPU, or load it without "
+            "quantization."
         )
 
 
@@ -523,8 +523,8 @@ def input_function(
             raise ModelError("gradients of inputs need images; these samples have none.")
         if of == "pixels" and not all("pixel_values" in one.inputs for one in batch.singles):
             raise ModelError(
-                "gradients of pixels need images; a sample shows a video. Take those of embeddings, or "
-                "pass the frames as images=[…]."
+                "gradients of pixels need images, but a sample shows a video. Use gradients of embeddings, or pass the "
+                "frames as images=[…]."
             )
         found = None
         if fixed or not likeliest(target):

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from interp.errors import ModelError
-from interp.inputs.text import meant
+from interp.inputs.text import count, meant
 from interp.models.adapter import Adapter, attends_in, find
 from interp.models.checkpoints import Checkpoint, fill, lora_files, open_original, reachable
 from interp.models.configs import package_missing, read_config, refuse_kernels
@@ -33,15 +33,15 @@ from interp.tracing.parameters.weights import DeviceMap, Placement, check_weight
 __all__ = ["load", "wrap"]
 
 _LONGEST = 4096
-"""Characters of a path, at most, on the systems in use."""
+"""The largest number of characters in a path on common systems."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-"""Classes that torch puts around models, and where in them the model is."""
+"""Classes that torch wraps around models → the attribute that holds the model."""
 SMALL = 256 << 20
-"""Bytes of weights that are read without a progress bar."""
+"""Weights of fewer bytes than this are read without a progress bar."""
 _RECOMPUTED = ("rotary_emb.inv_freq", "position_ids")
-"""Buffers that old checkpoints carry and transformers computes anew."""
+"""Buffers that old checkpoints contain and that transformers now computes."""
 
 
 def load(
@@ -60,43 +60,46 @@ def load(
     quantization: Any = None,
     lora: str | Path | None = None,
 ) -> Mllm:
-    """The model of that name, ready to be traced.
+    """Loads a model, ready to be traced.
 
-    Code that comes with a checkpoint or that its config names (kernels on the hub) is never run, and weights are
-    read as safetensors or, for older files, with torch's `weights_only`. Nothing is downloaded unless `model`,
-    `processor`, `vision_tower` or `lora` is a hub id. Without a connection a hub id is looked for in the hub's cache,
-    and refused at once where it is not there.
+    Code that comes with a checkpoint or that its config names (kernels on the hub) never runs. Weights are read as
+    safetensors or, for older files, with torch's `weights_only`. Nothing is downloaded unless `model`, `processor`,
+    `vision_tower` or `lora` is a hub id. Without a connection, a hub id is looked up in the hub's local cache; if it is
+    not there, it is refused at once.
 
     Args:
-        model: "organism" (bundled), a local folder, or a hub id "organisation/name". A folder with that
-            name is "./organism".
+        model: "organism" (bundled), a local folder, or a hub id "organisation/name". Write "./organism" for a folder of
+            that name.
         device: device that the model runs on.
-        dtype: dtype of the weights; "auto" keeps the checkpoint's.
+        dtype: dtype of the weights; "auto" keeps the checkpoint's dtype.
         revision: branch, tag or commit of the hub id.
-        adapter: adapter for a family `interp` does not know, or the name of one it does. "answers_only" opens any
-            model, also one without a map, for `Mllm.answers` and `Mllm.score`; every read and edit is then refused.
-        processor: a processor in place of the checkpoint's own, or the folder or hub id of one; or settings that
-            replace some of the checkpoint's own, such as {"max_pixels": 50176, "min_pixels": 784}.
-        remote: run on an NDIF server, by nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights are read
-            here; the device and the dtype are the server's. See docs/remote.md for what such a model can do.
-        vision_tower: vision tower of a checkpoint in an original layout that keeps it elsewhere: a folder that
-            replaces the tower named in the config, or a hub id, which is then downloaded. "embedded" is
-            the tower inside LLaVA-Med's files, which its own code passes over.
-        attn_implementation: attention implementation of the whole model, in place of its config's: "sdpa", "eager",
-            "flex_attention", or, where its package is installed, "flash_attention_2" and so on. Kernels on the hub are
-            refused.
+        adapter: adapter for a family that `interp` does not know, or the name of a family that it knows.
+            "answers_only" opens any model, even one without an adapter, for `Mllm.answers` and `Mllm.score`; every read
+            and edit is then refused.
+        processor: a processor that replaces the checkpoint's, or the folder or hub id of one; or settings that replace
+            some of the settings of the checkpoint's processor, such as {"max_pixels": 50176, "min_pixels": 784}.
+        remote: whether to run on an NDIF server, with nnsight's own settings (`NDIF_API_KEY`, `NDIF_HOST`). No weights
+            are read on this machine; the server chooses the device and the dtype. docs/remote.md says what such a model
+            can do.
+        vision_tower: vision tower for a checkpoint in an original layout that does not contain its tower: a folder that
+            replaces the tower named in the config, or a hub id, which is then downloaded. "embedded" is the tower
+            inside LLaVA-Med's files, which LLaVA-Med's own code ignores.
+        attn_implementation: attention implementation of the whole model, in place of the one in its config: "sdpa",
+            "eager", "flex_attention", or, if its package is installed, "flash_attention_2" and so on. Kernels on the
+            hub are refused.
         device_map: device of each part of the model, in place of `device`: "auto", "balanced", "balanced_low_0",
-            "sequential", or a dict such as {"model.vision_tower": 0, "model.language_model": 1, …}. Parts on "cpu"
-            beside parts on GPUs, and those on "disk", are offloaded: they are brought to a GPU when they run.
-        offload_folder: folder for the weights that the map leaves on the disk.
-        quantization: "int8" or "fp8" (weights, by torchao), "int4" (NF4, by bitsandbytes), or what transformers takes
-            as `quantization_config`: a config object or its settings as a dict. Methods that fetch kernels are refused.
-        lora: the folder or hub id of a LoRA adapter that PEFT saved. It is merged into the weights, unless these are
-            quantised: then it stays beside them.
+            "sequential", or a dict such as {"model.vision_tower": 0, "model.language_model": 1, …}. Parts on "disk" are
+            offloaded, and so are parts on "cpu" if other parts are on GPUs: they are moved to a GPU when they run.
+        offload_folder: folder for the weights that the device map puts on "disk".
+        quantization: "int8" or "fp8" (weights, by torchao), "int4" (NF4, by bitsandbytes), or a value that transformers
+            takes as `quantization_config`: a config object or its settings as a dict. Methods that download kernels are
+            refused.
+        lora: folder or hub id of a LoRA adapter that PEFT saved. The adapter is merged into the weights, unless these
+            are quantised; then it stays separate.
 
     Raises:
-        ModelError: No such folder, a family that is not known, missing or left-over weights, a part that is
-            not on hand, or options that do not go together.
+        ModelError: No such folder, an unknown family, missing or unexpected weights, a part that is not on this
+            machine, or options that exclude each other.
         ServerError: With remote=True: a server that cannot be reached, does not serve the model, or runs versions that
             cannot read what is sent.
     """
@@ -124,28 +127,30 @@ def load(
 
 
 def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) -> Mllm:
-    """A transformers model, ready to be traced. `Mllm.unwrap()` gives it back as it was.
+    """Wraps a transformers model, ready to be traced. `Mllm.unwrap()` returns the model as it was.
 
-    It keeps its own attention function, its dtype, device and `requires_grad`; it is put in evaluation mode, and every
-    pass runs in that mode, whatever is set later. What was compiled runs as it is written while it is traced. Of
-    DataParallel and DistributedDataParallel the model inside is used. Weights that accelerate offloads stay where they
-    are. Under `torch.autocast` the model's own computations are cast, the rows read from it stay float32.
-    The processor is copied, since its tokenizer will pad on the left.
+    The model keeps its attention function, dtype, device and `requires_grad`. It is put in evaluation mode, and every
+    pass runs in that mode, whatever is set later. Compiled modules run uncompiled while they are traced. If the model
+    is inside DataParallel or DistributedDataParallel, the inner model is used. Weights that accelerate offloads stay
+    where they are. Under `torch.autocast` the model's own computations are cast; the rows read from it stay float32.
+    The processor is copied, because its tokenizer has to pad on the left.
 
     Args:
-        hf_model: an image-text-to-text model of a known family; also as `torch.compile` returns it.
+        hf_model: an image-text-to-text model of a known family, or what `torch.compile` returned for one.
         processor: processor of the model.
-        adapter: adapter for a family `interp` does not know, the name of one it does, or "answers_only", as in `load`.
+        adapter: adapter for a family that `interp` does not know, the name of a family that it knows, or
+            "answers_only", as in `load`.
 
     Raises:
-        ModelError: A family that is not known, attention that cannot be tapped, weights that are not on hand or are cut
-            up among processes.
+        ModelError: An unknown family, attention that cannot be traced, weights that are not on this machine or are
+            split among processes.
     """
     hf = _inner(hf_model)
     for name, value, needs in (("hf_model", hf, "config"), ("processor", processor, "tokenizer")):
         if isinstance(value, type) or not hasattr(value, needs):
             raise ModelError(
-                f"wrap takes a transformers model and its processor; {name}={_short(value)} is neither."
+                f"wrap takes a transformers model and its processor, as objects; got {name}={_short(value)}. Write "
+                "interp.wrap(hf_model, processor)."
             )
     check_weights(hf)
     chosen = find(hf.config, adapter)
@@ -159,13 +164,13 @@ def wrap(hf_model: Any, processor: Any, adapter: Adapter | str | None = None) ->
     bare = [i for i, one in enumerate(layers) if mixer_name(one) is None]
     if bare or not layers:
         raise ModelError(
-            f"adapter {chosen.name!r} names {len(layers)} decoder layers, of which {bare} have no "
-            "`.self_attn`."
+            f"an adapter's layers() returns one decoder layer or more, each with an attention module `.self_attn`; "
+            f"{chosen.name!r} returns {count(len(layers), 'layer')}, without one in layers {bare}."
         )
     if "attention" not in kinds:
         raise ModelError(
-            f"all {len(layers)} decoder layers of {type(hf).__name__} are linear (gated DeltaNet) or convolutions; "
-            "interp reads models with a layer of softmax attention at least."
+            f"interp reads models with at least one layer of softmax attention; all {len(layers)} decoder layers of "
+            f"{type(hf).__name__} are linear (gated DeltaNet) or convolutions."
         )
     _refuse_blind_attention(hf, chosen, layers[kinds.index("attention")])
     own = copy.deepcopy(processor)
@@ -180,16 +185,16 @@ def _inner(model: Any) -> Any:
     """The transformers model inside torch's wrappers: `torch.compile`, DataParallel, DistributedDataParallel.
 
     Raises:
-        ModelError: The model is cut up among processes, so that none has whole weights or every head.
+        ModelError: The model is split among processes, so that no process has all weights or all heads.
     """
     kinds = {kind.__name__ for kind in type(model).__mro__}
     weights = list(model.parameters()) if isinstance(model, nn.Module) else []
     cut = any(type(weight).__name__ == "DTensor" or hasattr(weight, "ds_id") for weight in weights)
     if cut or kinds & {"FullyShardedDataParallel", "FSDPModule"}:
         raise ModelError(
-            f"the weights of this {type(model).__name__} are cut up among processes (FSDP, tensor parallelism or "
-            "ZeRO-3), and interp runs whole models. Gather them into a plain transformers model first, such as by "
-            "saving it, and wrap that."
+            f"the weights of this {type(model).__name__} are split among processes (FSDP, tensor parallelism or "
+            "ZeRO-3), but interp runs only whole models. Gather the weights into a plain transformers model first, for "
+            "instance by saving it and loading the saved files, and wrap that."
         )
     for kind, name in _WRAPPERS.items():
         if kind in kinds:
@@ -198,19 +203,21 @@ def _inner(model: Any) -> Any:
 
 
 def _refuse_blind_attention(hf: Any, adapter: Adapter, layer: Any) -> None:
-    """Flash attention is causal or not; what image tokens see beyond that, transformers leaves out silently."""
+    """Refuse flash attention for image tokens that see later tokens.
+
+    A flash attention mask is causal or absent, so transformers silently ignores what image tokens see beyond that.
+    """
     attention = mixer(layer)
     implementation = str(getattr(attention.config, "_attn_implementation", None))
     if attends_in(adapter, hf.config) != "causal" and "flash" in implementation:
         raise ModelError(
-            f"image tokens of {adapter.name} see tokens that come after them, which {implementation} cannot do: "
-            f"{type(hf).__name__} would run without that, and without a word. Load it with "
-            "attn_implementation='sdpa'."
+            f"image tokens of {adapter.name} see tokens that come after them, which {implementation} does not support: "
+            f"{type(hf).__name__} would silently hide these tokens from them. Load it with attn_implementation='sdpa'."
         )
 
 
 def _source(model: str | Path, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """Where to load from, and `from_pretrained`'s options: whether it may be downloaded, and in which version."""
+    """Where to load from, and options for `from_pretrained`: whether it may download, and which revision."""
     where, local = _place(model)
     if revision is not None and not isinstance(revision, str):
         raise ModelError(f"revision is a branch, tag or commit, as text; got {revision!r}.")
@@ -221,7 +228,7 @@ def _source(model: str | Path, revision: str | None) -> tuple[str, dict[str, Any
 
 
 def _lora(lora: Any) -> Path:
-    """The folder of an adapter, downloaded if it is a hub id, and checked."""
+    """The folder of a LoRA adapter, which is checked, and first downloaded if it is a hub id."""
     where, local = _place(lora, ("adapter_config.json",))
     folder = Path(where) if local else lora_files(where)
     lora_settings(folder)
@@ -229,11 +236,11 @@ def _lora(lora: Any) -> Path:
 
 
 def _filled(checkpoint: Checkpoint, placement: Placement) -> Any:
-    """A checkpoint in an original layout, as the transformers model it is."""
+    """The transformers model with the weights of a checkpoint in an original layout."""
     if placement.quantization is not None:
         raise ModelError(
-            f"quantization= is for checkpoints in transformers' layout; {checkpoint.where} is in an original one. "
-            "Convert it first: interp convert FOLDER NEW_FOLDER, and load the new folder."
+            f"quantization= is for checkpoints in transformers' layout; {checkpoint.where} is in an original layout. "
+            "Convert it first, with interp convert FOLDER NEW_FOLDER, and load the new folder."
         )
     if placement.device_map is None:
         return placement.on_device(lambda: fill(checkpoint, placement.dtype, placement.device))
@@ -248,14 +255,15 @@ def _on_server(
     processor: Any,
     attention: str | None,
 ) -> Mllm:
-    """The model on the NDIF server of nnsight's settings: its config and processor are read here, its weights there."""
+    """The model on the NDIF server that nnsight's settings name. Its config and processor are read on this machine, its
+    weights on the server."""
     from interp.tracing.remote.server import open_remote
 
     usual = {"device": "cpu", "dtype": "float32"}
     if odd := [name for name, value in given.items() if str(value) != str(usual.get(name))]:
         raise ModelError(
             f"{', '.join(f'{name}={given[name]!r}' for name in odd)}: a model on an NDIF server is loaded already, "
-            "where and as its operators chose. Leave this out with remote=True."
+            "with the settings of the server's operators. Leave this out with remote=True."
         )
     config = read_config(where, options)
     _attend(where, config, attention)
@@ -266,7 +274,7 @@ def _on_server(
 
 
 def _attend(where: str, config: PreTrainedConfig, implementation: str | None) -> None:
-    """Puts the attention implementation asked for into the config, and refuses code from the hub."""
+    """Puts the given attention implementation into the config, and refuses code from the hub."""
     if implementation is not None:
         if not isinstance(implementation, str):
             raise ModelError(f"attn_implementation is a name such as 'sdpa'; got {implementation!r}.")
@@ -279,7 +287,7 @@ def _refuse_tower(where: str, vision_tower: str | Path | None) -> None:
     if vision_tower is not None:
         raise ModelError(
             f"vision_tower={str(vision_tower)!r} is for checkpoints in an original layout; {where} is in "
-            "transformers' own, which holds its tower. Leave it out."
+            "transformers' layout, which contains the vision tower. Leave it out."
         )
 
 
@@ -293,22 +301,25 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
         found = path.is_dir()
         beside = path.parent.is_dir()
         is_file = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have, or no such user
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a name that no file can have, or ~user without such a user
         raise ModelError(
-            f"{str(model)!r} is not a path that can be looked up ({error}). Check it."
+            f"{str(model)!r} is not a path that can be looked up ({error}). Check its spelling."
         ) from error
     if is_file:
-        raise ModelError(f"{str(model)!r} is a file; name the folder that it lies in.")
+        raise ModelError(f"{str(model)!r} is a file. Name the folder that it is in.")
     if found and str(model):
         if not any((path / name).is_file() for name in holding):
             raise ModelError(
-                f"the folder {path} holds no {' or '.join(holding)}; name the folder that save_pretrained "
-                "wrote."
+                f"the folder {path} holds no {' or '.join(holding)}. Name the folder that save_pretrained wrote."
             )
         return str(path), True
     named = (
         isinstance(model, str) and len(model) <= 96 and _HUB_ID.fullmatch(model)
-    )  # the hub takes no longer ones
+    )  # the hub allows no longer names
     if named and ".." not in str(model) and not beside:
         return str(model), False
     raise ModelError(
@@ -318,7 +329,7 @@ def _place(model: str | Path, holding: tuple[str, ...] = ("config.json",)) -> tu
 
 
 def _check_name(model: str | Path) -> None:
-    """Raise ModelError for what cannot be the name of a model."""
+    """Raise `ModelError` for anything that cannot be the name of a model."""
     if not isinstance(model, str | Path):
         raise ModelError(
             f"load takes a name, a folder or a hub id; got {type(model).__name__}. For a model in memory use "
@@ -326,14 +337,14 @@ def _check_name(model: str | Path) -> None:
         )
     if len(str(model)) > _LONGEST or not str(model).isprintable():
         raise ModelError(
-            f"{str(model)[:60]!r}… is no name of a model: {len(str(model))} characters, "
-            f"{'some that do not print' if not str(model).isprintable() else f'and {_LONGEST} at most'}. Nothing was "
-            "downloaded."
+            f"the name of a model has at most {_LONGEST} characters, all of them printable; got "
+            f"{str(model)[:60]!r}…, of {count(len(str(model)), 'character')}"
+            f"{'' if str(model).isprintable() else ', some of them not printable'}. Nothing was downloaded."
         )
 
 
 def _processor(given: Any, config: PreTrainedConfig, own: Callable[[], Any], where: str) -> Any:
-    """A processor given as such, as the folder or hub id of one, or as settings of the checkpoint's own."""
+    """The processor, from an object, a folder or hub id, or settings that replace some of the checkpoint's own."""
     if given is None:
         return own()
     if isinstance(given, Mapping) and not hasattr(given, "tokenizer"):
@@ -345,7 +356,7 @@ def _processor(given: Any, config: PreTrainedConfig, own: Callable[[], Any], whe
 
 
 def _model(where: str, config: PreTrainedConfig, placement: Placement, options: Mapping[str, Any]) -> Any:
-    """The model with every weight accounted for."""
+    """The model, after a check that no weight is missing, unexpected or of another shape."""
     try:
         with _without_bar(where):
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -360,7 +371,7 @@ def _model(where: str, config: PreTrainedConfig, placement: Placement, options: 
             )
     except ImportError as error:
         raise package_missing(where, error) from error
-    except Exception as error:  # whatever reading foreign files raises
+    except Exception as error:  # reading foreign files can raise anything
         if placement.device_map is not None:
             raise placement.misplaced(error) from error
         raise ModelError(
@@ -374,7 +385,7 @@ def _model(where: str, config: PreTrainedConfig, placement: Placement, options: 
 
 @contextmanager
 def _without_bar(where: str) -> Iterator[None]:
-    """Leaves out transformers' progress bar where the weights are a small local file, which takes a moment to read."""
+    """Hides transformers' progress bar, for the block, if the weights are small local files, which are read quickly."""
     files = list(Path(where).glob("*.safetensors")) if Path(where).is_dir() else []
     small = files and sum(file.stat().st_size for file in files) < SMALL
     if not small or not transformers_logging.is_progress_bar_enabled():
@@ -401,6 +412,6 @@ def _check_report(where: str, report: Mapping[str, Any]) -> None:
     )
     raise ModelError(
         f"the weights in {where} do not fit the model its config describes: {listed}. The model would run "
-        "with random weights in their place. Is this an original checkpoint in another layout, or the wrong "
-        "config.json?"
+        "with random weights in their place. Is this an original checkpoint in another layout? Or is config.json the "
+        "wrong one?"
     )

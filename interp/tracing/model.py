@@ -43,7 +43,10 @@ class Mllm(WrappedModel):
     """
 
     def using(self, executor: Literal["tap", "source"]) -> Mllm:
-        """The same model under the other executor. Prefixes serve both.
+        """The same model with the given executor. The model's prefixes work with both executors.
+
+        Args:
+            executor: "tap" or "source"; see `WrappedModel`.
 
         Raises:
             ModelError: An unknown executor.
@@ -52,23 +55,31 @@ class Mllm(WrappedModel):
             raise ModelError(f'the executors are "tap" and "source"; got {executor!r}.')
         if executor == "tap" and self.server is not None:
             raise ModelError(
-                'a model on an NDIF server has the executor "source" alone: nothing can be put into its modules there. '
-                "Load the model without remote=True for the other."
+                'a model on an NDIF server has only the executor "source", because its modules on the server cannot be '
+                'changed; got "tap". Load the model without remote=True to use "tap".'
             )
         return replace(self, executor=executor)
 
     def sharing(self, prefixes: Prefixes | None) -> Mllm:
-        """The same model, whose traces of samples go on from an image prefix wherever that is exact.
+        """The same model, whose traces of samples continue from an image prefix wherever that is exact.
 
-        That is: the image comes before the question, no row up to the last image token sees what follows it, and
-        none is read or edited (see `Prefix`). Such a trace equals the whole pass to about 1e-5; a trace that
-        found its prefix and one that made it are equal to the last bit, but for the cost.
+        It is exact if the image comes before the question and no row up to the last image token sees a later token, is
+        read or is edited (see `Prefix`). Such a trace equals a whole pass to about 1e-5. A trace that finds its prefix
+        and a trace that makes it give the same bits; only their costs differ.
+
+        Args:
+            prefixes: the store of prefixes; None to use none.
+
+        Raises:
+            ModelError: Something that is not `Prefixes`.
         """
         if prefixes is not None and not isinstance(prefixes, Prefixes):
-            raise ModelError(f"sharing takes Prefixes, or None for none; got {type(prefixes).__name__}.")
-        if self.server is not None:  # nothing is kept there between jobs: each runs whole prompts
+            raise ModelError(
+                f"sharing takes an interp.tracing.Prefixes, or None for no prefixes; got {type(prefixes).__name__}."
+            )
+        if self.server is not None:  # the server keeps nothing between jobs: each job runs whole prompts
             return self
-        found = copy(self)  # with what is cached, such as the fingerprint
+        found = copy(self)  # a copy keeps cached properties, such as the layers
         object.__setattr__(found, "prefixes", prefixes)
         return found
 
@@ -85,33 +96,34 @@ class Mllm(WrappedModel):
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> Trace:
-        """Runs the samples in micro-batches, reading and editing on the way; gradients are off.
+        """Runs the samples in micro-batches and applies the reads and edits; gradients are off.
 
-        A sample's results do not depend on the rest of its batch. They come in the order given. Samples of the same
-        images, then those of like length, run together. A micro-batch that does not fit in memory is run in halves.
+        A sample's results do not depend on the other samples. They come in the order of the samples. Samples with the
+        same images run together, then samples of similar length. A micro-batch that does not fit in memory runs in
+        halves.
 
         Args:
-            samples: samples, an encoded batch, or a prefix; each is cut into micro-batches. After a prefix only what
-                follows the image runs, where that is exact (see `Prefix`).
-            prompt: how the question is put; by default `PAPER_PROMPT`, or that of the batch or prefix.
+            samples: samples, an encoded batch, or a prefix; each is cut into micro-batches. With a prefix, only the
+                tokens after it run, where that is exact (see `Prefix`).
+            prompt: how the question is asked; by default `PAPER_PROMPT`, or the prompt of the batch or prefix.
             reads: what to read.
-            edits: what to change, in order.
-            generate: how many tokens to generate at most. Rows then have a first dimension "step": 0 is the
-                prompt, and reads of queries "last" go on with a row for every further token; reads of queries
-                "answer" have these alone, from the first token after the thought of a model that thinks, and
-                "reasoning" has those of the thought. The settings of the checkpoint's `generation_config` are not used,
-                but for its end tokens.
-            seed: of torch's generators during the run, and of the tokens drawn.
+            edits: what to change; they apply in the order given.
+            generate: the largest number of tokens to generate. If it is 1 or more, rows have a first dimension "step".
+                Step 0 is the prompt. Reads of queries "last" also have a row for every generated token that is fed
+                back. Reads of queries "answer" have only rows of generated tokens: for a model that thinks, those from
+                the first token after the thought on. Reads of queries "reasoning" have only the rows of the thought.
+                Of the checkpoint's `generation_config` only the end tokens are used.
+            seed: seed of torch's generators during the run, and of the tokens that are sampled.
             decoding: how each token is chosen; by default the most likely one.
-            batch_size: samples in one pass at most. More of them take more memory and less time each; results differ by
-                rounding (about 1e-6).
-            progress: whether a terminal or notebook shows a bar, with the time left, where there are several
-                micro-batches.
+            batch_size: the largest number of samples in one pass. Larger batches take more memory and less time per
+                sample; results differ by rounding (about 1e-6).
+            progress: whether a terminal or notebook shows a progress bar with the remaining time; it does so only if
+                there are several micro-batches.
 
         Raises:
-            SiteError: A layer, head, group or position that is not there, or a read of nothing.
+            SiteError: A layer, head, group or position that does not exist, or a read of nothing.
             EditError: Edits out of order, values that do not fit, or a row left without keys.
-            PromptError: Tokens drawn without a seed.
+            PromptError: Tokens sampled without a seed.
             ModelError: Another trace or tap of this model is open, or it was unwrapped; a `batch_size` below 1; a
                 sample that does not fit in memory even alone.
             SampleError, PromptError, ImageTokenMismatch: as in `encode`.
@@ -130,17 +142,17 @@ class Mllm(WrappedModel):
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> list[str | None]:
-        """The generated texts alone, in the order of the samples: `trace(…).answers` without keeping the logits.
+        """The generated texts, in the order of the samples: `trace(…).answers`, but without storing the logits.
 
-        The thought of a model that thinks is no part of its answer; None is an answer that did not come, because the
-        thought took all tokens.
+        The thought of a model that thinks is not part of its answer. An answer is None where the thought took all
+        tokens, so that no answer followed.
 
         Args:
-            generate: how many tokens to generate at most, one or more.
+            generate: the largest number of tokens to generate, 1 or more.
             samples, prompt, edits, seed, decoding, batch_size, progress: as in `trace`.
 
         Raises:
-            PromptError: No token to generate, or tokens drawn without a seed.
+            PromptError: A `generate` below 1, or tokens sampled without a seed.
             SampleError, EditError, SiteError, ModelError: as in `trace`.
         """
         return answers(self, samples, prompt, edits, generate, seed, decoding, batch_size, progress)
@@ -151,20 +163,20 @@ class Mllm(WrappedModel):
         thoughts: Sequence[str],
         prompt: Prompt | None = None,
     ) -> Batch:
-        """The samples with a given thought behind each prompt, its marks around it: what follows is the answer.
+        """The samples with a given thought, between its marks, after each prompt; the answer comes next.
 
-        It goes wherever samples do: traces, scores and indicators are then of the answer after this thought. The
-        tokens of the thought are the group "reasoning"; those from its sentence k on (0-based) are "from sentence k",
-        those from the mark that ends it on "from the end".
+        Functions that accept samples accept this batch: traces, scores and indicators then concern the answer after
+        this thought. The tokens of the thought are the group "reasoning". The tokens from its sentence k on (0-based)
+        are the group "from sentence k"; those from the mark that ends it on are the group "from the end".
 
         Args:
             samples: samples or a batch.
-            thoughts: one text for each, without marks.
-            prompt: as in `trace`; one that a thought may follow.
+            thoughts: one text for each sample, without marks.
+            prompt: as in `trace`; it must allow a thought after it.
 
         Raises:
-            PromptError: A model without marks of a thought, a prompt that closes it, not one text per sample, or marks
-                in a text.
+            PromptError: A model without marks of a thought, a prompt that closes the thought, a number of texts other
+                than the number of samples, or marks in a text.
             ModelError: A model whose prompt rows see the whole prompt.
             SampleError, PromptError, ImageTokenMismatch: as in `encode`.
         """
@@ -196,7 +208,8 @@ class Mllm(WrappedModel):
         given = (batch, prompt, reads, edits, generate, seed, decoding)
         if apart(self, batch, prompt, reads, edits) is not None:
             raise ModelError(
-                "these samples need several passes, so they are several jobs. Submit those of one length together."
+                "submit sends one job, which runs one pass; these samples need several passes, because their lengths "
+                "or images differ too much. Submit each sample as a job of its own."
             )
         try:
             trace(replace(self, server=self.server.leaving(), batches=False), *given)
@@ -220,17 +233,17 @@ class Mllm(WrappedModel):
         *,
         timeout: float | None = None,
     ) -> Trace:
-        """The trace that a job gives, submitted in this process or another, once it is done.
+        """Waits for a job, submitted in this process or another, and returns its trace.
 
         Args:
-            job: its id, `RemoteJob.id`.
-            samples, prompt, reads, edits, generate, seed, decoding: those it was submitted with, by which its numbers
-                are labelled.
-            timeout: how many seconds to wait; None for as long as it takes.
+            job: the job's id, `RemoteJob.id`.
+            samples, prompt, reads, edits, generate, seed, decoding: the arguments that the job was submitted with. The
+                trace is labelled from them.
+            timeout: how many seconds to wait; None to wait until the job ends.
 
         Raises:
-            ModelError: The model runs on this machine, or the job was submitted with something else.
-            ServerError: The job failed, it is not done in time, or the server does not answer.
+            ModelError: The model runs on this machine, or the job was submitted with other arguments.
+            ServerError: The job failed, it did not end in time, or the server does not answer.
         """
         self._need_server("collect")
         if not isinstance(job, str) or not job:
@@ -246,14 +259,15 @@ class Mllm(WrappedModel):
             )
 
     def image_features(self, batch: Batch) -> list[Float[Tensor, "token hidden"]]:
-        """The features of each sample's image tokens, in the order of `tokens.image`; the decoder is not run.
+        """The features of each sample's image tokens, in the order of `tokens.image`; the decoder does not run.
 
-        What the language model is given in their place: `embeddings` at image positions, or, where the image is no part
-        of the sequence, what cross-attention layers project to keys and values. Where image tokens are latents of a
-        resampler: the features of the patches that it is given, in the order of a composed map.
+        These are what the language model gets for the image: `embeddings` at image positions, or, where the image is
+        not part of the sequence, the vectors that cross-attention layers project to keys and values. Where image tokens
+        are latents of a resampler, they are the features of the patches that the resampler gets, in the order of a
+        composed map.
 
         Raises:
-            ModelError: As `embeddings`.
+            ModelError: As in `embeddings`.
         """
         if not isinstance(batch, Batch):
             raise ModelError(
@@ -266,12 +280,12 @@ class Mllm(WrappedModel):
         return [own[columns.to(own.device)] for own, columns in zip(entering, at, strict=True)]
 
     def embeddings(self, batch: Batch) -> Float[Tensor, "sample position hidden"]:
-        """What enters the first decoder layer, at the batch's padded positions; the decoder is not run.
+        """The input of the first decoder layer, at the batch's padded positions; the decoder does not run.
 
-        At image positions these are the image's features as the language model receives them.
+        At image positions these are the image's features as the language model gets them.
 
         Raises:
-            ModelError: Not a batch; another trace or tap of this model is open, or it was unwrapped.
+            ModelError: Something that is not a batch; another trace or tap of this model is open, or it was unwrapped.
         """
         if not isinstance(batch, Batch):
             raise ModelError(
@@ -294,12 +308,12 @@ class Mllm(WrappedModel):
         trust: Literal["quick", "full"] = "quick",
         seed: int = 0,
     ) -> Any:
-        """Where the model looks when it answers one question on one image: an `interp.Look`, which shows itself.
+        """Where the model looks when it answers one question on one image: an `interp.Look`, which a notebook displays.
 
             look = mllm.look("scan.png", "Is there a nodule?", boxes=[(120, 80, 180, 150)])
             look.save("look.html")
 
-        The arguments, what it costs and its errors are those of `interp.look`.
+        See `interp.look` for the arguments, the cost and the errors.
         """
         how: dict[str, Any] = {"prompt": prompt, "target": target, "generate": generate, "trust": trust}
         how["box_format"] = box_format
@@ -317,12 +331,15 @@ class Mllm(WrappedModel):
         batch_size: int = BATCH_SIZE,
         progress: bool = True,
     ) -> Scores:
-        """The target's log-probability after each prompt, under the edits.
+        """The target's log-probability after each prompt, with the edits applied.
 
-        An answer of several tokens is fed token by token, as if it were generated, so that edits of
-        steps="decode" and "all" apply to its rows. "greedy" is what the unedited model answers.
+        An answer of several tokens is fed token by token, as in generation, so edits with steps="decode" or "all" apply
+        to its rows. The target "greedy" is the answer of the model without edits.
 
-        Samples run in micro-batches of `batch_size` with `progress`, as in `trace`.
+        Args:
+            samples: samples, an encoded batch, or a prefix.
+            target: the answer, or the two answers to compare.
+            prompt, edits, batch_size, progress: as in `trace`.
 
         Raises:
             SampleError, PromptError, SiteError, EditError, ModelError: as in `trace`.
@@ -335,10 +352,16 @@ class Mllm(WrappedModel):
         prompt: Prompt | None = None,
         stop: Stop = "image",
     ) -> Prefix:
-        """Everything up to each sample's last image token, run once; accepted wherever samples are.
+        """Runs each prompt up to its last image token and returns the keys and values for later passes.
 
-        With stop="last" everything but the last token of each prompt: what reads or edits of the last row alone
-        go on from, at the cost of one token. Of a model on an NDIF server it is empty, and serves nothing.
+        Functions that accept samples accept the prefix. With stop="last" it holds each prompt without its last token: a
+        pass that reads or edits only the last row then runs one token per prompt. For a model on an NDIF server the
+        prefix is empty, and every pass runs whole prompts.
+
+        Args:
+            samples: samples or an encoded batch.
+            prompt: as in `trace`.
+            stop: "image" or "last", where the prefix ends.
 
         Raises:
             ModelError: A sample without image tokens; an unknown `stop`; another trace or tap of this model is
@@ -355,22 +378,22 @@ class Mllm(WrappedModel):
         layers: Layers = "all",
         batch: Batch | None = None,
     ) -> Iterator[None]:
-        """Offers rows to nnsight: layers offer their rows at `mllm.layers[i].self_attn.pattern.output`, and
-        cross-attention layers theirs at `.cross_attn.pattern.output`.
+        """Makes rows of attention available to nnsight, for the block.
 
             with mllm.tap(queries="last"), mllm.nn.trace(**batch.inputs):
                 rows = mllm.layers[14].self_attn.pattern.output.save()
 
-        Rows are float32 (sample, head, query, key), over padded keys. Writing to them, in place or by
-        assignment, edits the attention's output.
+        Cross-attention layers have their rows at `.cross_attn.pattern.output`. Rows are float32 (sample, head, query,
+        key), over padded keys. Writing to them, in place or by assignment, edits the attention's output.
 
         Args:
-            queries: rows to offer; "last" is the last row of every pass.
-            layers: which layers offer them, of those with a softmax.
+            queries: the rows; "last" is the last row of every pass.
+            layers: the layers whose rows are available; they must have a softmax.
             batch: the batch that is traced; needed for queries other than "last" and "all".
 
         Raises:
-            SiteError: Layers that are not there, queries that need a batch, or that differ in number.
+            SiteError: Layers that the model does not have or that have no softmax, queries that need a batch, or
+                different numbers of queries in the samples.
             ModelError: Another trace or tap of this model is open, or it was unwrapped.
         """
         self.installation.need_weights()
@@ -382,10 +405,10 @@ class Mllm(WrappedModel):
             yield
 
     def to_lens(self) -> Lens:
-        """The model through TransformerLens: caches, logit lens, direct attribution (extra `lens`).
+        """The model in TransformerLens: caches, logit lens, direct attribution (extra `lens`).
 
-        It is a second instance on the same weights, in eager attention; this model stays as it is and can be
-        traced meanwhile. Nothing is downloaded or installed.
+        It is a second model with the same weights and eager attention. This model is not changed and can still be
+        traced. Nothing is downloaded or installed.
 
         Raises:
             ModelError: transformer-lens is not installed or has no adapter for this family (see
@@ -397,7 +420,7 @@ class Mllm(WrappedModel):
     def unwrap(self) -> Any:
         """The transformers model as it was before `wrap`: attention implementation, modules, config, mode.
 
-        This `Mllm`, its prefixes and its nnsight model are of no use afterwards.
+        This `Mllm`, its prefixes and its nnsight model cannot be used afterwards.
 
         Raises:
             ModelError: A trace or tap is open, or it was unwrapped already.

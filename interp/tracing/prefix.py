@@ -1,7 +1,7 @@
-"""The image prefix as a value, and the rule of when a pass may go on from it.
+"""The image prefix as a value, and the rule that says when a pass may continue from it.
 
-A prefix holds the keys and values of a prompt up to its last image token, run once for all that follows. Of gated
-DeltaNets and short convolutions it holds the states in which that token leaves them.
+A prefix holds the keys and values of a prompt up to its last image token. They are computed once and used by every
+later pass. For gated DeltaNets and short convolutions it holds their states after that token.
 """
 
 from __future__ import annotations
@@ -47,31 +47,30 @@ Stop = Literal["image", "last"]
 
 
 Holder = Callable[[str, Callable[[], Any], Callable[[Any], int]], tuple[Any, bool]]
-"""Holds values by key. From a key, a function that makes its value and one that says how many bytes that takes:
-the value, and whether it was there."""
+"""A store of values by key. It is called with a key, a function that makes the value, and a function that returns the
+value's size in bytes. It returns the value, and whether the value was already stored."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values of a batch's prompts up to their last image token, or up to their last token. Made by
-    `Mllm.prefix`; never changed.
+    """Keys and values of a batch's prompts up to their last image token, or up to the token before their last.
 
-    Wherever samples are accepted, so is their prefix. It serves every prompt that begins with the same
-    tokens, and every read and edit of rows after the image; anything else runs as a full forward pass, with
-    the same result. Samples whose prompts begin with the same images and tokens share one line of it.
+    `Mllm.prefix` makes it; it never changes. Functions that accept samples accept a prefix too. It serves every prompt
+    that begins with the same tokens, and every read and edit of rows after the image. Other passes run as full forward
+    passes, with the same result. Samples whose prompts begin with the same images and tokens share one line of it.
 
     Attributes:
-        batch: the samples as they were encoded for it.
-        lengths: tokens of each sample's prefix.
+        batch: the samples as they were encoded for the prefix.
+        lengths: the number of tokens in each sample's prefix.
         keys: for each layer, (line, key_value_head, key, dim); lines are left-padded. Layers that share keys have the
             same tensors.
         values: for each layer, (line, key_value_head, key, value_dim); they may be narrower than keys (MLA).
-        cost: what running it took. Traces on the prefix do not count it again.
-        owner: identifies the wrapped model it belongs to.
-        lines: the line of each sample, numbered as they first occur; None where each sample has its own.
-        linear: the layers without a softmax. In the place of keys and values they have the state of their convolution,
-            (line, channel, kernel), and of their recurrence, (line, head, dim, value_dim), after the prefix; of a short
-            convolution the latter has no elements.
+        cost: the cost of computing the prefix. Traces on the prefix do not count it again.
+        owner: identifies the wrapped model that the prefix belongs to.
+        lines: the line of each sample, numbered in the order of first occurrence; None where each sample has its own.
+        linear: the layers without a softmax. For these layers, `keys` holds the state of the convolution after the
+            prefix, (line, channel, kernel), and `values` that of the recurrence, (line, head, dim, value_dim). For a
+            short convolution the state of the recurrence has no elements.
     """
 
     batch: Batch
@@ -93,11 +92,11 @@ class Prefix:
 
     @property
     def tokens(self) -> tuple[TokenMap, ...]:
-        """Where each sample's tokens are, under the prompt the prefix was made with."""
+        """Where each sample's tokens are in the prompt that the prefix was made with."""
         return self.batch.tokens
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of one layer, (sample, key_value_head, key, dim); of a DeltaNet layer its states."""
+        """The keys and values of one layer, (sample, key_value_head, key, dim); its states if it has no softmax."""
         keys, values = self.keys[layer], self.values[layer]
         if self.lines is None:
             return keys, values
@@ -106,18 +105,26 @@ class Prefix:
 
     @property
     def in_turn(self) -> bool:
-        """Whether each line has equally many samples, one line's after another's: then nothing need be copied."""
+        """Whether all lines have the same number of samples, and each line's samples are adjacent and in line order.
+
+        Then the lines need not be copied for their samples.
+        """
         if self.lines is None:
             return True
         each, rest = divmod(len(self.lines), max(self.lines) + 1)
         return not rest and all(line == i // each for i, line in enumerate(self.lines))
 
     def of(self, batch: Batch) -> Prefix:
-        """The same keys and values, for a batch of the same samples whose prompts begin with it."""
+        """The same keys and values, for a batch of the same samples whose prompts begin with this prefix."""
         return replace(self, batch=batch)
 
     def part(self, at: Sequence[int], batch: Batch) -> Prefix:
-        """The prefix of some samples; `batch` is what these are encoded as."""
+        """The prefix of some of the samples.
+
+        Args:
+            at: The places of these samples.
+            batch: These samples, encoded.
+        """
         lines = [i if self.lines is None else self.lines[i] for i in at]
         used = sorted(set(lines), key=lines.index)
         lengths = tuple(self.lengths[i] for i in at)
@@ -130,7 +137,7 @@ class Prefix:
         return replace(self, batch=batch, lengths=lengths, keys=keys, values=values, lines=own)
 
     def _lines(self, layer: int, held: Tensor, used: list[int], longest: int) -> Tensor:
-        """Some lines of what is held of a layer, without padding that they do not need."""
+        """Some lines of a layer's keys, values or states, without the padding that these lines do not need."""
         if used == list(range(len(held))):
             return held
         return held[used] if layer in self.linear else held[used, :, held.shape[2] - longest :]
@@ -142,15 +149,16 @@ class Prefix:
         first_rows: Sequence[int | None] | None = None,
         generate: int = 0,
     ) -> bool:
-        """Whether a pass over `batch` may go on from this prefix, with the result of a whole pass.
+        """Whether a pass over `batch` may continue from this prefix and give the result of a whole pass.
 
-        It holds keys and values, every prompt begins with it, and that is `exact`, whose arguments these are.
+        It may if the prefix holds keys and values, every prompt begins with it, and `exact` is true. `exact` describes
+        the arguments.
         """
         begins = bool(self.keys) and self.begins(batch)
         return begins and exact(self.lengths, batch.tokens, visibility, first_rows, generate)
 
     def begins(self, batch: Batch) -> bool:
-        """Whether every prompt of `batch` begins with this prefix and goes on after it."""
+        """Whether every prompt of `batch` begins with this prefix and has more tokens after it."""
         return all(
             single.tokens.length > n and torch.equal(_head(single, n), _head(own, n))
             for n, single, own in zip(self.lengths, batch.singles, self.batch.singles, strict=True)
@@ -162,13 +170,15 @@ def _head(single: Any, n: int) -> Tensor:
 
 
 def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
-    """Tokens of each sample up to and including its last image token, or ("last") up to its last token.
+    """The length of each sample's prefix in tokens.
+
+    It ends with the last image token (stop="image"), or with the token before the prompt's last (stop="last").
 
     Raises:
         ModelError: A sample without image tokens, or an unknown `stop`.
     """
     if not isinstance(stop, str) or stop not in ("image", "last"):
-        raise ModelError(f'a prefix stops at "image" or at "last"; got {stop!r}.')
+        raise ModelError(f'stop, where a prefix ends, is "image" or "last"; got {stop!r}.')
     if stop == "last":
         return tuple(tokens.length - 1 for tokens in batch.tokens)
     for i, tokens in enumerate(batch.tokens):
@@ -178,7 +188,7 @@ def prefix_lengths(batch: Batch, stop: Stop = "image") -> tuple[int, ...]:
 
 
 def prefix_lines(batch: Batch, lengths: Sequence[int]) -> tuple[int, ...]:
-    """The number of each sample's prefix among the different ones, in the order they first occur."""
+    """The line of each sample: samples with the same prefix share a line; lines are numbered by first occurrence."""
     if len({single.images.digest for single in batch.singles}) == len(batch):
         return tuple(range(len(batch)))
     found: dict[bytes, int] = {}
@@ -193,18 +203,19 @@ def exact(
     first_rows: Sequence[int | None] | None = None,
     generate: int = 0,
 ) -> bool:
-    """Whether prompts' first `lengths` tokens can be run before the rest, with the result of whole passes.
+    """Whether the first tokens of the prompts can run before the rest, with the result of whole passes.
 
-    They can if and only if something comes before and something after, no row before sees what comes after, no row
-    before is read or edited, and sliding windows and rotary positions are those of a whole pass. Where layers carry a
-    state from token to token, prompts must also go on by equally many tokens, as no padding may come between.
+    They can if and only if each prompt has tokens in both parts, no row of the first part sees a token of the second,
+    no row of the first part is read or edited, and sliding windows and rotary positions are those of a whole pass.
+    Where layers carry a state from token to token, the second parts must also have the same length in every prompt,
+    because no padding may come between the parts.
 
     Args:
-        lengths: tokens that come before, of each prompt.
+        lengths: the number of tokens in the first part of each prompt.
         tokens: where each prompt's tokens are.
-        visibility: what rows see.
+        visibility: which tokens the rows see.
         first_rows: the earliest row of each prompt that is read or edited, None for none.
-        generate: how many tokens follow the prompts at most.
+        generate: the largest number of tokens generated after the prompts.
     """
     if not all(0 < n < own.length for n, own in zip(lengths, tokens, strict=True)):
         return False
@@ -219,13 +230,13 @@ def exact(
 def expanded(
     layers: Sequence[nn.Module], cached: Sequence[tuple[Tensor, Tensor]]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Returns keys and values of each layer as its attention function gets them, from what a cache holds.
+    """Returns the keys and values of each layer as its attention function gets them, from the tensors of a cache.
 
-    Attention with latents (MLA) caches those, and makes keys and values of them anew in every pass.
+    Attention with latents (MLA) caches the latents, and computes keys and values from them in every pass.
 
     Args:
         layers: The decoder layers.
-        cached: The two tensors that the cache holds of each; none for a pass that was not run.
+        cached: The two tensors that the cache holds for each layer; empty for a pass that was not run.
     """
     found = []
     for layer, kept in zip(layers, cached, strict=False):
@@ -235,14 +246,14 @@ def expanded(
 
 
 class After(DynamicLayer):
-    """A cache layer whose first `length` columns are held elsewhere: it has only what comes after them."""
+    """A cache layer whose first `length` columns are stored elsewhere; it stores only the later columns."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
         self.length = length
 
     def get_seq_length(self) -> int:
-        """Columns held elsewhere and here."""
+        """The number of columns, those stored elsewhere included."""
         return self.length + super().get_seq_length()
 
 
@@ -253,22 +264,23 @@ def serving(
     first_rows: Sequence[int | None],
     generate: int = 0,
 ) -> Prefix | None:
-    """What is given, if it is a prefix that serves a pass over `batch`; see `Prefix.serves`."""
+    """Returns `given` if it is a prefix that serves a pass over `batch` (see `Prefix.serves`), else None."""
     if isinstance(given, Prefix) and given.serves(batch, visibility, first_rows, generate):
         return given
     return None
 
 
 def pass_layout(batch: Batch, before: Prefix | None) -> Layout:
-    """Where the batch's positions lie in a pass over whole prompts, or over what follows a prefix."""
+    """Where the batch's positions are in a pass over whole prompts, or over the tokens after a prefix."""
     lengths = [tokens.length for tokens in batch.tokens]
     return Layout.whole(lengths) if before is None else Layout.suffix(before.lengths, lengths)
 
 
 def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor], Cache | None]:
-    """The arguments of a pass over whole prompts, or over what follows a prefix, and its cache.
+    """The arguments and the cache of a pass over whole prompts, or over the tokens after a prefix.
 
-    After a prefix the cache is empty but for its length: the prefix's keys and values are neither copied nor changed.
+    After a prefix, attention layers get a cache that knows the prefix's length but holds none of its keys and values:
+    these are neither copied nor changed. Layers without a softmax get the prefix's states.
     """
     if before is None:
         return batch.inputs | {"position_ids": batch.positions}, None
@@ -292,22 +304,28 @@ def pass_inputs(batch: Batch, before: Prefix | None) -> tuple[dict[str, Tensor],
 
 @dataclass(frozen=True, eq=False)
 class Prefixes:
-    """Where a model's traces find image prefixes, and leave those they had to make. See `Mllm.sharing`.
+    """A store in which a model's traces look up image prefixes and save new ones. See `Mllm.sharing`.
 
-    A prefix is known by the model, the tokens of the batch's prompts up to the last image token, and the pixels:
-    never by which object or which file a sample is. So a prefix that is found holds the keys and values that it
-    would hold if it were made, bit for bit.
+    The lookup key consists of the model, the tokens of the batch's prompts up to the last image token, and the pixels.
+    It does not depend on the sample's object or file. So a stored prefix holds the same keys and values, bit for bit,
+    as a new one would.
 
     Attributes:
-        holder: What keeps them.
-        model: Says which model it is: its fingerprint, dtype and device.
+        holder: The store.
+        model: Identifies the model: its fingerprint, dtype and device.
     """
 
     holder: Holder
     model: str
 
     def of(self, batch: Batch, lengths: Sequence[int], make: Callable[[], Prefix]) -> Prefix:
-        """The prefix of this batch, whose prompts' prefixes have these lengths."""
+        """The prefix of a batch, from the store; where it is not stored, it is made and stored.
+
+        Args:
+            batch: The batch.
+            lengths: The number of tokens in each prompt's prefix.
+            make: Makes the prefix.
+        """
         found, known = self.holder(f"prefix {self._content(batch, lengths)}", make, _n_bytes)
         return replace(found, batch=batch) if known else found
 
@@ -319,17 +337,18 @@ class Prefixes:
 
 
 def _n_bytes(prefix: Prefix) -> int:
-    """What its keys and values take, and the pixels of its batch."""
+    """The size of the prefix's keys and values and of its batch's inputs (pixels), in bytes."""
     tensors = (*prefix.keys, *prefix.values, *prefix.batch.inputs.values())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class Resumed(LinearAttentionLayer):
-    """A cache layer that starts from a state; the tensors it is given are never written to.
+    """A cache layer that starts from a given state. It never writes to the tensors it is given.
 
     Args:
-        conv: what the short convolution sees of the tokens before.
-        recurrent: the delta rule's state after them; without elements for a layer that is a short convolution alone.
+        conv: the short convolution's state after the earlier tokens.
+        recurrent: the delta rule's state after the earlier tokens; it has no elements for a layer that is only a short
+            convolution.
     """
 
     def __init__(
@@ -347,15 +366,15 @@ class Resumed(LinearAttentionLayer):
         self.has_previous_state[0] = True
 
     def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-        """Keeps the new state; the old one is not overwritten, because gradients may have to go back through it."""
+        """Stores the new state. It does not overwrite the old one, because gradients may flow back through it."""
         self.recurrent_states[state_idx] = recurrent_states
         return recurrent_states
 
 
 def states_of(layer: LinearAttentionLayer) -> tuple[Tensor, Tensor]:
-    """The states that a cache layer was left with: of the convolution, and of the recurrence.
+    """The states of a cache layer after a pass: of the convolution, and of the recurrence.
 
-    A short convolution has no recurrence; then the second has no elements.
+    A short convolution has no recurrence; its second state has no elements.
     """
     conv, recurrent = layer.conv_states[0], layer.recurrent_states[0]
     assert conv is not None

@@ -1,4 +1,4 @@
-"""What to read during a trace, as values."""
+"""Reads: values that say what to read during a trace."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ __all__ = ["MLP", "Experts", "Read", "Residual", "Rows", "of_tower"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of attention: softmax probabilities of the site's queries over its keys, after any edit.
+    """Rows of attention: the weights of the site's queries over its keys, after the softmax and all edits.
 
-    A row holds float32 values in [0, 1]. Over every key it sums to 1 (less what a "zero" knockout took); over
-    the image tokens alone it sums to the share of attention that goes to the image.
+    The values are float32. Without edits of weights they lie in [0, 1], and a row over all keys sums to 1; the sum over
+    the image tokens is the share of attention that goes to the image. Rows of gated DeltaNet layers are signed and may
+    have any sum.
 
     Args:
         site: Layers, heads, queries and keys.
-        reduce: "head" averages over the site's heads of each layer before anything is stored.
+        reduce: "head" averages over the site's heads in each layer before rows are stored; None keeps every head.
 
     Raises:
         SiteError: An unknown reduction, or a site that is not a `Site`.
@@ -44,15 +45,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Residual:
-    """The residual stream after decoder layers, after any edit: (layer, position, hidden), in the model's units.
+    """The residual stream after decoder layers and after all edits: (layer, position, hidden), in the model's units.
 
-    That is what the layer returns, and what the next one (at the end, the final norm) gets, except in Qwen3-VL,
-    which adds features of the image to its tokens between its first layers. With `generate=` and positions "last"
-    a first dimension "step" goes on with each generated token's.
+    This is the layer's output and the input of the next layer (after the last layer, of the final norm). Qwen3-VL is an
+    exception: between its first layers it adds features of the image to the image tokens. With `generate=` the array
+    has a first dimension "step"; with positions "last" it also has a step for every generated token that is fed back.
 
     Args:
-        layers: "all" or decoder layers, 0-based; or those of a kind, "attention", "linear" or
-            "convolution" (`Mllm.layer_kinds`).
+        layers: "all" or decoder layers, 0-based; or a kind of layers, "attention", "linear", "cross" or "convolution"
+            (`Mllm.layer_kinds`).
         positions: Groups of the prompt's tokens ("last", "image", "question", …) or `interp.positions([…])`.
 
     Raises:
@@ -69,7 +70,7 @@ class Residual:
 
     @property
     def site(self) -> Site:
-        """Its layers and positions, as a site's layers and queries."""
+        """The read's layers and positions, as the layers and queries of a site."""
         return Site(layers=self.layers, queries=self.positions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,14 +81,14 @@ class Residual:
 
 @dataclass(frozen=True)
 class MLP:
-    """What MLPs are given, or what they add to the residual stream: (layer, position, hidden), float32.
+    """The inputs of MLPs, or the vectors that MLPs add to the residual stream: (layer, position, hidden), float32.
 
-    The input is what enters the layer's MLP, after the norm before it. The output is what the layer adds to the
-    stream: after the norm that follows the MLP where the family has one (Gemma). The output is read after its edits.
-    With `generate=` a first dimension "step" comes before. The array is called "mlp_input" or "mlp_output".
+    The input is read after the norm before the MLP. The output is the vector that the layer adds to the residual
+    stream; where the family has a norm after the MLP (Gemma), it is read after that norm. The output is read after all
+    edits. With `generate=` the array has a first dimension "step". The array's name is "mlp_input" or "mlp_output".
 
     Args:
-        layers: "all", or layers, 0-based. Layers with experts have no single MLP and are refused.
+        layers: "all", or layers, 0-based. Layers with experts have no single MLP, so naming them is an error.
         positions: Groups of the prompt's tokens or `interp.positions([…])`, as in `Residual`.
         side: "input" or "output".
 
@@ -107,7 +108,7 @@ class MLP:
 
     @property
     def site(self) -> Site:
-        """Its layers and positions, as a site's layers and queries."""
+        """The read's layers and positions, as the layers and queries of a site."""
         return Site(layers=self.layers, queries=self.positions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,21 +121,22 @@ class MLP:
 class Experts:
     """The routing of mixture-of-experts layers: (layer, token, expert), the weights with which experts are mixed.
 
-    A token's weights are those that the layer itself multiplies its experts by: after the choice of the top k and the
-    model's own renormalisation and scaling; 0 for an expert that is not chosen. They are 0 or more. Over the experts
-    they sum to 1 (Qwen), to `routed_scaling_factor` (GLM), or to the sigmoid of the chosen expert's score (Llama 4,
-    which multiplies the expert's input instead of its output). Experts that every token goes through (shared experts)
-    are not routed and not among them.
+    These are the weights by which the layer multiplies its experts, after the choice of the top k experts and after the
+    model's own renormalisation and scaling. They are ≥ 0, and 0 for an expert that is not chosen. A token's weights sum
+    to 1 (Qwen), to `routed_scaling_factor` (GLM), or to the sigmoid of the chosen expert's score (Llama 4, which
+    multiplies the expert's input instead of its output). Shared experts, which process every token, have no routing and
+    are not included.
 
-    The routing is that of the pass, under its edits. It is a choice, so an edit of attention that moves a token a
-    little can flip it: compare the routing with and without an edit before blaming attention alone.
+    The routing is read with all edits applied. Routing is a discrete choice, so an edit of attention that changes a
+    token's vector only slightly can change its experts: compare the routing with and without an edit before you explain
+    an effect by attention alone.
 
-    Where only image tokens are read, the array has the dimension "token", numbered as the image tokens are, with their
-    unpadded "position" along it; otherwise it has the dimension "position". With `generate=` a first dimension "step"
-    comes before.
+    If only image tokens are read, the array has the dimension "token", which numbers the image tokens, with the
+    coordinate "position", their unpadded positions. Otherwise it has the dimension "position". With `generate=` it has
+    a first dimension "step".
 
     Args:
-        layers: "all" for all layers with experts, or such layers, 0-based.
+        layers: "all" for all layers with experts, or some of these layers, 0-based.
         tokens: Groups of the prompt's tokens ("image", "last", "question", "all", …), `interp.positions([…])` or
             `interp.image_mask(…)`.
 
@@ -152,26 +154,26 @@ class Experts:
 
     @property
     def site(self) -> Site:
-        """Its layers and tokens, as a site's layers and queries."""
+        """The read's layers and tokens, as the layers and queries of a site."""
         return Site(layers=self.layers, queries=self.tokens)
 
     def layers_of(self, routed: Collection[int]) -> tuple[int, ...]:
         """The layers that are read in a model whose layers `routed` have experts.
 
         Raises:
-            SiteError: There are none, or a layer that is named has none.
+            SiteError: The model has no experts, or a named layer has none.
         """
         if not routed:
             raise SiteError(
-                "Experts reads which experts tokens go to, but no layer of this model has a router. Use it with a "
-                "mixture of experts, such as qwen3_vl_moe, glm4v_moe or llama4."
+                "Experts reads the routing of tokens to experts, but no layer of this model has a router. Use it with "
+                "a mixture-of-experts model, such as qwen3_vl_moe, glm4v_moe or llama4."
             )
         chosen = tuple(sorted(routed)) if isinstance(self.layers, str) else tuple(self.layers)
         dense = [layer for layer in chosen if layer not in routed]
         if dense:
             raise SiteError(
-                f"the layers with experts are {', '.join(map(str, sorted(routed)))}; Experts names {dense}, which have "
-                'no router. Leave those out, or write layers="all" for all that have one.'
+                f"the layers with experts are {', '.join(map(str, sorted(routed)))}; Experts names {dense}, without "
+                'experts. Leave these out, or write layers="all" for all layers with experts.'
             )
         return chosen
 
@@ -185,5 +187,5 @@ Read: TypeAlias = Rows | Residual | MLP | Experts
 
 
 def of_tower(one: Any) -> bool:
-    """Whether a read or an edit is of the vision tower."""
+    """Whether a read or an edit concerns the vision tower."""
     return getattr(getattr(one, "site", None), "tower", None) is not None

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.inputs.argument_checks import check_text
 from interp.inputs.prompt import Prompt
+from interp.inputs.text import count
 from interp.tracing.attention.edit_cells import Live
 from interp.tracing.edits import AttentionEdit, Edit
 from interp.tracing.encoding.batch import Batch, Encoded, longer
@@ -270,8 +271,8 @@ def make_stages(
         return None
     if mllm.server is not None:
         raise ServerError(
-            'edits of queries="reasoning" or "answer" follow a model that thinks token by token, which a job on an '
-            'NDIF server does not. Write queries="last" with steps="decode" for all generated tokens.'
+            'edits of queries="reasoning" or "answer" check after each token whether the thought has ended, which a '
+            'job on an NDIF server cannot do. Write queries="last" with steps="decode" for all generated tokens.'
         )
     return Stages(mllm.processor, _opened(mllm, batch))
 
@@ -293,8 +294,8 @@ def check_stages(stages: Stages, found: Sequence[Said], n_steps: Sequence[int]) 
         if one.reasoning is not None and sum(follower.labels[:n]) != min(one.n_reasoning, n):
             raise EditError(
                 f"sample {i} of the batch ended a thought that neither its prompt nor its first token had begun, so "
-                "the edit could not tell it from the answer. Write interp.Prompt(thinking=True), which takes all "
-                "before the end mark for the thought."
+                "the edit could not tell it from the answer. Write interp.Prompt(thinking=True): then all tokens "
+                "before the end mark count as the thought."
             )
 
 
@@ -347,16 +348,17 @@ def reasoned(mllm: WrappedModel, batch: Batch | Prefix, thoughts: Sequence[str])
     if own is None:
         raise PromptError(
             "neither the chat template nor the tokenizer of this model has the marks of a thought "
-            "(interp.tracing.reasoning.MARKS), so there is no telling where one ends. Use a model that thinks."
+            "(interp.tracing.reasoning.MARKS), so the end of a thought cannot be found. Use a model that thinks."
         )
     if mllm.visibility.attends == "prefix":
         raise ModelError(
-            f"{mllm.family} lets every row of its prompt see the whole prompt, so a thought after it would be seen "
-            "by the rows before it. Use a causal model."
+            f"in {mllm.family} every row of the prompt sees the whole prompt, so the rows before a thought would see "
+            "the thought too. Use a causal model."
         )
     if isinstance(thoughts, str) or not isinstance(thoughts, Sequence) or len(thoughts) != len(batch):
         raise PromptError(
-            f"thoughts= is a list with one text for each of the {len(batch)} samples; got {thoughts!r:.200}."
+            f"thoughts= is a list with one text per sample ({count(len(batch), 'sample')}); got "
+            f"{thoughts!r:.200}."
         )
     pairs = zip(batch.singles, thoughts, strict=True)
     singles = [_with_thought(one, thought, own, mllm.processor) for one, thought in pairs]
@@ -374,7 +376,7 @@ def _with_thought(one: Encoded, thought: str, own: Marks, processor: Any) -> Enc
         )
     if one.text.rstrip().endswith(own.end):
         raise PromptError(
-            "the chat template closes the thought before it begins, so none can follow. Write "
+            "the chat template closes the thought in the prompt, so no thought can follow. Write "
             "interp.Prompt(thinking=True), or leave thinking= out."
         )
     open_already = one.text.rstrip().endswith(own.start)
@@ -402,8 +404,8 @@ def _tokens(processor: Any, prompt: str, added: str) -> tuple[list[int], list[tu
     tokenizer = processor.tokenizer
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
-            "a thought is cut into sentences by where its tokens are, which only a fast tokenizer says. Load the "
-            "processor with one."
+            "cutting a thought into sentences needs the places of its tokens in the text, which only a fast tokenizer "
+            "gives. Load the processor with a fast tokenizer."
         )
     placeholder = getattr(processor, "image_token", None)
     tail = prompt.rpartition(placeholder)[2] if placeholder else prompt

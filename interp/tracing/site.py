@@ -1,4 +1,4 @@
-"""Where in a model's attention to read or edit: layers and heads, queries and keys, as a value."""
+"""Sites: values that say where in a model's attention to read or edit: layers and heads, queries and keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from interp.errors import SiteError
+from interp.inputs.text import count
 from interp.inputs.tokens import TokenMap, Word
 
 __all__ = [
@@ -30,30 +31,30 @@ __all__ = [
 ]
 
 GENERATED = ("reasoning", "answer")
-"""Groups of generated tokens: those of the thought, its marks included, and those after it. Each token is in one."""
+"""Groups of generated tokens: the thought, with its marks, and the tokens after it. Each generated token is in one."""
 
 LayerKind = Literal["attention", "linear", "cross", "convolution"]
 """What mixes the tokens in a decoder layer: softmax attention to the sequence, a gated delta rule ("linear attention"),
 softmax attention to the image alone ("cross"), or a short convolution."""
 
 Layers: TypeAlias = Literal["all"] | LayerKind | Sequence[int]
-"""What a site's `layers` may be."""
+"""The type of a site's `layers`."""
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Unpadded positions of the sample's own sequence; built by `positions`."""
+    """Unpadded positions in each sample's sequence; made by `positions`."""
 
     positions: tuple[int, ...]
 
 
 SHOWN = 4
-"""Masks that an `ImageMask` shows."""
+"""The largest number of masks in the `repr` of an `ImageMask`."""
 
 
 @dataclass(frozen=True)
 class ImageMask:
-    """Some of the image tokens, the same for every sample or one mask per sample; built by `image_mask`."""
+    """Some of the image tokens: one mask for all samples, or one mask per sample; made by `image_mask`."""
 
     masks: tuple[tuple[bool, ...], ...]
     per_sample: bool = False
@@ -67,17 +68,17 @@ class ImageMask:
         """The mask for some of `n_samples` samples.
 
         Raises:
-            SiteError: Not one mask per sample.
+            SiteError: A number of masks that is not the number of samples.
         """
         self.check(n_samples)
         return ImageMask(tuple(self.masks[i] for i in at), True) if self.per_sample else self
 
     def check(self, n_samples: int) -> None:
-        """Raise `SiteError` for another number of masks than samples."""
+        """Raise `SiteError` if there is one mask per sample and their number is not the number of samples."""
         if self.per_sample and len(self.masks) != n_samples:
             raise SiteError(
-                f"image_mask holds {len(self.masks)} masks for a batch of {n_samples} samples. Give one per "
-                "sample, or a single mask (token,) for all of them."
+                f"image_mask holds {count(len(self.masks), 'mask')} for a batch of {count(n_samples, 'sample')}. Give "
+                "one mask per sample, or a single mask (token,) for all samples."
             )
 
 
@@ -88,7 +89,7 @@ def positions(values: Iterable[int]) -> Positions:
     """The given unpadded positions (0 is the sample's own first token), for a site's queries or keys.
 
     Raises:
-        SiteError: Not integers of 0 or more, or none at all.
+        SiteError: Values that are not integers ≥ 0, or no values.
     """
     given = _many(values)
     if given is None:
@@ -109,7 +110,7 @@ def image_mask(mask: Any) -> ImageMask:
             list of arrays (their N may differ) or an array (sample, token).
 
     Raises:
-        SiteError: Anything but booleans of that shape.
+        SiteError: A mask that is not boolean or has another shape.
     """
     given = _many(mask)
     rows = [] if given is None else [_plain(row) for row in given]
@@ -126,7 +127,7 @@ def image_mask(mask: Any) -> ImageMask:
 
 
 def _plain(mask: Any) -> np.ndarray:
-    """A mask as an array; a tensor of any type and device too."""
+    """A mask as an array; the mask may be a tensor of any dtype on any device."""
     return np.asarray(mask.tolist() if hasattr(mask, "detach") else mask)
 
 
@@ -135,27 +136,27 @@ _NONE: Mapping[int, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Site:
-    """Rows and columns of attention. Stored as tuples: a site hashes, compares and serialises.
+    """Rows and columns of attention. Fields are stored as tuples, so sites can be hashed, compared and serialised.
 
     Args:
-        layers: decoder layers, 0-based; "all", every layer with a softmax, which are all layers of most models; or
-            those of a kind (`Mllm.layer_kinds`): "attention", which attend to their own sequence; "cross", whose keys
-            are the image's; "linear", the gated DeltaNet layers of a hybrid model; or, for the residual stream alone,
-            "convolution", its short convolutions. Numbers name layers of one kind. Left out when `heads` are pairs.
-        heads: "all", heads (a list, the same in every layer), or a list of (layer, head) pairs.
-        queries: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
-            for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or several of them;
-            "answer" for the rows of generated tokens, of those after the thought where there is one;
-            "reasoning" for the rows of the thought that a model generates before its answer.
-        keys: the same, for the columns. Positions are unpadded.
-        tower: "vision" for the vision encoder's own attention. Layers and heads are then its own, and queries and keys
-            its patches: "patches" ("image" means the same), "cls" and "register" where it has such tokens, "all",
-            `positions([…])` of a `PatchMap`, or `image_mask(…)` over patches; queries have to be given. None for the
-            language model.
+        layers: decoder layers, 0-based, all of one kind; or "all", every layer with a softmax (in most models, all
+            layers); or a kind (`Mllm.layer_kinds`): "attention", layers that attend to their own sequence; "cross",
+            layers whose keys come from the image; "linear", the gated DeltaNet layers of a hybrid model; "convolution",
+            the short convolutions of a hybrid model, for the residual stream only. Leave it out if `heads` are pairs.
+        heads: "all", a list of heads (the same in every layer), or a list of (layer, head) pairs.
+        queries: the rows: a group of `TokenMap.positions` ("last", "after_image", "question", "text", "image"), "all"
+            for the whole prompt, `interp.word(…)`, `positions([…])`, `image_mask(…)`, or a list of several of these;
+            "answer" for the rows of generated tokens (if the model thinks, only those after the thought); "reasoning"
+            for the rows of the thought that a model generates before its answer. Positions are unpadded.
+        keys: the columns, named like the queries, but without "answer" and "reasoning". Positions are unpadded.
+        tower: "vision" for the attention of the vision encoder; None for the language model. With "vision", layers and
+            heads are those of the vision encoder, and queries and keys are its patches: "patches" ("image" means the
+            same), "cls" and "register" if it has such tokens, "all", `positions([…])` of a `PatchMap`, or
+            `image_mask(…)` over patches. `queries` must then be given, because "last" is not a group of patches.
 
     Raises:
         SiteError: Values of the wrong kind, pairs together with layers, an empty selection, or groups that the vision
-            tower has not.
+            tower does not have.
     """
 
     layers: Layers = "all"
@@ -173,8 +174,8 @@ class Site:
         put(self, "keys", _selectors(self.keys, "keys"))
         if self.pairs is not None and self.layers != "all":
             raise SiteError(
-                f"(layer, head) pairs name their layers; leave out layers={_written(self.layers)!r}, or give heads= "
-                "as heads without layers, such as heads=[0]."
+                f"(layer, head) pairs already name layers: leave out layers={_written(self.layers)!r}, or write heads= "
+                "without layers, such as heads=[0]."
             )
         if self.tower is not None:
             _check_tower(self.tower, self.groups)
@@ -198,31 +199,33 @@ class Site:
         whose: str = "model",
         cross: Collection[int] = (),
     ) -> dict[int, tuple[int, ...]]:
-        """The heads of each layer the site names: layer → heads, both in the order given. `whose`: for errors.
+        """The layers and heads that the site names: layer → heads, both in the order given.
 
         Args:
-            n_layers: decoder layers of the model, of every kind.
-            n_heads: query heads of each attention layer.
-            linear: the layers without a softmax of a hybrid model, and how many (value) heads each has: none for a
-                short convolution.
-            cross: the cross-attention layers, whose keys are the image's.
+            n_layers: the number of decoder layers in the model, of every kind.
+            n_heads: the number of query heads in each attention layer.
+            linear: the layers without a softmax, in a hybrid model → the number of (value) heads of each; 0 for a short
+                convolution.
+            whose: a noun that says, in errors, what the layers belong to.
+            cross: the cross-attention layers, whose keys come from the image.
 
         Raises:
-            SiteError: A layer or head the model does not have, linear layers beside others, or short convolutions.
+            SiteError: A layer or head that the model does not have, linear layers together with others, or short
+                convolutions.
         """
         for name, n in (("n_layers", n_layers), ("n_heads", n_heads)):
             if not _is_index(n) or n > _MOST:
-                raise SiteError(f"{name} is a number of layers or heads, at most {_MOST:,}; got {n!r:.200}.")
+                raise SiteError(f"{name} is an integer from 0 to {_MOST:,}; got {n!r:.200}.")
         if not isinstance(linear, Mapping) or not all(map(_is_index, (*linear, *linear.values()))):
-            raise SiteError(f"linear is a dict of layers and their numbers of heads; got {linear!r:.200}.")
+            raise SiteError(f"linear is a dict, layer → number of heads; got {linear!r:.200}.")
         if (
             isinstance(cross, str | bytes)
             or not isinstance(cross, Collection)
             or not all(map(_is_index, cross))
         ):
-            raise SiteError(f"cross is the numbers of the cross-attention layers; got {cross!r:.200}.")
+            raise SiteError(f"cross is a list of the cross-attention layers' numbers; got {cross!r:.200}.")
         if not isinstance(whose, str):
-            raise SiteError(f"whose is a text for errors; got {whose!r:.200}.")
+            raise SiteError(f"whose is a noun for error messages, as text; got {whose!r:.200}.")
         if self.pairs is not None:
             found: dict[int, list[int]] = {}
             _no_convolution((layer for layer, _ in self.pairs), linear)
@@ -245,10 +248,10 @@ class Site:
     def stream_layers(
         self, n_layers: int, linear: Mapping[int, int] = _NONE, cross: Collection[int] = ()
     ) -> tuple[int, ...]:
-        """The layers named, in the order given, for what every layer has (the residual stream): "all" is all of them.
+        """The layers that the site names, in the order given, for the residual stream; "all" names layers of all kinds.
 
         Raises:
-            SiteError: A layer the model does not have.
+            SiteError: A layer that the model does not have.
         """
         if self.pairs is not None:
             return tuple(self.resolve(n_layers, _MOST, dict.fromkeys(linear, _MOST)))
@@ -258,7 +261,7 @@ class Site:
     def _numbers(
         self, n_layers: int, linear: Mapping[int, int], cross: Collection[int], whose: str = "model"
     ) -> Sequence[int] | None:
-        """The layers named by number or kind; None for "all"."""
+        """The layers that the site names by number or kind; None for "all"."""
         if self.layers == "all":
             return None
         if isinstance(self.layers, str):
@@ -279,7 +282,7 @@ class Site:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Site:
-        """The site `to_dict` described.
+        """The site that `to_dict` described.
 
         Raises:
             SiteError: Values that `to_dict` does not write.
@@ -301,14 +304,14 @@ class Site:
 
 
 TOWER_GROUPS = ("all", "patches", "image", "cls", "register")
-"""Groups of positions in a vision tower."""
+"""Groups of positions that a vision tower may have."""
 
 
 def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
-    """Refuse another tower, and groups of tokens that no vision tower has.
+    """Refuse unknown towers, and groups of tokens that no vision tower has.
 
     Raises:
-        SiteError: Another tower than "vision", or a group that no vision tower has.
+        SiteError: A tower that is not "vision", or a group that no vision tower has.
     """
     if not isinstance(tower, str) or tower != "vision":
         raise SiteError(f'tower is "vision", or None for the language model; got {tower!r:.200}.')
@@ -317,8 +320,8 @@ def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
             if isinstance(one, Positions | ImageMask) or one in TOWER_GROUPS:
                 continue
             raise SiteError(
-                f"{name}={one!r} is a group of the prompt's tokens, and the vision tower has none of these. Of "
-                f'tower="vision" write {name}="patches", "cls" or "register" where the tower has them, "all", '
+                f"{name}={one!r} is a group of the prompt's tokens, which the vision tower does not have. With "
+                f'tower="vision" write {name}="patches", "all", "cls" or "register" (if the tower has such tokens), '
                 "interp.positions([…]), or interp.image_mask(…) over patches."
             )
 
@@ -326,10 +329,10 @@ def _check_tower(tower: Any, groups: Sequence[Sequence[Selector]]) -> None:
 def select(
     selectors: Sequence[Selector], tokens: TokenMap, sample: int, n_samples: int
 ) -> Int[np.ndarray, " position"]:
-    """The unpadded positions that one sample's selectors name together, increasing; may be empty.
+    """All unpadded positions that the selectors name in one sample, increasing; there may be none.
 
     Raises:
-        SiteError: A group the prompt lacks, a position outside it, or a mask that does not fit the sample.
+        SiteError: A group that the prompt does not have, a position outside it, or a mask that does not fit the sample.
     """
     found = [_one(selector, tokens, sample, n_samples) for selector in selectors]
     if len(found) == 1 and not isinstance(selectors[0], Positions):  # a group's positions increase
@@ -340,10 +343,10 @@ def select(
 def select_each(
     selectors: Sequence[Selector], tokens: Sequence[TokenMap]
 ) -> tuple[Int[np.ndarray, " _"], ...]:
-    """The unpadded positions that selectors name in each sample of a batch; none where there are no selectors.
+    """The unpadded positions that the selectors name in each sample of a batch; none if there are no selectors.
 
     Raises:
-        SiteError: As `select`.
+        SiteError: As in `select`.
     """
     if not selectors:
         return tuple(np.empty(0, np.int64) for _ in tokens)
@@ -355,7 +358,7 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
         if selector.positions[-1] >= tokens.length:
             raise SiteError(
                 f"sample {sample} of the batch has {tokens.length} {tokens.whole}, so positions run from 0 to "
-                f"{tokens.length - 1}; got {selector.positions[-1]}. Positions are unpadded."
+                f"{tokens.length - 1}; got {selector.positions[-1]}. Count positions without padding."
             )
         return np.array(selector.positions)
     if isinstance(selector, ImageMask):
@@ -364,8 +367,9 @@ def _one(selector: Selector, tokens: TokenMap, sample: int, n_samples: int) -> I
         return np.arange(tokens.length)
     if selector in GENERATED and selector not in tokens.spans:
         raise SiteError(
-            f"{selector!r} are tokens that the model generates: they are no keys or positions of the prompt. As rows "
-            f"write queries={selector!r} with generate=2 or more, and for an edit steps='decode' or 'all'."
+            f"{selector!r} is a group of tokens that the model generates; they are not keys or positions of the "
+            f"prompt. To name their rows, write queries={selector!r} with generate=2 or more, and in an edit also "
+            "steps='decode' or steps='all'."
         )
     return tokens.positions(selector)
 
@@ -377,8 +381,8 @@ def _mask_of(
     mask = np.array(selector.masks[sample if selector.per_sample else 0])
     if len(mask) != tokens.n:
         raise SiteError(
-            f"image_mask has {len(mask)} values, but sample {sample} of the batch has {tokens.n} "
-            f"{tokens.counted}."
+            f"image_mask needs one value for each of the {tokens.n} {tokens.counted} of sample {sample} of the batch; "
+            f"got {count(len(mask), 'value')}."
         )
     return mask
 
@@ -387,7 +391,7 @@ def _selectors(value: Any, what: str) -> tuple[Selector, ...]:
     given = (value,) if isinstance(value, Selector) else _many(value)
     if not given:
         raise SiteError(
-            f'{what}= is a group or several; got {value!r:.200}. A group is for instance "last".'
+            f'{what}= is a group of tokens, such as "last", or a list of groups; got {value!r:.200}.'
             + _as_positions([value])
         )
     for one in given:
@@ -400,14 +404,14 @@ def _selectors(value: Any, what: str) -> tuple[Selector, ...]:
 
 
 def _as_positions(values: Sequence[Any]) -> str:
-    """What to write for these positions, if they are."""
+    """Advice on how to write the values as positions, if they are positions; else ""."""
     if not values or not all(map(_is_index, values)):
         return ""
     return f" For positions write interp.positions({[int(one) for one in values]!r})."
 
 
 class _Heads(tuple):
-    """Heads as a site keeps them. A plain tuple of two numbers is refused: it looks like a (layer, head) pair."""
+    """Heads as a site stores them. A plain tuple of two numbers is refused: it could mean a (layer, head) pair."""
 
     __slots__ = ()
 
@@ -430,7 +434,9 @@ def _heads(value: Any) -> Any:
     if not any(one is not None for one in inner):
         return _Heads(_indices(given, "heads"))
     if not all(one is not None and len(one) == 2 for one in inner):
-        raise SiteError(f"heads= is heads or (layer, head) pairs, not a mixture; got {value!r:.200}.")
+        raise SiteError(
+            f"heads= is a list of heads or a list of (layer, head) pairs, not a mixture; got {value!r:.200}."
+        )
     pairs = [(_integer(one[0], "a layer"), _integer(one[1], "a head")) for one in inner if one is not None]
     return tuple(dict.fromkeys(pairs))
 
@@ -442,24 +448,24 @@ def _indices(value: Any, what: str) -> Any:
     given = None if isinstance(value, str) else _many(value)
     if given is None:
         write = (
-            f"Write {what}=[{int(value)}] for one."
+            f"For a single one write {what}=[{int(value)}]."
             if _is_index(value)
-            else f"Write {what}=[0] for the first."
+            else f"For the first one write {what}=[0]."
         )
         last = (
-            f" They count from 0 in every model; the last one is number mllm.n_{what} - 1."
+            f" Numbers start at 0; the last one is mllm.n_{what} - 1."
             if isinstance(value, str) or (isinstance(value, int) and value < 0)
             else ""
         )
         raise SiteError(f'{what}= is "all" or a list of indices; got {value!r:.200}. {write}{last}')
     found = tuple(dict.fromkeys(_integer(v, f"one of {what}") for v in given))
     if not found:
-        raise SiteError(f'{what}= selects nothing; give at least one index, or "all".')
+        raise SiteError(f'{what}= selects nothing. Give at least one number, or "all".')
     return found
 
 
 _MOST = 1_000_000
-"""Indices or positions in one list: more are a mistake, and would fill the memory."""
+"""The largest number of indices or positions in one list. More must be a mistake, and could fill the memory."""
 
 
 def _many(value: Any) -> tuple[Any, ...] | None:
@@ -502,7 +508,7 @@ def _written(layers: Layers) -> Any:
 def kinds_of(
     n_layers: int, linear: Mapping[int, int] = _NONE, cross: Collection[int] = ()
 ) -> tuple[LayerKind, ...]:
-    """The kind of each of a decoder's layers, from those that do not attend to their sequence: see `Site.resolve`."""
+    """The kind of each decoder layer, from the layers that are not of kind "attention"; see `Site.resolve`."""
 
     def kind(layer: int) -> LayerKind:
         if layer in linear:
@@ -516,12 +522,12 @@ def _of_kind(kind: str, kinds: Sequence[LayerKind]) -> list[int]:
     """The numbers of the layers of a kind.
 
     Raises:
-        SiteError: There are none.
+        SiteError: The model has no layers of this kind.
     """
     found = [layer for layer, one in enumerate(kinds) if one == kind]
     if not found:
         raise SiteError(
-            f"layers={kind!r} selects nothing: the model's {len(kinds)} layers are of the kind "
+            f"layers={kind!r} selects nothing: the model's {count(len(kinds), 'layer')} are of the kind "
             f"{' and '.join(map(repr, sorted(set(kinds))))} (mllm.layer_kinds). Write layers='all', or the numbers of "
             "layers."
         )
@@ -529,25 +535,24 @@ def _of_kind(kind: str, kinds: Sequence[LayerKind]) -> list[int]:
 
 
 def _no_convolution(layers: Iterable[int], linear: Mapping[int, int]) -> None:
-    """Raise `SiteError` for layers that have no heads, and so no rows."""
+    """Raise `SiteError` for short convolutions, which have no heads and therefore no rows."""
     named = [layer for layer in dict.fromkeys(layers) if layer in linear and not linear[layer]]
     if named:
         raise SiteError(
-            f"layers {named} of this model are short convolutions: a token is mixed with the few before it by fixed "
-            "weights, and there are no heads and no rows to read or edit. Name layers with a softmax, such as "
+            f"layers {named} of this model are short convolutions, which mix each token with the few tokens before it "
+            "by fixed weights; they have no heads and no rows to read or edit. Name layers with a softmax, such as "
             'layers="attention" (mllm.layer_kinds).'
         )
 
 
 def _one_kind(layers: Iterable[int], linear: Mapping[int, int]) -> None:
-    """Raise `SiteError` for layers of both kinds, whose rows are not the same thing."""
+    """Raise `SiteError` for linear layers together with layers with a softmax: their rows cannot be compared."""
     named = list(layers)
     of_linear = [layer for layer in named if layer in linear]
     if of_linear and len(of_linear) < len(named):
         raise SiteError(
-            f"layers {of_linear} of this model are linear (gated DeltaNet), the other layers named have a softmax: "
-            'their rows are not the same thing. Name layers of one kind, such as layers="attention", or make it two '
-            "sites."
+            f"a site names layers of one kind; layers {of_linear} of this model are linear (gated DeltaNet), but the "
+            'other named layers have a softmax. Name layers of one kind, such as layers="attention", or make two sites.'
         )
 
 

@@ -278,7 +278,7 @@ def _weights(name: str, value: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name} is an array of numbers; got {type(value).__name__}.") from error
     if not torch.isfinite(found).all():
-        raise ModelError(f"{name} holds NaN or infinity. Is the file whole?")
+        raise ModelError(f"{name} must hold finite numbers; it holds NaN or infinity. Is the file complete?")
     return found
 
 

@@ -1,6 +1,6 @@
-"""A target: which tokens it stands for after each prompt, and their log-probability.
+"""Targets: the tokens of a target after each prompt, and their log-probability.
 
-Logits of a model in half precision are computed in float32, so that their differences are not lost to rounding.
+The logits of a model in half precision are computed in float32, so that rounding does not hide their differences.
 """
 
 from __future__ import annotations
@@ -58,20 +58,21 @@ __all__ = [
 
 
 ANSWER_ROWS, PROMPT_LAST = "answer row", "prompt last"
-"""Groups of a forced batch's tokens: the rows that predict the answer, and the first of them."""
+"""Groups of tokens in a teacher-forced batch: the rows that predict the answer, and the first of these rows."""
 
 
 CHUNK = 2**24
-"""Weights of the output layer that are held in float32 at once."""
+"""The largest number of the output layer's weights that are held in float32 at once."""
 
 
 def log_probabilities(
     logits: Float[Tensor, "*variant position token_id"],
     ids: Sequence[int] | Int[Tensor, "*variant position"],
 ) -> Float[Tensor, "*variant"]:
-    """Σ_t log p(ids[t]), nats, float64, differentiable, from the logits of the rows that predict the tokens.
+    """Σ_t log p(ids[t]) in nats, float64 and differentiable, from the logits of the rows that predict the tokens.
 
-    The exponentials are those of the logits' dtype, float32 at least; their sum and the difference are float64.
+    Exponentials are computed in the logits' dtype, or in float32 if that is narrower; their sum and the difference are
+    computed in float64.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     chosen = torch.as_tensor(ids, device=wide.device).expand(wide.shape[:-1])[..., None]
@@ -85,8 +86,8 @@ class Aim:
     """A target for one sample: Σ_a weights[a] · Σ_t log p(answers[a][t] | prompt, answers[a][:t]), in nats.
 
     Attributes:
-        answers: the token ids of one answer, or of the two of a difference.
-        weights: (1,) or (1, −1), each divided by its answer's number of tokens where the target is a mean.
+        answers: the token ids of one answer, or of both answers of a difference.
+        weights: (1,) or (1, −1); if the target is a mean, each is divided by its answer's number of tokens.
     """
 
     answers: tuple[tuple[int, ...], ...]
@@ -94,16 +95,16 @@ class Aim:
 
     @property
     def single(self) -> bool:
-        """Whether every answer is one token, so that the logits after the prompt are all it takes."""
+        """Whether every answer is one token, so that the logits after the prompt suffice."""
         return all(len(answer) == 1 for answer in self.answers)
 
     @property
     def each(self) -> list[Aim]:
-        """An aim for each answer; their values add up to this one's."""
+        """One aim for each answer; the sum of their values is the value of this aim."""
         return [Aim((ids,), (weight,)) for ids, weight in zip(self.answers, self.weights, strict=True)]
 
     def value(self, logits: Float[Tensor, "*variant position token_id"]) -> Float[Tensor, "*variant"]:
-        """The target's value from the logits of a pass's last rows; each answer's own are the very last."""
+        """The target's value, from the logits of a pass's last rows; the last len(answer) of them predict an answer."""
         parts = [
             weight * log_probabilities(logits[..., -len(ids) :, :], ids)
             for ids, weight in zip(self.answers, self.weights, strict=True)
@@ -113,7 +114,7 @@ class Aim:
 
 @dataclass(frozen=True, eq=False)
 class Aims(Sequence[Aim]):
-    """One aim per sample, and what finding them cost: nothing, unless the model had to answer first."""
+    """One aim per sample, and the cost of finding them: zero, unless the model had to answer first."""
 
     each: tuple[Aim, ...]
     cost: Cost
@@ -132,18 +133,18 @@ class Aims(Sequence[Aim]):
 
 
 def check_target(target: Any) -> None:
-    """Raise `PromptError` for anything but a target."""
+    """Raise `PromptError` for anything but an `interp.Target`."""
     if not isinstance(target, Target):
         write = f" Write interp.Target({target!r})." if isinstance(target, str | Diff) else ""
         raise PromptError(f'target is an interp.Target, such as Target("yes"); got {target!r:.200}.{write}')
 
 
 def aims(mllm: WrappedModel, given: Batch | Prefix, target: Target) -> Aims:
-    """The target in the context of each sample's prompt. A "greedy" target costs a pass, or `tokens` passes.
+    """The target's tokens after each sample's prompt. For the target "greedy" the model generates them first.
 
     Raises:
-        PromptError: Not a target, an answer without tokens or with words that are not in the vocabulary, two answers of
-            the same tokens, or a prompt that a thought follows.
+        PromptError: Something that is not a target, an answer without tokens or with words that are not in the
+            vocabulary, two answers with the same tokens, or a prompt that a thought follows.
     """
     check_target(target)
     batch = given.batch if isinstance(given, Prefix) else given
@@ -164,18 +165,18 @@ def aim_of(target: Target, answers: tuple[tuple[int, ...], ...], sample: Sample)
     """The target for one sample, from the tokens of its answers.
 
     Raises:
-        PromptError: Two answers that are the same tokens.
+        PromptError: Two answers with the same tokens.
     """
     if len(set(answers)) < len(answers):
         raise PromptError(
-            f"{target.spec!r} compares two answers of the same tokens {answers[0]} after the prompt of sample "
+            f"{target.spec!r} compares two answers with the same tokens {answers[0]} after the prompt of sample "
             f"{sample.id}; the difference is always zero. Name answers that the tokenizer tells apart."
         )
     return Aim(answers, _weights(answers, target))
 
 
 def texts_of(target: Target) -> tuple[str, ...]:
-    """The text of a target, or the two that it compares."""
+    """The text of a target, or the two texts that it compares."""
     spec = target.spec
     return (spec.first, spec.second) if isinstance(spec, Diff) else (spec,)
 
@@ -188,7 +189,10 @@ def _weights(answers: Sequence[tuple[int, ...]], target: Target) -> tuple[float,
 
 
 def _greedy(mllm: WrappedModel, given: Batch | Prefix, n: int, meter: Meter) -> list[tuple[int, ...]]:
-    """The tokens each sample's answer begins with, its end token left out unless it is the first."""
+    """The first `n` tokens of each sample's answer, or fewer if it ends before.
+
+    An end token is left out, unless it is the first token.
+    """
     if n == 1:
         _, _, outcome = execute(mllm, given, None, [], [], meter)
         return [_answer_start(mllm, (int(token),)) for token in outcome.logits.argmax(dim=-1)]
@@ -205,10 +209,10 @@ def _greedy(mllm: WrappedModel, given: Batch | Prefix, n: int, meter: Meter) -> 
 
 
 def _answer_start(mllm: WrappedModel, ids: tuple[int, ...]) -> tuple[int, ...]:
-    """The tokens, refused where they begin a thought."""
+    """Returns the tokens of an answer, and refuses those that begin a thought."""
     if said(ids, mllm.processor, opened=False).reasoning is not None:
         raise PromptError(
-            f'the model begins a thought, which Target("greedy") would take for its answer. {CLOSE}'
+            f'the model begins a thought; Target("greedy") would score it as if it were the answer. {CLOSE}'
         )
     return ids
 
@@ -216,11 +220,12 @@ def _answer_start(mllm: WrappedModel, ids: tuple[int, ...]) -> tuple[int, ...]:
 def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
     """The tokens of an answer that follows a rendered prompt.
 
-    Prompt and answer are tokenised together, and the prompt's own tokens taken off; where a token would reach
-    across the seam, the answer is tokenised alone: a model that has read the prompt cannot give half a token.
+    Prompt and answer are tokenised together, and the prompt's tokens are removed. If a token would cover the end of the
+    prompt and the start of the answer, the answer is tokenised alone, because a model that has read the prompt cannot
+    generate half a token.
 
     Raises:
-        PromptError: The answer has no tokens, or the tokenizer has none for a part of it.
+        PromptError: The answer has no tokens, or the tokenizer has no token for a part of it.
     """
     placeholder = str(getattr(processor, "image_token", None) or "")
     tail = prompt.rpartition(placeholder)[2] if placeholder else prompt
@@ -232,22 +237,23 @@ def answer_ids(processor: Any, prompt: str, answer: str) -> tuple[int, ...]:
     before, both = ids(tail), ids(tail + spaced)
     found = both[len(before) :] if both[: len(before)] == before else ids(spaced)
     if not found:
-        raise PromptError(f"the tokenizer makes no token of the answer {answer!r}; ask for another one.")
+        raise PromptError(f"the tokenizer makes no token from the answer {answer!r}. Name another answer.")
     unknown = getattr(processor.tokenizer, "unk_token_id", None)
     if unknown in found and processor.tokenizer.unk_token not in answer:
         raise PromptError(
             f"the tokenizer has no token for a part of the answer {answer!r:.200} and writes "
-            f"{processor.tokenizer.unk_token!r} there, whose probability says nothing of the answer. Name an answer "
-            "whose words are in the vocabulary."
+            f"{processor.tokenizer.unk_token!r} there; the probability of that token says nothing about the answer. "
+            "Name an answer whose words are in the vocabulary."
         )
     return tuple(found)
 
 
 def forced(mllm: WrappedModel, batch: Batch, answers: Sequence[tuple[int, ...]]) -> Batch:
-    """The batch with each sample's answer behind its prompt, but for the answer's last token (teacher forcing).
+    """The batch with each sample's answer, without its last token, after the prompt (teacher forcing).
 
-    So the last rows of a sample, as many as its answer has tokens, predict the answer: the group `ANSWER_ROWS` of
-    its tokens. `PROMPT_LAST` is the first of them, the last token of the prompt; "after_image" has them all.
+    So the last rows of a sample predict its answer, one row for each token of the answer. These rows are the group
+    `ANSWER_ROWS` of its tokens. `PROMPT_LAST` is the first of these rows, the last token of the prompt. The group
+    "after_image" contains all of them.
 
     Raises:
         ModelError: An answer of several tokens for a model whose prompt rows would see it.
@@ -255,8 +261,8 @@ def forced(mllm: WrappedModel, batch: Batch, answers: Sequence[tuple[int, ...]])
     behind = [answer[:-1] for answer in answers]
     if any(behind) and mllm.visibility.attends == "prefix":
         raise ModelError(
-            f"{mllm.family} lets every row of its prompt see the whole prompt, so an answer behind it would be seen "
-            "too. Use a target of one token, or mllm.score, which feeds answers token by token."
+            f"in {mllm.family} every row of the prompt sees the whole prompt, so an answer of several tokens after it "
+            "would be seen too. Use a target of one token, or mllm.score, which feeds answers token by token."
         )
     singles = [
         longer(one, rest, {ANSWER_ROWS: range(-1, len(rest)), PROMPT_LAST: [-1]})
@@ -272,8 +278,8 @@ class Objective:
     """One teacher-forced pass and what it contributes to each sample's target.
 
     Attributes:
-        batch: the prompts, with the answers behind them but for their last tokens.
-        aims: the answers this pass predicts and their weights; None for the likeliest next token.
+        batch: the prompts, each with its answer after it, without the answer's last token.
+        aims: the answers that this pass predicts, and their weights; None for the most likely next token.
     """
 
     batch: Batch
@@ -281,22 +287,22 @@ class Objective:
 
     @property
     def keep(self) -> int:
-        """How many last positions' logits it takes."""
+        """The number of last positions whose logits are needed."""
         return 1 if self.aims is None else max(len(ids) for aim in self.aims for ids in aim.answers)
 
     def values(self, logits: Float[Tensor, "sample position token_id"]) -> Float[Tensor, " sample"]:
-        """Σ_a weight · Σ_t log p of each sample, nats, from the logits after its last `keep` positions."""
+        """Σ_a weight · Σ_t log p of each sample, in nats, from the logits at its last `keep` positions."""
         return target_values(self.aims, logits)
 
 
 def target_values(
     aims: Sequence[Aim] | None, logits: Float[Tensor, "sample position token_id"]
 ) -> Float[Tensor, " sample"]:
-    """Σ_a weight · Σ_t log p of each sample, nats, from the logits of a pass's last rows.
+    """Σ_a weight · Σ_t log p of each sample, in nats, from the logits of a pass's last rows.
 
     Args:
-        aims: what each sample's rows predict; None for the likeliest next token.
-        logits: after as many last positions as the longest answer has tokens, or more.
+        aims: the answers that each sample's rows predict, and their weights; None for the most likely next token.
+        logits: the logits at the last positions: at least one position for each token of the longest answer.
     """
     if aims is None:
         last = logits[:, -1:]
@@ -305,13 +311,13 @@ def target_values(
 
 
 def forced_values(mllm: WrappedModel, batch: Batch, aim: Aim, meter: Meter) -> Float[np.ndarray, " sample"]:
-    """The value of one aim for each sample, nats, its answers teacher-forced.
+    """The value of one aim for each sample, in nats, with teacher-forced answers.
 
     Args:
         mllm: the model.
         batch: the prompts.
-        aim: the answers' tokens, the same for every sample.
-        meter: counts the passes.
+        aim: the answers' tokens and their weights, the same for every sample.
+        meter: records the cost of the passes.
     """
     values = np.zeros(len(batch))
     for part in [aim] if aim.single else aim.each:
@@ -333,14 +339,14 @@ def _value(there: Any, job: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def likeliest(target: Target) -> bool:
-    """Whether a target is the likeliest next token, which the pass to be differentiated finds itself."""
+    """Whether a target is the most likely next token; a gradient's own pass finds this token, without another pass."""
     return isinstance(target, Target) and target.spec == "greedy" and target.tokens == 1
 
 
 def objectives(mllm: WrappedModel, batch: Batch, aims: Sequence[Aim] | None) -> list[Objective]:
-    """The passes whose values add up to the target: one, or one for each answer of a difference.
+    """The passes whose values add up to the target: one pass, or one for each answer of a difference.
 
-    Answers that are the same but for their last token, such as two of one token, share a pass.
+    Two answers that differ only in their last token, such as two answers of one token, share a pass.
 
     Raises:
         ModelError: An answer of several tokens for a model whose prompt rows would see it.
@@ -359,9 +365,9 @@ class Scores:
     """The target's value for each sample.
 
     Attributes:
-        values: float64 (sample,), nats: a log-probability (≤ 0), its mean over tokens, or a difference of two.
-        aims: the tokens that were meant.
-        cost: of finding and of scoring them.
+        values: float64 (sample,), in nats: a log-probability (≤ 0), its mean over tokens, or a difference of two.
+        aims: the answers' tokens and weights for each sample.
+        cost: the cost of finding these tokens and of scoring them.
     """
 
     values: Float[np.ndarray, " sample"]
@@ -418,12 +424,12 @@ def _score(
 
 
 def _values(steps: Sequence[Tensor] | Tensor, aims: Sequence[Aim]) -> list[float]:
-    """Each sample's value; they leave the device together."""
+    """Each sample's value; all are copied from the device at once."""
     return torch.stack([aim.value(own) for own, aim in zip(steps, aims, strict=True)]).tolist()
 
 
 def joined_scores(parts: Sequence[tuple[Places, Scores]]) -> Scores:
-    """The scores of all samples, from those of micro-batches or groups of them."""
+    """The scores of all samples, from the scores of micro-batches or groups of samples."""
     if len(parts) == 1:
         return parts[0][1]
     values = in_order([(at, one.values.tolist()) for at, one in parts])
@@ -439,7 +445,7 @@ def _step_logits(
     answers: Sequence[tuple[int, ...]],
     meter: Meter,
 ) -> Float[Tensor, "sample step token_id"]:
-    """The logits that predict each token of the answers, which are fed token by token."""
+    """The logits that predict each token of the answers. The answers are fed token by token."""
     follow = _Follow(answers)
     n = max(len(answer) for answer in answers)
 
@@ -452,14 +458,14 @@ def _step_logits(
 
 
 class _Follow:
-    """Chooses the tokens of given answers, and keeps the logits they were chosen from."""
+    """Chooses the tokens of given answers instead of likely ones, and stores the logits of each step."""
 
     def __init__(self, answers: Sequence[tuple[int, ...]]) -> None:
         self.answers = answers
         self.steps: list[Tensor] = []
 
     def __call__(self, logits: Float[Tensor, "sample token_id"]) -> Int[Tensor, " sample"]:
-        """The next token of each answer; its last one again where it is over."""
+        """The next token of each answer; after its end, its last token again."""
         at = len(self.steps)
         self.steps.append(logits)
         ids = [answer[min(at, len(answer) - 1)] for answer in self.answers]
@@ -473,10 +479,11 @@ def is_half(dtype: torch.dtype) -> bool:
 
 @contextmanager
 def wide_logits(hf: Any) -> Iterator[None]:
-    """For the block, the output layer's products are summed and kept in float32, not rounded to the model's dtype.
+    """Makes the output layer compute logits in float32, without rounding to the model's dtype, for the block.
 
-    A logit of 20 in bfloat16 is a multiple of 1/8, so differences of log-probabilities would be. What enters the output
-    layer is the model's own. Models in float32, and output layers that are more than a matrix, are left as they are.
+    In bfloat16 a logit of 20 is a multiple of 1/8, so differences of log-probabilities would be too coarse. The input
+    of the output layer is not changed. Models in float32, and output layers that are not a plain `nn.Linear`, are left
+    as they are.
     """
     head = hf.get_output_embeddings()
     if type(head) is not nn.Linear or not is_half(head.weight.dtype):
@@ -492,7 +499,7 @@ def wide_logits(hf: Any) -> Iterator[None]:
 def _widened(head: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
     hidden, weight = given[0], head.weight
     if not isinstance(weight, Tensor) or hidden.dtype != weight.dtype or hidden.device != weight.device:
-        return output  # under autocast, or with weights that are elsewhere
+        return output  # under autocast, or with weights on another device
     rows, step = hidden.float(), max(1, CHUNK // weight.shape[1])
     logits = torch.cat([rows @ part.float().T for part in weight.split(step)], dim=-1)
     return logits if not isinstance(head.bias, Tensor) else logits + head.bias.float()

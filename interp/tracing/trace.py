@@ -25,7 +25,7 @@ from interp.inputs.archive import token_map, token_record
 from interp.inputs.notebook import block, facts
 from interp.inputs.patch_map import PatchMap
 from interp.inputs.prompt import Prompt
-from interp.inputs.text import brief
+from interp.inputs.text import brief, count
 from interp.inputs.tokens import TokenMap
 from interp.tracing.cost import Cost, Meter
 from interp.tracing.edits import Edit
@@ -215,7 +215,7 @@ def _only(reads: Sequence[xr.DataArray], names: Sequence[str], example: str) -> 
     if len(found) != 1:
         kind = "rows" if name == "attention" else name
         raise SiteError(
-            f"the trace has {len(found)} reads of {name}; .{kind} is for one. "
+            f"the trace has {len(found)} reads of {name}, but .{kind} needs exactly one. "
             + ("Use trace[i].reads." if found else f"Ask for some: reads=[interp.{example}].")
         )
     return found[0]
@@ -430,13 +430,15 @@ def trace_html(trace: Any) -> str:
     """What a notebook shows of an `interp.Trace`: what it holds, and a row for each of the first samples."""
     rows = Markup("").join(_row(i, one) for i, one in enumerate(trace.samples[: 5 * SHOWN]))
     left = len(trace.samples) - 5 * SHOWN
-    more = Markup("<div>and {} more samples</div>").format(left) if left > 0 else Markup("")
+    more = Markup("<div>and {} more</div>").format(left) if left > 0 else Markup("")
     heads = Markup("").join(
         Markup("<th scope='col' style='text-align:left'>{}</th>").format(name)
         for name in ("sample", "tokens", "image tokens", "answer")
     )
     table = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(heads, rows)
-    return block(f"Trace of {len(trace.samples)} samples", facts(dict(trace_lines(trace))), table, more)
+    return block(
+        f"Trace of {count(len(trace.samples), 'sample')}", facts(dict(trace_lines(trace))), table, more
+    )
 
 
 def _row(i: int, one: Any) -> Markup:

@@ -1,6 +1,6 @@
 """Arrays inside edits: read-only, compared and hashed by content.
 
-Of a value for each sample, `for_samples` gives the part that belongs to some of the samples.
+Edits may hold one array per sample; `for_samples` selects the arrays of some of the samples.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 
 from interp.errors import EditError
+from interp.inputs.text import count
 from interp.tracing.site import ImageMask, Site
 
 __all__ = ["Values", "for_samples"]
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """One array for every sample, or one each (`per_sample`)."""
+    """One array for all samples, or, if `per_sample`, one array per sample."""
 
     arrays: tuple[np.ndarray, ...]
     per_sample: bool
@@ -36,10 +37,10 @@ class Values:
     def of(cls, given: Any, ndim: int) -> Values:
         """Values from an array of `ndim` dimensions, or from a sequence of such arrays, one per sample.
 
-        Arrays are whatever numpy can read: also tensors and the labelled arrays of a trace.
+        An array is anything that numpy can read, such as a tensor or a labelled array of a trace.
 
         Raises:
-            EditError: Other dimensions, or values that are not finite.
+            EditError: Another number of dimensions, or values that are not finite float32 numbers.
         """
         if isinstance(given, Values):
             return given
@@ -50,22 +51,23 @@ class Values:
         for one in arrays:
             if one.ndim != ndim:
                 raise EditError(
-                    f"values take {ndim} dimensions, or one such array per sample; got shape {one.shape}."
+                    f"values are an array of {count(ndim, 'dimension')}, or one such array per sample; got shape "
+                    f"{one.shape}."
                 )
             if not np.isfinite(one).all():
                 raise EditError(
-                    "values must be finite; got NaN or infinity. Of a whole batch give one array per sample, "
-                    "[one.rows for one in trace]: trace.rows is padded with NaN."
+                    "values must be finite; got NaN or infinity. trace.rows of a batch is padded with NaN: give one "
+                    "array per sample instead, such as [one.rows for one in trace]."
                 )
         if not arrays:
-            raise EditError("values need an array, or one per sample; got none.")
+            raise EditError("values need an array, or one array per sample; got none.")
         return cls(tuple(_frozen(one) for one in arrays), not single)
 
     def of_sample(self, sample: int, n_samples: int) -> Float[np.ndarray, ...]:
         """The values of one sample of a batch.
 
         Raises:
-            EditError: Not one array per sample.
+            EditError: A number of arrays that is not the number of samples.
         """
         self._check(n_samples)
         return self.arrays[sample if self.per_sample else 0]
@@ -74,7 +76,7 @@ class Values:
         """The values of some of `n_samples` samples.
 
         Raises:
-            EditError: Not one array per sample.
+            EditError: A number of arrays that is not the number of samples.
         """
         self._check(n_samples)
         return Values(tuple(self.arrays[i] for i in at), True) if self.per_sample else self
@@ -82,13 +84,13 @@ class Values:
     def _check(self, n_samples: int) -> None:
         if self.per_sample and len(self.arrays) != n_samples:
             raise EditError(
-                f"values hold {len(self.arrays)} arrays for a batch of {n_samples} samples. Give one per sample, "
-                "or a single array for all."
+                f"values hold {count(len(self.arrays), 'array')} for a batch of {count(n_samples, 'sample')}. Give one "
+                "array per sample, or a single array for all samples."
             )
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of shapes and numbers."""
+        """Hex SHA-256 of the arrays' shapes and numbers."""
         hashed = hashlib.sha256(repr(self.per_sample).encode())
         for one in self.arrays:
             hashed.update(repr(one.shape).encode() + one.tobytes())
@@ -109,13 +111,13 @@ def _array(given: Any) -> np.ndarray:
     if isinstance(given, torch.Tensor):
         given = given.detach().float().cpu().numpy()
     if isinstance(given, range):
-        raise EditError(f"values are numbers: an array, a tensor or a trace's rows; got {given!r}.")
+        raise EditError(f"values are numbers in an array, a tensor or a trace's rows; got {given!r}.")
     try:
-        with np.errstate(over="ignore"):  # infinity is refused by name
+        with np.errstate(over="ignore"):  # the caller refuses infinity with a message of its own
             return np.array(given, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise EditError(
-            f"values are numbers: an array, a tensor or a trace's rows; got {type(given).__name__}."
+            f"values are numbers in an array, a tensor or a trace's rows; got {type(given).__name__}."
         ) from error
 
 
@@ -126,18 +128,25 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 
 def for_samples(given: Sequence[T], at: Sequence[int], n_samples: int) -> list[T]:
-    """The reads or edits of `n_samples` samples, for those at some places: each sample keeps its own mask and values.
+    """Reads or edits for some of the samples: each sample keeps its own masks and values.
+
+    Args:
+        given: Reads or edits for all samples.
+        at: The places of the chosen samples among all.
+        n_samples: The number of all samples.
 
     Raises:
-        SiteError: Another number of masks than samples.
-        EditError: Another number of values than samples.
+        SiteError: A number of masks that is not the number of samples.
+        EditError: A number of arrays that is not the number of samples.
     """
     return [_for_samples(one, at, n_samples) for one in given]
 
 
 def _for_samples(one: Any, at: Sequence[int], n_samples: int) -> Any:
     changed = {}
-    for name, value in getattr(one, "__dict__", {}).items():  # what is no read or edit is refused later
+    for name, value in getattr(
+        one, "__dict__", {}
+    ).items():  # anything but a read or an edit is refused later
         part = _part(value, at, n_samples)
         if part is not value:
             changed[name] = part
@@ -150,7 +159,7 @@ def _for_samples(one: Any, at: Sequence[int], n_samples: int) -> Any:
 
 
 def _part(value: Any, at: Sequence[int], n_samples: int) -> Any:
-    """The part of a read's or an edit's field; the field itself where it holds nothing for each sample."""
+    """A field of a read or an edit, for some samples; the same object if it holds nothing per sample."""
     if isinstance(value, ImageMask | Values):
         return value.part(at, n_samples)
     if isinstance(value, Site):

@@ -347,8 +347,8 @@ class VisionWork:
             if work.starved and bool(torch.stack(work.starved).any()):
                 raise EditError(
                     f"in layer {layer} of the vision tower a row would have every key of its image or window hidden, "
-                    'and nothing is left to renormalise. Leave it a key, or use Knockout(…, mode="zero"), which makes '
-                    "such a row zero."
+                    'and no key is left to get its weight. Keep a key visible, or use Knockout(…, mode="zero"), which '
+                    "makes such a row zero."
                 )
 
 

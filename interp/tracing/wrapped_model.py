@@ -1,4 +1,4 @@
-"""A wrapped model as everything below `Mllm` takes it: the model, its processor, its adapter, its installation."""
+"""A wrapped model, as the functions behind `Mllm` take it: the model, its processor, its adapter, its installation."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ Own = TypeVar("Own", bound="WrappedModel")
 
 @dataclass(frozen=True, eq=False)
 class WrappedModel:
-    """What tracing needs of a model. `Mllm` is one; the functions behind it take one.
+    """A model with everything that tracing needs. `Mllm` is a subclass.
 
     Attributes:
         hf: the transformers model.
-        processor: its processor (a copy of the one given; the tokenizer pads on the left).
-        adapter: what is known of the family.
+        processor: the model's processor (a copy of the one given; the tokenizer pads on the left).
+        adapter: describes the model's family.
         installation: what wrapping changed in the model.
-        executor: how traces read and edit: "tap" (the model's attention function does a little more) or
-            "source" (nnsight, at the attention call in each layer's source). Same results; see `using`.
-        prefixes: where traces find image prefixes; None to run whole prompts. See `sharing`.
+        executor: how traces read and edit: "tap" (inside the model's attention function) or "source" (with nnsight, at
+            the attention call in each layer's source code). Both give the same results; see `Mllm.using`.
+        prefixes: the store of image prefixes; None if there is none. See `Mllm.sharing`.
         batches: whether samples run in micro-batches of `batch_size`; see `at_once`.
-        server: what runs the model on an NDIF server (an `interp.tracing.remote.server.Server`); None where its weights
-            are on this machine.
+        server: runs the model on an NDIF server (an `interp.tracing.remote.server.Server`); None if the weights are on
+            this machine.
     """
 
     hf: Any
@@ -66,14 +66,14 @@ class WrappedModel:
         return f"{kind}({own}, {self.n_layers} layers, {self.n_heads} heads, {where})"
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
-        """Refuses a deep copy, which would hold hooks and nnsight views of the model it was copied from.
+        """Refuses a deep copy, whose hooks and nnsight views would still belong to the original model.
 
         Raises:
             ModelError: Always.
         """
         raise ModelError(
             "a wrapped model cannot be deep-copied: its hooks and nnsight's views belong to one transformers model. "
-            "Load it again with interp.load, or wrap a copy of what mllm.unwrap() gives back."
+            "Load it again with interp.load, or wrap a copy of the model that mllm.unwrap() returns."
         )
 
     @property
@@ -83,7 +83,7 @@ class WrappedModel:
 
     @property
     def family(self) -> str:
-        """The adapter's name."""
+        """The name of the model's family, which is the adapter's name."""
         return self.adapter.name
 
     @cached_property
@@ -103,18 +103,17 @@ class WrappedModel:
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
-        """The decoder layers of kind "attention": all of most models."""
+        """The decoder layers of kind "attention"; in most models, all layers."""
         return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "attention")
 
     @property
     def cross_layers(self) -> tuple[int, ...]:
-        """The cross-attention layers, whose keys are the image's; none of most models."""
+        """The cross-attention layers, whose keys come from the image; in most models, none."""
         return tuple(i for i, kind in enumerate(self.layer_kinds) if kind == "cross")
 
     @property
     def linear_heads(self) -> dict[int, int]:
-        """The layers without a softmax of a hybrid model, and how many (value) heads each has: none where it is a short
-        convolution."""
+        """The layers of a hybrid model without a softmax → the number of their (value) heads; 0 for a convolution."""
         modules = enumerate(self.installation.attentions)
         kinds = self.layer_kinds
         return {
@@ -125,56 +124,57 @@ class WrappedModel:
 
     @property
     def decoder(self) -> Decoder:
-        """Its layers by kind, with their heads."""
+        """The decoder's layers by kind, with their heads."""
         return Decoder(self.n_layers, self.n_heads, self.linear_heads, self.cross_layers)
 
     @property
     def n_layers(self) -> int:
-        """Decoder layers, of every kind."""
+        """The number of decoder layers, of every kind."""
         return len(self.installation.attentions)
 
     @property
     def maps(self) -> Maps:
-        """What a map is made of (`interp.models.base.Maps`)."""
+        """Which attention a map is made of (`interp.models.base.Maps`)."""
         return getattr(self.adapter, "maps", "self")
 
     def need_image_rows(self, what: str) -> None:
-        """Raise `ModelError` where image tokens are no positions of the sequence that stand for places.
+        """Raise `ModelError` unless image tokens are positions of the sequence and stand for places in the image.
 
         Args:
-            what: What needs them, in the plural.
+            what: A noun in the plural that names, in the error, the things that need such tokens.
         """
         if self.maps == "composed":
             raise ModelError(
-                f"{what} need image tokens that stand for places; those of {self.family} are latents of a resampler. "
-                "Read or edit these, or use interp.indicators.Attention(), whose maps over patches are composed."
+                f"{what} need image tokens that stand for places in the image; the image tokens of {self.family} are "
+                "latents of a resampler. Read or edit the latents, or use interp.indicators.Attention(), which "
+                "composes maps over patches."
             )
         if self.maps == "cross":
             raise ModelError(
-                f"{what} need image tokens that are positions of the sequence, and those of {self.family} are keys of "
-                "cross-attention layers. Read or edit these, with interp.Site(layers='cross'), or use "
+                f"{what} need image tokens that are positions of the sequence; the image tokens of {self.family} are "
+                "keys of cross-attention layers. Read or edit these layers with interp.Site(layers='cross'), or use "
                 "interp.indicators.Attention(layers='cross')."
             )
 
     @property
     def n_heads(self) -> int:
-        """Query heads of each attention layer."""
+        """The number of query heads of each attention layer."""
         return int(self._text_config.num_attention_heads)
 
     @property
     def n_key_value_heads(self) -> int:
-        """Key-value heads of each decoder layer; the most of any, where layers differ (Gemma 4)."""
+        """The number of key-value heads of each decoder layer; where layers differ (Gemma 4), the largest."""
         configs = layer_configs(self._text_config)
         return max(int(getattr(one, "num_key_value_heads", None) or self.n_heads) for one in configs)
 
     @property
     def key_layers(self) -> tuple[int, ...]:
-        """For each decoder layer, the one whose keys and values it attends to: itself but for layers that share."""
+        """For each decoder layer, the layer whose keys and values it attends to: itself, unless layers share keys."""
         return key_layers(self._text_config, self.n_layers)
 
     @cached_property
     def routers(self) -> dict[int, str]:
-        """The path of the router inside each layer that has experts, by layer; empty for a model without.
+        """Layer with experts → the path of the router in it; empty for a model without experts.
 
         Raises:
             ModelError: A layer with experts whose router is not known.
@@ -186,7 +186,7 @@ class WrappedModel:
         """The attention module of each layer of the vision tower.
 
         Raises:
-            ModelError: The model has no tower whose attention goes through transformers' attention interface.
+            ModelError: The model has no vision tower whose attention goes through transformers' attention interface.
         """
         find = getattr(self.adapter, "vision_layers", tower_layers)
         return [tower_attention(layer) for layer in find(self.hf)]
@@ -199,27 +199,27 @@ class WrappedModel:
 
     @property
     def n_vision_layers(self) -> int:
-        """Layers of the vision tower.
+        """The number of layers of the vision tower.
 
         Raises:
-            ModelError: As `vision_attentions`.
+            ModelError: As in `vision_attentions`.
         """
         return len(self.vision_attentions)
 
     @property
     def n_vision_heads(self) -> int:
-        """Heads of each layer of the vision tower.
+        """The number of heads of each layer of the vision tower.
 
         Raises:
-            ModelError: As `vision_attentions`.
+            ModelError: As in `vision_attentions`.
         """
         found = tower_heads(self.vision_attentions[0])
-        assert found is not None  # it is such a module
+        assert found is not None  # vision_attentions holds attention modules only
         return found
 
     @property
     def vocabulary_size(self) -> int:
-        """Token ids there are: the size of the vocabulary."""
+        """The size of the vocabulary: the number of token ids."""
         return int(self._text_config.vocab_size)
 
     @property
@@ -230,7 +230,7 @@ class WrappedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """The device that the inputs must be on."""
         return execution_device(self.hf) if self.server is None else torch.device("cpu")
 
     @property
@@ -240,34 +240,34 @@ class WrappedModel:
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
-        """Where each decoder layer's attention runs; the CPU for a model on a server, which moves what it is sent."""
+        """The device of each decoder layer's attention; "cpu" for a model on a server, which moves what it gets."""
         if self.server is not None:
             return (self.device,) * self.n_layers
         return tuple(map(execution_device, self.installation.attentions))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' dtype; of a model on a server, the one its config names."""
+        """The dtype of the weights; for a model on a server, the dtype in its config."""
         return self.hf.dtype
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the `identity`; the same on every device. Reads each weight, at each call."""
+        """Hex SHA-256 of the `identity`; the same on every device. Every call reads all weights."""
         return fingerprint(self.identity)
 
     @property
     def identity(self) -> dict[str, str]:
-        """Everything of the model that its numbers depend on, by name: weights, settings, hooks, adapters, processor.
+        """Everything in the model that its results depend on, by name: weights, settings, hooks, adapters, processor.
 
-        Computed anew at each call, since any of it may have changed.
+        It is computed at each call, since any part may have changed.
         """
         return self._identity()
 
     def identity_since(self) -> dict[str, str]:
-        """The `identity`, without reading again weights in which torch saw no change, and what the same hooks hold.
+        """The `identity`, without reading weights and hooks again that seem unchanged since the last call.
 
-        For checks while a study runs. It misses what is written past torch in the meantime, through `.data` or numpy,
-        and it lets a hook fill its own lists.
+        It is for checks while a study runs. It does not notice weights that were changed without torch's version
+        counters, through `.data` or numpy, or changes inside the objects that a hook holds.
         """
         if self.installation.known is None or self.server is not None:
             return self._identity()
@@ -280,7 +280,12 @@ class WrappedModel:
         )
 
     def _identity(self, seen: tuple[Any, Any] | None = None, **known: str | None) -> dict[str, str]:
-        """The identity; `seen`: the weights' versions and the hooks' names, where they were just taken."""
+        """The identity.
+
+        Args:
+            seen: The weights' versions and the hooks' names, if the caller has just read them.
+            known: Parts of the identity that need not be computed again.
+        """
         if self.server is not None:
             return identity_elsewhere(self.server.identity, self.processor, self.adapter)
         forwards = self.installation.forwards
@@ -291,7 +296,7 @@ class WrappedModel:
 
     @property
     def shape(self) -> Shape:
-        """What plans of reads and edits depend on."""
+        """The properties of the model that plans of reads and edits depend on."""
         heads = (self.n_heads, self.n_key_value_heads)
         masks = takes_masks(self.installation.implementation)
         devices = self.layer_devices
@@ -302,10 +307,10 @@ class WrappedModel:
 
     @cached_property
     def visibility(self) -> Visibility:
-        """How far the rows of a prompt see.
+        """Which tokens the rows of a prompt see.
 
         Raises:
-            ModelError: The adapter's `attends` is none there is.
+            ModelError: The adapter has an unknown `attends`.
         """
         attends: Any = attends_in(self.adapter, self.hf.config)
         if attends not in get_args(Attends):
@@ -317,7 +322,7 @@ class WrappedModel:
 
     @property
     def rope(self) -> Rope:
-        """How far its positions reach, and what they depend on."""
+        """The rotary positions: how far they reach, and what they depend on."""
         return Rope.of(self._text_config)
 
     @property
@@ -336,18 +341,19 @@ class WrappedModel:
         Raises:
             SampleError: No samples, or something that is not a `Sample`.
             PromptError: A prompt that cannot be rendered or holds the image placeholder.
-            ImageTokenMismatch: Not as many image tokens as footprints.
+            ImageTokenMismatch: A number of image tokens that is not the number of footprints.
         """
         return self.encoder(samples, prompt)
 
     def at_once(self: Own) -> Own:
-        """The same model, which runs the samples it is given as one batch, whatever `batch_size=` says.
+        """The same model, set to run all samples of a call as one batch, whatever `batch_size=` says.
 
-        For callers that cut samples into micro-batches and split these when memory runs out, as studies do.
+        It is for callers that cut samples into micro-batches themselves and split these when memory runs out, as
+        studies do.
         """
         if not self.batches:
             return self
-        found = copy(self)  # with what is cached, such as the layers
+        found = copy(self)  # a copy keeps cached properties, such as the layers
         object.__setattr__(found, "batches", False)
         return found
 

@@ -29,7 +29,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("ci.scenes_circuit(3, n=2)", "Give more samples", "ci.scenes_circuit(3, n=4)"),
     ("interp.Circuit(data=D, graph=[('image',)])", "CircuitResult.graph(n)", "interp.Circuit(data=D, graph=ci.scenes_circuit(2).graph(3))"),
     ("ci.split('qwen2_5_vl')", 'Take executor="transformers"', "interp.Circuit(data=D, executor='transformers')"),
-    ("ci.edges('what is there ?')", "Give images of one size", "ci.edges('where is the nodule ?')"),
+    ("ci.edges('what is there ?')", "Use images of the same size", "ci.edges('where is the nodule ?')"),
     # features and transcoders
     ("interp.load_features(ci.folder())", "Give the folder of one autoencoder", "interp.load_features(ci.folder(transcoder=True))"),
     ("interp.load_features(ci.folder(transcoder=True, hook_name='blocks.0.ln2.hook_normalized'))", 'load_features(path, site="mlp")', "interp.load_features(ci.folder(transcoder=True, hook_name='blocks.0.ln2.hook_normalized'), site='mlp')"),
@@ -59,7 +59,7 @@ ELSEWHERE: dict[str, str] = {
     "{…} has no cfg.json beside it": "tests/tracing/sparse_coding/test_features.py reads Qwen-Scope's files",
     "{…} is a pickle or an archive": "tests/tracing/sparse_coding/test_features.py::test_other_files_are_refused",
     "type {…} of architecture": "tests/tracing/sparse_coding/test_transcoders.py::test_other_sites_are_refused",
-    "reads of MLPs run on this machine alone": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
+    "MLPs can be read only on this machine": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
     "edits through transcoders run on this machine only": "tests/tracing/remote/test_remote.py::test_work_at_mlps_stays_here",
     "the page shows maps over image tokens": "tests/tracing/sparse_coding/test_features.py::test_reads_maps_and_reports_are_plain_torchs",
     "presence questions need samples of one image": "tests/data/test_questions.py",

@@ -23,12 +23,12 @@ ROWS: list[tuple[str, str, str]] = [
     ("interp.load(ld.saved(), attn_implementation=5)", "a name such as 'sdpa'", "interp.load(ld.saved(), attn_implementation='sdpa')"),
     ("interp.load(ld.saved(), device=5)", 'a name such as "cpu"', "interp.load(ld.saved(), device='cpu')"),
     ("interp.load(ld.saved(), device=5)", "or a torch.device", "interp.load(ld.saved(), device=ld.torch.device('cpu'))"),
-    ("interp.load(ld.saved() / 'config.json')", "name the folder that it lies in", "interp.load(ld.saved())"),
-    ("interp.load(ld.empty())", "name the folder that save_pretrained wrote", "interp.load(ld.saved())"),
-    ("interp.load(ld.empty(), processor=ld.empty())", "name the folder that save_pretrained wrote", "interp.load(ld.saved(), processor=ld.saved())"),
-    ("interp.load('x' * 5000)", "is no name of a model", "interp.load('organism')"),
-    ("interp.load(ld.saved(num_hidden_layers=2))", "the wrong config.json?", "interp.load(ld.saved(num_hidden_layers=3))"),
-    ("interp.wrap(ld.sharded(), own.processor)", "such as by saving it, and wrap that", "interp.load(ld.written(ld.sharded()))"),
+    ("interp.load(ld.saved() / 'config.json')", "Name the folder that it is in", "interp.load(ld.saved())"),
+    ("interp.load(ld.empty())", "Name the folder that save_pretrained wrote", "interp.load(ld.saved())"),
+    ("interp.load(ld.empty(), processor=ld.empty())", "Name the folder that save_pretrained wrote", "interp.load(ld.saved(), processor=ld.saved())"),
+    ("interp.load('x' * 5000)", "the name of a model has at most", "interp.load('organism')"),
+    ("interp.load(ld.saved(num_hidden_layers=2))", "Or is config.json the wrong one?", "interp.load(ld.saved(num_hidden_layers=3))"),
+    ("interp.wrap(ld.sharded(), own.processor)", "by saving it and loading the saved files, and wrap that", "interp.load(ld.written(ld.sharded()))"),
     ("interp.wrap(*ld.for_flash())", "attn_implementation='sdpa'", "interp.wrap(*tiny('gemma3', 'sdpa'))"),
     ("interp.wrap(ld.old_class(), own.processor)", "Use a model class that does", "interp.wrap(*tiny('llava'))"),
     ("interp.load(ld.saved(), device_map='auto', device='cuda')", "Leave device out", "interp.load(ld.saved(), device_map='auto')"),
@@ -51,7 +51,7 @@ ROWS: list[tuple[str, str, str]] = [
 ELSEWHERE: dict[str, str] = {
     "quantization=": "packages are not installed in a test; tests/tracing/parameters/test_weights.py::test_a_missing_package_is_named reads it, and ::test_an_original_layout_is_spread_too the one on original layouts, whose way tests/models/checkpoints/test_convert.py goes",
     "lora= needs the package peft": "packages are not installed in a test; tests/tracing/parameters/test_weights.py::test_a_missing_package_is_named reads it",
-    "gradients do not pass bitsandbytes' 4-bit layers": "tests/tracing/parameters/test_weights.py::test_in_4_bits_by_bitsandbytes reads it; there is no GPU, and other rows load without quantization",
+    "bitsandbytes' 4-bit layers compute no gradients": "tests/tracing/parameters/test_weights.py::test_in_4_bits_by_bitsandbytes reads it; there is no GPU, and other rows load without quantization",
 }
 DISK = {"model": "cpu", "lm_head": "disk"}
 

@@ -38,7 +38,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("StatedBoxes(data=[one], layers=5)", "such as [14, 15], or None for all", "[StatedBoxes(data=[one], layers=[14, 15]), StatedBoxes(data=[one], layers=None)]"),
     ("stated(per_head=True)", "Use per_head=False", "stated(per_head=False)"),
     ("stated(layers=[0, 99])", "not [99]. Leave these out", "stated(layers=[0])"),
-    ("upsampled(NAN_MAP, TOKENS)", "Take how=\"nearest\"", "upsampled(NAN_MAP, TOKENS, how='nearest')"),
+    ("upsampled(NAN_MAP, TOKENS)", "Use how=\"nearest\"", "upsampled(NAN_MAP, TOKENS, how='nearest')"),
 ]  # fmt: skip
 
 ELSEWHERE: dict[str, str] = {

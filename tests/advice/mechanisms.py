@@ -31,15 +31,15 @@ from interp.tracing.passes.second_stream import _with_noise
 HEADS: list[tuple[str, str, str]] = [
     ("interp.AblateHeads([(1, 3)])", "such as Site(heads=[(14, 3)])", "interp.AblateHeads(Site(heads=[(14, 3)]))"),
     ("interp.AblateHeads(Site(heads=[(1, 3)], keys='question'))", "Leave keys out", "interp.AblateHeads(Site(heads=[(1, 3)]))"),
-    ("interp.AblateHeads(Site(heads=[(1, 3)], keys='question'))", "or take single keys from a head with interp.Knockout(site)", "interp.Knockout(Site(heads=[(1, 3)], keys='question'))"),
+    ("interp.AblateHeads(Site(heads=[(1, 3)], keys='question'))", "or hide single keys from a head with interp.Knockout(site)", "interp.Knockout(Site(heads=[(1, 3)], keys='question'))"),
     ("interp.AblateHeads(Site(tower='vision', queries='all'))", "interp.Knockout(Site(…, keys='all', tower='vision'), 'zero')", "mllm.trace([one], edits=[interp.Knockout(Site(heads=[(0, 1)], queries='all', keys='all', tower='vision'), 'zero')])"),
-    ("interp.AblateHeads(SITE, by='mean')", "Get them with interp.head_means(mllm, samples, site)", "interp.AblateHeads(SITE, by='mean', means=interp.head_means(mllm, [one], SITE, progress=False))"),
+    ("interp.AblateHeads(SITE, by='mean')", "Get means with interp.head_means(mllm, samples, site)", "interp.AblateHeads(SITE, by='mean', means=interp.head_means(mllm, [one], SITE, progress=False))"),
     ("interp.AblateHeads(Site(queries='all'), steps='all')", '["all", "last"] for the whole prompt as well', "mllm.trace([one], edits=[interp.AblateHeads(Site(queries=['all', 'last']), steps='all')], generate=2)"),
     ("interp.AblateHeads(Site(queries='all'), steps='all')", 'or steps="prefill" for the prompt alone', "mllm.trace([one], edits=[interp.AblateHeads(Site(queries='all'), steps='prefill')], generate=2)"),
     ("mllm.trace([one], edits=[interp.AblateHeads(SITE, 'mean', np.ones((1, 3, 16)))])", "Get them with interp.head_means(mllm, samples, site)", "mllm.trace([one], edits=[interp.AblateHeads(SITE, 'mean', interp.head_means(mllm, [one], SITE, progress=False))])"),
     ("mllm.trace([one], edits=[interp.AblateHeads(SITE, 'mean', np.ones((1, 4, 5)))])", "Get them from the same model and layers", "mllm.trace([one], edits=[interp.AblateHeads(SITE, 'mean', interp.head_means(mllm, [one], SITE, progress=False))])"),
     ("interp.head_means(None, [one], SITE)", "takes a model of interp.load or interp.wrap", "interp.head_means(mllm, [one], SITE, progress=False)"),
-    ("interp.head_means(me.of_two_sizes(), [one], Site(layers='all'), progress=False)", "Name layers of one size", "interp.head_means(me.of_two_sizes(), [one], Site(layers=[0]), progress=False)"),
+    ("interp.head_means(me.of_two_sizes(), [one], Site(layers='all'), progress=False)", "Name layers with heads of one size", "interp.head_means(me.of_two_sizes(), [one], Site(layers=[0]), progress=False)"),
     ("me.roles('two').top('position', 2)", "Choose in the result of one study", "me.roles('one').top('position', 2)"),
     ("me.roles('one').top('position', 99)", "Take at most 12", "me.roles('one').top('position', 12)"),
 ]  # fmt: skip
@@ -72,10 +72,10 @@ FEATURES: list[tuple[str, str, str]] = [
     ("me.page('last')", 'Read positions="image"', "me.page('image')"),
 ]  # fmt: skip
 CIRCUITS: list[tuple[str, str, str]] = [
-    ("me.edges()", "Give images of one size", "me.circuit('one')"),
+    ("me.edges()", "Use images of the same size", "me.circuit('one')"),
     ("me.summed(0.5)", 'load the model with dtype="float32"', "me.summed(0.0)"),
     ("me.circuit('two').graph(3)", "Take the result of one study", "me.circuit('one').graph(3)"),
-    ("me.edges_of('idefics2')", "Read or edit these", "interp.wrap(*tiny('idefics2')).trace([one], reads=[Rows(Site(keys='image'))])"),
+    ("me.edges_of('idefics2')", "Read or edit the latents", "interp.wrap(*tiny('idefics2')).trace([one], reads=[Rows(Site(keys='image'))])"),
     ("me.edges_of('idefics2')", "or use interp.indicators.Attention()", "interp.indicators.Attention()(interp.wrap(*tiny('idefics2')), [one])"),
     ("Circuit(data=D, graph='L01H05')", "as CircuitResult.graph(n) gives them", "Circuit(data=D, graph=me.circuit('one').graph(3))"),
     ("Circuit(data=D, graph='L01H05')", '("image", "L01H05")', 'Circuit(data=D, graph=[("image", "L01H05")])'),
@@ -88,7 +88,6 @@ ELSEWHERE: dict[str, str] = {  # the beginning of a message: why no row follows 
     "circuits need the model on this machine": SERVER,
     "copying scores need the weights": SERVER,
     "head_means needs the model on this machine": SERVER,
-    "edits through features run on this machine alone": SERVER,
     "on a server, a contrast is against": SERVER,
 }
 

@@ -62,7 +62,7 @@ GEOMETRY = [
     ("md.asked('minicpmv4_6', patch_size=16)", "Pass the processor of this checkpoint", "md.asked('minicpmv4_6')"),
     ("md.family_of('minicpmv4_6').footprints([(140, 84)], {'target_sizes_videos': [1]}, None, None)", "pass its frames as images", "md.mllm_of('minicpmv4_6').trace(Sample(images=[PIC, PIC], question='?'))"),
     ("md.asked('lfm2_vl', encoder_patch_size=16)", "Pass the processor of this checkpoint", "md.asked('lfm2_vl')"),
-    ("md.with_bias().trace([one])", "Take a checkpoint without", "md.mllm_of('lfm2_vl').trace([one])"),
+    ("md.with_bias().trace([one])", "Use a checkpoint without", "md.mllm_of('lfm2_vl').trace([one])"),
     ("md.mllm_of('fast_vlm').trace([one], reads=[Rows(Site(tower='vision', queries='all'))])", "Read the language model's attention", "md.mllm_of('fast_vlm').trace([one], reads=[Rows(Site())])"),
     ("md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers=[0]))])", 'layers="attention"', "md.mllm_of('lfm2_vl').trace([one], reads=[Rows(Site(layers='attention'))])"),
     ("md.asked('fast_vlm', patch_size=0, on='processor')", "Set processor.patch_size", "md.asked('fast_vlm', patch_size=16, on='processor')"),
@@ -117,7 +117,7 @@ CONFIGS = [
     ("md.load(md.saved('llava', mm_projector_type='mlp2x_gelu'))", "use interp.wrap(hf_model, processor, adapter=…)", "interp.wrap(*tiny('llava'), adapter=md.Own('llava', (4, 4)))"),
     ("md.load(md.saved('llava', vision_config=None))", "or add the part", "md.load(md.saved('llava', vision_config=md.part('llava', 'vision_config')))"),
     ("md.load(md.saved('llava', text_config=None))", "or add the part", "md.load(md.saved('llava', text_config=md.part('llava', 'text_config')))"),
-    ("md.load(md.saved('llava', vision_feature_layer=0))", "write [0]", "md.load(md.saved('llava', vision_feature_layer=[0]))"),
+    ("md.load(md.saved('llava', vision_feature_layer=0))", "Write [0]", "md.load(md.saved('llava', vision_feature_layer=[0]))"),
     ("md.load('no-such-org/no-such-model')", 'interp.load("/path/to/folder")', "md.loaded('llava')"),
     ("md.load(md.saved('llava', without=md.PROCESSOR))", "Pass processor= with one", "md.load(md.saved('llava', without=md.PROCESSOR), processor=tiny('llava')[1])"),
     ("md.load(md.saved('llava', without=md.PROCESSOR))", "or the folder", "md.load(md.saved('llava', without=md.PROCESSOR), processor=md.saved('llava'))"),
@@ -174,7 +174,7 @@ ELSEWHERE: dict[str, str] = {
     "the footprints of a {…}": "tests/models/measured/test_measured_family.py::test_an_unsure_measurement_is_refused_with_numbers reads it; its way is docs/new_model.md, which tests/test_new_model.py follows",
     "rows of this model see later tokens": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
     "the processor takes no prompt with {…}": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
-    "pictures of one size do not give inputs of one shape": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
+    "images of the same size give inputs of different shapes": "tests/models/measured/test_behaviour.py reads it; its way is docs/new_model.md",
     'the adapter "measured" measures a model that is on hand': "tests/models/measured/test_measured_family.py::test_an_unbound_adapter_says_how_it_is_used reads it; the other tests there follow it",
 }  # the beginning of a message: why no row follows it, or the test that does
 

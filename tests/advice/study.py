@@ -135,7 +135,7 @@ STUDIES: list[tuple[str, str, str]] = [
     ("swept().figures(choice=5)", "or None", "swept().figures(choice=None)"),
     ("gridded().compare('ar', layer='x')", "a layer 0, 1, …", "gridded().compare('ar', layer=1)"),
     ("gridded().compare('ar', layer='x')", "what interp.choose_layer returns", "gridded().compare('ar', layer=choose_layer(swept()))"),
-    ("thresholds(*chosen(1))", "Give it more validation samples", "thresholds(*chosen(6))"),
+    ("thresholds(*chosen(1))", "Give more validation samples", "thresholds(*chosen(6))"),
     ("map_of_layers(Attention(per_head=True)(mllm, [one])[0], one)", "indicator that gives one map per layer", "map_of_layers(Attention()(mllm, [one])[0], one)"),
     ("map_of_layers(In('float16')(D)[0][0], PLANTED_ONE)", 'Try dtype="float32"', "map_of_layers(In('float32')(D)[0][0], PLANTED_ONE)"),
     ("refined().compare(over='model')", "Vary another field than data with a Grid", "refined(model={'a': Answering(), 'b': Answering(wrong=('s0',))}).compare(over='model')"),

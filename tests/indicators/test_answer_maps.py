@@ -10,6 +10,7 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError, SiteError
 from interp.indicators import AnswerMaps, answer_maps
+from tests.tracing.scripted import ids, picture, scripted
 
 FAMILIES = ("qwen2_5_vl", *(pytest.param(one, marks=pytest.mark.slow) for one in ("llava", "internvl")))
 N = 5
@@ -75,6 +76,20 @@ def test_the_text_grows_by_token_and_ends_where_the_answer_does() -> None:
     assert found.ends == (5, 5)  # the second token ended the answer; it counts in the mean and has no text
     assert len(found.ids) == 2
     np.testing.assert_allclose(found.differences.sum(axis=0), 0, atol=1e-12)
+
+
+def test_tokens_of_a_thought_are_left_out() -> None:
+    """Ids, text and rows are the answer's alone: what remains of the trace's rows after the thought's 5 tokens."""
+    mllm, script = scripted()
+    said, thinking = ids(mllm, "there is a circle </think> yes . </s>"), interp.Prompt(thinking=True)
+    script.say(said)
+    found = answer_maps(mllm, picture(), prompt=thinking, generate=8)
+    script.say(said)
+    read = interp.Rows(interp.Site(queries="last"), reduce="head")
+    rows = mllm.trace([picture()], thinking, [read], generate=8)[0].rows
+    assert (found.text, found.ids) == ("yes .", tuple(said[5:]))
+    assert len(found.ends) == len(found.attention) == 3
+    np.testing.assert_allclose(found.attention, rows.mean("layer").values[5:, 0], atol=1e-6)
 
 
 def test_an_answer_of_one_token_differs_from_nothing() -> None:

@@ -139,6 +139,11 @@ def test_prompts_without_a_shared_prefix_give_the_same_map(mllm, eager, prompt):
     for found, q, g, tokens in zip(maps, plain, generic, maps.tokens, strict=True):
         np.testing.assert_allclose(found, q.values / g.values, rtol=1e-5)
         np.testing.assert_array_equal(found.position, tokens.image)
+    turned = Attention(relative_to=prompt)(mllm, samples)
+    assert turned.cost.forwards == 2
+    asked = Attention()(mllm, samples)
+    for found, q, g in zip(turned, asked, plain, strict=True):
+        np.testing.assert_allclose(found, q.values / g.values, rtol=1e-5)
     if not prompt.image_first:
         text = samples[0].question + SHORT
         asked = last_rows(eager, samples[0], text, image_first=False).mean(axis=1)

@@ -144,6 +144,9 @@ def test_it_ranks_tokens_as_knockouts_do(mllm):
 
 def test_last_rows_alone(mllm, eager):
     found = AttributionPatching(queries="last", mode="zero")(mllm, samples()[1])
+    turned = AttributionPatching([2, 0], queries="last", mode="zero")(mllm, samples()[1])[0]
+    assert turned.layer.values.tolist() == [2, 0]
+    np.testing.assert_allclose(turned, found[0].sel(layer=[2, 0]), atol=1e-5 * np.abs(found[0]).max())
     ((attention, gradient),) = rows(mllm, eager, samples()[1])
     expected = (attention * gradient)[:, :, 0, found.tokens[0].image].sum(axis=1)
     np.testing.assert_allclose(found[0], expected, atol=1e-5 * np.abs(expected).max())

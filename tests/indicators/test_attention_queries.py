@@ -14,6 +14,7 @@ from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import word
 from interp.tracing import Mllm, wrap
+from tests.tracing.scripted import ids, picture, scripted
 
 SHORT = " Answer the question using a single word or phrase."
 GENERIC = "Write a general description of the image." + SHORT
@@ -179,6 +180,13 @@ def test_a_question_before_the_image_is_refused(mllm):
     with pytest.raises(SiteError, match=r"no attention at any layer.*image_first=True"):
         Attention(GENERIC_PROMPT, queries="question")(mllm, tiny.samples(), prompt=before)
     assert Attention(GENERIC_PROMPT)(mllm, tiny.samples(), prompt=before)[0].values.any()
+
+
+def test_a_token_of_a_thought_is_no_answer():
+    thinking, script = scripted()
+    script.say(ids(thinking, "is </think> yes </s>"))
+    with pytest.raises(SiteError, match=r"begins a thought before its answer to sample .*thinking=False"):
+        Attention(queries="answer")(thinking, picture(), prompt=Prompt(thinking=True))
 
 
 def test_an_empty_answer_has_no_row(eager):

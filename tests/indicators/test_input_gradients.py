@@ -207,6 +207,23 @@ def test_patches_have_a_mean_colour_too():
     assert found[0].attrs["completeness_of"] == pytest.approx(ends[0] - ends[1], abs=1e-4)
 
 
+def test_frames_of_one_picture_count_together():
+    """Qwen's token is four patches of channel, frame, y, x; the gradients of its two equal frames are added."""
+    mllm = wrap(*tiny("qwen2_5_vl"))
+    sample = samples()[1]
+    found = InputGradient("pixels")(mllm, sample, target=Target("red"))[0]
+    inputs = dict(mllm.encode(sample).inputs)
+    pixels = inputs["pixel_values"].clone().requires_grad_(True)
+    token = mllm.processor.tokenizer.convert_tokens_to_ids("red")
+    logits = mllm.hf(**{**inputs, "pixel_values": pixels}).logits[0, -1]
+    (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[token], pixels)
+    frames = mllm.hf.config.vision_config.temporal_patch_size
+    by_frame = gradient.reshape(len(found), 4, 3, frames, -1)
+    expected = by_frame.sum(dim=3).norm(dim=2).mean(dim=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert not np.allclose(by_frame[:, :, :, 0].norm(dim=2).mean(dim=(1, 2)), expected, rtol=0.1)
+
+
 @pytest.mark.parametrize(
     "indicator",
     [

@@ -43,7 +43,7 @@ def test_a_view_with_an_undefined_value_is_not_interpolated() -> None:
     tokens, values = tokens_of(squash((40, 30), (3, 4)), (40, 30)), np.ones(12)
     for undefined in (np.nan, np.inf):
         values[5] = undefined
-        with pytest.raises(MapError, match='1 of 12 have none\\. Take how="nearest"'):
+        with pytest.raises(MapError, match=r'each of the 12 tokens; got 1 without one\. Use how="nearest"'):
             upsampled(values, tokens)
     values[5] = np.nan
     assert np.isnan(upsampled(values, tokens, how="nearest")).sum() == 100
@@ -123,6 +123,22 @@ def test_otsu_is_the_best_of_all_thresholds(values: list[float]) -> None:
     assert within(found) == pytest.approx(best, abs=1e-9)
 
 
+def test_of_equally_good_splits_otsu_takes_the_lowest() -> None:
+    """0 | 1 2 and 0 1 | 2 have the same variance within, ½."""
+    assert otsu_threshold(np.array([2.0, 0.0, 1.0])) == 0.0
+
+
+def test_each_image_is_interpolated_alone() -> None:
+    small, large = squash((40, 30), (2, 2)), squash((90, 60), (3, 2))
+    values = RNG.normal(size=10)
+    tokens = tokens_of(concatenate([small, large]), (40, 30), (90, 60))
+    for image, (mine, grid, size) in enumerate(
+        [(values[:4], (2, 2), (40, 30)), (values[4:], (3, 2), (90, 60))]
+    ):
+        found = upsampled(values, tokens, image)
+        np.testing.assert_allclose(found, by_torch(mine, grid, size, "bicubic"), atol=1e-12)
+
+
 def test_rules_by_hand() -> None:
     pixels = np.array([[-1.0, 0.0, 0.1, np.nan], [0.2, 5.0, 6.0, 0.0]])
     assert map_mask(pixels).astype(int).tolist() == [[0, 0, 0, 0], [0, 1, 1, 0]]
@@ -153,7 +169,10 @@ def test_a_map_of_one_value_gives_no_mask() -> None:
             lambda t: map_mask(np.ones(4), 1.0),
             'threshold is "otsu", "positive", or the share of pixels below it',
         ),
+        (lambda t: map_mask(np.ones(4), 0.0), "between 0 and 1, such as 0.9; got 0.0"),
+        (lambda t: map_mask(np.ones(4), True), "between 0 and 1, such as 0.9; got True"),
         (lambda t: map_mask(np.ones(4), "triangle"), "got 'triangle'"),
+        (lambda t: upsampled(np.ones(4), t, -1), "image, its place in the sample, is a whole number"),
         (lambda t: otsu_threshold(np.array([])), "needs at least one value"),
         (lambda t: otsu_threshold(np.array([1.0, np.nan])), "finite numbers"),
     ],

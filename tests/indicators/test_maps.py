@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import interp
-from interp.errors import MapError
-from interp.indicators import Maps
+from interp.errors import MapError, ModelError, PromptError
+from interp.indicators import Maps, RandomMap, TokenKnockout
+from interp.indicators.maps import label_map
 from interp.inputs.footprints import squash
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -46,6 +49,11 @@ def test_maps_are_a_sequence_that_slices_everything_together():
     np.testing.assert_array_equal(later.logits, [[2, 3], [4, 5]])
     assert later.cost == Cost(1.0)
     head, *lines = repr(maps).splitlines()
+    assert len(repr(maps[:1]).splitlines()) == 2
+    head, *lines = repr(Maps((*arrays, arrays[0]), (*maps.tokens, maps.tokens[0]), Cost())).splitlines()
+    assert head.startswith("Maps(4 ×")
+    assert lines[3:] == ["  and 1 more"]
+    head, *lines = repr(maps).splitlines()
     assert head == "Maps(3 × [layer 2 × token 3; layer 2 × token 4])"
     assert lines == [f"  [{i}] 0 0 0 0 …" for i in range(3)]
 
@@ -59,9 +67,9 @@ def test_a_map_needs_one_value_per_image_token():
 
 
 def test_as_many_token_maps_and_logits_as_maps_are_needed():
-    with pytest.raises(MapError, match="each map needs its TokenMap; got 1 maps and 2 TokenMaps"):
+    with pytest.raises(MapError, match="each map needs its TokenMap; got 1 map and 2 TokenMaps"):
         Maps((array(2, 4),), (tokens(4), tokens(4)), Cost())
-    with pytest.raises(MapError, match="1 maps need as many rows of logits"):
+    with pytest.raises(MapError, match="logits has one row per map"):
         Maps(
             (array(2, 4),), (tokens(4),), Cost(), xr.DataArray(np.zeros((2, 9)), dims=("sample", "token_id"))
         )
@@ -87,6 +95,9 @@ def test_a_frame_holds_each_value_with_its_place() -> None:
         *("sample", "layer", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value"),
     ]
     assert len(frame) == 12
+    maps = labelled()
+    two = Maps(maps.arrays * 2, maps.tokens * 2, Cost()).to_dataframe()
+    assert two["sample"].tolist() == [0] * 12 + [1] * 12
     row = frame[(frame.layer == 7) & (frame.token == 4)].iloc[
         0
     ]  # row 1, column 1 of a 2 × 3 grid over 60 × 40
@@ -114,7 +125,60 @@ def test_a_notebook_shows_each_layer_over_the_image() -> None:
     assert alone != found
 
 
+def test_a_notebook_shows_four_layers_and_the_mean_of_heads() -> None:
+    """Of 9 layers 0, 8 and two between; of 5 samples the first 3, and how many more there are."""
+    own = array(9, 2, 6, dims=("layer", "head", "token"))
+    found = Maps((own,), (placed(),), Cost())._repr_html_()
+    assert re.findall("<figcaption>(.*?)<", found) == [
+        f"sample 0, layer {layer} (mean of heads)" for layer in (0, 3, 5, 8)
+    ]
+    flat = array(6, dims=("token",))
+    many = Maps((flat,) * 5, (placed(),) * 5, Cost())._repr_html_()
+    assert re.findall("<figcaption>(.*?)<", many) == [f"sample {i}, map" for i in range(3)]
+    assert "2 more samples" in many
+
+
+def test_a_slice_keeps_its_own_samples() -> None:
+    maps = labelled()
+    other = maps.samples[0].replace(id="other")
+    two = Maps(maps.arrays * 2, maps.tokens * 2, Cost(), None, (maps.samples[0], other))
+    assert [one.id for one in two[1:].samples] == ["other"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_map_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(MapError, match="the map of attention holds NaN or infinity"):
+        label_map(np.array([[0.0, value, 0.0, 0.0]]), tokens(4), "attention", [0])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_parts_of_another_kind_are_refused() -> None:
+    maps = labelled()
+    for parts, said in (
+        ({"arrays": iter(maps.arrays)}, "arrays is a tuple of DataArray, one per sample"),
+        ({"arrays": (np.zeros((2, 6)),)}, "arrays is a tuple of DataArray, one per sample"),
+        ({"tokens": (None,)}, "tokens is a tuple of TokenMap, one per sample"),
+        ({"samples": ("a",)}, "samples is a tuple of Sample, one per sample"),
+        ({"logits": np.zeros((1, 5))}, "logits is a DataArray"),
+    ):
+        with pytest.raises(MapError, match=said):
+            replace(maps, **parts)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_call_needs_a_model_a_prompt_and_a_target() -> None:
+    sample, model = labelled().samples[0], SimpleNamespace(encode=None, family="any")
+    for indicator in (RandomMap(), TokenKnockout()):
+        for given in (None, object(), SimpleNamespace(encode=None), SimpleNamespace(family="any")):
+            with pytest.raises(ModelError, match=r"expected a model first, as interp.load"):
+                indicator(given, sample)
+        with pytest.raises(PromptError, match=r"prompt is an interp.Prompt; got 'text'"):
+            indicator(model, sample, prompt="text")  # pyright: ignore[reportArgumentType]
+        with pytest.raises(PromptError, match=r"target is an interp.Target; got 'yes'"):
+            indicator(model, sample, target="yes")  # pyright: ignore[reportArgumentType]
+
+
 def test_samples_are_one_per_map() -> None:
     maps = labelled()
-    with pytest.raises(MapError, match=r"one Sample for each of the 1 maps, or none; got 2"):
+    with pytest.raises(MapError, match=r"one Sample per map, or none; got 2 samples for 1 map"):
         Maps(maps.arrays, maps.tokens, Cost(), None, maps.samples * 2)

@@ -60,6 +60,16 @@ def test_coarse_to_fine_equals_the_full_map_where_refined(mllm: Mllm, full: np.n
     assert maps.cost.forwards == 2 + 2  # twice the plain pass, four blocks, eight windows
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("refine", "n"), [(0.01, 1), (0.25, 1), (0.26, 2), (1.0, 4)])
+def test_of_blocks_that_lose_as_much_the_first_are_refined(mllm: Mllm, refine: float, n: int) -> None:
+    (tokens,) = mllm.encode([SAMPLE]).tokens
+    values, refined = Occlusion(coarse=2, refine=refine)._values(tokens, lambda masks: np.ones(len(masks)))
+    number = np.kron(np.arange(4).reshape(2, 2), np.ones((2, 2), int)).reshape(-1)
+    np.testing.assert_array_equal(refined, number < n)
+    np.testing.assert_array_equal(values, np.where(number < n, 1.0, 0.25))
+
+
 def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) -> None:
     assert Occlusion("blur", 3, coarse=4).to_dict() == {
         "indicator": "occlusion", "removal": PaintPixels("blur").to_dict(), "window": 3, "coarse": 4, "refine": 0.25,
@@ -72,6 +82,8 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
             {"refine": 0.0},
             "refine, the share of blocks that is refined, is a finite number above 0 and at most 1; got 0",
         ),
+        ({"refine": 1.5}, "refine, the share .* at most 1; got 1.5"),
+        ({"window": 0}, "window of Occlusion is a whole number of at least 1; got 0"),
         ({"by": "zero"}, "by of PaintPixels is 'grey' or 'blur' or 'mean'"),
     ):
         with pytest.raises(MapError, match=message):
@@ -115,6 +127,14 @@ def test_over_all_masks_it_is_the_conditional_mean() -> None:
     np.testing.assert_allclose(average, by_brute_force())
     own = Planted().scores(None, None, ~ALL).values[ALL[:, 1]]
     assert error[1] == pytest.approx(own.std(ddof=1) / np.sqrt(8))
+
+
+def test_a_mean_needs_two_masks_that_keep_the_token(unchecked: None) -> None:
+    kept = np.array([[True, True], [True, True], [True, False]])
+    average, _ = kept_average(np.array([1.0, 2.0, 6.0]), kept)
+    np.testing.assert_allclose(average, [3.0, 1.5])
+    with pytest.raises(MapError, match="image token 1 is kept by 1 of 2 masks"):
+        kept_average(np.array([1.0, 2.0]), kept[1:])
 
 
 def test_random_masks_come_near_it_by_their_standard_error(masked_mllm: Mllm) -> None:
@@ -162,14 +182,14 @@ def test_random_masks_describe_themselves_and_refuse_nonsense(masked_mllm: Mllm,
         "indicator": "random masks", "removal": HideTokens().to_dict(), "n": 9, "cell": 3, "keep": 0.5, "seed": 4,
     }  # fmt: skip
     assert hash(RandomMasks(batch=3)) == hash(RandomMasks())
-    with pytest.raises(
-        MapError, match=r"is kept by \d of 3 masks; its mean needs two or more. Raise n= or keep="
-    ):
+    with pytest.raises(MapError, match=r"is kept by \d of 3\. Raise n= or keep="):
         RandomMasks(Planted(), n=3, cell=1, keep=0.1)(masked_mllm, small.sample())
     for wrong, message in (
         ({"removal": "blur"}, r"removal is a way to remove tokens, such as HideTokens\(\)"),
         ({"n": 1}, "n of RandomMasks is a whole number of at least 2; got 1"),
         ({"cell": 0}, "cell of RandomMasks is a whole number of at least 1; got 0"),
+        ({"seed": -1}, "seed of RandomMasks is a whole number of at least 0; got -1"),
+        ({"keep": 0.0}, "keep, a probability, is a finite number above 0 and below 1; got 0"),
         ({"keep": 1.0}, "keep, a probability, is a finite number above 0 and below 1; got 1"),
     ):
         with pytest.raises(MapError, match=message):

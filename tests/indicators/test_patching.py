@@ -51,6 +51,17 @@ def test_tokens_of_a_block_are_patched_together() -> None:
     np.testing.assert_array_equal(found.layer, [0])
 
 
+def test_layers_are_patched_in_the_order_given() -> None:
+    mllm, partners = family("llava"), {SAMPLE.id: OTHER}
+    turned, plain = (
+        ActivationPatching(partners, layers=layers, block=2)(mllm, SAMPLE, target=TARGET)[0]
+        for layers in ([1, 0], [0, 1])
+    )
+    assert turned.layer.values.tolist() == [1, 0]
+    np.testing.assert_allclose(turned.sel(layer=[0, 1]), plain, atol=1e-6)
+    assert np.abs(plain[0] - plain[1]).max() > 1e-3
+
+
 def test_passes_start_behind_the_patched_layer_and_token() -> None:
     mllm, calls = family("llava"), []
     hooks = [
@@ -80,7 +91,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     with pytest.raises(MapError, match="block of ActivationPatching is a whole number of at least 1; got 0"):
         ActivationPatching({"a": OTHER}, block=0)
     mllm, wide = family("qwen2_5_vl"), Sample(small.picture(400, 80, seed=7), "is it red?")
-    with pytest.raises(MapError, match=f"sample {SAMPLE.id} has no partner among the 1 given"):
+    with pytest.raises(MapError, match=f"sample {SAMPLE.id} has none among the 1 given"):
         ActivationPatching({"a": OTHER})(mllm, SAMPLE)
     with pytest.raises(MapError, match=r"image tokens and its partner \d+; .* an image of the same size"):
         ActivationPatching({SAMPLE.id: wide})(mllm, SAMPLE)

@@ -106,12 +106,12 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
     }
     with pytest.raises(MapError, match="by of ReplaceEmbeddings is 'mean' or 'zero' or 'other'; got 'blur'"):
         ReplaceEmbeddings("blur")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(MapError, match=r'by="other" takes other=, an interp\.Sample'):
+    with pytest.raises(MapError, match=r'by="other" needs other=, an interp\.Sample'):
         EmbeddingReplacement("other")
     mllm, wide = family("qwen2_5_vl"), Sample(small.picture(400, 80, seed=7), "is it red?")
     n, theirs = (mllm.encode([one]).tokens[0].n for one in (SAMPLE, wide))
     with pytest.raises(
-        MapError, match=rf"has {theirs} image tokens, sample .* has {n}; .* image of the same size"
+        MapError, match=rf"that has {theirs} image tokens, but sample .* has {n}.* image of the same size"
     ):
         ReplaceEmbeddings("other", wide).scores(mllm, SAMPLE, masks(n))
 

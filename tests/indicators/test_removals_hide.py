@@ -123,7 +123,7 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(mllm: Mllm, uncheck
         HideTokens().scores(mllm, SAMPLE, np.ones((2, 9)))
     with pytest.raises(MapError, match="batch is a whole number of at least 1; got 0"):
         HideTokens().scores(mllm, SAMPLE, masks(16), batch=0)
-    with pytest.raises(ModelError, match="lets every row of its prompt see the whole prompt"):
+    with pytest.raises(ModelError, match="every row of the prompt sees the whole prompt"):
         HideTokens().scores(family("paligemma"), SAMPLE, masks(16)[:, :4], target=Target("left lung"))
 
 
@@ -173,6 +173,20 @@ def test_padding_is_in_no_window_and_no_block() -> None:
     assert not windows(wide, 3)[:4].any()
     np.testing.assert_array_equal(blocks(wide, 2).reshape(4, 4)[[0, 3]], -1)
     np.testing.assert_array_equal(blocks(wide, 2).reshape(4, 4)[1:3], [[0, 0, 1, 1], [2, 2, 3, 3]])
+
+
+def test_places_count_in_the_smallest_tokens_however_few() -> None:
+    """Four tokens of 20 px, and two of 10 px on their upper left corner."""
+    base = lay((40, 40), (2, 2), (0, 0, 40, 40), view="base")
+    fine = lay((40, 40), (1, 2), (0, 0, 20, 10), view="tile")
+    found = places(token_map(concatenate([base, fine], one_image=True), (40, 40)))
+    np.testing.assert_allclose(found, [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5], [0, 0], [0, 1]])
+
+
+def test_blocks_of_two_images_are_two_blocks() -> None:
+    two = concatenate([lay((20, 20), (2, 2), (0, 0, 20, 20))] * 2)
+    number = blocks(token_map(two, (20, 20), (20, 20)), 2)
+    np.testing.assert_array_equal(number, [0] * 4 + [1] * 4)
 
 
 def test_views_that_show_one_place_share_a_block() -> None:

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import PaintPixels
-from interp.indicators.removals import paint_tokens
+from interp.indicators.removals import _repainted, paint_tokens
 from interp.inputs.footprints import squash
 from interp.inputs.prompt import Target, diff
 from interp.inputs.sample import Sample
@@ -85,6 +85,17 @@ def test_several_images_are_painted_each_at_its_own_footprints() -> None:
     found = PaintPixels().scores(mllm, pair, second[None], target=Target("yes"))
     assert found.values[0] == pytest.approx(mllm.score(painted, Target("yes")).values[0], abs=1e-5)
     assert abs(found.values[0] - found.plain) > 1e-4
+
+
+def test_a_painted_video_keeps_its_times() -> None:
+    frames = [small.picture(20, 20, seed=i) for i in range(3)]
+    video = Sample(video=frames, times=[0.0, 0.5, 2.0], question="is it red?")
+    grey = [np.full_like(one, 128) for one in frames]
+    found = _repainted(video, grey)
+    assert found.video is not None
+    assert list(found.video.times) == [0.0, 0.5, 2.0]
+    assert found.id != video.id
+    np.testing.assert_array_equal(np.asarray(found.load(1)), grey[1])
 
 
 def test_batches_change_no_number_and_it_describes_itself(unchecked: None) -> None:

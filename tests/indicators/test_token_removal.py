@@ -6,7 +6,7 @@ import pytest
 import tests.tiny as small
 from interp.errors import SiteError
 from interp.indicators import HideTokens, TokenKnockout
-from interp.inputs.prompt import Target
+from interp.inputs.prompt import GENERIC_PROMPT, Target
 from interp.tracing import Knockout, Mllm, Site, image_mask, wrap
 
 
@@ -40,6 +40,11 @@ def test_samples_of_several_lengths_are_as_alone(
     together = indicator(mllm, small.samples())
     np.testing.assert_array_equal(together[2], indicator(mllm, small.samples()[2])[0])
     np.testing.assert_array_equal(together[2], indicator(mllm, mllm.encode(small.samples()[2:]))[0])
+    generic = indicator(mllm, small.samples()[2], prompt=GENERIC_PROMPT)[0]
+    prefix = mllm.prefix(small.samples()[2:], prompt=GENERIC_PROMPT)
+    np.testing.assert_array_equal(indicator(mllm, prefix)[0], generic)  # its own prompt
+    np.testing.assert_array_equal(indicator(mllm, prefix.batch)[0], generic)
+    assert not np.allclose(generic, together[2], atol=1e-4)
     answer = mllm.trace(small.samples()[2]).logits.values[0].argmax()
     word = mllm.processor.tokenizer.decode([answer])
     np.testing.assert_allclose(

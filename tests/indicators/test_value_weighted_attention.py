@@ -45,7 +45,7 @@ def run(mllm: Mllm, eager: Any, sample: Any) -> tuple[list[np.ndarray], list[np.
 
 def test_it_is_the_length_of_what_each_head_sends(mllm, eager):
     per_head = ValueWeightedAttention(per_head=True)(mllm, samples())
-    means = ValueWeightedAttention(layers=[1])(mllm, mllm.prefix(samples()))
+    means = ValueWeightedAttention(layers=[1, 0])(mllm, mllm.prefix(samples()))
     for i, sample in enumerate(samples()):
         attentions, values = run(mllm, eager, sample)
         image = per_head.tokens[i].image
@@ -59,7 +59,7 @@ def test_it_is_the_length_of_what_each_head_sends(mllm, eager):
                 expected[layer, head] = attention[head, -1, image] * np.linalg.norm(sent, axis=1)
         np.testing.assert_allclose(per_head[i], expected, rtol=2e-5, atol=1e-7 * expected.max())
         np.testing.assert_allclose(
-            means[i], expected.mean(axis=1)[[1]], rtol=2e-5, atol=1e-7 * expected.max()
+            means[i], expected.mean(axis=1)[[1, 0]], rtol=2e-5, atol=1e-7 * expected.max()
         )
     np.testing.assert_allclose(per_head.logits, mllm.trace(samples()).logits, atol=3e-5)
     assert (per_head.cost.forwards, per_head.cost.backwards) == (1, 0)

@@ -271,7 +271,7 @@ def test_hgai_is_a_method_and_a_value():
     [
         ({"alpha": -1}, "alpha is a finite number of at least 0; got -1"),
         ({"alpha": None}, "alpha is a finite number of at least 0; got None"),
-        ({"layers": 5}, r"Write layers=\[5\] for one.*Leave layers= out for layers 5 … 18 of 32"),
+        ({"layers": 5}, r"write layers=\[5\].*Leave layers= out for layers 5 … 18 of 32"),
     ],
 )
 def test_wrong_parameters_of_hgai_say_what_is_right(unchecked, wrong, message):

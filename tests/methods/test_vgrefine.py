@@ -329,10 +329,10 @@ def test_it_is_a_method_and_a_value():
         ({"steps": "never"}, "steps is 'prefill' or 'decode' or 'all'; got 'never'"),
         (
             {"steps": "decode", "queries": "question"},
-            'rows of generated tokens are queries "last", "reasoning" or "answer"',
+            'queries that name rows of generated tokens, "last", "reasoning" or "answer"',
         ),
-        ({"queries": 3}, "queries= is a group or several"),
-        ({"layers": 16}, r"Write layers=\[16\] for one.*Leave layers= out for layer 16 of 28"),
+        ({"queries": 3}, "queries= is a group of tokens"),
+        ({"layers": 16}, r"write layers=\[16\].*Leave layers= out for layer 16 of 28"),
         ({"layers": "all"}, r"list of layers.*or None for layer 16 of 28, scaled.*got 'all'"),
         ({"epsilon": 0}, "epsilon is a finite number above 0; got 0"),
         (

@@ -240,7 +240,7 @@ def test_it_is_a_method_and_a_value():
         ({"images": 2}, r"images is 'both' or 'crop'; got 2"),
         ({"layer": -1}, r"one decoder layer, 0-based.*got -1"),
         ({"layer": True}, r"one decoder layer, 0-based.*got True"),
-        ({"map": "pure_grad", "layer": 3}, r"reads no layer's attention; got layer=3"),
+        ({"map": "pure_grad", "layer": 3}, r"takes no layer, because it reads no attention; got layer=3"),
         ({"base": 0}, r"base is a finite number above 0; got 0"),
         ({"base": 33.5}, r"whole number of pixels, or a fraction below 1.*got 33\.5"),
         ({"ratios": []}, r"one or more sides of windows.*got \[\]"),

@@ -321,3 +321,9 @@ def test_pixel_values_of_another_kind_are_refused(shape):
         MethodError, match=r"which pixel each gradient belongs to.*Use map='rel_att' or 'grad_att'"
     ):
         pixel_grid(inputs, token_map(["odd"] * 4), SimpleNamespace(), config)
+
+
+def test_rounding_is_no_detail():
+    noise = np.random.default_rng(0).random((3, 20, 24)) * 1e-8
+    assert not high_pass(0.5 + noise, np.ones((20, 24), bool)).any()
+    assert 0.4 < high_pass(0.5 + 1e4 * noise, np.ones((20, 24), bool)).mean() <= 0.5

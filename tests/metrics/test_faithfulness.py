@@ -64,6 +64,9 @@ def test_values_that_never_fall_are_not_normalised() -> None:
     )
     np.testing.assert_array_equal(np.isnan(found), [[False] * 2, [True] * 2, [True] * 2])
     assert np.isnan(curve_area([0, 1], found)).tolist() == [False, True, True]
+    assert normalised([0.5], 0.5, 0.0, least=0.5).tolist() == [1.0]
+    by_default = normalised([[2e-6], [5e-7]], [2e-6, 5e-7], [0.0, 0.0])
+    np.testing.assert_array_equal(by_default, [[1.0], [np.nan]])
 
 
 def test_comprehensiveness_and_sufficiency_are_mean_falls() -> None:
@@ -112,8 +115,15 @@ def test_what_does_not_fit_is_refused() -> None:
         most_important([1.0, 2.0], [0.0, 20])
     with pytest.raises(MapError, match=r"increase from 0 to 1 .* Add the untouched input"):
         curve_area([0.1, 1.0], [1.0, 0.0])
-    with pytest.raises(MapError, match="increase from 0 to 1"):
-        curve_area([0.0, 1.0], [1.0, 0.5, 0.0])
+    for fractions in ([0.0, 1.0], [0.0, 0.5, 0.9], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]):
+        with pytest.raises(MapError, match="increase from 0 to 1"):
+            curve_area(fractions, [1.0, 0.5, 0.0])
+    for fractions in ([-0.1], [1.1], [np.nan]):
+        with pytest.raises(MapError, match="fractions are a list of numbers"):
+            most_important([1.0, 2.0], fractions)
+    for least in (-1.0, np.inf, np.nan, True):
+        with pytest.raises(MapError, match="least is a number ≥ 0"):
+            normalised([1.0], 1.0, 0.0, least=least)
     with pytest.raises(MapError, match=r"one untouched value per curve.*\(2,\) and \(3, 4\)"):
         comprehensiveness(np.ones(2), np.ones((3, 4)))
     with pytest.raises(MapError, match=r"got shapes \(3, 4\), \(2,\) and \(\)"):

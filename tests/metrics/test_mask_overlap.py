@@ -49,6 +49,8 @@ def test_recall_pairs_one_mask_with_one_truth() -> None:
 def test_recall_takes_the_largest_overlap_first() -> None:
     """WIDE overlaps LEFT by 0.6; LEFT itself is its better partner, so WIDE is left with nothing above 0.5."""
     assert mask_recall([WIDE, LEFT], [LEFT, RIGHT]) == 0.5
+    assert mask_recall([WIDE, LEFT], [LEFT, RIGHT], threshold=0.1) == 1  # WIDE is left for RIGHT: 4 of 28
+    assert mask_recall([LEFT], [LEFT], threshold=1) == 1
     assert mask_recall([WIDE], [LEFT], threshold=0.6) == 1
     assert mask_recall([WIDE], [LEFT], threshold=0.61) == 0
 
@@ -96,6 +98,9 @@ def test_a_pixel_is_filled_where_its_centre_lies_inside() -> None:
         (lambda: pixel_iou(LEFT.astype(float), LEFT), "Threshold numbers first: mask > 0.5"),
         (lambda: pixel_iou(LEFT[0], LEFT[0]), r"bool \(row, col\); got bool of shape \(8,\)"),
         (lambda: mask_recall([LEFT], [LEFT], threshold=0), "above 0 and at most 1; got 0"),
+        (lambda: mask_recall([LEFT], [LEFT], threshold=1.5), "above 0 and at most 1; got 1.5"),
+        (lambda: mask_recall([LEFT], [LEFT], threshold=True), "above 0 and at most 1; got True"),
+        (lambda: mask_recall([LEFT], Mask(LEFT)), r"truths is a list of masks; got Mask"),
         (lambda: mask_recall(Mask(LEFT), [LEFT]), r"masks is a list of masks; got Mask. Write \[mask\]"),
     ],
 )

@@ -194,6 +194,6 @@ def test_adapters_without_model_types_count_as_available():
 def test_a_family_that_needs_a_newer_transformers_is_refused(monkeypatch):
     config = tiny("llava")[0].config
     monkeypatch.setitem(NEEDS, "llava", "99.0")
-    with pytest.raises(ModelError, match=r"llava needs transformers 99.0 or newer, got .*Upgrade"):
+    with pytest.raises(ModelError, match=r"llava needs transformers 99.0 or newer; got .*Upgrade"):
         find(config)
     assert "llava" not in [one.name for one in adapters() if is_available(one)]

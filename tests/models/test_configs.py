@@ -26,7 +26,10 @@ CASES = [
         {"vision_feature_layer": [-1, -4]},
         r"vision_feature_layer=\[-1, -4\], but its tower has the layers -3 … 2",
     ),
-    ({"vision_feature_layer": 0}, r"vision_feature_layer=0, which transformers takes for none.* write \[0\]"),
+    (
+        {"vision_feature_layer": 0},
+        r"vision_feature_layer=0, which transformers treats as not set.* Write \[0\]",
+    ),
 ]
 
 

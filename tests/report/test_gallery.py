@@ -23,6 +23,7 @@ def grey(width: int, height: int, **changes: object) -> Sample:
 
 def test_strengths_are_the_share_of_the_top_to_a_power() -> None:
     assert np.allclose(strengths(np.array([0.0, 1.0, -3.0])), [0.0, 1.0, 0.0])
+    assert strengths(np.zeros(0)).shape == (0,)
     values = np.concatenate([np.linspace(0, 1, 999), [1000.0]])
     found = strengths(values)
     assert found[-1] == 1.0

@@ -37,7 +37,7 @@ def test_a_folder_without_its_files_is_still_a_row(tmp_path: Path) -> None:
     row = interp.runs(tmp_path).iloc[0]
     assert (row.study, row.model, row.state) == ("layer-sweep", "", "begun")
     (folder / "study.json").write_text(json.dumps({"cells": [{"labels": {"data": "a"}, "run": "gone"}]}))
-    assert state_of(folder) == "0 of 1 runs finished"
+    assert state_of(folder) == "0 of 1 run finished"
     assert interp.runs(tmp_path).data.tolist() == ["a"]
 
 
@@ -81,7 +81,7 @@ def test_a_grid_that_names_itself_is_a_row(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         study = {"cells": [{"labels": {"data": "x"}, "run": other}]}
         (tmp_path / name / "study.json").write_text(json.dumps(study))
-    assert set(interp.runs(tmp_path).state) == {"0 of 1 runs finished"}
+    assert set(interp.runs(tmp_path).state) == {"0 of 1 run finished"}
 
 
 def test_no_runs_and_no_folder(tmp_path: Path) -> None:

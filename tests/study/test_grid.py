@@ -184,7 +184,7 @@ def test_edits_need_a_real_model_and_to_be_a_list(tmp_path: Path) -> None:
     blind = Knockout(Site(layers=[1], queries="last", keys="image"))
     with pytest.raises(StudyError, match="edits is a list of edits"):
         sweep(edits=blind)
-    with pytest.raises(EditError, match="listed after"):
+    with pytest.raises(EditError, match="come before edits of probabilities in the list"):
         sweep(edits=[Knockout(blind.site, mode="zero"), blind])
     with pytest.raises(
         StudyError, match=r"all failed.*edits need a model of interp.load or interp.wrap; got Model"

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import xarray as xr
 
 from interp.data import Samples, bundled
 from interp.errors import StudyError
+from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.study import Grid, LayerChoice, Result, choose_layer
 from interp.study.layer_choice import check_split, metrics_to_choose_by
 from tests.study.planted import Planted, sample, sweep
@@ -53,6 +57,23 @@ def test_the_paper_takes_the_layer_with_the_lowest_kl(tmp_path: Path) -> None:
     choice = choose_layer(found, "kl")
     assert (choice.metric, choice.layers, choice.warning) == ("kl", {"planted": 2}, "")
     assert "layer 2 of planted: the best mean KL divergence" in choice.sentence(found)
+
+
+@dataclass(frozen=True)
+class TwoKinds(Planted):
+    """Samples below 20 are seen strongly at layer 1, the others weakly at layer 2."""
+
+    def _map(self, sample: Sample, tokens: TokenMap) -> xr.DataArray:
+        gain = (0.0, 5.0, 0.0) if int(sample.id[1:]) < 20 else (0.0, 0.0, 1.0)
+        return Planted(gain)._map(sample, tokens)
+
+
+def test_each_data_set_counts_the_same_whatever_its_size(tmp_path: Path) -> None:
+    """AR is 6/1.5 = 4 or 2/1.1 = 1.8 and else 1: by sets 2.5 against 1.4, over all samples 1.5 against 1.7."""
+    meta = {"split": "validation"}
+    few, many = (Samples([sample(i, meta=meta) for i in range(*at)]) for at in ((0, 2), (20, 30)))
+    grid = Grid(sweep(indicator=TwoKinds(), metrics=("ar",)), data={"few": few, "many": many})
+    assert choose_layer(grid.run(tmp_path, progress=False)).layers == {"planted": 1}
 
 
 @pytest.mark.parametrize("metric", ["kl", "ar"])

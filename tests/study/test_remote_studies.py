@@ -109,7 +109,7 @@ def test_a_lost_server_loses_no_finished_shard(server: Serving, tmp_path: Path) 
     whole = study("whole").scores
     n_before = len(server.sizes())
     server.fault(error="RuntimeError: the node went away", after=10)
-    with pytest.raises(ServerError, match=r"the node went away\. What was finished is stored"):
+    with pytest.raises(ServerError, match=r"the node went away\. Finished work is stored"):
         study("broken")
     n_first = len(server.sizes()) - n_before
     stored = sorted(path.name for path in (tmp_path / "broken").rglob("*.parquet"))

@@ -18,7 +18,7 @@ from torch import Tensor
 import interp
 import tests.tiny as tiny
 from interp.errors import EditError, MapError, ModelError, SiteError
-from interp.tracing import AblateHeads, AddResidual, Knockout, Residual, Rows, Site
+from interp.tracing import AblateHeads, AddResidual, Knockout, Residual, Rows, Site, image_mask
 from tests.tracing.reference_attention import Steps, greedy, layers_of
 
 N = 3
@@ -149,6 +149,21 @@ def test_head_means_are_eagers(mllm, eager, batch):
     assert_allclose(grid[[1, 0], [3, 0]], found, atol=1e-6)
 
 
+def test_samples_without_a_row_are_left_out_of_the_means(mllm):
+    first, second, _ = tiny.samples()
+    some, none = np.arange(16) < 2, np.zeros(16, bool)
+
+    def means(samples, *masks, **heads):
+        site = Site(queries=image_mask(masks), **heads)
+        return interp.head_means(mllm, samples, site, progress=False)
+
+    found = means([first, second], some, none, heads=[(1, 0), (1, 3)])
+    assert_allclose(found, means([first], some, heads=[(1, 0), (1, 3)]), atol=1e-6)
+    assert_allclose(means([first], some, layers=[1], heads=[3, 0])[0], found[::-1], atol=1e-6)
+    with pytest.raises(ModelError, match="names no row in any sample, so there is nothing to average"):
+        means([second], none, layers=[1])
+
+
 @pytest.mark.parametrize("case", ROWS)
 def test_what_is_added_to_the_stream_is_a_hook_on_the_layer(mllm, eager, batch, case):
     queries, steps, _ = ROWS[case]
@@ -224,29 +239,45 @@ def test_a_steering_vector_is_the_mean_difference_and_steers(mllm, tmp_path):
 
 MISUSE = [
     (lambda: AblateHeads([0]), EditError, r"takes a Site first, such as Site\(heads="),
-    (lambda: AblateHeads(Site(keys="question")), EditError, r"of all keys; got keys=.*interp.Knockout"),
+    (lambda: AblateHeads(Site(keys="question")), EditError, r"over all keys; got keys=.*interp.Knockout"),
     (lambda: AblateHeads(Site(tower="vision", queries="all")), EditError, r"heads of the language model"),
     (lambda: AblateHeads(Site(), by="median"), EditError, r'by is "zero" or "mean"; got \'median\''),
     (
         lambda: AblateHeads(Site(), by="mean"),
         EditError,
-        r"interp.head_means\(mllm, samples, site\); got by='mean'",
+        r"got by='mean'.*interp.head_means\(mllm, samples, site\)",
     ),
-    (lambda: AblateHeads(Site(), means=np.ones((1, 1, 2))), EditError, r"got by='zero' and means=ndarray"),
-    (lambda: AblateHeads(Site(), by="mean", means=np.ones(3)), EditError, r"values take 3 dimensions"),
+    (
+        lambda: AblateHeads(Site(), means=np.ones((1, 1, 2))),
+        EditError,
+        r"got by='zero' and means of type ndarray",
+    ),
+    (
+        lambda: AblateHeads(Site(), by="mean", means=np.ones(3)),
+        EditError,
+        r"values are an array of 3 dimensions",
+    ),
     (
         lambda: AblateHeads(Site(queries="all"), steps="all"),
         EditError,
         r'as "last"; got \(\'all\',\) with steps',
     ),
-    (lambda: AddResidual([0], "text", np.ones(3), steps="decode"), EditError, r'queries "last"'),
+    (
+        lambda: AddResidual([0], "text", np.ones(3), steps="decode"),
+        EditError,
+        r'queries that name rows of generated tokens, "last"',
+    ),
     (
         lambda: AddResidual([0], ["answer", "last"], np.ones(3), steps="all"),
         EditError,
         r"each generated token as",
     ),
     (lambda: AddResidual([0], "last", [np.nan]), EditError, r"values must be finite"),
-    (lambda: AddResidual([0], "last", np.ones((2, 3, 4, 5))), EditError, r"values take 2 dimensions"),
+    (
+        lambda: AddResidual([0], "last", np.ones((2, 3, 4, 5))),
+        EditError,
+        r"values are an array of 2 dimensions",
+    ),
     (lambda: AddResidual([0], "last", np.ones(3), alpha=np.inf), EditError, r"alpha is a finite number"),
     (lambda: interp.steering_vector(None, [], []), ModelError, r"takes a model of interp.load"),
     (lambda: interp.load_steering_vector("nowhere.safetensors"), MapError, r"nowhere.safetensors"),
@@ -264,11 +295,15 @@ IN_A_TRACE = [
     (
         AddResidual([0], "last", np.ones((2, 64))),
         EditError,
-        r"names 1 layers; its vector has shape \(2, 64\)",
+        r"names 1 layer; its vector has shape \(2, 64\)",
     ),
     (AddResidual([7], "last", np.ones(64)), SiteError, r"got layer 7"),
     (AblateHeads(Site(heads=[(0, 9)])), SiteError, r"got head 9"),
-    (AblateHeads(Site(layers=[0]), "mean", np.ones((1, 3, DIM))), EditError, r"names \(1, 4\) heads"),
+    (
+        AblateHeads(Site(layers=[0]), "mean", np.ones((1, 3, DIM))),
+        EditError,
+        r"with shape \(1, 4\) before dim",
+    ),
     (AblateHeads(Site(layers=[0]), "mean", np.ones((1, 4, 5))), EditError, r"output has 16 values.*have 5"),
 ]
 

@@ -123,7 +123,7 @@ def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
     longer = mllm.encode([pair[0].replace(question="What color is the big circle?")])
     with (
         Meter(mllm.device) as meter,
-        pytest.raises(ModelError, match=r"prompts of one length; got \d+ and \d+"),
+        pytest.raises(ModelError, match=r"prompts of the same length; got \d+ and \d+"),
     ):
         EdgePass.of(mllm, own, longer, "image", meter)
     with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):

@@ -30,7 +30,7 @@ from tests import tiny
         ({"site": Site(), "mode": "drop"}, r'mode is "renormalise" or "zero"; got \'drop\''),
         (
             {"site": Site(queries="after_image"), "steps": "decode"},
-            r'queries "last", "reasoning" or "answer"; with steps="decode", queries=\(\'after_image\',\) name none',
+            r'steps="decode" needs .* "last", "reasoning" or "answer"; got queries=\(\'after_image\',\)',
         ),
         (
             {"site": Site(), "steps": "generate"},
@@ -71,24 +71,27 @@ ROWS = np.full((3, 4, 1, 16), 0.1)
             lambda: ScaleWeights("last", 2),
             r"ScaleWeights takes a Site first, such as Site\(layers=\[16\]\); got 'last'",
         ),
-        (lambda: ScaleWeights(Site(), -1), r"factor is a finite number ≥ 0, as float32 holds it; got -1"),
+        (lambda: ScaleWeights(Site(), -1), r"factor is a finite number ≥ 0 that float32 can hold; got -1"),
         (lambda: ScaleScores(Site(), float("inf")), r"factor is a finite number ≥ 0.*got inf"),
-        (lambda: Boost(Site(), None), r"alpha is a finite number, .*got None"),
-        (lambda: Guide(Site(), True), r"alpha is a finite number, .*got True"),
-        (lambda: Boost(Site(queries="answer"), 1.0), r'rows "answer" exist only while.*write steps="decode"'),
-        (lambda: ScaleWeights(Site(queries="text"), 1.0, "decode"), r"queries=\('text',\) name none"),
+        (lambda: Boost(Site(), None), r"alpha is a finite number that float32 can hold; got None"),
+        (lambda: Guide(Site(), True), r"alpha is a finite number that float32 can hold; got True"),
+        (
+            lambda: Boost(Site(queries="answer"), 1.0),
+            r'queries="answer" names rows of generated tokens.*Write steps="decode"',
+        ),
+        (lambda: ScaleWeights(Site(queries="text"), 1.0, "decode"), r"got queries=\('text',\)"),
         (lambda: Apply(Site(), "double"), r"Apply takes a function of \(values, cells\); got 'double'"),
         (lambda: Apply(Site(), double, "softmax"), r'stage is "scores" or "probabilities"; got \'softmax\''),
-        (lambda: PatchRows(Site(), ROWS[0]), r"values take 4 dimensions.*got shape \(4, 1, 16\)"),
+        (lambda: PatchRows(Site(), ROWS[0]), r"values are an array of 4 dimensions.*got shape \(4, 1, 16\)"),
         (lambda: PatchRows(Site(), ROWS * np.nan), r"values must be finite"),
-        (lambda: PatchRows(Site(), []), r"an array, or one per sample; got none"),
+        (lambda: PatchRows(Site(), []), r"an array, or one array per sample; got none"),
         (lambda: PatchRows(Site(), [["x"]]), r"values are numbers.*got list"),
         (
             lambda: PatchRows(Site(queries="after_image"), ROWS, "all"),
-            r'patched for queries "last".*queries=\(\'after_image\',\) with steps=\'all\'',
+            r'by queries="last"; got queries=\(\'after_image\',\) with steps=\'all\'',
         ),
-        (lambda: PatchResidual([0], "last", ROWS[0, 0, 0]), r"values take 3 dimensions.*\(16,\)"),
-        (lambda: PatchResidual([0], "text", ROWS, "all"), r'patched at positions "last"; got positions='),
+        (lambda: PatchResidual([0], "last", ROWS[0, 0, 0]), r"values are an array of 3 dimensions.*\(16,\)"),
+        (lambda: PatchResidual([0], "text", ROWS, "all"), r'by positions="last"; got positions='),
     ],
 )
 def test_wrong_edits_are_explained(make, message, unchecked):
@@ -104,7 +107,7 @@ def test_wrong_edits_are_explained(make, message, unchecked):
         ([Boost(Site(keys=positions([99])), 2.0)], r"positions run from 0 to 34; got 99"),
         (
             [ScaleScores(Site(keys=image_mask(np.ones(3, bool))), 2.0)],
-            r"3 values, but sample 0.* 16 image tokens",
+            r"each of the 16 image tokens of sample 0 of the batch; got 3 values",
         ),
         ([PatchResidual([7], "last", np.zeros((1, 1, 64)))], r"the model has 3 layers, 0 … 2; got layer 7"),
     ],
@@ -123,13 +126,13 @@ def test_places_that_are_not_there_are_named(mllm, batch, edits, message):
         ),
         (PatchRows(Site(heads=[(0, 1)]), ROWS[0]), r"the site has \(1, 1, 16\), \(head, query, key\)"),
         (PatchRows(Site(), [ROWS, ROWS]), r"values hold 2 arrays for a batch of 3 samples"),
-        (PatchResidual([0, 1], "last", np.zeros((1, 1, 64))), r"names 2 layers and 1 positions.*\(1, 1\)"),
+        (PatchResidual([0, 1], "last", np.zeros((1, 1, 64))), r"names 2 layers and 1 position;.*\(1, 1\)"),
         (PatchResidual([0], "last", np.zeros((1, 1, 9))), r"the residual stream has 64 values.*have 9"),
         (
             Apply(Site(), lambda v, c: v[..., :3]),
             r"<lambda> must return values that broadcast to \(3, 4, 1, 40\)",
         ),
-        (Apply(Site(), lambda v, c: v / 0 * 0), r"<lambda> returned NaN or infinity"),
+        (Apply(Site(), lambda v, c: v / 0 * 0), r"<lambda> must return finite values; got NaN or infinity"),
         (Apply(Site(), lambda v, c: 3.0), r"<lambda> must return a tensor; got float"),
     ],
 )
@@ -158,13 +161,13 @@ def test_the_stream_of_samples_with_other_numbers_of_steps(mllm, batch):
     for one, values in zip(trace, given, strict=True):
         held = (one.residual.values == len(values)).all((1, 2, 3))
         assert held.tolist() == [step < len(values) for step in range(len(held))]
-    with pytest.raises(EditError, match=r"vectors of one size; got \[64, 65\]"):
+    with pytest.raises(EditError, match=r"vectors of all samples must have one size; got \[64, 65\]"):
         mllm.trace(batch, edits=[PatchResidual([1], "last", [np.zeros((1, 1, n)) for n in (64, 64, 65)])])
 
 
 def test_rows_of_generated_tokens_need_generation(mllm, batch):
     for generate in (0, 1):
-        with pytest.raises(EditError, match=rf"generate={generate} generates none that has a row"):
+        with pytest.raises(EditError, match=rf"generate={generate} gives none of them a row"):
             mllm.trace(batch, edits=[ScaleWeights(Site(queries="answer"), 2.0, "all")], generate=generate)
 
 
@@ -173,7 +176,7 @@ def test_edits_that_leave_no_numbers_are_refused(mllm, batch):
         EditError, match=r"the edits leave logits that are not numbers \(NaN\) in torch.float32"
     ):
         mllm.trace(batch, edits=[ScaleWeights(Site(keys="all"), 3e38), ScaleWeights(Site(keys="all"), 3e38)])
-    with pytest.raises(EditError, match=r"factor is a finite number ≥ 0, as float32 holds it; got 1e\+39"):
+    with pytest.raises(EditError, match=r"factor is a finite number ≥ 0 that float32 can hold; got 1e\+39"):
         ScaleWeights(Site(), 1e39)
 
 
@@ -257,11 +260,11 @@ class Doubler:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (torch.add, r"does not say what .*add computes"),
-        (lambda values, cells: values * 2, r"does not say what <lambda> computes"),
+        (torch.add, r"does not determine what .*add computes"),
+        (lambda values, cells: values * 2, r"does not determine what <lambda> computes"),
         (
             scaled_by(2),
-            r"what scaled_by.<locals>.scaled computes: it takes k from around it.*default argument",
+            r"what scaled_by.<locals>.scaled computes: it uses k of the function around it.*default argument",
         ),
         (Doubler().double, r"what Doubler.double computes"),
     ],

@@ -98,7 +98,7 @@ def test_offloaded_weights_are_part_of_the_identity(mllm):
     hf.lm_head._hf_hook.weights_map["weight"][0, 0] += 1
     assert own.identity["weights"] != mllm.identity["weights"]
     for what in (lambda: randomised(own), own.to_lens):
-        with pytest.raises(ModelError, match="works on the weights, and some of them are offloaded"):
+        with pytest.raises(ModelError, match="needs all weights in memory, but some are offloaded"):
             what()
 
 
@@ -173,7 +173,7 @@ def test_quantised_layers_are_run_and_known(expected):
     before = mllm.identity
     hf.model.language_model.layers[1].mlp.up_proj.weight[0, 0] += 1
     assert mllm.identity["weights"] != before["weights"]
-    with pytest.raises(ModelError, match="shuffling works on the weights, and these are quantised"):
+    with pytest.raises(ModelError, match="shuffling needs weights that are not quantised"):
         randomised(mllm)
 
 
@@ -194,7 +194,7 @@ def without_values() -> Any:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (sharded, "the weights of this FSDPLlava are cut up among processes.*wrap that"),
+        (sharded, "the weights of this FSDPLlava are split among processes.*wrap that"),
         (without_values, "is on the meta device: it has a shape but no values.*before you wrap it"),
     ],
 )

@@ -165,9 +165,9 @@ def test_errors_say_what_to_do(spelling, unchecked):
         PromptError, match=r"the difference is always zero\. Name answers that the tokenizer tells"
     ):
         model.score(samples(), Target(diff("yes", "yes ")))
-    with pytest.raises(ModelError, match='a prefix stops at "image" or at "last"; got \'end\''):
+    with pytest.raises(ModelError, match='stop, where a prefix ends, is "image" or "last"; got \'end\''):
         model.prefix(samples(), stop="end")
-    with pytest.raises(PromptError, match="makes no token of the answer 'q'"):
+    with pytest.raises(PromptError, match="makes no token from the answer 'q'"):
         answer_ids(spelling, "A:\n", "q")
 
 

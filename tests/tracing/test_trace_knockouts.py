@@ -216,9 +216,7 @@ def test_two_knockouts_may_not_empty_a_row_together(mllm, batch):
 def test_a_scores_edit_after_a_probabilities_edit_is_refused(mllm, batch):
     zero, renormalise = (Knockout(Site(keys=positions([3])), m) for m in ("zero", "renormalise"))
     mllm.trace(batch, edits=[renormalise, zero])
-    with pytest.raises(
-        EditError, match=r"works on scores, before the softmax, but is listed after.*List it first"
-    ):
+    with pytest.raises(EditError, match=r"which changes scores, after .*List the edit of scores first"):
         mllm.trace(batch, edits=[zero, renormalise])
 
 
@@ -231,7 +229,7 @@ def test_what_is_not_an_edit_is_refused(mllm, batch, unchecked):
 
 def test_generated_rows_need_generation(mllm):
     edit = Knockout(Site(queries="answer"), steps="decode")
-    with pytest.raises(EditError, match=r"generate=1 generates none that has a row .* generate=2 or more"):
+    with pytest.raises(EditError, match=r"generate=1 gives none of them a row .* generate=2 or more"):
         mllm.trace(tiny.samples(), edits=[edit], generate=1)
 
 

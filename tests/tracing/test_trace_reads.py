@@ -119,7 +119,8 @@ def test_several_reads_come_back_in_order(mllm, batch, attentions):
     np.testing.assert_allclose(first[0, :, 0], attentions[1][2, :, -1][:, batch.tokens[1].image], atol=1e-6)
     np.testing.assert_allclose(second[0], attentions[1][0], atol=1e-6)
     with pytest.raises(
-        SiteError, match=r"the trace has 2 reads of attention; \.rows is for one\. Use trace\[i\]\.reads"
+        SiteError,
+        match=r"the trace has 2 reads of attention, but \.rows needs exactly one\. Use trace\[i\]\.reads",
     ):
         _ = trace[1].rows
     with pytest.raises(SiteError, match=r"the trace has 0 reads.*reads=\[interp\.Rows"):
@@ -276,7 +277,10 @@ def test_what_cannot_be_read_is_refused_with_what_can(mllm, batch):
         (Site(heads=[(0, 7)]), r"the model has 4 heads, 0 … 3; got head 7"),
         (Site(queries="rows"), r"groups 'last', 'after_image', 'text', 'image', 'question'.*got 'rows'"),
         (Site(keys=positions([0, 38])), r"sample 0 of the batch has 35 prompt tokens.*0 to 34; got 38"),
-        (Site(keys=image_mask(np.ones(9, bool))), r"image_mask has 9 values, but sample 0.*16 image tokens"),
+        (
+            Site(keys=image_mask(np.ones(9, bool))),
+            r"each of the 16 image tokens of sample 0 of the batch; got 9 values",
+        ),
         (Site(keys=image_mask(np.ones((2, 16), bool))), r"2 masks for a batch of 3 samples"),
         (
             Site(keys=image_mask(np.zeros(16, bool))),
@@ -284,9 +288,12 @@ def test_what_cannot_be_read_is_refused_with_what_can(mllm, batch):
         ),
         (
             Site(queries="answer"),
-            r"rows of generated tokens, but generate=0 generates none.*generate=2 or more",
+            r"rows of generated tokens, but generate=0 gives none of them a row.*generate=2 or more",
         ),
-        (Site(keys="answer"), r"'answer' are tokens that the model generates.*no keys or positions"),
+        (
+            Site(keys="answer"),
+            r"'answer' is a group of tokens that the model generates.*not keys or positions",
+        ),
         (Site(queries=word("heart")), r"does not hold the word 'heart'"),
     ]
     for site, message in cases:

@@ -137,7 +137,7 @@ def test_equal_samples_and_a_prefix_read_the_same():
     [
         ({}, "queries='last' is a group of the prompt"),
         ({"queries": "cls", "keys": "text"}, "keys='text' is a group of the prompt"),
-        ({"queries": interp.word("red")}, "none of these"),
+        ({"queries": interp.word("red")}, "which the vision tower does not have"),
         ({"tower": "audio"}, 'tower is "vision"'),
     ],
 )
@@ -154,7 +154,7 @@ def test_other_groups_and_towers_are_refused(fields, words):
         ({"queries": "all", "layers": [2]}, "the vision tower has 2 layers"),
         ({"queries": "all", "heads": [9]}, "the vision tower has 2 heads"),
         ({"queries": interp.positions([500])}, "positions in the vision tower"),
-        ({"queries": interp.image_mask([True])}, "has 25 patches"),
+        ({"queries": interp.image_mask([True])}, "each of the 25 patches"),
         ({"queries": interp.image_mask([False] * 25)}, "selects nothing"),
     ],
 )
@@ -480,7 +480,7 @@ def test_a_row_without_keys_is_refused(family):
         (lambda s: Knockout(s, steps="all"), "have steps='prefill'"),
         (
             lambda s: interp.PatchRows(s, np.zeros((2, 2, 16, 16))),
-            "PatchRows works on the language model alone",
+            "PatchRows works only on the language model",
         ),
     ],
 )

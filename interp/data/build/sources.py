@@ -116,7 +116,8 @@ def modality(sample: Sample) -> str:
     plain = given.lower().replace("_", " ").replace("-", " ")
     known = {one.lower().replace("-", " "): one for one in KNOWN}
     first = plain.split()[0] if plain else ""
-    return MODALITIES.get(plain) or known.get(plain) or known.get(first) or given or UNSTATED
+    names = (MODALITIES.get(plain), known.get(plain), MODALITIES.get(first), known.get(first), given)
+    return next((name for name in names if name), UNSTATED)
 
 
 def body_region(sample: Sample) -> str:

@@ -99,7 +99,7 @@ def _sample(row: Row, box_format: str | None) -> Sample:
         options=values.get("options"),
         group=values.get("group"),
         meta={**values.get("meta", {}), **{key: value for key, value in values.items() if key not in _KNOWN}},
-        id=next((str(values[name]) for name in IDS if isinstance(values.get(name), str | int)), row.id),
+        id=next((str(values[name]) for name in IDS if type(values.get(name)) in (str, int)), row.id),
     )
 
 

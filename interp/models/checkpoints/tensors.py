@@ -216,7 +216,9 @@ def _opened(path: Path) -> Any:
             file = safe_open(path, framework="pt")
             return _Safe(file, frozenset(file.keys()))
         except Exception as error:  # the reader's own errors derive from Exception alone
-            raise ModelError(f"{path} is not a whole safetensors file ({error}). Copy it again.") from error
+            raise ModelError(
+                f"{path} is not a complete safetensors file ({error}). Copy it again."
+            ) from error
     return _unpickled(path)
 
 

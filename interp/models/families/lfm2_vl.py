@@ -45,9 +45,9 @@ class Lfm2Vl(Family):
         text: Any = model.get_decoder()  # pyright: ignore[reportCallIssue]
         if text.config.conv_bias:
             raise ModelError(
-                "this lfm2_vl has conv_bias=True: in transformers a convolution with a bias makes something of "
-                "padding, and a prompt would not be the same alone and in a batch. Take a checkpoint without, as the "
-                "published ones are."
+                "this lfm2_vl has conv_bias=True: in transformers a convolution with a bias gives padding a value, so "
+                "a prompt would give other results in a batch than alone. Use a checkpoint without the bias, such as "
+                "the published ones."
             )
         return list(text.layers)
 
@@ -99,8 +99,8 @@ def _check_room(shapes: Sequence[Grid], inputs: Mapping[str, Any]) -> None:
     for (rows, cols), n in zip(shapes, held, strict=False):
         if rows * cols != n:
             raise SampleError(
-                f"lfm2_vl's processor makes {rows}×{cols} patches of an image and hands on {int(n)} of them: the image "
-                "is too long and thin for it. Crop or pad it."
+                f"lfm2_vl's processor makes {rows}×{cols} patches of an image but keeps only {int(n)} of them: the "
+                "image is too long and thin for it. Crop or pad the image."
             )
 
 

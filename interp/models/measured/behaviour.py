@@ -78,8 +78,8 @@ def observe(embedder: Embedder, layers: Sequence[nn.Module]) -> Behaviour:
     moved = np.flatnonzero((one != other).any(axis=1))
     if not len(moved):
         raise ModelError(
-            "nothing that enters the decoder changes with an image, so that there are no image tokens to measure: the "
-            "prompt lost its image, or the image goes elsewhere (cross-attention, an encoder-decoder)."
+            "the decoder's input does not change with the image, so there are no image tokens to measure: the prompt "
+            "lost its image, or the image goes elsewhere (cross-attention, an encoder-decoder)."
         )
     ids = embedder.ids(pictures[0])
     known = np.unique(ids[moved])
@@ -131,7 +131,7 @@ def attends_by(layers: Sequence[Felt], image: Bool[np.ndarray, " position"]) -> 
     )
     raise ModelError(
         "rows of this model see later tokens in a way that is none of causal, image_blocks, sliding_image_blocks, "
-        "images and prefix. Earlier rows that felt a change of the prompt's last token and of the last image token, by "
+        "images and prefix. Earlier rows that changed with the prompt's last token and with the last image token, by "
         f"layer: {shown}; the last run of image tokens has {last - run + 1}, all {len(places)}. Traces would not know "
         "what a row may see; write an adapter (docs/new_model.md)."
     )

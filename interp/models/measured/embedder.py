@@ -112,8 +112,8 @@ class Embedder:
         shapes = {tuple((name, *value.shape[1:]) for name, value in one.items()) for one in singles}
         if len(shapes) > 1:
             raise ModelError(
-                "pictures of one size do not give inputs of one shape, so that what changes cannot be told from where "
-                "tokens are; this model's footprints cannot be measured. Write an adapter (docs/new_model.md)."
+                "images of the same size give inputs of different shapes, so this model's footprints cannot be "
+                "measured. Write an adapter (docs/new_model.md)."
             )
         joined = {name: torch.cat([one[name] for one in singles]) for name in singles[0]}
         entering, mine = [], get_ident()

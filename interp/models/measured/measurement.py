@@ -181,7 +181,7 @@ class Measurement:
         ]
         shown = "; ".join(lines[:40]) + (f"; and {len(lines) - 40} more" if len(lines) > 40 else "")
         raise ModelError(
-            f"the footprints of a {width}×{height} image could not be measured surely: {'; '.join(self.doubts)}. "
+            f"the footprints of a {width}×{height} image could not be measured reliably: {'; '.join(self.doubts)}. "
             f"Grids found: {self.layout or 'none'}. Token by token, box in pixels and confidence: {shown}. A tower "
             "that mixes places strongly and tokens that stand for no place look like this. Write an adapter "
             "(docs/new_model.md), or measure a larger image."

@@ -57,7 +57,7 @@ def question_sets(
     splits = list(split) * len(data) if len(split) == 1 else list(split)
     if len(splits) != len(data):
         raise StudyError(
-            f"one split for all data, or one for each: got {len(splits)} splits for {len(data)} names."
+            f"give one split for all data, or one for each name; got {len(splits)} splits for {len(data)} names."
         )
     found: dict[str, Samples] = {}
     for name, own in zip(data, splits, strict=True):

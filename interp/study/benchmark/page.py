@@ -414,7 +414,7 @@ def methods_text(result: BenchmarkResult) -> str:
     decoding = "greedily" if drawn == {0.0} else f"at temperature {listed(drawn)}, with seed {result.seed}"
     tokens = listed(study.max_new_tokens for study in studies)
     scorers = listed(label(scorer) for study in studies for scorer in study.scorer)
-    n = len(result.samples) // max(len({(c.labels["model"], c.labels["method"]) for c in result.cells}), 1)
+    n = len(result.samples.drop_duplicates(["data", "index"]))
     changed = listed(cell.labels["method"] for cell in result.cells if cell.study.changes)
     parts = [
         f"{listed(cell.labels['model'] for cell in result.cells)} answered {count(n, 'question')} of "

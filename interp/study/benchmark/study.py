@@ -107,7 +107,7 @@ class Benchmark(WithMethod[BenchmarkResult]):
         super().check()
         if self.method != Plain() and self.edits:
             raise StudyError(
-                "a benchmark is under a method or under edits, so that it is plain what changed; got both. Give one."
+                "a benchmark takes method= or edits=, so that it is clear what changed; got both. Give one of them."
             )
         if self.method != Plain() and self.decoding != Decoding():
             raise StudyError(

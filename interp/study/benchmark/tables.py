@@ -279,8 +279,8 @@ def yes_no_table(result: PairedResult, key: str | None, level: float) -> pd.Data
     ]
     if not rows:
         raise StudyError(
-            "no question here has the answer yes or no, of which precision and recall are. Ask some, as "
-            "interp.data.presence_questions makes them."
+            "precision and recall need questions with the answer yes or no; there are none here. Make some with "
+            "interp.data.presence_questions."
         )
     first = [*result.axes, *([] if key is None else [key])]
     whole = pd.concat(rows, ignore_index=True)

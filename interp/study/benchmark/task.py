@@ -240,8 +240,8 @@ def option_log_probabilities(
     """
     if edits is None:
         raise StudyError(
-            f"log-probabilities of options are read in passes of their own, under the same edits, and {method} has "
-            "none to repeat. Score its texts, for instance with Strict()."
+            f"log-probabilities of options need further passes under the same edits, but {method} has no edits that "
+            "can be repeated. Score its texts, for instance with Strict()."
         )
     texts = [scorer.answers(sample, prompt) for sample in samples]
     options: dict[str, Any] = {"prompt": prompt, "edits": list(edits), "progress": False}

@@ -11,6 +11,7 @@ from typing import Any
 
 from interp.errors import SiteError, StudyError
 from interp.inputs.notebook import block, facts
+from interp.inputs.text import count
 from interp.metrics import METRICS
 from interp.run import Workers, canonical
 from interp.study.head_ranking.result import Pairs
@@ -114,7 +115,7 @@ class HeadSet:
         else:
             left = len(self.listed) - SHOWN
             shown = ", ".join(map(str, self.listed[:SHOWN])) + (f", and {left} more" if left > 0 else "")
-            said = f"{len(self.listed)} heads as (layer, head): {shown}"
+            said = f"{count(len(self.listed), 'head')} as (layer, head): {shown}"
         return f"HeadSet({f'{self.name!r}, ' if self.name else ''}{said})"
 
     def _repr_html_(self) -> str:

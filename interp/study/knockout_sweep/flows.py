@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from interp.errors import InterpError, SampleError, SiteError, StudyError
 from interp.inputs.sample import Sample
+from interp.inputs.text import count
 from interp.inputs.tokens import TokenMap
 from interp.study.truth import tokens_inside
 from interp.tracing.site import Selector, Site, select
@@ -105,7 +106,8 @@ def _boxed(tokens: TokenMap, sample: Sample, elsewhere: bool, rule: str, seed: i
     free = np.flatnonzero(~inside & ~np.isnan(tokens.footprints).any(axis=1))
     if len(free) < inside.sum():
         raise SampleError(
-            f"the boxes cover {int(inside.sum())} image tokens, and only {len(free)} are left elsewhere."
+            f"the control needs as many image tokens outside the boxes as inside; the boxes cover "
+            f"{count(int(inside.sum()), 'image token')}, and {len(free)} are left elsewhere."
         )
     drawn = _random(seed, sample.id).choice(free, int(inside.sum()), replace=False)
     return np.isin(np.arange(tokens.n), drawn)

@@ -89,8 +89,8 @@ def thresholds(validation: Result, choice: LayerChoice, share: float = 0.95) -> 
         values = rows_of(scores, dict(zip(KEY, key, strict=True))).value.dropna()
         if values.empty:
             raise StudyError(
-                f"no threshold for {' · '.join(key)}: expected validation samples that can borrow each other's "
-                "boxes, got none. Give it more validation samples."
+                f"no threshold for {' · '.join(key)}: expected validation samples whose maps can be scored against "
+                "each other's boxes, got none. Give more validation samples."
             )
         found[key] = float(np.quantile(values, share))
     return found

@@ -160,7 +160,7 @@ class ReasoningTask(StudyTask):
         costs.append(trace.cost)
         one = trace[0]
         if not one.reasoning:
-            raise SampleError("the model answered without reasoning first.")
+            raise SampleError("the model answered without a thought, so there is no reasoning to measure.")
         if one.answer is None:
             raise SampleError(
                 f"the model was still reasoning after max_new_tokens={study.max_new_tokens} tokens. Give it more."

@@ -113,8 +113,8 @@ def grounding(
         return _published(published_heads(published or CHECKPOINTS[known or ""]), k)
     if validation is None or not len(validation):
         raise StudyError(
-            f"no heads are published for {model.id}, so they are ranked on validation samples, and there are none. "
-            f'Give rows a "split" of "validation", or choose other data.{_namesake(model)}'
+            f"no heads are published for {model.id}, so heads have to be ranked on validation samples, but there are "
+            f'none. Give rows a "split" of "validation", or choose other data.{_namesake(model)}'
         )
     check_split([validation], "heads and a layer")
     shared: dict[str, Any] = {"model": model, "data": validation, "rule": rule, "batch": batch}

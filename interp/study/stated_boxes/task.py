@@ -116,8 +116,8 @@ class StatedTask(SamplesTask):
             sample = self.study.data[index]
             if sample.video is not None or len(sample.images) != 1:
                 raise SampleError(
-                    f"a stated box names no image, so samples have one; this one has {len(sample.images)} images or "
-                    "frames."
+                    "a stated box does not say which image it is on, so a sample must have one image; this one has "
+                    f"{len(sample.images)} images or frames."
                 )
             if index not in texts:
                 raise SampleError(f"answers hold no text for the sample {sample.id!r}.")

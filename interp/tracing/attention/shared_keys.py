@@ -1,4 +1,4 @@
-"""Attention of many variants of one prompt side by side: they share its keys, and each hides cells of its own."""
+"""Attention of many variants of one prompt in one batch: they share the prompt's keys, and each hides some cells."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from interp.tracing.attention.rows import AttentionFunction, Call, attend, visib
 __all__ = ["HiddenCells", "SharedKeys"]
 
 CHUNK_BYTES = 16 * 2**20
-"""No more than about this many bytes of scores are held at once where attention is written out."""
+"""About the largest number of bytes of scores in memory at once, where the scores are computed explicitly."""
 TOGETHER = 128
-"""Rows that go through fused attention as one sequence: enough to be worth joining the shared keys to theirs."""
+"""The largest number of rows that go through fused attention as one sequence. With fewer rows, copying the shared keys
+next to the rows' own keys would take too much of the time."""
 
 Cells = Bool[Tensor, "variant head_or_one row key"]
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenCells:
-    """What the variants of a pass hide in one layer: each some keys from some queries, in some heads.
+    """The cells that the variants of a pass hide in one layer: each variant hides some keys from some queries in some
+    heads.
 
     Attributes:
-        queries: (variant, row), rows of the pass.
-        keys: (variant, key), all keys of the prompt. A row must be left a key to see, unless `zero`.
-        heads: (variant, head); None for every head.
-        zero: weights become 0 after the softmax, and their mass is lost; else scores become −∞ before it.
+        queries: (variant, row), True for the rows of the pass from which keys are hidden.
+        keys: (variant, key), True for the hidden keys, over all keys of the prompt. Each row must still see a key,
+            unless `zero` is True.
+        heads: (variant, head), True for the heads in which keys are hidden; None for every head.
+        zero: True: weights become 0 after the softmax, so the row loses their mass. False: scores become −∞ before the
+            softmax.
     """
 
     queries: Bool[Tensor, "variant row"]
@@ -39,7 +43,7 @@ class HiddenCells:
     zero: bool = False
 
     def with_none(self) -> HiddenCells:
-        """The same with one more variant, which hides nothing."""
+        """The same with one more variant, which hides nothing, at the end."""
         queries, keys = (
             torch.cat([one, one.new_zeros(1, one.shape[1])]) for one in (self.queries, self.keys)
         )
@@ -52,19 +56,19 @@ class HiddenCells:
         return HiddenCells(self.queries.to(device), self.keys.to(device), heads, self.zero)
 
     def cells(self, part: slice) -> Cells:
-        """The cells of some variants."""
+        """The hidden cells of some variants."""
         cells = (self.queries[part, :, None] & self.keys[part, None, :])[:, None]
         return cells if self.heads is None else cells & self.heads[part, :, None, None]
 
 
 @dataclass(frozen=True, eq=False)
 class SharedKeys:
-    """The work of one layer when the rows of a pass are variants of the same tokens.
+    """The attention of one layer in a pass whose rows are variants of the same tokens.
 
     Attributes:
-        prefix: keys and values before the pass's own, (1, key_value_head, key, dim), shared by every variant and read
-            where they lie; None when the pass is of whole prompts.
-        hidden: what the variants hide; None for nothing.
+        prefix: keys and values before those of the pass, (1, key_value_head, key, dim). All variants share them, and
+            they are not copied for each. None for a pass over whole prompts.
+        hidden: the cells that the variants hide; None if they hide none.
     """
 
     prefix: tuple[Tensor, Tensor] | None
@@ -81,14 +85,14 @@ class SharedKeys:
         return self.of_whole_prompts(call, self.hidden), None
 
     def of_whole_prompts(self, call: Call, hidden: HiddenCells) -> Float[Tensor, "variant row head dim"]:
-        """The output of a call over whole prompts, without shared keys."""
+        """The attention's output in a pass over whole prompts, without shared keys."""
         n, n_heads, n_rows, _ = call.queries.shape
         size = (1 if hidden.heads is None else n_heads) * n_rows * call.n_keys
         parts = _chunks(n, max(1, CHUNK_BYTES // size))
         return torch.cat([self._whole(call, hidden, part) for part in parts])
 
     def _whole(self, call: Call, hidden: HiddenCells, part: slice) -> Float[Tensor, "variant row head dim"]:
-        """The output of some variants of a whole prompt."""
+        """The output for some variants of a whole prompt."""
         own = call.of_samples(part)
         n, _, n_rows, _ = own.queries.shape
         rows = torch.arange(n_rows, device=own.queries.device).expand(n, -1)
@@ -103,7 +107,7 @@ class SharedKeys:
         return attend(own, seen, erased=erased)
 
     def _shared(self, call: Call) -> Float[Tensor, "variant row head dim"]:
-        """The output over the shared keys and each variant's own, a few variants at a time."""
+        """The output over the shared keys and each variant's own keys, computed for a few variants at a time."""
         n, n_heads, n_rows, _ = call.queries.shape
         one = torch.arange(n_rows, device=call.queries.device)[None]
         mask = call.mask if call.mask is None else call.mask[:1]
@@ -117,7 +121,7 @@ class SharedKeys:
         return torch.cat([self._part(call, seen, part) for part in parts]).transpose(1, 2).contiguous()
 
     def _fused(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
-        """A chunk's output by torch's fused attention: its variants as one sequence behind the shared keys."""
+        """The output for a chunk, from torch's fused attention; its variants are one sequence after the shared keys."""
         queries = call.queries[part].transpose(0, 1)
         n_heads, n, rows, dim = queries.shape
         keys, values = (
@@ -137,7 +141,7 @@ class SharedKeys:
     def _joint(
         self, call: Call, seen: Tensor | None, part: slice
     ) -> Bool[Tensor, "*head joint_row joint_key"]:
-        """What each row of a chunk sees of the shared keys, then of every variant's: of others' nothing."""
+        """Which keys each row of a chunk sees: shared keys and its own variant's, but none of other variants."""
         n, rows, shared = len(call.queries[part]), call.queries.shape[2], call.keys[0].shape[2]
         device = call.queries.device
         one = torch.ones(rows, call.n_keys, dtype=torch.bool, device=device) if seen is None else seen[0, 0]
@@ -150,7 +154,10 @@ class SharedKeys:
         return joint[0] if len(joint) == 1 else joint
 
     def _part(self, call: Call, seen: Tensor | None, part: slice) -> Float[Tensor, "variant head row dim"]:
-        """A chunk's output written out: the softmax over shared and own keys from those over each alone."""
+        """The output for a chunk, computed explicitly.
+
+        The softmax over all keys is combined from the softmax over the shared keys and that over the variant's own.
+        """
         heads = call.all_heads
         queries = heads.queries(call.queries[part].float() * call.scaling)  # (variant, kv, group, row, dim)
         n, kv, group, rows, dim = queries.shape
@@ -184,12 +191,12 @@ class SharedKeys:
 
 
 def _grouped(cells: Cells, kv: int, group: int) -> Bool[Tensor, "variant _ _ row key"]:
-    """Cells by key-value head and place in its group, or (1, 1) where they are the same for every head."""
+    """The cells with the heads split into (key-value head, group), or (1, 1) if they are the same for every head."""
     return cells.unflatten(1, (kv, group) if cells.shape[1] > 1 else (1, 1))
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:
-    """Slices of n variants, `size` each."""
+    """Slices of `size` variants, of n in all; the last slice may be smaller."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
@@ -198,7 +205,7 @@ def _capped(scores: Tensor, softcap: float | None) -> Tensor:
 
 
 def _masked(scores: Float[Tensor, "variant key_value_head group row key"], seen: Tensor | None) -> Tensor:
-    """Scores under a mask (1, 1 or head, row, key), bool or additive."""
+    """The scores with a mask (1, 1 or head, row, key) applied, which is boolean or additive."""
     if seen is None:
         return scores
     shape = scores.shape[1:3] if seen.shape[1] > 1 else (1, 1)

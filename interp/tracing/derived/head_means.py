@@ -82,15 +82,15 @@ def head_means(
     each = [one for one in in_order(in_batches(mllm, samples, found, **how)) if one is not None]
     if not each:
         raise ModelError(
-            f"queries={site.queries!r} names no row in any sample, so there is nothing to average. Name others, such "
-            "as 'last'."
+            f"queries={site.queries!r} names no row in any sample, so there is nothing to average. Name other queries, "
+            "such as 'last'."
         )
     means = {layer: np.mean([one[layer] for one in each], axis=0) for layer in heads}
     sizes = {one.shape[-1] for one in means.values()}
     if len(sizes) > 1:
         raise ModelError(
-            f"heads of the layers {list(heads)} have {sorted(sizes)} values, which one array cannot hold. Name layers "
-            "of one size, and ablate the others with an edit of their own."
+            f"one array of means needs heads of one size; heads of layers {list(heads)} have outputs of "
+            f"{sorted(sizes)} values. Name layers with heads of one size, and ablate the other layers in a second edit."
         )
     if site.pairs is not None:
         found_of = [means[layer][heads[layer].index(head)] for layer, head in site.pairs]

@@ -114,7 +114,7 @@ def load_steering_vector(path: str | os.PathLike[str]) -> SteeringVector:
         ) from error
     if not fits:
         raise MapError(
-            f"{os.fspath(path)!r:.200} holds another number of vectors than of layers. Save it again."
+            f"{os.fspath(path)!r:.200} must hold one vector per layer; their numbers differ. Save it again."
         )
     return made
 

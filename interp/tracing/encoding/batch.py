@@ -146,9 +146,9 @@ class Batch:
                 more = f" and the {following} tokens to generate take" if following else " takes"
                 raise PromptError(
                     f"the prompt of sample {sample.id} ({tokens.length} tokens, {tokens.n} of them image tokens)"
-                    f"{more} {extent + run} positions, but the model has {limit} (max_position_embeddings): beyond "
-                    "them it was never trained, and its numbers mean nothing. Shorten the text, give fewer or smaller "
-                    "images, or generate fewer tokens."
+                    f"{more} {extent + run} positions, but the model has {limit} (max_position_embeddings): it was not "
+                    "trained on later positions, so its results there mean nothing. Shorten the text, give fewer or "
+                    "smaller images, or generate fewer tokens."
                 )
 
 
@@ -466,12 +466,13 @@ def check_joinable(name: str, values: Sequence[Tensor], samples: Sequence[Sample
     own = {value.shape[1] for value in values}
     if name == "pixel_values_videos" and len(own) > 1:
         raise ModelError(
-            f"{family} takes videos of one number of frames in a batch; these have {sorted(own)}. Choose as many "
-            "frames for each, Sample(…, n_frames=8), or pass batch_size=1."
+            f"in {family} all videos of a batch need the same number of frames; these have {sorted(own)}. Choose the "
+            "same number for each, such as Sample(…, n_frames=8), or pass batch_size=1."
         )
     sides = {tuple(value.shape[-2:]) for value in values}
     if len(sides) > 1:
         raise ModelError(
             f"{family} shows images and frames at {' and '.join(f'{h}×{w}' for h, w in sorted(sides))} pixels "
-            "(height×width), which do not fit into one batch. Pass images and videos apart, or batch_size=1."
+            "(height×width), which do not fit into one batch. Pass images and videos in separate calls, or pass "
+            "batch_size=1."
         )

@@ -319,17 +319,16 @@ def offered_rows(queries: Selector | Sequence[Selector], batch: Batch | None) ->
         return lambda n, n_queries: torch.arange(n_queries).expand(n, -1)
     if batch is None:
         raise SiteError(
-            f"tap(queries={queries!r}) needs the batch to find its rows; write mllm.tap(queries=…, "
-            "batch=batch) with "
-            'the batch whose inputs you trace. Only "last" and "all" need none.'
+            f"tap(queries={queries!r}) needs the batch to find its rows. Write mllm.tap(queries=…, batch=batch) with "
+            'the batch whose inputs you trace. Only "last" and "all" need no batch.'
         )
     layout = Layout.whole([tokens.length for tokens in batch.tokens])
     rows = layout.rows(select_each(selectors, batch.tokens))
     if len({len(r) for r in rows}) > 1 or not len(rows[0]):
         raise SiteError(
-            f"tap(queries={queries!r}) offers one tensor, (sample, head, row, key), so every sample needs "
-            f"the same number of rows, at least one; here they have {[len(r) for r in rows]}. Tap one sample "
-            "at a time, or read ragged rows with mllm.trace(reads=[…])."
+            f"tap(queries={queries!r}) gives one tensor, (sample, head, row, key), so every sample needs the same "
+            f"number of rows, at least one; here they have {[len(r) for r in rows]}. Tap one sample at a time, or use "
+            "mllm.trace(reads=[…]), where samples may have different numbers of rows."
         )
     chosen = torch.from_numpy(np.stack(rows))
     width = layout.n_queries
@@ -403,8 +402,8 @@ def registered(implementation: str) -> str:
     known = implementation == "eager" or implementation in ALL_ATTENTION_FUNCTIONS
     if not known or masks is None or masks not in _MASKS or implementation.startswith("interp_"):
         raise ModelError(
-            f"the model's attention implementation is {implementation!r}; interp taps "
-            f"{', '.join(_FUNCTIONS)}. Load the model with one of these, such as attn_implementation='sdpa'."
+            f"interp reads attention in the implementations {', '.join(_FUNCTIONS)}; the model has "
+            f"{implementation!r}. Load the model with one of these, such as attn_implementation='sdpa'."
         )
     name = f"interp_{implementation.replace('/', '_')}"  # a name with "/" would be looked for on the hub
     if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():

@@ -1,4 +1,4 @@
-"""The kinds of a decoder's layers, where their keys come from, and the reads and edits that each kind takes."""
+"""The kinds of a decoder's layers, where their keys come from, and the reads and edits that each kind allows."""
 
 from __future__ import annotations
 
@@ -39,26 +39,28 @@ _MIXERS: dict[str, LayerKind] = {
     "cross_attn": "cross",
     "conv": "convolution",
 }
-"""Under which name transformers keeps what mixes the tokens of a layer of which kind."""
+"""The name that transformers gives to the module that mixes a layer's tokens → the kind of the layer."""
 
 
 _SLICES = "_maybe_slice_kv_shared_inputs"
-_ROWS = "the image is no part of this model's sequence, so its tokens are no rows"
+_ROWS = "the image is not part of this model's sequence, so image tokens have no rows"
 
 
 def mixer_name(layer: Any) -> str | None:
-    """The attribute of a layer that mixes its tokens; None where it has none. nnsight's views have them too."""
+    """The name of the attribute that mixes a layer's tokens, or None. It also works on nnsight's views of layers."""
     return next((name for name in _MIXERS if hasattr(layer, name)), None)
 
 
 def layer_kinds(layers: Sequence[Any]) -> tuple[LayerKind, ...]:
-    """The kind of each decoder layer; "attention" of one that has no known part to mix its tokens."""
+    """The kind of each decoder layer; "attention" for a layer without a known module that mixes tokens."""
     return tuple(_MIXERS[mixer_name(layer) or "self_attn"] for layer in layers)
 
 
 def mixer(layer: Any) -> Any:
-    """The module of a layer that mixes tokens: its attention, gated DeltaNet or short convolution; nnsight's views have
-    them too."""
+    """The module that mixes a layer's tokens: attention, gated DeltaNet or short convolution.
+
+    It also works on nnsight's views of layers.
+    """
     return getattr(layer, mixer_name(layer) or "self_attn")
 
 
@@ -69,8 +71,8 @@ class Decoder:
     Attributes:
         n_layers: decoder layers, of every kind.
         n_heads: query heads of each layer with a softmax.
-        linear: the layers without a softmax, and how many heads each has: none for a short convolution.
-        cross: the cross-attention layers, whose keys are the image's.
+        linear: the layers without a softmax → the number of heads of each; 0 for a short convolution.
+        cross: the cross-attention layers, whose keys come from the image.
     """
 
     n_layers: int
@@ -87,7 +89,7 @@ class Decoder:
         """The heads of each layer that a site names.
 
         Raises:
-            SiteError: As `Site.resolve`.
+            SiteError: As in `Site.resolve`.
         """
         return site.resolve(self.n_layers, self.n_heads, self.linear, cross=self.cross)
 
@@ -95,7 +97,7 @@ class Decoder:
         """The heads of each layer whose rows a site names, and the kind of these layers.
 
         Raises:
-            SiteError: As `Site.resolve`, layers of several kinds, or keys that its layers do not have.
+            SiteError: As in `Site.resolve`, layers of several kinds, or keys that the site's layers do not have.
         """
         found = self.heads(site)
         return found, self._kind(site, found)
@@ -104,25 +106,29 @@ class Decoder:
         """The layers that a site names, for the residual stream.
 
         Raises:
-            SiteError: As `Site.stream_layers`, or image tokens where they are no positions of the sequence.
+            SiteError: As in `Site.stream_layers`, or image tokens where these are not part of the sequence.
         """
         if self.cross:
             check_rows(site)
         return site.stream_layers(self.n_layers, self.linear, self.cross)
 
     def softmax(self, site: Site, what: str) -> dict[int, tuple[int, ...]]:
-        """The heads of each layer that a site names, for what needs a softmax; `what` names it in the error.
+        """The heads of each layer that a site names; the layers must have a softmax.
+
+        Args:
+            site: The site.
+            what: The name, in the error, of the function that needs a softmax.
 
         Raises:
-            SiteError: As `Site.resolve`, or the layers are gated DeltaNets.
+            SiteError: As in `Site.resolve`, or the layers are gated DeltaNets.
         """
         found = self.heads(site)
         if self._is_linear(found):
             able = [layer for layer in range(self.n_layers) if layer not in self.linear]
             raise SiteError(
-                f"{what} needs layers with a softmax; the layers {list(found)} it names are linear (gated DeltaNet), "
-                f"whose weights are signed. This model has a softmax in layers {able}: name some of them, or "
-                'layers="attention".'
+                f"{what} needs layers with a softmax; it was given layers {list(found)}, which are linear (gated "
+                f"DeltaNet) and have signed weights. This model has a softmax in layers {able}: name some of these, or "
+                'write layers="attention".'
             )
         return found
 
@@ -130,7 +136,7 @@ class Decoder:
         """The heads of each layer that an edit names, and the kind of these layers.
 
         Raises:
-            SiteError: As `rows`.
+            SiteError: As in `rows`.
             EditError: The edit needs a softmax, and the layers are gated DeltaNets.
         """
         found, kind = self.rows(edit.site)
@@ -139,13 +145,13 @@ class Decoder:
             return found, kind
         name = type(edit).__name__ + (f" with mode={edit.mode!r}" if isinstance(edit, Knockout) else "")
         raise EditError(
-            f"{name} works on the scores or weights of a softmax; the layers {list(found)} it names are linear (gated "
-            'DeltaNet) and have none. Name attention layers, such as layers="attention", or erase tokens from linear '
-            'layers with Knockout(site, "renormalise").'
+            f"{name} changes the scores or weights of a softmax; its site names layers {list(found)}, which are linear "
+            '(gated DeltaNet) and have no softmax. Name attention layers, such as layers="attention", or erase tokens '
+            'from linear layers with Knockout(site, "renormalise").'
         )
 
     def _is_linear(self, layers: Collection[int]) -> bool:
-        """Whether the layers, which are linear all or none, are gated DeltaNets."""
+        """Whether the layers are linear (gated DeltaNets); either all of them are, or none is."""
         return any(layer in self.linear for layer in layers)
 
     def _kind(self, site: Site, layers: Collection[int]) -> LayerKind:
@@ -156,12 +162,19 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a plan must know of a model.
+    """What a plan must know about a model.
 
-    `takes_masks`: (sample, head, query, key) masks, by its attention. `windows`: each layer's sliding window or chunk,
-    None where rows see all that comes before them; empty where all do. `devices`: where each layer runs; empty where
-    all run on `device`. `linear`: the gated DeltaNet layers, and how many heads each has. `has_cross`: whether some
-    layers are cross-attention layers.
+    Attributes:
+        n_layers: decoder layers, of every kind.
+        n_heads: query heads of each layer with a softmax.
+        n_key_value_heads: key-value heads of each layer with a softmax.
+        device: where the inputs are.
+        takes_masks: whether the model's attention accepts masks (sample, head, query, key).
+        windows: the sliding window or chunk of each layer, None for a layer whose rows see all earlier tokens; empty if
+            this is true of all layers.
+        devices: where each layer runs; empty if all layers run on `device`.
+        linear: the layers without a softmax → the number of heads of each; 0 for a short convolution.
+        has_cross: whether some layers are cross-attention layers.
     """
 
     n_layers: int
@@ -175,17 +188,21 @@ class Shape:
     has_cross: bool = False
 
     def of_linear(self) -> Shape:
-        """The same for the gated DeltaNet layers: their heads, each with a key of its own, and no masks."""
+        """The same for the gated DeltaNet layers: with their heads, one key-value head for each, and no masks."""
         n = max(self.linear.values(), default=0)
         return replace(self, n_heads=n, n_key_value_heads=n, takes_masks=False)
 
 
 def key_layers(config: Any, n_layers: int) -> tuple[int, ...]:
-    """For each layer, the layer whose keys and values it attends to: itself, or the last of its kind that has some.
+    """For each layer, the layer whose keys and values it attends to.
+
+    This is the layer itself, or, for a layer without keys and values of its own, the last layer of its kind that has
+    them.
 
     Args:
-        config: a text config; `num_kv_shared_layers` of its last layers have none, and `layer_types` are the kinds.
-        n_layers: how many layers there are.
+        config: a text config. Its last `num_kv_shared_layers` layers have no keys and values of their own;
+            `layer_types` gives the kind of each layer.
+        n_layers: the number of layers.
     """
     n_own = n_layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
     if n_own == n_layers:
@@ -196,14 +213,15 @@ def key_layers(config: Any, n_layers: int) -> tuple[int, ...]:
 
 
 class RowsOfSharing:
-    """Replaces the method by which a text model leaves rows out of its layers without keys.
+    """Replaces the method by which a text model skips rows in the layers that have no keys of their own.
 
-    In a pass of which only the last rows' logits are wanted, transformers leaves out the other rows of these layers.
-    They could then not be read or edited, so in a pass with work no row is left out. In any other the method runs
-    under the model's own attention name: where no mask is made, it decides by that name whether leaving out is exact.
+    In a pass that returns only the last rows' logits, transformers skips the other rows in these layers. Skipped rows
+    cannot be read or edited, so a pass with reads or edits skips none. In other passes the method runs while the config
+    has the name of the model's own attention function: if there is no mask, the method uses this name to decide whether
+    skipping is exact.
 
     Attributes:
-        every: whether no row is left out.
+        every: whether every row runs.
     """
 
     def __init__(self, model: Any, implementation: str) -> None:
@@ -211,7 +229,7 @@ class RowsOfSharing:
         self._model, self._implementation = model, implementation
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """What the method returns: what it is given but the number of rows, cut to these rows or not."""
+        """Returns the arguments without the last one, the number of rows; cut to these rows if rows are skipped."""
         if self.every:
             return given[:-1]
         config = self._model.config
@@ -235,7 +253,7 @@ def rows_of_sharing(hf: nn.Module, implementation: str) -> list[RowsOfSharing]:
 
 @contextmanager
 def every_row(sharing: Sequence[RowsOfSharing]) -> Iterator[None]:
-    """For the block, no row is left out."""
+    """Makes every row run, for the block."""
     for one in sharing:
         one.every = True
     try:
@@ -247,10 +265,11 @@ def every_row(sharing: Sequence[RowsOfSharing]) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class CrossLayout(Layout):
-    """Rows as in a pass over prompts; columns are the image's keys, which no padding comes before.
+    """A layout whose rows are those of a pass over prompts and whose columns are the image's keys, without padding
+    before them.
 
     Attributes:
-        n_cross: Keys of a cross-attention layer.
+        n_cross: The number of keys of a cross-attention layer.
     """
 
     n_cross: int = 0
@@ -262,48 +281,49 @@ class CrossLayout(Layout):
 
     @property
     def n_keys(self) -> int:
-        """Keys of a cross-attention layer."""
+        """The number of keys of a cross-attention layer."""
         return self.n_cross
 
     def keys(self, positions: Sequence[Int[np.ndarray, " _"]]) -> list[Int[np.ndarray, " _"]]:
-        """The columns, as each sample numbers them."""
+        """The columns of each sample's keys: the same numbers, since no padding comes before them."""
         return list(positions)
 
 
 def is_cross(site: Site, layers: Collection[int], cross: Collection[int]) -> bool:
-    """Whether a site is of cross-attention layers, whose keys are the image's, in a model that has some.
+    """Whether a site names cross-attention layers, in a model that has some. It also checks the site.
 
     Args:
-        site: Its queries and keys are checked.
-        layers: Its layers.
+        site: The site, whose queries and keys are checked.
+        layers: The site's layers.
         cross: The cross-attention layers of the model.
 
     Raises:
-        SiteError: Keys that its layers do not have, layers of both kinds, or image tokens as rows.
+        SiteError: Keys that the site's layers do not have, layers of both kinds, or image tokens as rows.
     """
     check_rows(site)
     named = {layer in cross for layer in layers}
     if len(named) > 1:
         raise SiteError(
-            f"layers={_layers(site)} name layers of two kinds, which have different keys. Write layers='cross' for "
-            "those with the image's keys, layers='attention' for those with the text's, or their numbers."
+            f"layers={_layers(site)} names layers of two kinds, which have different keys; a site names layers of one "
+            "kind. Write layers='cross' for the layers with keys of the image, layers='attention' for the layers with "
+            "keys of the text, or numbers of layers of one kind."
         )
     image = [_is_image(one) for one in site.groups[1]]
     if True in named and not all(image):
         raise SiteError(
-            f"keys={site.groups[1]!r}: cross-attention layers have no keys but the image's. Write keys='image' or "
+            f"keys={site.groups[1]!r}: all keys of cross-attention layers come from the image. Write keys='image' or "
             "interp.image_mask(…), or layers='attention' for keys of the text."
         )
     if True not in named and any(image):
         raise SiteError(
-            f"keys={site.groups[1]!r}: the image is no part of this model's sequence, so its self-attention layers "
-            "have no image keys. Write layers='cross' (mllm.layer_kinds names them), or keys='text'."
+            f"keys={site.groups[1]!r}: the image is not part of this model's sequence, so its self-attention layers "
+            "have no image keys. Write layers='cross' for layers that have them, or keys='text'."
         )
     return True in named
 
 
 def check_rows(site: Site) -> None:
-    """Raise `SiteError` for image tokens as rows, of a model with cross-attention layers."""
+    """Raise `SiteError` for image tokens as rows, in a model with cross-attention layers."""
     if any(_is_image(one) for one in site.groups[0]):
         raise SiteError(f"queries={site.groups[0]!r}: {_ROWS}. Write queries='text', or 'after_image'.")
 

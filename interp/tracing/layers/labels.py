@@ -1,4 +1,4 @@
-"""Labels what the layers of a run returned: one array for each sample and read."""
+"""Turns the tensors that layers returned in a run into labelled arrays, one for each sample and read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from interp.tracing.parameters.weights import together
 __all__ = ["LINEAR", "label_rows", "relabelled"]
 
 LINEAR = "linear attention"
-"""The name of rows of gated DeltaNet layers."""
+"""The name of arrays with rows of gated DeltaNet layers."""
 _SIGNED = (
-    "weight of each token's value in a gated DeltaNet layer's output: signed, of any sum; a short convolution has "
-    "mixed each value with those of the tokens before it"
+    "weight of each token's value in a gated DeltaNet layer's output: signed, and rows may have any sum; a short "
+    "convolution has mixed each value with those of the tokens before it"
 )
 
 Given = Mapping[tuple[int, int], list[Tensor]]
-"""(read, step) → what each layer gave, in layer order."""
+"""(read, step) → the tensor that each layer returned, in layer order."""
 
 
 def label_rows(
@@ -44,12 +44,12 @@ def label_rows(
     """Each sample's arrays, one per read.
 
     Args:
-        rows: What the layers gave.
-        selections: The reads.
-        tokens: The samples'.
-        n_steps: How many tokens each sample generated; None if none was asked for.
+        rows: The tensors that the layers returned.
+        selections: What each read selects.
+        tokens: Where each sample's tokens are.
+        n_steps: How many tokens each sample generated; None for a run that does not generate.
         patches: Where each sample's patches are, for reads of the vision tower.
-        n_reasoning: How many of the tokens generated are the thought's; by default none.
+        n_reasoning: How many of each sample's generated tokens belong to the thought; None for none.
     """
     labelled: list[list[xr.DataArray]] = [[] for _ in tokens]
     for number, selection in enumerate(selections):
@@ -79,7 +79,7 @@ def label_rows(
 def _rows(
     given: Sequence[tuple[int, list[Tensor]]], selection: Selection | VisionSelection, n_samples: int
 ) -> Float[np.ndarray, "step sample layer head query key"]:
-    """All steps' rows in the order the site asked for; pairs have one layer entry with all their heads."""
+    """The rows of all steps, with layers in the site's order; (layer, head) pairs lie along "head", in one layer."""
     order = sorted(selection.heads)
     paired = selection.pairs is not None and not selection.reduce
     if not given:
@@ -98,7 +98,7 @@ def _rows(
 def _stream(
     given: Sequence[tuple[int, list[Tensor]]], selection: StreamSelection, n_samples: int
 ) -> Float[np.ndarray, "step sample layer position hidden"]:
-    """All steps' vectors, layers in the order asked for."""
+    """The vectors of all steps, with layers in the order of the read."""
     if not given:
         return np.zeros((0, n_samples, len(selection.layers), 1, 0), np.float32)
     order = sorted(selection.layers)
@@ -113,14 +113,14 @@ Along = Mapping[str, Sequence[int] | Int[np.ndarray, " _"]]
 def _array(
     values: np.ndarray, dims: Sequence[str], along: Along, name: str, position: tuple[str, Any] | None = None
 ) -> xr.DataArray:
-    """The array with a coordinate along each dimension that `along` has.
+    """An array with a coordinate along each dimension in `along`.
 
     Args:
-        values: The array.
-        dims: Its dimensions.
+        values: The numbers.
+        dims: The names of the dimensions.
         along: Dimension → coordinate.
-        name: The array's name.
-        position: The dimension along which "position" is another coordinate, and its values.
+        name: The name of the array.
+        position: The dimension that gets a second coordinate, "position", and this coordinate's values.
     """
     coordinates = tuple((dim, np.asarray(at, np.int64).tobytes()) for dim, at in along.items())
     other = None if position is None else (position[0], np.asarray(position[1], np.int64).tobytes())
@@ -130,12 +130,12 @@ def _array(
 
 
 def relabelled(array: xr.DataArray, values: np.ndarray, without: str | None = None) -> xr.DataArray:
-    """The array with other values. xarray's `copy` and `isel` copy every coordinate, which takes half a millisecond.
+    """The array with other values. It is faster than xarray's `copy` and `isel`, which copy every coordinate.
 
     Args:
-        array: The array. The new one shares its coordinates, which are never written to.
-        values: Values of the same shape, or without one dimension.
-        without: That dimension.
+        array: The array. The new array shares its coordinates, which are never written to.
+        values: Values of the same shape, or of that shape without the dimension `without`.
+        without: The dimension that the values lack; None if they lack none.
     """
     dims = tuple(dim for dim in array.dims if dim != without)
     coords = {name: one for name, one in array.coords.variables.items() if without not in one.dims}
@@ -148,7 +148,7 @@ def relabelled(array: xr.DataArray, values: np.ndarray, without: str | None = No
 def _labels(
     along: tuple[tuple[str, bytes], ...], position: tuple[str, bytes] | None
 ) -> tuple[dict[Any, xr.Variable], dict[Any, Any]]:
-    """Coordinates and indexes of these, given as bytes; xarray takes longer to make them than all else."""
+    """The coordinates and indexes, from values given as bytes. They are cached, because xarray makes them slowly."""
     found = {dim: PandasIndex(pd.Index(np.frombuffer(at, np.int64)), dim) for dim, at in along}
     variables = {dim: one.create_variables()[dim] for dim, one in found.items()}
     more = {} if position is None else {"position": (position[0], np.frombuffer(position[1], np.int64))}
@@ -176,7 +176,10 @@ def _labelled_patches(
     patches: PatchMap,
     values: Float[np.ndarray, "step layer head query key"],
 ) -> xr.DataArray:
-    """Rows of the vision tower, the last dimension "patch" where every key is one, else "key"; with views."""
+    """Rows of the vision tower. The last dimension is "patch" if every key is a patch, else "key".
+
+    Its coordinates "view" and "sequence" say which view and which sequence each key belongs to.
+    """
     keys = selection.keys[sample]
     array = _attention(selection, sample, _numbers(keys, patches), values, None, "patch")
     last = array.dims[-1]
@@ -191,7 +194,7 @@ def _attention(
     first: int | None,
     kind: str,
 ) -> xr.DataArray:
-    """A sample's rows; `places` numbers its keys along a dimension named `kind`, None for a dimension "key"."""
+    """A sample's rows; `places` numbers the keys along the dimension `kind`. If it is None, the dimension is "key"."""
     queries, keys = selection.queries[sample], selection.keys[sample]
     last = "key" if places is None else kind
     along = {
@@ -223,7 +226,7 @@ def _attention(
 
 
 def _numbers(keys: Int[np.ndarray, " key"], tokens: TokenMap) -> Int[np.ndarray, " key"] | None:
-    """The keys' numbers among the image tokens; None where one of them is no image token."""
+    """The keys' numbers among the image tokens; None if some key is not an image token."""
     if np.array_equal(keys, tokens.image):
         return np.arange(len(keys))
     order = np.argsort(tokens.image)
@@ -262,7 +265,7 @@ def _labelled_routing(
     positions: Int[np.ndarray, " position"],
     tokens: TokenMap,
 ) -> xr.DataArray:
-    """The routing of image tokens by their numbers, that of others by their positions."""
+    """The routing of tokens: along "token" if all are image tokens, else along "position"."""
     named = [{"hidden": "expert"}.get(dim, dim) for dim in dims]
     numbers = _numbers(positions, tokens) if len(positions) else None
     along = {**along, "expert": np.arange(values.shape[-1])}

@@ -328,8 +328,9 @@ class _Generated(_Maker):
             return None
         if applied.kind == "linear":
             raise EditError(
-                f'edits of gated DeltaNet layers cannot follow queries="{stage}" of a model that thinks token by '
-                'token. Write queries="last" with steps="decode" for all generated tokens.'
+                f'edits of gated DeltaNet layers cannot take queries="{stage}" in a model that thinks, because they '
+                'cannot tell the thought from the answer. Write queries="last" with steps="decode" for all generated '
+                "tokens."
             )
         self.lives.append(Live(stage, queries))
         return self.lives[-1]

@@ -335,8 +335,8 @@ def _calling(module: nn.Module, work: Callable[..., tuple[Tensor, Tensor | None]
     known = rules(module)
     if any(hasattr(one, "_hf_hook") for one in (module, *module.children())):
         raise ModelError(
-            f"the weights of this {type(module).__name__} are moved by accelerate as it runs, and rows of its layer "
-            "are read inside. Load the model on one device, without device_map, to read or edit linear layers."
+            f"accelerate moves the weights of this {type(module).__name__} while it runs, so rows of its layer cannot "
+            "be read or edited. Load the model on one device, without device_map, to read or edit linear layers."
         )
     own: Any = inspect.unwrap(type(module).forward)
     names = {**own.__globals__, **{name: partial(work, rule) for name, rule in known.items()}}

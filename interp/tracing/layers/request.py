@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import EditError, SiteError
+from interp.inputs.text import count
 from interp.inputs.tokens import TokenMap
 from interp.tracing.activation_edits import AblateHeads, AddResidual, FeatureEdit, PatchResidual, PatchRows
 from interp.tracing.edits import AttentionEdit, Edit, Knockout, check_order
@@ -244,8 +245,8 @@ def refuse_rows_without_keys(
                 row, first, last = found
                 raise EditError(
                     f"in sample {sample} of the batch, layer {layer}, head {head}, the row at position {row} "
-                    f"would have every key hidden ({first} … {last}), and nothing is left to renormalise. "
-                    'Leave it a key, or use Knockout(…, mode="zero"), which makes such a row zero.'
+                    f"would have every key hidden ({first} … {last}), and no key is left to get its weight. "
+                    'Keep a key visible, or use Knockout(…, mode="zero"), which makes such a row zero.'
                 )
 
 
@@ -275,9 +276,9 @@ def refuse_rows_without_image(hidden: Sequence[Hidden], sample: int, tokens: Tok
                 if np.isin(tokens.cross.seen(int(row)), keys).all():
                     raise EditError(
                         f"in sample {sample} of the batch, layer {layer}, head {head}, the row at position {row} would "
-                        "have every key of the image hidden, class tokens too, and nothing is left to renormalise: a "
+                        "have every key of the image hidden, class tokens too, and no key is left to get its weight: a "
                         'cross-attention layer has no other keys. Use Knockout(…, mode="zero"), which makes such a row '
-                        "zero, or leave it keys with image_mask."
+                        "zero, or keep some keys visible with image_mask."
                     )
 
 
@@ -341,8 +342,8 @@ def _selection(
     generated = [one for one in groups if one in GENERATED and not _is_of_prompt(one, tokens)]
     if generated and len(groups) > 1:
         raise SiteError(
-            f"queries={groups!r} mixes rows of the prompt with those of generated tokens ({generated[0]!r}), which "
-            "come one at a time, or two kinds of these. Make it two reads."
+            'one read takes rows of the prompt, or rows of "answer", or rows of "reasoning"; got '
+            f"queries={groups!r}. Make a read for each."
         )
     stage = str(generated[0]) if generated else None
     heads, kind = decoder.rows(site) if isinstance(read, Rows) else ({}, "attention")
@@ -442,15 +443,15 @@ def _patch(edit: PatchResidual, tokens: Sequence[TokenMap], decoder: Decoder) ->
         given = given[None] if edit.steps == "prefill" else given
         if given.shape[1:3] != (len(layers), len(at)):
             raise EditError(
-                f"in sample {sample} of the batch PatchResidual names {len(layers)} layers and {len(at)} "
-                f"positions; its values have {given.shape[1:3]}. Read them with Residual of the same layers "
-                "and positions."
+                f"in sample {sample} of the batch PatchResidual names {count(len(layers), 'layer')} and "
+                f"{count(len(at), 'position')}; its values have {given.shape[1:3]}. Read them with Residual of the "
+                "same layers and positions."
             )
         values.append({layer: given[:, i] for i, layer in enumerate(layers)})
     widths = {one[layer].shape[2] for one in values for layer in layers}
     if len(widths) > 1:
         raise EditError(
-            f"every sample's values hold vectors of one size; got {sorted(widths)}. Read them from one model."
+            f"the vectors of all samples must have one size; got {sorted(widths)}. Read them from one model."
         )
     in_prompt = tuple(at if edit.steps != "decode" else at[:0] for at in queries)
     return StreamPatch(in_prompt, edit.steps != "prefill", tuple(values))
@@ -463,8 +464,8 @@ def _added(edit: AddResidual, tokens: Sequence[TokenMap], decoder: Decoder) -> S
         given = edit.vector.of_sample(sample, len(tokens))
         if len(given) not in (1, len(layers)):
             raise EditError(
-                f"AddResidual names {len(layers)} layers; its vector has shape {given.shape}. Give one vector, "
-                "(hidden,), or one for each layer, (layer, hidden)."
+                f"AddResidual names {count(len(layers), 'layer')}; its vector has shape {given.shape}. Give one "
+                "vector, (hidden,), or one for each layer, (layer, hidden)."
             )
         values.append({layer: edit.alpha * given[i % len(given)] for i, layer in enumerate(layers)})
     return StreamPatch(_in_prompt(edit, tokens), edit.steps != "prefill", tuple(values), adds=True)
@@ -494,8 +495,8 @@ def _means(edit: AblateHeads, heads: dict[int, tuple[int, ...]], sample: int, n_
     if given.shape[:-1] != wanted:
         dims = "(head, dim)" if pairs is not None else "(layer, head, dim)"
         raise EditError(
-            f"the site of AblateHeads names {wanted} heads, so its means are {dims} with that shape before dim; they "
-            f"have {given.shape}. Get them with interp.head_means(mllm, samples, site)."
+            f"the means of AblateHeads are {dims}, with shape {wanted} before dim for its site; got shape "
+            f"{given.shape}. Get them with interp.head_means(mllm, samples, site)."
         )
     if pairs is None:
         return {layer: given[i] for i, layer in enumerate(heads)}

@@ -106,8 +106,8 @@ def settle(hf: Any, inputs: Mapping[str, Tensor]) -> None:
     if rope.temperature is not None and mask.shape[1] >= rope.temperature and not bool(mask.all()):
         raise ModelError(
             f"from position {rope.temperature - 1} on, this model scales its queries by how far they are from the "
-            f"start, padding included; this batch has {mask.shape[1]} columns and is padded, so its samples would "
-            "differ from themselves alone. Run them one by one: batch_size=1."
+            f"start, padding included; this batch has {mask.shape[1]} columns and is padded, so results would depend "
+            "on the padding. Run the samples one by one: batch_size=1."
         )
     if not rope.scalings:
         return
@@ -118,13 +118,14 @@ def settle(hf: Any, inputs: Mapping[str, Tensor]) -> None:
     if len(rope.groups(stops)) > 1:
         raise ModelError(
             f"the frequencies of this model's rotary positions depend on the longest sample of a batch (beyond "
-            f"{limits} positions); these have {stops}. Run them one by one, or those of one length together."
+            f"{limits} positions); these have {stops}. Run the samples one by one, or group them by length."
         )
     cached = inputs["attention_mask"].shape[1] > inputs["input_ids"].shape[1]
     if cached and len(rope.groups([*starts, *stops])) > 1:
         raise ModelError(
-            f"the frequencies of this model's rotary positions change beyond {limits} positions, so what comes after "
-            f"position {min(starts)} cannot go on from the keys before it. Ask for fewer tokens, or a shorter prompt."
+            f"the frequencies of this model's rotary positions change beyond {limits} positions, so tokens after "
+            f"position {min(starts)} cannot use the cached keys of earlier ones. Ask for fewer tokens, or a shorter "
+            "prompt."
         )
 
 

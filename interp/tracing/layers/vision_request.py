@@ -96,7 +96,7 @@ def vision_edits(edits: Sequence[Edit], tower: Tower) -> tuple[VisionEdit, ...]:
     for edit in edits:
         if isinstance(edit, PatchRows) or not isinstance(edit, AttentionEdit):
             raise EditError(
-                f"{type(edit).__name__} works on the language model alone. In the vision tower use Knockout, "
+                f"{type(edit).__name__} works only on the language model. In the vision tower use Knockout, "
                 "ScaleWeights, ScaleScores, Boost, Guide or Apply."
             )
         if edit.steps != "prefill":

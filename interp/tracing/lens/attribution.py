@@ -115,9 +115,9 @@ def make_attribution(
         error, size = abs(float(part.logit) - expected), max(1.0, float(np.abs(logits.values[i]).max()))
         if not error <= GAP * size:
             raise ModelError(
-                f"the parts of sample {i} of the batch add up to {float(part.logit):.4g}, and the model's logit is "
-                f"{expected:.4g}: {type(mllm.hf).__name__} does something between stream and logits that is "
-                "not known here. Use a logit lens or knockouts instead."
+                f"the parts of sample {i} of the batch add up to {float(part.logit):.4g}, but the model's logit is "
+                f"{expected:.4g}: {type(mllm.hf).__name__} has a step between residual stream and logits that interp "
+                "does not know. Use a logit lens or knockouts instead."
             )
         words = [mllm.processor.tokenizer.decode([token]).strip() for token in ids]
         parts.append(part.assign_attrs(answers=list(ids), words=words, completeness_error=error))

@@ -95,7 +95,7 @@ HYBRID = ("lfm2_vl", "minicpmv4_6", "qwen3_5", "qwen3_5_moe")
 adapter."""
 
 UNEVEN = {
-    "gemma3n": "which pass on four streams, not one",
+    "gemma3n": "which have four residual streams, not one",
     "gemma4": "whose heads differ in size",
     "gemma4_unified": "whose heads differ in size",
 }
@@ -168,14 +168,14 @@ def _kind(hf: Any, family: str, known: Mapping[str, Any]) -> str:
     """The model's class, or its nearest base class, for which TransformerLens has an adapter."""
     if family in UNEVEN:
         raise ModelError(
-            f"to_lens cannot stack the values of {family}'s layers, {UNEVEN[family]}. mllm.trace and mllm.tap read "
-            "and edit it."
+            f"to_lens cannot stack the values of {family}'s layers, {UNEVEN[family]}. Use mllm.trace or mllm.tap, "
+            "which read and edit every family."
         )
     found = next((kind.__name__ for kind in type(hf).__mro__ if kind.__name__ in known), None)
     if found is None:
         raise ModelError(
             f"TransformerLens has no adapter for {type(hf).__name__} (family {family}). It has one for these families "
-            f"of interp: {', '.join(SUPPORTED)}. mllm.trace and mllm.tap read and edit every family."
+            f"of interp: {', '.join(SUPPORTED)}. Use mllm.trace or mllm.tap, which read and edit every family."
         )
     devices = set((getattr(hf, "hf_device_map", None) or {}).values())
     if len(devices) > 1:
@@ -281,8 +281,9 @@ def check_hooks(hooks: Sequence[str]) -> tuple[str, ...]:
     unknown = [hook for hook in found if hook not in HOOKS]
     if unknown or not found:
         raise SiteError(
-            f"hooks= names hooks of a block among {', '.join(HOOKS)}; got {unknown or 'none'}. For any other, call "
-            "lens.bridge.run_with_cache(ids, **others): batch.inputs holds the ids, as 'input_ids', and the others."
+            f"hooks= is a list of hooks of a block, of {', '.join(HOOKS)}; got {unknown or 'none'}. For other hooks "
+            "call lens.bridge.run_with_cache(ids, **others), with ids=batch.inputs['input_ids'] and the other inputs "
+            "of the batch."
         )
     return found
 
@@ -308,8 +309,8 @@ def frozen(norm: Any, x: Float[Tensor, "*place hidden"]) -> Float[Tensor, "*plac
 def no_rms_norm(module: Any) -> ModelError:
     """The error for a norm that cannot be frozen."""
     return ModelError(
-        f"{type(module).__name__} is no RMS norm, and only those can be frozen here. Use a logit lens, which takes any "
-        "norm."
+        f"{type(module).__name__} is not an RMS norm, and only RMS norms can be frozen. Use a logit lens, which takes "
+        "any norm."
     )
 
 
@@ -454,5 +455,7 @@ def places(batch: Batch, positions: Selector | Sequence[Selector]) -> list[np.nd
     found = [select(selectors, own, i, len(tokens)) for i, own in enumerate(tokens)]
     empty = [i for i, own in enumerate(found) if not len(own)]
     if empty:
-        raise SiteError(f"samples {empty} of the batch have no tokens of {positions!r}; name others.")
+        raise SiteError(
+            f"samples {empty} of the batch have no tokens at positions={positions!r}. Name other positions."
+        )
     return found

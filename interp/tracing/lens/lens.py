@@ -148,7 +148,8 @@ def make_lens(mllm: WrappedModel) -> Lens:
     if mllm.linear_heads:
         raise ModelError(
             f"the lens needs an attention pattern in every layer; layers {list(mllm.linear_heads)} of this "
-            f"{mllm.family} are gated DeltaNets or convolutions and have none. Use mllm.trace, which reads the others."
+            f"{mllm.family} are gated DeltaNets or convolutions and have none. Use mllm.trace, which reads the other "
+            "layers."
         )
     return Lens(build_bridge(mllm.hf, mllm.family), mllm)
 
@@ -242,8 +243,9 @@ class ServedLens:
         hf = self.mllm.hf
         if not {kind.__name__ for kind in type(hf).__mro__} & set(SUPPORTED.values()):
             raise ModelError(
-                f"how the layers of {type(hf).__name__} add to the residual stream is not known here, so nothing can "
-                f"be attributed on a server. It is for these families: {', '.join(SUPPORTED)}. Use knockouts instead."
+                f"interp does not know how the layers of {type(hf).__name__} add to the residual stream, so it cannot "
+                f"attribute logits on a server. It can for these families: {', '.join(SUPPORTED)}. Use knockouts "
+                "instead."
             )
         norm = self.mllm.server.norm._module
         if isinstance(norm, nn.LayerNorm):

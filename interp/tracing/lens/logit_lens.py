@@ -52,8 +52,8 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     if not word.strip() or not found:
         pieced = tokenizer.convert_ids_to_tokens(pieces[0]) if word.strip() else []
         raise PromptError(
-            f"a word that a lens looks for among tokens is one token; {word!r} is {pieced} in this vocabulary. "
-            "Give one of its tokens, or a shorter word."
+            f"a lens looks for words that are one token; {word!r} is {pieced} in this vocabulary. Give one of its "
+            "tokens, or a shorter word."
         )
     return tuple(sorted(found))
 

@@ -257,8 +257,15 @@ def _code(code: Any) -> Any:
     """A code object as JSON: what it does, not where it was written."""
     if code is None:
         return None
-    consts = [_code(one) if hasattr(one, "co_code") else repr(one) for one in code.co_consts]
+    consts = [_constant(one) for one in code.co_consts]
     return [code.co_code.hex(), consts, list(code.co_names), list(code.co_varnames)]
+
+
+def _constant(one: Any) -> Any:
+    """A constant of a code object as JSON; a set in an order that is the same in every process."""
+    if isinstance(one, frozenset):
+        return ["frozenset", *sorted(map(repr, one))]
+    return _code(one) if hasattr(one, "co_code") else repr(one)
 
 
 def _hooks(

@@ -64,11 +64,11 @@ def refuse_offloaded(hf: nn.Module, what: str) -> None:
     """Raise ModelError where weights are offloaded or quantised, for `what`, which works on the weights themselves."""
     if any(weight.is_meta for weight in hf.parameters()):
         raise ModelError(
-            f"{what} works on the weights, and some of them are offloaded. Load the model without that."
+            f"{what} needs all weights in memory, but some are offloaded. Load the model without offloading."
         )
     if getattr(hf, "is_quantized", False) or getattr(hf, "hf_quantizer", None) is not None:
         raise ModelError(
-            f"{what} works on the weights, and these are quantised. Load the model without that."
+            f"{what} needs weights that are not quantised, but these are. Load the model without quantization."
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs any number of samples in micro-batches: what fits in memory together, with progress, in the order given."""
+"""Runs any number of samples in micro-batches that fit in memory, and returns results in the order of the samples."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from interp.tracing.wrapped_model import WrappedModel
 __all__ = ["BATCH_SIZE", "MicroBatch", "Places", "in_batches", "in_order"]
 
 BATCH_SIZE = 8
-"""Samples in one pass, where nothing else is said; a study's `batch` has the same default."""
+"""The default number of samples in one pass; a study's `batch` has the same default."""
 
 Places = tuple[int, ...]
-"""The places of a micro-batch's samples among those given."""
+"""The places of a micro-batch's samples among all samples."""
 
 T = TypeVar("T")
 Given = tuple[Sample, ...] | Batch | Prefix
@@ -34,9 +34,9 @@ class MicroBatch:
     """Some of the samples.
 
     Attributes:
-        samples: The samples, or the batch or prefix of them.
-        at: Their places among all.
-        n_all: How many there are in all.
+        samples: These samples, or a batch or prefix of them.
+        at: Their places among all samples.
+        n_all: The number of all samples.
     """
 
     samples: Given
@@ -53,21 +53,21 @@ def in_batches(
     progress: bool = True,
     alone: bool = False,
 ) -> list[tuple[Places, T]]:
-    """What `run` gives for each micro-batch, with the places of its samples; see `in_order`.
+    """What `run` returns for each micro-batch, with the places of its samples; see `in_order`.
 
-    Samples of the same images go together, so that they share the prefix, then those of like length (see
-    `interp.inputs.sample_list.pack`); the longest run first, so that what does not fit in memory shows at once. A
-    micro-batch that does not fit is run in halves, and no later one is larger than what did fit. A batch or prefix is
-    cut as samples are. Nothing of a micro-batch is kept but what `run` returns.
+    Samples with the same images run together, so that they share the prefix, then samples of similar length (see
+    `interp.inputs.sample_list.pack`). The longest run first, so that a lack of memory shows at once. A micro-batch that
+    does not fit in memory runs in halves, and no later one is larger than the parts that did fit. A batch or prefix is
+    cut in the same way. Of a micro-batch only what `run` returns is kept.
 
     Args:
-        mllm: The model. One that runs all `at_once` is given all samples together.
+        mllm: The model. A model that `at_once` returned gets all samples together.
         samples: Samples, an encoded batch or a prefix.
-        run: Takes the model (which then runs all at once) and a micro-batch.
-        batch_size: Samples in a micro-batch at most.
-        progress: Whether to show a bar where there are several micro-batches; what is long inside a single one may
-            show its own.
-        alone: Run each sample alone, whatever `batch_size` is.
+        run: A function of the model, as `at_once` returns it, and a micro-batch.
+        batch_size: The largest number of samples in a micro-batch.
+        progress: Whether to show a progress bar if there are several micro-batches; long work inside a single
+            micro-batch may show a bar of its own.
+        alone: Whether each sample runs alone, whatever `batch_size` is.
 
     Raises:
         ModelError: A `batch_size` below 1, or a sample that does not fit in memory alone.
@@ -87,14 +87,14 @@ def in_batches(
 
 
 def in_order(parts: Sequence[tuple[Places, Iterable[T]]]) -> list[T]:
-    """One thing for each sample, in the order of the samples, from those of micro-batches."""
+    """One value for each sample, in the order of the samples, from the values of each micro-batch."""
     found = {place: one for at, values in parts for place, one in zip(at, values, strict=True)}
     return [found[place] for place in sorted(found)]
 
 
 @dataclass
 class _Work(Generic[T]):
-    """What is to be run; see `in_batches`."""
+    """The samples and the function to run on them; see `in_batches`."""
 
     mllm: Any
     given: Given
@@ -102,7 +102,7 @@ class _Work(Generic[T]):
     done: list[tuple[Places, T]] = field(default_factory=list)
 
     def fitting(self, groups: Sequence[Places]) -> list[tuple[Places, T]]:
-        """Runs the groups, in parts that fit in memory, the last group first."""
+        """Runs the groups in parts that fit in memory, starting with the last group."""
         largest = max(map(len, groups))
         label = f"micro-batches of {largest}" if largest > 1 else "one by one"
         with progress_bar(label, len(self.given), show=len(groups) > 1) as advance:
@@ -116,13 +116,13 @@ class _Work(Generic[T]):
         return self.done
 
     def on(self, at: Places) -> tuple[Places, T]:
-        """Runs one micro-batch; an error of it says which samples it holds."""
+        """Runs one micro-batch; an error gets a note that says which samples the micro-batch holds."""
         try:
             return at, self.run(self.mllm, MicroBatch(self._part(at), at, len(self.given)))
         except InterpError as error:
             if len(at) < len(self.given):
                 error.add_note(
-                    f"The batch held the samples {list(at)} of those given, in this order, from 0."
+                    f"The batch held the samples with these numbers among those given, counted from 0: {list(at)}."
                 )
             raise
 
@@ -139,13 +139,14 @@ class _Work(Generic[T]):
         (place,) = at
         given = self.given if isinstance(self.given, tuple) else self.given.samples
         return ModelError(
-            f"sample {given[place].id}, number {place} of those given, does not fit in memory even alone ({problem}). "
+            f"sample {given[place].id}, number {place} of those given (from 0), does not fit in memory even alone "
+            f"({problem}). "
             "Free memory, or load the model with dtype='bfloat16' or on a larger device."
         )
 
 
 def _groups(given: Given, size: int) -> list[Places]:
-    """The micro-batches, shortest first."""
+    """The places of each micro-batch, with the shortest samples first."""
     if len(given) <= size:
         return [tuple(range(len(given)))]
     samples = given if isinstance(given, tuple) else given.samples

@@ -59,7 +59,7 @@ def refuse(
             f"the edits leave {what} that are not numbers (NaN) in {mllm.dtype}: {list(edits)!r}. Are factors or "
             "values too large for this dtype?"
         )
-    begin = f"they begin in {found}" if found else "the prompt alone, run plainly, is finite"
+    begin = f"they begin in {found}" if found else "a pass over this prompt alone gives finite values"
     begin = "the model runs on a server, so where they begin is not known" if elsewhere else begin
     raise ModelError(
         f"the {what} of sample {sample} hold NaN or infinity in {mllm.dtype}: {begin}. {_advice(mllm.dtype)}"

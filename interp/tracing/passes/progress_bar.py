@@ -1,4 +1,4 @@
-"""The progress bar of work on samples: how many are done, and how long the rest will take."""
+"""Progress bars: how many samples are done, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 __all__ = ["Advance", "bars", "progress_bar", "without_bars"]
 
 _HIDDEN: ContextVar[bool] = ContextVar("bars are hidden", default=False)
-"""Whether a bar is shown already, or none is wanted: those of the work inside are then not shown."""
+"""Whether further bars are hidden, because a bar is already shown or no bar is wanted."""
 
 
 class Advance(Protocol):
@@ -27,7 +27,13 @@ class Advance(Protocol):
 
 
 def bars(console: Console, *, transient: bool = False, noun: str = "samples") -> Progress:
-    """Bars of samples, or of what `noun` says, with the time that remains; `transient` ones vanish when they stop."""
+    """Progress bars with the remaining time.
+
+    Args:
+        console: Where they are shown.
+        transient: Whether they disappear when they stop.
+        noun: What is counted, in the plural.
+    """
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -41,7 +47,7 @@ def bars(console: Console, *, transient: bool = False, noun: str = "samples") ->
 
 @contextmanager
 def without_bars(hidden: bool = True) -> Iterator[None]:
-    """Shows no bar of the work in the block, as where it has a bar already; with `hidden` False changes nothing."""
+    """Hides the progress bars of the work in the block; with `hidden` False it changes nothing."""
     token = _HIDDEN.set(_HIDDEN.get() or hidden)
     try:
         yield
@@ -51,16 +57,15 @@ def without_bars(hidden: bool = True) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(label: str, total: int, *, show: bool = True, noun: str = "samples") -> Iterator[Advance]:
-    """A bar on stderr for the block, where that is a terminal or a notebook; elsewhere nothing is shown.
+    """Shows a progress bar on stderr, for the block, if stderr is a terminal or a notebook.
 
-    It vanishes at the end: what the work gives is what stays on the page. Work inside it shows no bar of its own, and
-    it shows none inside another or `without_bars`.
+    The bar disappears at the end. Inside the block, or inside `without_bars`, no further bar is shown.
 
     Args:
         label: What is being done.
-        total: How many samples there are.
-        show: Whether to show it at all.
-        noun: What is counted.
+        total: The number of samples.
+        show: Whether to show the bar.
+        noun: What is counted, in the plural.
     """
     console = Console(file=sys.stderr) if show and not _HIDDEN.get() else None
     if console is None or not _shows(console):
@@ -72,5 +77,5 @@ def progress_bar(label: str, total: int, *, show: bool = True, noun: str = "samp
 
 
 def _shows(console: Console) -> bool:
-    """Whether a bar can move there; in a notebook it needs ipywidgets."""
+    """Whether the console can show a moving bar; in a notebook this needs ipywidgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)

@@ -92,8 +92,8 @@ def _with_findings(mllm: WrappedModel, batch: Batch, contrast: ClinicalContrast)
     for sample, tokens in zip(batch.samples, batch.tokens, strict=True):
         if set(GENERATED) & set(tokens.spans):
             raise PromptError(
-                "findings stand behind the prompt, where this batch has a thought. Use a ClinicalContrast on samples "
-                "without a given thought."
+                "findings are added after the prompt, where this batch has a thought. Use a ClinicalContrast on "
+                "samples without a given thought."
             )
         guide = contrast.guide(sample.id).replace("{", "{{").replace("}", "}}")
         prompt = replace(batch.prompt, template=f"{batch.prompt.template} {guide}")

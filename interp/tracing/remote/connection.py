@@ -49,7 +49,7 @@ _NEEDED = ("nnsight", "transformers", "torch")
 """The packages whose versions on the server affect numbers."""
 _LONGEST = 2000
 """The most characters of a server's message that an error repeats."""
-_KEPT = "What was finished is stored: run the same again to go on from there."
+_KEPT = "Finished work is stored: run the same command again to continue."
 _LOST = (websocket.WebSocketException, httpx.HTTPError, OSError)
 """The errors of a broken connection; a job's own errors are none of these."""
 

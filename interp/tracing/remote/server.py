@@ -328,7 +328,7 @@ class Server:
         backend = self._again(self._backend, send)
         if backend.job_id is None or (self.waits and backend.saved is None):
             raise ServerError(
-                f"{self.connection.host} gave no job id or no result, so nothing says that the pass ran there. Is it "
+                f"{self.connection.host} gave no job id or no result, so it is not certain that the pass ran. Is it "
                 f"an NDIF server for nnsight {version('nnsight')}?"
             )
         self.sent.append(backend.job_id)
@@ -367,7 +367,7 @@ class Server:
         if found.get("asked") != asked:
             raise ModelError(
                 f"job {job} was sent with other samples, reads, edits or options, or by another version of interp. "
-                "Collect it with those that it was submitted with."
+                "Collect it with the same arguments and the same version."
             )
         return found
 
@@ -503,8 +503,8 @@ def skeleton_model(where: str, processor: Any, options: Mapping[str, Any]) -> An
         made.to_model_key()
     except Exception as error:  # the hub client's own, and its transport's
         raise ServerError(
-            f"the hub cannot be asked how {where} is spelled ({type(error).__name__}: {error}), by which the server "
-            "knows it. Is this machine offline?"
+            f"the server needs the exact name of {where}, which could not be looked up on the hub "
+            f"({type(error).__name__}: {error}). Is this machine offline?"
         ) from error
     for name in ("tokenizer", "processor", "image_processor", "feature_extractor"):
         setattr(made, name, None)  # jobs send tensors, and the server need not have the same parts
@@ -550,8 +550,8 @@ class Skeleton(Installation):
         """
         raise ServerError(
             "this needs the model's weights on this machine, and they are on an NDIF server. Such a model runs "
-            "mllm.trace, mllm.score, gradients of rows and of inputs, and what is made of these; docs/remote.md says "
-            "what is. Load the model without remote=True for the rest."
+            "mllm.trace, mllm.score, gradients of rows and of inputs, and everything computed from these; "
+            "docs/remote.md lists it. Load the model without remote=True for the rest."
         )
 
     def remove(self) -> Any:
@@ -560,4 +560,4 @@ class Skeleton(Installation):
         Raises:
             ModelError: Always.
         """
-        raise ModelError("a model on an NDIF server is not wrapped, so there is nothing to give back.")
+        raise ModelError("a model on an NDIF server is not wrapped, so unwrap() has no model to return.")

@@ -118,7 +118,7 @@ def _settings(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({brief(str(error))}). Copy it again.") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path} is no JSON object of settings. Copy it again.")
+        raise ModelError(f"{path} must hold a JSON object of settings, but does not. Copy it again.")
     more = found.get("metadata")
     return {**(more if isinstance(more, dict) else {}), **found}
 
@@ -130,7 +130,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             found = {str(RENAMED.get(name, name)): tensor for name, tensor in named.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
-            f"{path} is no whole safetensors file ({brief(str(error))}). Copy it again."
+            f"{path} is not a complete safetensors file ({brief(str(error))}). Copy it again."
         ) from error
     missing = [name for name in REQUIRED if name not in found]
     if missing:
@@ -158,7 +158,9 @@ def _of_saelens(
     if kind in ("standard", "jumprelu") and named not in ("relu", "topk"):
         raise ModelError(f"the activation function {named!r} is not read; known are relu and topk.")
     if settings.get("reshape_activations", "none") != "none":
-        raise ModelError("these features are of heads' outputs (hook_z), not of the residual stream.")
+        raise ModelError(
+            "only features of the residual stream or of an MLP are read; these are of heads' outputs (hook_z)."
+        )
     factor = tensors.get("scaling_factor")
     if settings.get("finetuning_scaling_factor") and factor is not None and not bool((factor == 1).all()):
         raise ModelError("features with a fine-tuned scaling_factor are not read. Fold it into W_dec first.")
@@ -312,7 +314,9 @@ def _layer(settings: Mapping[str, Any]) -> int | None:
 
 def _at_least_0(layer: int, hook: Any) -> int:
     if layer < 0:
-        raise ModelError(f"{hook!r} is the stream before the first layer, which no layer returns.")
+        raise ModelError(
+            f"features are read after a layer; {hook!r} is the residual stream before the first layer."
+        )
     return layer
 
 

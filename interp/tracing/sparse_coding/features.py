@@ -19,6 +19,7 @@ from interp.inputs.argument_checks import check_one_of, check_whole
 from interp.inputs.prompt import Prompt, Target
 from interp.inputs.sample import Sample
 from interp.inputs.sample_list import as_samples
+from interp.inputs.text import count
 from interp.inputs.tokens import TokenMap
 from interp.tracing.activation_edits import ReconstructResidual
 from interp.tracing.cost import Cost
@@ -388,8 +389,8 @@ class FeatureActivations(Sequence[xr.DataArray]):
         n_tokens = sum(_shape(one)[0] for one in self.sparse)
         active = sum(one.nnz for one in self.sparse) / max(n_tokens, 1)
         return (
-            f"FeatureActivations({len(self)} samples, {n_tokens} tokens, {self.n_features} features, {active:.1f} "
-            f"active at a token; {self.features})"
+            f"FeatureActivations({count(len(self), 'sample')}, {n_tokens} tokens, {self.n_features} features, "
+            f"{active:.1f} active at a token; {self.features})"
         )
 
 
@@ -500,7 +501,7 @@ class FeatureFidelity:
 
     def __repr__(self) -> str:
         return (
-            f"FeatureFidelity({len(self.samples)} samples: explained variance {self.explained_variance:.3f}, L0 "
-            f"{self.l0:.1f}, log p {self.change:+.3f} nats with the reconstruction, {self.n_inactive} of "
+            f"FeatureFidelity({count(len(self.samples), 'sample')}: explained variance {self.explained_variance:.3f}, "
+            f"L0 {self.l0:.1f}, log p {self.change:+.3f} nats with the reconstruction, {self.n_inactive} of "
             f"{self.n_features} features never active)"
         )

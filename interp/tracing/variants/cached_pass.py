@@ -192,7 +192,7 @@ class KeptPass:
             ModelError: No variants, or rows that were not kept.
         """
         if n < 1:
-            raise ModelError("a pass takes a variant or more; got none.")
+            raise ModelError("a pass takes at least one variant; got none.")
         replacing = entering is not None or bool(added)
         if stop < self.first or (self.first and replacing):
             raise ModelError(

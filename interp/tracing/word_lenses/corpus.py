@@ -178,8 +178,8 @@ def encoded_texts(
         ids = list(encoder.processor.tokenizer(text, truncation=False, padding=False)["input_ids"])
         if not ids or len(encoder.adapter.image_positions(np.array(ids), encoder.config)):
             raise PromptError(
-                f"a text without an image has a token or more and no image placeholder; got {text!r:.100}. Leave it "
-                "out, or take the placeholder out of it."
+                f"a text without an image has at least one token and no image placeholder; got {text!r:.100}. Leave it "
+                "out, or remove the placeholder from it."
             )
         inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long()}
         inputs |= {name: torch.zeros(1, len(ids)).long() for name in types}

@@ -85,7 +85,7 @@ def load_jacobians(path: str | os.PathLike[str]) -> Jacobians:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
-            f"{place} is no whole safetensors file ({brief(str(error))}). Fit it again: "
+            f"{place} is not a complete safetensors file ({brief(str(error))}). Fit it again: "
             "fit_jacobians(mllm, corpus).save(path)."
         ) from error
     if about.get("kind") != _KIND:

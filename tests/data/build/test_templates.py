@@ -90,6 +90,7 @@ def test_the_draw_is_even_over_strata_and_labels() -> None:
         ({"modality": "fundus photography", "label": "vessels"}, ("Fundus", "Head & neck")),
         ({"modality": "microscopy", "label": "largest nucleus"}, ("Microscopy", "Others")),
         ({"modality": "CT", "label": "vertebra"}, ("CT", "not stated")),
+        ({"modality": "MRI T1", "label": "left kidney"}, ("MR", "Abdomen")),
         ({"label": "x", "region": "pelvic"}, ("not stated", "Pelvic")),
     ],
 )  # fmt: skip

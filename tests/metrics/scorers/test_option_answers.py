@@ -143,8 +143,9 @@ def test_the_likeliest_option_and_ties_by_share() -> None:
         [-1.0, -1.0, -2.0],
         [-1.0] * 3,
         [-np.inf, -9.0, -np.inf],
+        [-1.0, 0.0, -2.0],
     ]
-    assert RULE.scores(values, [SAMPLE] * 5, Prompt()) == [1, 0, 0.5, pytest.approx(1 / 3), 1]
+    assert RULE.scores(values, [SAMPLE] * 6, Prompt()) == [1, 0, 0.5, pytest.approx(1 / 3), 1, 1]
 
 
 def test_what_is_scored_and_how() -> None:

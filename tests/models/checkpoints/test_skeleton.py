@@ -169,7 +169,7 @@ def test_incomplete_downloads(tmp_path):
     ):
         tensors.meta("b")
     second.write_bytes(second.read_bytes()[:20])
-    with pytest.raises(ModelError, match="is not a whole safetensors file"):
+    with pytest.raises(ModelError, match="is not a complete safetensors file"):
         read_folder(tmp_path).meta("b")
     second.unlink()
     with pytest.raises(

@@ -160,7 +160,7 @@ def test_latents_are_edited_and_the_rest_is_refused(mllm):
     one = samples()[0]
     edited = mllm.trace(one, edits=[interp.Knockout(Site(layers=[1], keys="image"))]).logits
     assert np.abs(edited - mllm.trace(one).logits).max() > 1e-4
-    with pytest.raises(ModelError, match=r"are latents of a resampler.*maps over patches are composed"):
+    with pytest.raises(ModelError, match=r"are latents of a resampler.*composes maps over patches"):
         interp.indicators.Rollout()(mllm, one)
 
 

@@ -155,7 +155,7 @@ def test_settings_that_are_not_understood():
     refused(r"images of 140×84 into 3 views of 64×64, but pixel_values hold 1 view of 64×64")
     processor.images_kwargs = {"do_pan_and_scan": True}
     refused(
-        r"pan and scan needs all of its settings; Gemma3Processor has \{'pan_and_scan_min_crop_size': None"
+        r"pan and scan needs a value for each of its settings; Gemma3Processor has \{'pan_and_scan_min_crop_size': None"
     )
     processor.images_kwargs = {}
     processor.image_processor.size = {"height": 56, "width": 72}

@@ -150,7 +150,7 @@ def test_latents_are_edited_and_the_rest_is_refused(mllm):
     edited = mllm.trace(one, edits=[interp.Knockout(interp.Site(layers=[1], keys="image"))]).logits
     assert np.abs(edited - plain).max() > 1e-4
     with pytest.raises(
-        ModelError, match=r"those of idefics2 are latents of a resampler.*maps over patches are composed"
+        ModelError, match=r"image tokens of idefics2 are latents of a resampler.*composes maps over patches"
     ):
         interp.indicators.Rollout()(mllm, one)
 

@@ -97,7 +97,7 @@ def test_pictures_that_give_other_shapes_are_refused() -> None:
         model, processor, model.get_decoder().layers[0], prompt_text(processor, 1, ""), at_once=2
     )
     pictures = [[np.zeros((height, 112, 3), np.uint8)] for height in (112, 224)]
-    with pytest.raises(ModelError, match="pictures of one size do not give inputs of one shape"):
+    with pytest.raises(ModelError, match="images of the same size give inputs of different shapes"):
         list(embedder(pictures))
 
 

@@ -85,7 +85,7 @@ def test_every_family_is_measured_right_or_refused(family: str, size: tuple[int,
 def test_latents_without_a_place_are_refused() -> None:
     """Idefics2's resampler: every image token looks at the whole image."""
     mllm = interp.wrap(*tiny("idefics2"), "measured")
-    with pytest.raises(ModelError, match="could not be measured surely"):
+    with pytest.raises(ModelError, match="could not be measured reliably"):
         mllm.encode(sample((256, 256)))
 
 
@@ -114,7 +114,7 @@ def test_an_unsure_measurement_is_refused_with_numbers(monkeypatch: pytest.Monke
     monkeypatch.setattr(measurement, "LEAST", 1.01)
     mllm = interp.wrap(*tiny("llava"), "measured")
     with pytest.raises(
-        ModelError, match=r"could not be measured surely: \d+% of its 16 tokens are expected to be right"
+        ModelError, match=r"could not be measured reliably: \d+% of its 16 tokens are expected to be right"
     ):
         mllm.encode(sample((128, 128)))
     sure = mllm.adapter.measured((128, 128), mllm.processor)  # type: ignore[attr-defined]

@@ -192,14 +192,16 @@ def test_a_method_is_scored_under_the_edits_it_repeats(tmp_path: Path) -> None:
 
 def test_options_need_edits_that_can_be_repeated(tmp_path: Path) -> None:
     study = benchmark(scorer=OptionLogProbability())
-    with pytest.raises(StudyError, match=r"log-probabilities of options .* Swap has none to repeat"):
+    with pytest.raises(
+        StudyError, match=r"log-probabilities of options .* Swap has no edits that can be repeated"
+    ):
         option_log_probabilities(None, [], study.prompt, *study.scorer, None, "Swap")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"edits": HIDDEN}, r"under a method or under edits.*got both"),
+        ({"edits": HIDDEN}, r"takes method= or edits=.*got both"),
         ({"decoding": Decoding(temperature=1.0)}, r"Swap decodes greedily.*Leave it out"),
         ({"method": Plain(), "edits": "none"}, r"edits is a list of edits.*got 'none'"),
         ({"scorer": ()}, r"scorer is one of interp.metrics.scorers or a list of them"),

@@ -97,7 +97,7 @@ def test_questions_of_other_answers_have_no_such_marks(tmp_path: Path) -> None:
     found = benchmark().run(tmp_path, progress=False)
     assert "yes-no" not in found.tables()
     assert "Yes or no" not in found.report(tmp_path / "page.html").read_text("utf-8")
-    with pytest.raises(StudyError, match=r"no question here has the answer yes or no.*presence_questions"):
+    with pytest.raises(StudyError, match=r"need questions with the answer yes or no.*presence_questions"):
         found.yes_no()
     wrong: Any = 3
     with pytest.raises(StudyError, match=r"by is a field of meta, such as \"negatives\"; got 3"):

@@ -87,6 +87,9 @@ def test_what_beats_every_baseline_finds_the_truth(result: IndicatorResult) -> N
     knows = records(where(pairs, (pairs.a == "knows") & (pairs.b == "random")))[0]
     assert knows["difference"] == pytest.approx(knows["mean_a"] - knows["mean_b"])
     assert knows["p_holm"] >= knows["p"]
+    against = where(pairs, pairs.a.isin(found.index) & pairs.b.isin(["centre", "random"]))
+    smaller, larger = sorted(against.groupby("a").p.max())  # the worst of both baselines, by Holm's rule
+    assert sorted(found.p_holm) == pytest.approx([2 * smaller, max(2 * smaller, larger)])
     faithful = result.compare("deletion", "take")
     assert set(faithful.n) == {6}
     with pytest.raises(StudyError, match=r"one of the measures .*auroc.*; got 'kl'"):

@@ -42,7 +42,7 @@ def test_the_threshold_is_a_quantile_of_other_boxes() -> None:
     assert found == {("m", "scans"): pytest.approx(95)}
     with_gaps = result([50.0] * 101, [True] * 101, null=[np.nan, *null[1:]])
     assert thresholds(with_gaps, CHOICE, share=0.5)["m", "scans"] == pytest.approx(50.5)
-    with pytest.raises(StudyError, match=r"no threshold for m · scans: .*Give it more validation samples"):
+    with pytest.raises(StudyError, match=r"no threshold for m · scans: .*Give more validation samples"):
         thresholds(result([1.0], [True], null=[np.nan]), CHOICE)
 
 

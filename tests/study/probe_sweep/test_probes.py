@@ -77,7 +77,7 @@ def test_a_class_in_one_fold_alone_is_never_predicted():
     assert [a == b for a, b in zip(said, labels, strict=True)] == (~rare).tolist()
 
 
-def test_a_class_of_fewer_samples_than_folds_is_seen_where_it_has_two_folds():
+def test_a_rare_class_is_seen_where_it_has_two_folds():
     assert unseen(["a", "a", "b", "b", "c"], np.array([0, 1, 0, 1, 1])).tolist() == [False] * 4 + [True]
     assert unseen(["a", "a", "b", "b", "b"], np.array([0, 0, 1, 1, 0])).tolist() == [True, True] + [False] * 3
 

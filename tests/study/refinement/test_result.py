@@ -212,5 +212,5 @@ def test_published_heads_are_for_their_checkpoint_alone(tmp_path: Path) -> None:
         grounding(ModelSpec(str(copy)), None, published="huatuo")
     with pytest.raises(StudyError, match=r"either ranked or published; got rank=True and published="):
         grounding(ModelSpec(str(copy)), None, published="huatuogpt-vision-7b", rank=True)
-    with pytest.raises(StudyError, match="ranked on validation samples, and there are none"):
+    with pytest.raises(StudyError, match="ranked on validation samples, but there are none"):
         grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf"), None, rank=True)

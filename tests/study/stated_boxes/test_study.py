@@ -221,7 +221,8 @@ def test_several_images_and_wrong_settings_are_refused(
     two = interp.Sample(images=[picture(0), picture(1)], question="?", boxes=[(1, 2, 30, 40)])
     found = StatedBoxes(data=[*data[:1], two], model=mllm, generate=12).run(tmp_path, progress=False)
     assert found.failures.reason.tolist() == [
-        "a stated box names no image, so samples have one; this one has 2 images or frames."
+        "a stated box does not say which image it is on, so a sample must have one image; this one has 2 images or "
+        "frames."
     ]
     with pytest.raises(
         interp.InterpError, match="models of the family 'llava' have no convention of their own"

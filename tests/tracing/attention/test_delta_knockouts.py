@@ -172,7 +172,7 @@ EDITS = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_edits_of_a_softmax_are_refused_where_there_is_none(mllm, name):
-    with pytest.raises(EditError, match=rf"^{name} works on the scores or weights of a softmax; .* linear"):
+    with pytest.raises(EditError, match=rf"^{name} changes the scores or weights of a softmax; .* linear"):
         mllm.trace(samples()[:1], edits=[EDITS[name]])
 
 

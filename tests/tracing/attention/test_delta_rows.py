@@ -183,7 +183,7 @@ def test_rows_say_what_they_are(mllm):
 
 
 def test_layers_of_two_kinds_are_refused(mllm):
-    with pytest.raises(SiteError, match=r"layers \[2\] of this model are linear .* make it two sites"):
+    with pytest.raises(SiteError, match=r"layers \[2\] of this model are linear .* make two sites"):
         mllm.trace(samples(), reads=[Rows(Site(layers=[2, 3]))])
 
 

@@ -43,7 +43,7 @@ def test_weights_that_accelerate_fetches_are_named(mllm):
     net = mllm.installation.attentions[0]
     net.conv1d._hf_hook = object()
     try:
-        with pytest.raises(ModelError, match=r"are moved by accelerate .* without device_map"):
+        with pytest.raises(ModelError, match=r"accelerate moves the weights .* without device_map"):
             mllm.trace(samples()[:1], reads=[LINEAR])
     finally:
         del net.conv1d._hf_hook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, norm_outliers, wrap
+from interp.tracing.derived.outlying_norms import feature_layer, spaced
 from tests.tiny import uneven_samples as samples
 
 
@@ -28,6 +30,9 @@ def test_the_threshold_by_hand():
     flags, threshold = norm_outliers(np.array([1.0, 2, 3, 4, 100]), k=2)
     assert threshold == pytest.approx(3 + 2 * 1.4826)
     assert flags.tolist() == [False, False, False, False, True]
+    assert norm_outliers(np.array([1.0, 2, 100]))[0].tolist() == [False, False, True]
+    low = norm_outliers(np.array([1.0, 100, 101, 102, 103]))[0]
+    assert not low.any(), "a small norm is no outlier"
 
 
 @pytest.mark.parametrize("values", [[], [1.0, 9.0], [2.0, 2.0, 2.0, 50.0]], ids=str)
@@ -85,6 +90,16 @@ def test_norms_are_those_of_the_models_own_states():
     assert interp.sinks(mllm, samples()[0], "decoder")[0].layer == 1
 
 
+@pytest.mark.parametrize("where", ["vision", "decoder"])
+def test_k_says_how_far_an_outlier_lies(where):
+    mllm = wrap(*tiny("llava"))
+    near, far = (interp.sinks(mllm, samples()[0], where, k=k)[0] for k in (1e-6, 1e6))
+    assert near.n == int((near.norm > np.median(near.norm)).sum()) > 0
+    assert far.n == 0
+    assert (far.share == 0).all()
+    assert near.where == far.where == where
+
+
 def test_the_share_is_that_of_the_last_row():
     mllm = wrap(*tiny("llava"))
     hook = mllm.hf.model.multi_modal_projector.register_forward_hook(
@@ -100,12 +115,32 @@ def test_the_share_is_that_of_the_last_row():
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("named", "layer"),
+    [(None, 4), (-1, 4), (-2, 3), (5, 4), (4, 3), (1, 0), (0, 0), (-5, 0), ([-4, -2], 3), ([1, -2, 2], 3)],
+    ids=str,
+)
+def test_the_layer_named_is_counted_from_either_end(named, layer):
+    """Of 5 layers: hidden state i is the output of layer i − 1, and state 0, which no layer gives, is layer 0's."""
+    config = SimpleNamespace(vision_feature_layer=named)
+    assert feature_layer(SimpleNamespace(hf=SimpleNamespace(config=config), n_vision_layers=5)) == layer
+
+
+def test_rows_of_the_tower_are_spread_over_all_patches():
+    assert spaced(3).all()
+    assert spaced(64).all()
+    found = np.flatnonzero(spaced(127))  # every second one, the first and the last among them
+    assert found.tolist() == list(range(0, 127, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_flagged_is_refused():
     mllm = wrap(*tiny("llava"))
     with pytest.raises(ModelError, match='where is "vision" or "decoder"'):
         interp.sinks(mllm, samples(), "text")  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="k is a finite number above 0"):
-        interp.sinks(mllm, samples(), k=0)
+    for k in (0, -1, np.inf, np.nan, True, "5"):
+        with pytest.raises(ModelError, match="k is a finite number above 0"):
+            interp.sinks(mllm, samples(), k=k)
     with pytest.raises(SiteError, match="has 2 layers"):
         interp.sinks(mllm, samples(), layer=7)
 

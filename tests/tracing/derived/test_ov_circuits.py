@@ -12,7 +12,7 @@ from torch import nn
 
 import tests.tiny as tiny
 from interp.tracing import wrap
-from interp.tracing.derived.ov_circuits import copying_scores
+from interp.tracing.derived.ov_circuits import _padded, copying_scores
 from tests.tracing.reference_attention import layers_of
 
 DIM = 16
@@ -59,3 +59,8 @@ def test_copying_scores_one_and_suppressing_minus_one():
     found = copying_scores(wrap(hf, tiny.processor()))
     assert_allclose(found[1, [0, 3]], [1, -1], atol=1e-4)
     assert np.isnan(found[2]).all()  # a head that says nothing copies nothing
+
+
+def test_short_lines_of_columns_repeat_their_last():
+    lines = [np.array([5, 6, 7]), np.array([9]), np.array([], int)]
+    assert _padded(lines, torch.device("cpu")).tolist() == [[5, 6, 7], [9, 9, 9], [0, 0, 0]]

@@ -253,7 +253,7 @@ def test_a_prompt_beyond_the_models_positions_is_refused(mllm):
     )
     with pytest.raises(PromptError, match=message):
         mllm.encode([tiny.sample(), long])
-    with pytest.raises(PromptError, match="beyond them it was never trained"):
+    with pytest.raises(PromptError, match="it was not trained on later positions"):
         mllm.trace(long)
 
 

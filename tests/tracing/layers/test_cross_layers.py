@@ -210,12 +210,15 @@ def test_samples_of_other_numbers_of_images_run_apart(mllm):
 @pytest.mark.parametrize(
     ("site", "message"),
     [
-        (Site(), r"layers='all' name layers of two kinds.*layers='cross'"),
+        (Site(), r"layers='all' names layers of two kinds.*layers='cross'"),
         (Site(layers=[0, 2]), r"self-attention layers have no image keys. Write layers='cross'"),
         (Site(heads=[(0, 1), (1, 1)]), r"layers of two kinds"),
-        (Site(layers="cross", keys="text"), r"no keys but the image's. Write keys='image'"),
-        (Site(layers=[1], keys=("image", "last")), r"no keys but the image's"),
-        (Site(layers="cross", queries="image"), r"its tokens are no rows. Write queries='text'"),
+        (
+            Site(layers="cross", keys="text"),
+            r"keys of cross-attention layers come from the image. Write keys='image'",
+        ),
+        (Site(layers=[1], keys=("image", "last")), r"keys of cross-attention layers come from the image"),
+        (Site(layers="cross", queries="image"), r"image tokens have no rows. Write queries='text'"),
     ],
 )
 def test_keys_that_a_layer_does_not_have_are_refused(mllm, site, message):
@@ -256,7 +259,8 @@ def test_what_needs_image_rows_says_so(mllm):
         interp.indicators.ValueWeightedAttention(layers="cross"),
     ):
         with pytest.raises(
-            ModelError, match=r"positions of the sequence, and those of mllama are keys of cross-attention"
+            ModelError,
+            match=r"positions of the sequence; the image tokens of mllama are keys of cross-attention",
         ):
             indicator(mllm, one)
 

@@ -227,7 +227,8 @@ def test_what_cannot_be_run_apart_is_refused(mllm):
     batch = mllm.encode([SHORT, LONG])
     inputs = batch.inputs | {"position_ids": batch.positions}
     with pytest.raises(
-        ModelError, match=rf"longest sample of a batch \(beyond {LIMIT} positions\).*Run them one by one"
+        ModelError,
+        match=rf"longest sample of a batch \(beyond {LIMIT} positions\).*Run the samples one by one",
     ):
         run_pass(mllm.hf, inputs, Meter(mllm.device))
 

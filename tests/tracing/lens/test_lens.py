@@ -82,7 +82,7 @@ def test_families_without_an_adapter_are_refused_by_name(family):
 @pytest.mark.by_default(family=["gemma4"])
 @pytest.mark.parametrize("family", UNEVEN)
 def test_layers_that_cannot_be_stacked_are_refused(family):
-    with pytest.raises(ModelError, match=rf"layers, {UNEVEN[family]}\. mllm\.trace and mllm\.tap"):
+    with pytest.raises(ModelError, match=rf"layers, {UNEVEN[family]}\. Use mllm\.trace or mllm\.tap"):
         wrap(*tiny(family)).to_lens()
 
 
@@ -257,7 +257,7 @@ def test_what_a_run_keeps_and_refuses(llava, unchecked):
     assert every[1]["hook_resid_mid"].sel(layer=[2, 0]).equals(cache[1]["hook_resid_mid"])
     with pytest.raises(SiteError, match=r"keeps hook_resid_mid; got 'attn.hook_pattern'. Ask for it"):
         cache[0]["attn.hook_pattern"]
-    with pytest.raises(SiteError, match=r"hooks of a block among attn.hook_pattern, .*got \['hook_patern'\]"):
+    with pytest.raises(SiteError, match=r"hooks of a block, of attn.hook_pattern, .*got \['hook_patern'\]"):
         llava.run_with_cache(batch, hooks=["hook_patern"])
     with pytest.raises(SiteError, match="layer"):
         llava.run_with_cache(batch, layers=[9])

@@ -184,6 +184,14 @@ def test_a_word_of_several_tokens_ranks_by_the_likeliest():
     assert_allclose(logprob.exp(), torch.stack([shares[:, 1] + shares[:, 3], shares[:, 2]], 1), rtol=1e-6)
 
 
+def test_equal_scores_share_the_better_rank():
+    stream = torch.arange(300.0)[:, None] * torch.tensor([0.0, 1.0, 1.0])  # more than one chunk of places
+    logprob, rank, ids, _ = score_words(lambda one: one, stream, [torch.tensor([1]), torch.tensor([2])], 0)
+    assert (rank == 0).all()
+    assert ids.shape == (300, 0)
+    assert_allclose(logprob[[0, 299], 0], [-np.log(3), -np.log(2)], atol=1e-5)
+
+
 def test_the_lens_after_the_last_layer_is_the_answer():
     lens = lens_of("qwen3_vl")
     found = lens.logit_lens(samples(), positions="last", top=1)
@@ -225,14 +233,21 @@ def test_what_is_refused(unchecked):
         lens.attribution(samples(), relative_to="median")  # pyright: ignore[reportArgumentType]
     with pytest.raises(PromptError, match="begin with the same token, so its logit cannot tell them apart"):
         lens.attribution(samples(), interp.Target(interp.diff("left lung", "left nodule")))
-    with pytest.raises(PromptError, match="top is a number of tokens from 0 to"):
-        lens.logit_lens(samples(), top=-1)
-    with pytest.raises(PromptError, match="words is a list of different words; got 'red'"):
-        lens.logit_lens(samples(), "red")
+    n = lens.readout.head.weight.shape[0]
+    for top in (-1, n + 1, True, 1.0):
+        with pytest.raises(PromptError, match=f"top is a number of tokens from 0 to {n}; got {top}"):
+            lens.logit_lens(samples(), top=top)
+    for words in ("red", ["red", "red"], ["red", 3], None):
+        with pytest.raises(PromptError, match="words is a list of different words; got"):
+            lens.logit_lens(samples(), words)
     with pytest.raises(SiteError, match="the question does not hold the word 'there'"):
         lens.logit_lens(samples(), positions=interp.word("there"))
     with pytest.raises(SiteError):
         lens.components(samples(), positions="nowhere")
+    n = [one.n for one in lens.mllm.encode(samples()).tokens]
+    masks = [np.full(one, i != 1) for i, one in enumerate(n)]
+    with pytest.raises(SiteError, match=r"samples \[1\] of the batch have no tokens of"):
+        lens.logit_lens(samples(), positions=interp.image_mask(masks))
 
 
 def test_a_model_whose_logits_are_not_the_streams_is_refused(monkeypatch):
@@ -241,7 +256,7 @@ def test_a_model_whose_logits_are_not_the_streams_is_refused(monkeypatch):
     handle = head.register_forward_hook(lambda module, given, output: output * 2)
     try:
         with pytest.raises(
-            ModelError, match="does something between stream and logits that is not known here"
+            ModelError, match="has a step between residual stream and logits that interp does not know"
         ):
             lens.attribution(samples())
     finally:
@@ -255,5 +270,5 @@ def test_a_norm_that_subtracts_the_mean_is_refused():
         uses_rms_norm = False
         original_component = torch.nn.LayerNorm(4)
 
-    with pytest.raises(ModelError, match="LayerNorm is no RMS norm"):
+    with pytest.raises(ModelError, match="LayerNorm is not an RMS norm"):
         frozen(Norm(), torch.ones(2, 4))

@@ -15,6 +15,7 @@ from interp.models.families.llava import Llava
 from interp.models.refusals import AnswersOnly
 from interp.tracing import wrap
 from interp.tracing.parameters.fingerprint import (
+    _code,
     _family,
     _sum_by_numpy,
     _sum_by_torch,
@@ -236,6 +237,14 @@ def test_adapters_of_others_count_with_their_code_and_settings():
     assert names[0] == "interp.models.llava.Llava"  # by the name that stored runs hold
     assert "test_fingerprint.Own (no package) " in names[1]
     assert len(set(names)) == 4
+
+
+def test_a_set_in_code_counts_without_its_order():
+    """A set of strings has another order in each process; this set of numbers has that of insertion."""
+    code = (lambda x: x).__code__
+    one, other = (code.replace(co_consts=(None, frozenset(order))) for order in ((0, 8), (8, 0)))
+    assert repr(one.co_consts) != repr(other.co_consts)
+    assert _code(one) == _code(other) != _code(code)
 
 
 def test_a_family_that_moved_keeps_the_name_in_hashes():

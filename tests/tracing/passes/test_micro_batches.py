@@ -195,7 +195,8 @@ def test_what_does_not_fit_is_run_in_halves(monkeypatch, llava):
         found = llava.trace(samples(), reads=READS, batch_size=WHOLE)
         hook.room = 0
         with pytest.raises(
-            ModelError, match=r"number \d of those given, does not fit in memory even alone \(OutOf"
+            ModelError,
+            match=r"number \d of those given \(from 0\), does not fit in memory even alone \(OutOf",
         ):
             llava.trace(samples())
     finally:
@@ -208,7 +209,9 @@ def test_an_error_names_the_samples_of_its_micro_batch(llava):
     read = Rows(Site(queries="last", keys=image_mask(np.zeros(16, bool))))
     with pytest.raises(SiteError, match="selects nothing in sample 0 of the batch") as caught:
         llava.trace(samples(), reads=[read], batch_size=2)
-    assert caught.value.__notes__ == ["The batch held the samples [4] of those given, in this order, from 0."]
+    assert caught.value.__notes__ == [
+        "The batch held the samples with these numbers among those given, counted from 0: [4]."
+    ]
     with pytest.raises(SiteError, match="selects nothing in sample 0 of the batch") as caught:
         llava.trace(samples(), reads=[read], batch_size=WHOLE)
     assert not hasattr(caught.value, "__notes__")

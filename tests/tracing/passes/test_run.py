@@ -151,7 +151,9 @@ def test_nan_after_some_tokens_is_no_answer() -> None:
     with torch.no_grad():
         model.get_input_embeddings().weight[first] = math.nan
     assert len(mllm.trace([SAMPLE], generate=1).answers) == 1
-    with pytest.raises(ModelError, match=r"hold NaN or infinity .*the prompt alone, run plainly, is finite"):
+    with pytest.raises(
+        ModelError, match=r"hold NaN or infinity .*a pass over this prompt alone gives finite values"
+    ):
         mllm.trace([SAMPLE], generate=3)
 
 

@@ -293,11 +293,11 @@ def test_what_the_stream_needs_is_checked_first(both):
             call()
     other = torch.nn.LayerNorm(4)
     normed = ServedLens(replace(far, server=replace(far.server, norm=SimpleNamespace(_module=other))))
-    with pytest.raises(ModelError, match="LayerNorm is no RMS norm"):
+    with pytest.raises(ModelError, match="LayerNorm is not an RMS norm"):
         normed.attribution(samples())
     unknown = ServedLens(replace(far, hf=torch.nn.Identity()))
     with pytest.raises(
-        ModelError, match="how the layers of Identity add to the residual stream is not known"
+        ModelError, match="does not know how the layers of Identity add to the residual stream"
     ):
         unknown.attribution(far.encode(samples()))
 
@@ -356,9 +356,7 @@ def test_a_broken_connection_is_tried_again(both, server):
     server.fault(drop=2)
     like(far.trace(samples()), near.trace(samples()))
     server.fault(drop=3)
-    with pytest.raises(
-        ServerError, match=r"was lost while job \w+ was RUNNING .*What was finished is stored"
-    ):
+    with pytest.raises(ServerError, match=r"was lost while job \w+ was RUNNING .*Finished work is stored"):
         far.trace(samples())
 
 
@@ -415,7 +413,7 @@ def test_a_prefix_there_is_empty_and_whole_prompts_run(both):
 def test_several_passes_are_not_submitted(both, monkeypatch):
     far, _ = both
     monkeypatch.setattr("interp.tracing.model.apart", lambda *given: [([0], None), ([1], None)])
-    with pytest.raises(ModelError, match=r"so they are several jobs\. Submit those of one length together"):
+    with pytest.raises(ModelError, match=r"need several passes, .*\. Submit each sample as a job of its own"):
         far.submit(samples())
 
 
@@ -453,9 +451,9 @@ def test_what_needs_the_weights_is_refused(both):
     ):
         with pytest.raises(ModelError, match=message):
             of_weights()
-    with pytest.raises(ModelError, match="nothing to give back"):
+    with pytest.raises(ModelError, match="no model to return"):
         far.unwrap()
-    with pytest.raises(ModelError, match='has the executor "source" alone'):
+    with pytest.raises(ModelError, match='has only the executor "source"'):
         far.using("tap")
     with pytest.raises(ModelError, match="this one is on this machine"):
         near.submit(samples())
@@ -597,7 +595,7 @@ def test_work_at_mlps_stays_here(both):
     edit = interp.AblateFeature(interp.Features(**feature_weights(20), layer=1, site="mlp"), 3)
     with pytest.raises(ServerError, match=r"transcoders run on this machine only.*interp.AddResidual"):
         both[0].trace(samples(), edits=[edit])
-    with pytest.raises(ServerError, match=r"reads of MLPs run on this machine alone.*interp.Residual"):
+    with pytest.raises(ServerError, match=r"MLPs can be read only on this machine.*interp.Residual"):
         both[0].trace(samples(), reads=[interp.MLP()])
 
 

@@ -240,10 +240,13 @@ def test_ablating_an_inactive_feature_changes_no_bit(mllm, batch, tmp_path):
             lambda f: ClampFeature(f, 20, 1.0),
             r"feature is a whole number of at least 0 and at most 19; got 20",
         ),
-        (lambda f: ClampFeature(f, [1, 1], 1.0), r"names each feature once"),
-        (lambda f: ClampFeature(f, [1, 2], [1.0]), r"one for each of 2 features; got 1"),
+        (lambda f: ClampFeature(f, [1, 1], 1.0), r"a list of different features"),
+        (lambda f: ClampFeature(f, [1, 2], [1.0]), r"one number per feature, 2 here; got 1"),
         (lambda f: ClampFeature(f, 1, np.inf), r"value is a finite number"),
-        (lambda f: AblateFeature(f, 1, "text", "decode"), r'queries "last"'),
+        (
+            lambda f: AblateFeature(f, 1, "text", "decode"),
+            r'queries that name rows of generated tokens, "last"',
+        ),
     ],
 )
 def test_edits_of_no_sense_are_refused(features, make, message):

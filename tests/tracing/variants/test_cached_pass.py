@@ -40,6 +40,21 @@ def test_a_variant_that_changes_nothing_gives_the_plain_logits(mllm: Mllm) -> No
             np.testing.assert_allclose(found, kept.logits.expand(3, -1, -1), atol=2e-5)
 
 
+def test_in_half_precision_rounding_is_no_effect_of_a_variant() -> None:
+    """A variant without changes beside them says by how much all are off, so that unchanged ones are not."""
+    half = wrap(small.llava().to(torch.bfloat16), small.processor())
+    kept, meter = kept_pass(half)
+    before, stop = meter.tokens, kept.stop(20)
+    found = kept.run(2, stop, meter)
+    np.testing.assert_allclose(found, kept.logits.expand(2, -1, -1), atol=1e-5)
+    assert meter.tokens - before == 3 * (kept.tokens.length - stop)
+    hidden = torch.zeros(2, kept.tokens.length, dtype=torch.bool)
+    hidden[1, kept.tokens.image.copy()] = True
+    one = kept.run(2, stop, meter, hidden=kept.hiding(hidden, stop, stop, range(3)))
+    np.testing.assert_allclose(one[0], kept.logits[0], atol=1e-5)
+    assert float((one[1] - one[0]).abs().max()) > 1e-2
+
+
 def test_shared_keys_and_values_are_read_where_they_lie(mllm: Mllm, monkeypatch: pytest.MonkeyPatch) -> None:
     import interp.tracing.attention.shared_keys as shared_keys
 
@@ -109,5 +124,5 @@ def test_what_makes_no_sense_is_refused(mllm: Mllm) -> None:
     kept, meter = kept_pass(mllm)
     with pytest.raises(ModelError, match="a kept pass is of one sample; got a batch of 3"):
         KeptPass.of(mllm, mllm.encode(small.samples()), meter)
-    with pytest.raises(ModelError, match="a pass takes a variant or more; got none"):
+    with pytest.raises(ModelError, match="a pass takes at least one variant; got none"):
         kept.run(0, 20, meter)

@@ -216,10 +216,11 @@ def test_what_hides_nothing_and_what_would_leave_nothing(mllm: Mllm) -> None:
 
 def test_wrong_variants_name_what_is_there(mllm: Mllm) -> None:
     knockouts = Knockouts.of(mllm, small.samples()[0])
-    with pytest.raises(
-        EditError, match="a knockout variant needs layers, queries and keys, and heads or None for all"
-    ):
-        KnockoutVariant((1,), (), (3,))
+    for parts in (((), (30,), (3,)), ((1,), (), (3,)), ((1,), (30,), ()), ((1,), (30,), (3,), ())):
+        with pytest.raises(
+            EditError, match="a knockout variant needs layers, queries and keys, and heads or None for all"
+        ):
+            KnockoutVariant(*parts)
     with pytest.raises(SiteError, match=r"the model has 3 layers, 0 … 2; got layer 7"):
         knockouts.run([KnockoutVariant((7,), (30,), (3,))])
     with pytest.raises(SiteError, match=r"the model has 4 heads, 0 … 3; got head 4"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
+import interp.tracing.word_lenses.jacobian_lens as jacobian_lens
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError
 from interp.tracing import wrap
 from interp.tracing.cost import Meter
 from interp.tracing.lens import SUPPORTED
 from interp.tracing.word_lenses import JacobianLens, Jacobians, fit_jacobians, load_jacobians, read_words
+from interp.tracing.word_lenses.corpus import corpus_digest
 from tests.tiny import uneven_samples as samples
 from tests.tracing.word_lenses.hooked import Hooked
 
@@ -101,6 +104,23 @@ def test_a_column_is_what_a_small_step_does() -> None:
                 ends.append(after(hooked, 0, {"input_ids": ids}, moved)[0, SKIPPED:-1])
         columns.append((ends[0] - ends[1]).sum(dim=0) / (2 * step))
     assert_allclose(one.matrices[0][:, dim], torch.stack(columns).mean(dim=0), atol=1e-5)
+
+
+def test_short_prompts_are_left_out_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """18 tokens, 17 and 18, with the tokenizer's own at the start; none of them fit together."""
+    tokenizer, seen = model("llava").processor.tokenizer, []
+    special = len(tokenizer("")["input_ids"])
+    texts = [" ".join([word] * (n - special)) for word, n in (("red", 18), ("lung", 17), ("is", 18))]
+
+    def fit(bridge: Any, prompts: Any, corpus: str, max_tokens: int) -> Any:
+        seen.extend([list(prompts), corpus, max_tokens])
+        return SimpleNamespace(jacobians={}, n_prompts=2)
+
+    monkeypatch.setattr(jacobian_lens, "_fitted", fit)
+    found = fit_jacobians(model("llava"), texts, max_tokens=18, show_progress=False)
+    kept = [texts[0], texts[2]]
+    assert seen == [kept, corpus_digest(kept), 18]
+    assert (found.n_prompts, found.corpus) == (2, corpus_digest(kept))
 
 
 def test_scores_are_of_the_carried_stream(tmp_path: Path) -> None:
@@ -200,7 +220,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, unchecked: None) -> None
         (lambda: fit_jacobians(model("paligemma"), TEXTS), ModelError, "has no adapter for PaliGemma"),
         (lambda: JacobianLens(tmp_path / "none.safetensors"), ModelError, "does not exist.*fit_jacobians"),
         (lambda: JacobianLens(3), ModelError, "read from the path of a file; got 3"),
-        (lambda: JacobianLens(damaged), ModelError, "is no whole safetensors file"),
+        (lambda: JacobianLens(damaged), ModelError, "is not a complete safetensors file"),
         (lambda: JacobianLens(other), ModelError, "holds no Jacobians. Give a file that"),
         (lambda: JacobianLens(path, corpus=TEXTS), PromptError, "got both. Pass one of them"),
         (lambda: fitted("llava").save(tmp_path / "j.pt"), ModelError, r"Write name\.safetensors"),

@@ -116,6 +116,15 @@ def test_what_makes_no_sense_is_refused(unchecked: None) -> None:
         (lambda: Patchscope(layers=[]), r"layers is 'all', or layers from −1 .*; got \[\]"),
         (lambda: Patchscope(layers=[-2]), r"layers is 'all', or layers from −1 .*; got \[-2\]"),
         (lambda: Patchscope(target_layer=0.5), "target_layer is a whole number of at least -1; got 0.5"),
+        (lambda: Patchscope(layers="same"), "layers is 'all', or layers from −1 .*; got 'same'"),
+        (lambda: Patchscope(target_layer=-2), "target_layer is a whole number of at least -1; got -2"),
+        (lambda: Patchscope(position=0.0), "number of a token of the prompt, such as −1; got 0.0"),
+        (
+            lambda: read_words(mllm, one, WORDS, Patchscope(target_layer=3)),
+            "has layers −1 to 2; .* target_layer=3",
+        ),
+        (lambda: read_words(mllm, one, WORDS, Patchscope("red", position=2)), "2 tokens; got position .2"),
+        (lambda: read_words(mllm, one, WORDS, Patchscope("red", position=-3)), "2 tokens; got position .-3"),
         (lambda: Patchscope(n_tokens=0), "n_tokens is a whole number of at least 1; got 0"),
         (
             lambda: read_words(mllm, one, WORDS, Patchscope(layers=[3])),
