@@ -12,7 +12,7 @@ from interp.data import nifti
 from interp.data.volume_slices import grey_range, label_names
 from interp.data.volumes import Volume
 from interp.errors import DataError
-from tests.data.volume_files import NAMES, SHAPE, marked_pair, marks
+from tests.data.volume_files import NAMES, SHAPE, marked_pair, marks, saved_volume
 
 
 def volume(values: Any) -> Volume:
@@ -79,3 +79,17 @@ def test_a_label_map_that_was_corrected_is_read_anew(tmp_path: Path) -> None:
     held[held == 2] = 0
     assert {one.meta["label"] for one in first} == {"liver", "tumor"}
     assert {one.meta["label"] for one in nifti(*marked_pair(tmp_path, held), NAMES)} == {"liver"}
+
+
+def test_unknown_pixels_are_black_and_meta_names_the_cut(tmp_path: Path) -> None:
+    image, held = marked_pair(tmp_path)
+    ramp = np.full(SHAPE, 50, np.float32)
+    ramp[-1, -1, 2] = np.nan  # the upper left corner of slice 2
+    saved_volume(image, ramp)
+    found = nifti(image, held, NAMES, slices=[2], grey=(0, 100))[0]
+    shown = np.asarray(found.load())[..., 0]
+    assert (shown[0, 0], shown[0, 1], shown[-1, -1]) == (0, 128, 128)
+    assert dict(found.meta) == {
+        "label": "liver", "modality": None, "plane": "axial", "slice": 2, "pixel_mm": 1.0,
+        "present": ["liver", "tumor"],
+    }  # fmt: skip
