@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from interp.data.samples import Samples
 from interp.data.volumes import Volume, display, read_dicom, read_nifti, resample_nearest
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_bool, check_one_of, check_whole
+from interp.inputs.files import file_state
 from interp.inputs.images import LazyImage
 from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
@@ -52,15 +53,19 @@ class VolumeFile:
         kind: The kind of file, "nifti" or "dicom".
         paths: The file, or every file of the series.
         orientation: The axes of a NIfTI file that does not name them; see `volumes.read_nifti`.
+        written: The time and the size of each file, so that a file that was written anew is read anew.
     """
 
     kind: str
     paths: tuple[str, ...]
     orientation: str | None = None
+    written: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.orientation, str | None):
             raise DataError(f"orientation is a text, such as 'RAS', or None; got {brief(self.orientation)}.")
+        if not self.written:
+            object.__setattr__(self, "written", tuple(map(file_state, self.paths)))
 
     def volume(self) -> Volume:
         """The volume; the last two volumes that were read are cached."""

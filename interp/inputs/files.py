@@ -25,6 +25,7 @@ __all__ = [
     "digest",
     "file_checksum",
     "file_content",
+    "file_state",
     "read_canonical",
     "read_json",
     "remove_leftovers",
@@ -191,6 +192,15 @@ def digest(value: Mapping[str, Any]) -> str:
 def checksum(data: bytes) -> str:
     """Returns the sha256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Time and size of a file, which tell that it was written anew; zeros for one that is not there."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def file_content(path: Path) -> bytes:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from interp.errors import ImageError, SampleError
-from interp.inputs.files import unreadable
+from interp.inputs.files import file_state, unreadable
 from interp.inputs.images import (
     MAX_PIXELS,
     ImageLike,
@@ -445,8 +445,7 @@ def _state(path: str) -> tuple[int, int]:
     """What tells that a file was changed; refuses paths that are no files."""
     if problem := unreadable(path):
         raise ImageError(f"the video {brief(path)} {problem}")
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size
+    return file_state(path)
 
 
 @lru_cache(maxsize=256)

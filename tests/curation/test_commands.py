@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from interp.cli import main
+from interp.curation.ratings import form_id
 from interp.data import jsonl, named
 from tests.curation.rated import rating_file, to_rate
 
@@ -37,6 +38,12 @@ def test_from_a_page_to_kept_samples(rows: str, tmp_path: Path, capsys: pytest.C
     assert "3 samples" in said
     assert f"interp data ratings FILES --data {rows} --split all --seed 2 --n 3" in said
     samples = named(rows, n=3, seed=2)
+    assert form_id(samples) in (tmp_path / "rate.html").read_text()
+    assert form_id(samples) != form_id(named(rows, n=3))
+    plain = tmp_path / "plain.html"
+    assert main(["data", "rate", rows, "--out", str(plain), "--title", "Of Monday"]) == 0
+    assert capsys.readouterr().out.endswith(f"--data {rows} --split all --seed 0\n")
+    assert all(said in plain.read_text() for said in (form_id(named(rows, split="all")), "Of Monday"))
     files = [
         rating_file(
             tmp_path / "a.json", samples, "Ana", {0: (5, 5, 5), 1: (5, 4, 2), 2: (4, 4, 4)}, {2: "Edited?"}
@@ -49,6 +56,27 @@ def test_from_a_page_to_kept_samples(rows: str, tmp_path: Path, capsys: pytest.C
     assert [one.question for one in jsonl(out / "kept.jsonl")] == [samples[0].question, "Edited?"]
     assert pd.read_csv(out / "decisions.csv").decision.tolist() == ["kept", "dropped", "kept"]
     assert "rated by Ana, Ben" in (out / "report.html").read_text()
+
+
+def test_the_rule_and_the_split_are_as_given(
+    rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = named(rows, split="test")
+    files = [
+        rating_file(tmp_path / "a.json", samples, "Ana", {0: (5, 5, 5), 1: (5, 4, 2), 2: (4, 4, 4)}),
+        rating_file(tmp_path / "b.json", samples, "Ben", {0: (4, 5, 5), 1: (5, 5, 4)}),
+    ]
+    out = tmp_path / "out"
+    given = ["data", "ratings", *map(str, files), "--data", rows, "--out", str(out), "--split", "test"]
+    assert main([*given, "--several", "median", "--n-raters", "2", "--lowest", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "kept samples" in said
+    assert pd.read_csv(out / "decisions.csv").decision.tolist() == ["kept", "dropped", "unrated", "unrated"]
+    assert main([*given, "--lowest", "5", "--out", str(tmp_path / "none")]) == 0  # any score below 5
+    assert capsys.readouterr().out.startswith("dropped: 3, unrated: 1\n")
+    assert not (tmp_path / "none" / "kept.jsonl").exists()
+    assert main(["data", "rate", rows, "--split", "validation", "--out", str(tmp_path / "p.html")]) == 2
+    assert "rating needs at least one sample" in capsys.readouterr().err
 
 
 def test_errors_are_one_line(rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from interp.curation import rating_page, read_ratings
+from interp.curation.ratings import PAPER_SHARES, SCALES, SCORES, Ratings, kind_of
 from interp.data import Samples
 from interp.errors import DataError, SampleError
 from interp.inputs.sample import Sample
@@ -74,6 +76,64 @@ def test_the_page_is_the_same_each_time_and_complete(tmp_path: Path) -> None:
     assert b"http" not in re.sub(rb"data:image/jpeg;base64,[A-Za-z0-9+/=]+", b"", one).replace(
         b"http-equiv", b""
     )
+
+
+def test_scores_and_edits_are_those_of_their_sample(tmp_path: Path, unchecked: None) -> None:
+    samples = to_rate()
+    file = rating_file(
+        tmp_path / "a.json", samples, "Ana", {1: (5, None, 3)}, {0: "New?", 1: f" {samples[1].question} "}
+    )
+    found = read_ratings([file], list(samples))  # pyright: ignore[reportArgumentType]
+    assert [found.scores(i) for i in range(2)] == [{}, {"Ana": {"relevance": 5, "semantics": 3}}]
+    assert [found.edited(i) for i in range(2)] == [{"Ana": "New?"}, {}]
+    assert found.frame.to_numpy().tolist() == [
+        [1, "s1", "localization", "Ana", "relevance", 5],
+        [1, "s1", "localization", "Ana", "semantics", 3],
+    ]
+    assert np.nan_to_num(found.table("semantics")).tolist() == [[0, 3, 0, 0]]
+    for scale in ("beauty", 3):
+        with pytest.raises(DataError, match="scale is 'relevance' or 'grounding' or 'semantics'; got"):
+            found.table(scale)  # type: ignore[arg-type]
+    for answers in ((), (*found.answers, 3), list(found.answers)):
+        with pytest.raises(DataError, match="ratings are of Samples, by at least one rater"):
+            Ratings(samples, answers)  # type: ignore[arg-type]
+
+
+def test_the_scales_and_shares_of_the_paper() -> None:
+    assert {(kind, scale.name) for kind in ("attribute", "localization") for scale in SCALES} == set(
+        PAPER_SHARES
+    )
+    labels = {scale.name: [option.label for option in scale.options] for scale in SCALES}
+    assert labels["semantics"] == [
+        "staging, prognosis or treatment", "a named disease", "a broad class of disease", "descriptors",
+        "basic recognition",
+    ]  # fmt: skip
+    assert labels["relevance"] == [
+        "nonsensical",
+        "2",
+        "3",
+        "4",
+        "well phrased, and directly supports reasoning",
+    ]
+    assert all([option.value for option in scale.options] == list(SCORES) for scale in SCALES)
+    assert [kind_of(Sample("a.png", meta=meta)) for meta in ({}, {"kind": "attribute"})] == [
+        "all",
+        "attribute",
+    ]
+
+
+def test_pictures_say_how_many_boxes_or_outlines_they_show(tmp_path: Path, unchecked: None) -> None:
+    image, mask = np.zeros((30, 40, 3), np.uint8), np.ones((30, 40), np.uint8)
+    pair = Sample(images=[image, image], question="?", boxes=[(1, 1, 9, 9, 1), (2, 2, 9, 9, 1)], id="a")
+    masked = Sample(
+        image, "?", masks=[mask], boxes=[(1, 1, 9, 9), (2, 2, 9, 9)], meta={"label": "liver"}, id="b"
+    )
+    page = rating_page(Samples([pair, masked]), tmp_path / "a.html").read_text()
+    for said in ("Image 1 of 2 with no boxes", "Image 2 of 2 with 2 boxes", "Image with 1 outline"):
+        assert f'"{said}"' in page, said
+    for wrong in ({"title": "\x00"}, {"side": 63}, {"side": 4097}):
+        with pytest.raises(DataError, match=r"title holds the control|side is a whole number of at least 64"):
+            rating_page(to_rate(1), tmp_path / "b.html", **wrong)  # type: ignore[arg-type]
 
 
 def test_texts_that_try_to_be_markup_stay_texts(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ def test_of_several_raters_one_low_score_drops_or_their_median(tmp_path: Path) -
     assert decisions(curated(tmp_path, *given, several="median"))[:2] == ["kept", "kept"]
     strict = curated(tmp_path, *given, several="median", lowest=5)
     assert strict.decisions.reason[1] == "relevance 4, the median of 3"
+    pairs = ({0: (2, 5, 5), 1: (2, 5, 5)},), ({0: (4, 5, 5), 1: (3, 5, 5), 2: (1, 5, 5)},)
+    found = curated(tmp_path, *pairs, several="median", n_raters=2)
+    assert decisions(found) == ["kept", "dropped", "unrated", "unrated"]  # medians 3 and 2.5; one rater alone
+    assert found.decisions.reason[1] == "relevance 2.5, the median of 2"
+    assert found.samples[0].meta["curation"]["rule"] == {"lowest": 3, "several": "median", "n_raters": 2}
 
 
 def test_samples_without_enough_whole_ratings_are_unrated(tmp_path: Path) -> None:
@@ -94,6 +99,46 @@ def test_the_table_has_shares_of_kept_scores_beside_the_papers(tmp_path: Path) -
         83.77,
     ]
     assert all(sum(one) == pytest.approx(100, abs=0.02) for one in PAPER_SHARES.values())
+
+
+def test_a_table_of_nothing_kept_has_its_columns(tmp_path: Path) -> None:
+    found = curated(tmp_path, ({0: (1, 1, 1)},)).table()
+    assert len(found) == 0
+    assert list(found)[:3] + list(found)[-2:] == ["kind", "scale", "n", "paper_4", "paper_5"]
+
+
+def test_each_rater_is_counted_by_samples(tmp_path: Path) -> None:
+    one = ({0: (1, 2, 5), 1: (5, 4, 4), 2: (4, None, None)}, {1: "New?", 3: "Newer?"})
+    found = curated(tmp_path, one, ({3: (3, 3, 3)},), lowest=4)
+    assert found.per_rater().to_dict("records") == [
+        {
+            "rater": "rater 0",
+            "n": 3,
+            "relevance": 10 / 3,
+            "grounding": 3.0,
+            "semantics": 4.5,
+            "n_low": 1,
+            "n_edited": 2,
+        },
+        {
+            "rater": "rater 1",
+            "n": 1,
+            "relevance": 3.0,
+            "grounding": 3.0,
+            "semantics": 3.0,
+            "n_low": 1,
+            "n_edited": 0,
+        },
+    ]
+    assert found.ratings.edits[["index", "sample", "rater", "edited"]].to_numpy().tolist() == [
+        [1, "s1", "rater 0", "New?"],
+        [3, "s3", "rater 0", "Newer?"],
+    ]
+    text = Elements(found.report(tmp_path / "r.html").read_text()).text
+    assert "Per cent of the scores of kept samples" in text
+    assert "samples with too low a score" in text
+    not_kept = text[text.index("Not kept") : text.rindex("Edited questions")]
+    assert [name in not_kept for name in ("s0", "s1", "s2", "s3")] == [True, False, True, True]
 
 
 def test_kinds_that_the_paper_lacks_have_no_published_shares(tmp_path: Path) -> None:
@@ -186,8 +231,15 @@ def test_the_report_counts_escapes_and_shows_the_paper_apart(tmp_path: Path) -> 
         ({"n_raters": 2}, "n_raters is a whole number of at least 1 and at most 1"),
         ({"questions": {"s9": "?"}}, r"questions name the samples \['s9'\], which were not rated"),
         ({"questions": {"s1": " "}}, "questions are a mapping of a sample's id to its question"),
+        ({"questions": {"s1": "New?", "s2": ""}}, "questions are a mapping of a sample's id to its question"),
+        ({"questions": ["s1"]}, "questions are a mapping of a sample's id to its question"),
+        ({"questions": {"s1": "\0?"}}, "the question of s1 holds the control character"),
+        ({"lowest": 0}, "lowest is a whole number of at least 1 and at most 5"),
+        ({"n_raters": 0}, "n_raters is a whole number of at least 1 and at most 1"),
     ],
 )
-def test_rules_that_make_no_sense_are_refused(tmp_path: Path, rule: Any, message: str) -> None:
+def test_rules_that_make_no_sense_are_refused(
+    tmp_path: Path, unchecked: None, rule: Any, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         curated(tmp_path, ({0: GOOD},), **rule)

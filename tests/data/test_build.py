@@ -9,6 +9,7 @@ from interp.data import build
 from interp.data.build import Finding, Question
 from interp.data.volumes import Volume
 from interp.errors import DataError
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 
 
@@ -169,3 +170,31 @@ def test_mirror_flips_the_picture_and_the_words() -> None:
     assert build.mirror(flipped) == sample
     with pytest.raises(DataError, match="one image; got one with 2"):
         build.mirror(Sample(images=[pixels, pixels], question="?"))
+
+
+def test_masks_are_mirrored_with_their_image() -> None:
+    mask = np.zeros((6, 10), np.uint8)
+    mask[1:3, 0:2] = 5
+    mask[4, 9] = 2
+    sample = Sample(np.zeros((6, 10), np.uint8), "?", masks=[Mask(mask, label=5)], answer=None)
+    flipped = build.mirror(sample)
+    assert flipped.boxes[0].as_tuple() == (8, 1, 10, 3)
+    assert (flipped.answer, flipped.options) == (None, None)
+
+
+def test_pieces_of_just_the_least_size_stay() -> None:
+    mask = np.zeros((6, 10), bool)
+    mask[0, 0:3] = mask[2, 0:4] = mask[4:6, 7:10] = True  # 3, 4 and 6 pixels
+    assert build.piece_boxes(mask, 4) == ([(0, 2, 4, 3), (7, 4, 10, 6)], 1)
+    assert build.large_pieces(mask, 4).sum() == 10
+    assert build.large_pieces(mask, 0).sum() == 13
+    assert build.piece_boxes(mask & False) == ([], 0)
+
+
+def test_a_centre_on_the_margin_has_no_side() -> None:
+    assert [build.side((x - 1, 0, x + 1, 1), 100, margin=0.25) for x in (24, 25, 50, 75, 76)] == [
+        "left", None, None, None, "right",
+    ]  # fmt: skip
+    assert [build.is_abnormal(one) for one in ("Renal-Cysts", "cystic duct", "masses", "lymph_node")] == [
+        True, False, False, False,
+    ]  # fmt: skip

@@ -52,6 +52,15 @@ def test_one_file_is_not_a_series(series: Any) -> None:
         read_dicom(series()[:1])
 
 
+def test_two_slices_may_be_shifted_by_half_a_pixel(series: Any) -> None:
+    def shifted(by: float) -> Change:
+        return lambda z, file: setattr(file, "ImagePositionPatient", [-10 + by * z, 20, 5 + 3 * z])
+
+    assert read_dicom(series(shifted(0.24), range(2))).values.shape == (6, 5, 2)  # half of 0.5 mm
+    with pytest.raises(DataError, match=r"shifted against each other by up to 0\.26 mm"):
+        read_dicom(series(shifted(0.26), range(2)))
+
+
 def test_positions_may_be_off_by_a_hundredth(series: Any) -> None:
     def jitter(z: int, file: Any) -> None:
         file.ImagePositionPatient = [-10 + 0.01 * (z % 2), 20, 5 + 3 * z + (-1) ** z * 0.029]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from interp.data.lines import Row, as_path, read_lines
+from interp.data.lines import Row, as_path, collect, file_bytes, json_rows, read_json, read_lines, shown
 from interp.errors import DataError, SampleError
 from interp.inputs.sample import Sample
 
@@ -71,3 +71,39 @@ def test_the_file_must_be_a_file(tmp_path: Path, unchecked: None) -> None:
             read_lines(path, made, "raise")
     with pytest.raises(DataError, match=r"the file is a path, such as .*got int 3"):
         as_path(3)
+
+
+def test_a_file_without_rows_or_of_another_kind_is_named(tmp_path: Path, unchecked: None) -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl holds no rows; expected one JSON object a line"):
+        read(tmp_path, b"", b" ")
+    for bad_rows in (None, ["raise"]):
+        with pytest.raises(DataError, match="bad_rows is 'raise' or 'record'; got"):
+            read(tmp_path, GOOD, bad_rows=bad_rows)  # type: ignore[arg-type]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json", list) == [1]
+    with pytest.raises(DataError, match=r"a\.json: expected a JSON object, got list"):
+        read_json(tmp_path / "a.json", dict)
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(DataError, match=r"a\.json: expected a JSON list of rows, got dict"):
+        read_json(tmp_path / "a.json", list)
+    with pytest.raises(DataError, match="has 2 bytes; a file of at most 1 is read"):
+        file_bytes(tmp_path / "a.json", 1)
+    assert file_bytes(tmp_path / "a.json", 2) == b"{}"
+
+
+def test_elements_that_are_no_objects_are_named_by_their_place(unchecked: None) -> None:
+    def make(row: Row) -> list[Sample]:
+        return [Sample("a.png", row.values["question"])]
+
+    rows = list(json_rows(Path("a.json"), [{"question": "q"}, 3, {"question": 4}]))
+    with pytest.raises(DataError, match=r"^a\.json, item 1: expected an object of fields, got 3$"):
+        collect(rows, make, "raise")
+    found = collect(rows, make, "record")
+    assert [one.fault for one in found[:2]] == [None, "a.json, item 1: expected an object of fields, got 3"]
+    assert str(found[2].fault).startswith("a.json, item 2: question must be text; got int 4")
+    assert [one.id for one in found[1:]] == ["a:1", "a:2"]
+
+
+def test_long_paths_are_shown_by_their_ends() -> None:
+    assert shown("x" * 1000) == "x" * 1000
+    assert shown("a" * 600 + "b" * 600) == "a" * 500 + "…" + "b" * 500

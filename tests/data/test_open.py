@@ -89,11 +89,13 @@ def test_all_splits_are_every_sample_with_its_own(folder: Path) -> None:
     assert len(named("medical", split="all", n=5)) == 5
 
 
-def test_what_is_not_there_is_named(folder: Path) -> None:
+def test_what_is_not_there_is_named(folder: Path, unchecked: None) -> None:
     with pytest.raises(DataError, match="no reader knows the layout of"):
         named(str(folder))
     with pytest.raises(DataError, match="no split 'dev'; choose one of train, validation, test, or 'all'"):
         named("medical", split="dev")
+    with pytest.raises(DataError, match=r"no split \['test'\]; choose one of"):
+        named("medical", split=["test"])  # type: ignore[arg-type]
 
 
 def test_sets_go_by_their_labels_and_empty_ones_are_left_out(folder: Path) -> None:
@@ -199,6 +201,28 @@ def test_data_sets_of_the_library_and_refcoco(tmp_path: Path) -> None:
     refs, _, images = files.refcoco_files(tmp_path / "refs")
     assert guess(refs) == "refcoco"
     assert len(read(refs, images=images)) == 4
+
+
+def test_a_folder_is_read_with_all_its_splits_and_kinds(tmp_path: Path, folder: Path) -> None:
+    for split in ("validation", "test"):
+        layouts.mmmu_folder(tmp_path / "mmmu", layouts.mmmu_row(split=split), split=split)
+    rows = [layouts.vqa_rad_row(1, "?", "yes", "para"), layouts.vqa_rad_row(2, "?", "liver")]
+    found = read(layouts.vqa_rad_folder(tmp_path / "rad", *rows))
+    assert [(one.meta["split"], one.meta["kind"]) for one in found] == [("train", "closed"), ("test", "open")]
+    (folder / "vgmed" / "VGMED_attribute.jsonl").unlink()
+    assert {one.meta["kind"] for one in read(folder / "vgmed")} == {"localization"}
+    (folder / "coco" / "val2014").rename(folder / "photographs")
+    assert len(read(folder / "coco", images=folder / "photographs")) == 1
+    assert {one.meta["split"] for one in named("medical", split="all")} == {"train", "validation", "test"}
+
+
+def test_sets_are_drawn_as_one_by_one() -> None:
+    assert sets(["medical"], split="validation", n=5, seed=2)["medical"] == named(
+        "medical", split="validation", n=5, seed=2
+    )
+    assert sets(["medical"], n=5)["medical"] == named("medical", split="test", n=5, seed=0)
+    assert named("natural", n=2) == bundled("natural", split="test", n=2, seed=0)
+    assert named("natural", n=2) != named("natural", n=2, seed=1)
 
 
 def test_what_no_reader_knows(tmp_path: Path) -> None:

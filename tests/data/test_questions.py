@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from interp.data import Samples, presence_questions
+from interp.data.questions import Wanted, checked_names, chosen_splits, is_yes_or_no, question_counts
 from interp.errors import DataError
 from interp.inputs.sample import Sample
 
@@ -84,6 +85,40 @@ def test_draws_follow_the_seed_and_leave_out_what_is_present():
     assert absent(presence_questions(known, "popular", per_picture=3), "popular")[1] == ["lamp"]
 
 
+def test_what_a_question_keeps_of_its_picture():
+    given = Sample(picture(1), "old?", [(0, 0, 4, 4)], "a", ["a", "b"], "g0",
+                   {"label": "pine_tree", "present": ["cup"], "view": "left"}, id="p")  # fmt: skip
+    other = given.replace(image=picture(2), group="g1", id="q", meta={"label": "fork"})
+    blank = given.replace(image=picture(3), id="r", meta={"label": "  "})
+    yes, no = presence_questions([given, other, blank], "popular")[:2]
+    assert (yes.question, yes.answer, yes.options) == (
+        "Is there a pine tree in the image?",
+        "yes",
+        ("yes", "no"),
+    )
+    assert dict(yes.meta) == {"label": "pine tree", "view": "left", "negatives": "popular"}
+    assert (yes.id, no.id, no.group) == ("p:popular:pine tree", "p:popular:fork", "g0")
+
+
+def test_kinds_and_splits_that_a_reader_keeps():
+    kinds = ("closed", "choice", "open")
+    kept = {q: [k for k in kinds if Wanted(q, ("test",)).takes(k, "test")] for q in ("closed", "open", "all")}
+    assert kept == {"closed": ["closed", "choice"], "open": ["open"], "all": list(kinds)}
+    wanted = Wanted("closed", ("test",))
+    assert [wanted.takes(*one) for one in (("choice", "train"), ("open", "test"), ("closed", "test"))] == [
+        False,
+        False,
+        True,
+    ]
+    assert wanted.left_out == {"multiple-choice questions of train": 1, "open questions of test": 1}
+    assert chosen_splits("all", ("train", "test"), "X") == ("train", "test")
+    assert chosen_splits("test", ("train", "test"), "X") == ("test",)
+    assert [is_yes_or_no(one) for one in ("Yes", " no.", "No, it is not", None)] == [True, True, False, False]
+    about = {"benchmark": "B", "split": "test"}
+    counted = [Sample(picture(1), "?", meta=meta) for meta in ({**about, "kind": "open"}, about, about)]
+    assert question_counts(counted) == {("B", "test", "open"): 1, ("B", "test", ""): 2}
+
+
 def test_what_cannot_be_asked_is_explained(unchecked):
     for make, said in (
         (
@@ -91,6 +126,19 @@ def test_what_cannot_be_asked_is_explained(unchecked):
             r"negatives are random, popular, adversarial; got 'rare'",
         ),
         (lambda: presence_questions(samples(), []), r"at least one kind, each once"),
+        (lambda: presence_questions(samples(), ["random", "random"]), r"at least one kind, each once"),
+        (lambda: presence_questions(samples(), 3), r"negatives is one of random, .*, or a list; got 3"),
+        (lambda: presence_questions(samples(), seed=-1), r"seed is a whole number of at least 0"),
+        (lambda: Wanted("some", ("test",)), r"questions is 'closed' or 'open' or 'all'; got 'some'"),
+        (
+            lambda: chosen_splits("dev", ("train", "test"), "X"),
+            r"X has the splits train, test, and 'all' .*'dev'",
+        ),
+        (lambda: chosen_splits(["train"], ("train", "test"), "X"), r"X has the splits train, test"),
+        (lambda: checked_names("sets", [], "RAD"), r'sets is a list of names, such as \["RAD"\]; got \[\]'),
+        (lambda: checked_names("sets", ["a", 3], "RAD"), r"sets is a list of names"),
+        (lambda: checked_names("sets", "a", "RAD"), r"sets is a list of names"),
+        (lambda: question_counts(3), r"question_counts takes samples"),
         (
             lambda: presence_questions(samples(), per_picture=0),
             r"per_picture is a whole number of at least 1",

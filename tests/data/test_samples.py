@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.data import Samples
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 from interp.inputs.sample import Sample
 
 PICTURE = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
@@ -60,6 +60,32 @@ def test_what_each_side_left_out_is_added_up() -> None:
     one = Samples([grey(1)], "a", {"no answer": 2, "too small": 1})
     other = Samples([grey(2)], "b", {"no answer": 3})
     assert dict((one + other).skipped) == dict((other + one).skipped) == {"no answer": 5, "too small": 1}
+
+
+@pytest.mark.parametrize("skipped", [3, [("a", 1)], {"a": "b"}, {1: 1}, {"a": 1, "b": None}])
+def test_what_was_left_out_is_reasons_and_numbers(skipped: object, unchecked: None) -> None:
+    with pytest.raises(DataError, match="skipped says why rows were left out and how many"):
+        Samples([], skipped=skipped)  # type: ignore[arg-type]
+
+
+def test_reasons_that_left_nothing_out_go() -> None:
+    assert dict(Samples([], skipped={"none": 0, "some": 2}).skipped) == {"some": 2}
+    assert repr(Samples([grey(1)] * 2, "a", {"some": 2})) == "Samples('a': 2 samples; left out: 2 × some)"
+
+
+def test_splits_are_joined_in_order_and_may_be_missing(four: Samples) -> None:
+    assert four.split is None
+    names = ("validation", "test", "test", "")
+    mixed = Samples([one.replace(meta={"split": name}) for one, name in zip(four, names, strict=True)])
+    assert mixed.split == "test + validation"
+    assert mixed[1:].split == "test"
+    assert (mixed[1:] + four).split == "test"
+
+
+def test_given_groups_need_no_image(tmp_path: Path) -> None:
+    samples = Samples([Sample(tmp_path / "none.png", "q", group=name) for name in "ab"])
+    assert samples.groups == ("a", "b")
+    assert "pictures" not in vars(samples)  # files are not read for nothing
 
 
 def test_ids_are_the_samples_ids_in_order(four: Samples) -> None:
@@ -127,7 +153,14 @@ def test_boxes_beyond_images_in_memory_are_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(samples[:2].filter(lambda sample: True)) == 2
-        Samples(beyond)
+        Samples(beyond)  # as many fit as do not
+
+
+def test_a_box_of_an_image_that_is_missing_is_left_to_the_check() -> None:
+    samples = Samples([Sample(PICTURE, "q", boxes=[(1, 1, 2, 2, 1)])])
+    samples.warn_of_boxes()
+    with pytest.raises(BoxError, match="names image 1, but the sample has 1 image"):
+        samples[0].check()
 
 
 def test_a_name_that_cannot_be_stored_is_escaped() -> None:
@@ -135,6 +168,8 @@ def test_a_name_that_cannot_be_stored_is_escaped() -> None:
 
 
 def test_wrong_types_are_named(unchecked: None) -> None:
+    with pytest.raises(DataError, match="filter takes a function of a sample; got 3"):
+        Samples([]).filter(3)  # type: ignore[arg-type]
     for wrong in (grey(0), 3, "ab"):
         with pytest.raises(
             DataError, match=r"Samples hold a list of Sample values; got \w+. Write \[sample\]"

@@ -40,6 +40,34 @@ def test_box_is_the_tightest_around_the_drawn_pixels(shape: str, radius: int) ->
     assert thing.box.as_tuple() == (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)
 
 
+def test_each_shape_covers_its_share_of_its_box() -> None:
+    """By area: a cross has two arms of 0.7 × 2 radii that share a square; a ring is hollow within 0.6 radii."""
+    shares = {
+        "circle": np.pi / 4,
+        "square": 1,
+        "triangle": 1 / 2,
+        "diamond": 1 / 2,
+        "ring": np.pi / 4 * (1 - 0.36),
+    }
+    shares["cross"] = (2 * 2 * 0.7 - 0.7**2) / 4
+    assert set(shares) == set(SHAPES)
+    for shape, share in shares.items():
+        inside = drawn(Thing(shape, "white", 80, 101, 28))
+        assert inside.sum() / 57**2 == pytest.approx(share, abs=0.03), shape
+        corner, middle = inside[101 + 27, 80 - 27], inside[101, 80]
+        assert (bool(corner), bool(middle)) == (shape in ("square", "triangle"), shape != "ring"), shape
+
+
+def test_one_object_is_replaced_and_no_other() -> None:
+    scene = random_scene(np.random.default_rng(3))
+    first, *others = scene.things
+    other = "white" if first.colour != "white" else "red"
+    changed = scene.replace(first.shape, colour=other)
+    assert changed.things == (dataclasses.replace(first, colour=other), *others)
+    assert len(others) > 0
+    assert len(natural_samples("test", 1)) == 1
+
+
 @pytest.mark.parametrize("colour", COLOURS)
 def test_answer_colour_is_the_colour_of_the_pixels(colour: str) -> None:
     scene = Scene((30, 10, 0), (0, 50, 20), 1, (Thing("square", colour, 60, 60, 20),))

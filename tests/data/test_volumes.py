@@ -154,6 +154,15 @@ def test_labels_on_the_same_grid_are_left_alone() -> None:
     assert resample_nearest(labels, Volume(labels.values * 0, labels.affine)) is labels
 
 
+def test_labels_of_the_same_shape_at_another_place_are_moved() -> None:
+    labels = Volume(*ras())
+    moved = labels.affine.copy()
+    moved[0, 3] += SPACING[0]  # the grid begins one voxel further right
+    found = resample_nearest(labels, Volume(labels.values, moved))
+    np.testing.assert_array_equal(found.values[:-1], labels.values[1:])
+    assert not found.values[-1].any()
+
+
 def test_a_missing_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise ImportError(name)
@@ -250,6 +259,21 @@ def test_forms_that_disagree_are_refused_or_chosen(tmp_path: Path, other: np.nda
         nibabel.as_closest_canonical(nibabel.Nifti1Image(VALUES, other)).affine[:, 3],
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_forms_that_differ_by_a_twelfth_of_a_voxel_agree(tmp_path: Path, axis: int) -> None:
+    """A tenth of the smallest voxel, 0.1 mm, is the most between the places of a corner."""
+    side = VALUES.shape[axis] * (1, 2, 3.5)[axis]
+    scale = np.ones(4)
+    scale[axis] += 0.08 / side
+    assert (
+        read_nifti(saved(tmp_path / "a.nii", sform=LPS @ np.diag(scale), qform=LPS)).values.shape
+        == VALUES.shape
+    )
+    scale[axis] += 0.04 / side
+    with pytest.raises(DataError, match=r"a corner of the volume 0\.12 mm apart"):
+        read_nifti(saved(tmp_path / "b.nii", sform=LPS @ np.diag(scale), qform=LPS))
 
 
 def test_a_form_that_is_not_there_cannot_be_chosen(tmp_path: Path) -> None:

@@ -58,3 +58,31 @@ def saved(
     image.set_qform(qform, 0 if qform is None else 1)
     nibabel.save(image, path)
     return path
+
+
+RAS = np.diag([1.0, 1.0, 3.0, 1.0])
+SHAPE = (20, 16, 4)
+
+
+def marks() -> np.ndarray:
+    """(x, y, z) in RAS: a liver in two slices, largest in slice 2; a speck; a tumor in slice 2."""
+    values = np.zeros(SHAPE, np.int16)
+    values[12:18, 3:9, 1] = 1
+    values[11:19, 2:10, 2] = 1
+    values[0, 0, 1] = 1
+    values[2:5, 10:14, 2] = 2
+    return values
+
+
+def saved_volume(path: Path, values: np.ndarray, affine: np.ndarray = RAS) -> Path:
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    return path
+
+
+def marked_pair(folder: Path, labels: np.ndarray | None = None, **at: Any) -> tuple[Path, Path]:
+    ramp = np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+    held = marks() if labels is None else labels
+    return saved_volume(folder / "scan_1.nii.gz", ramp), saved_volume(folder / "labels.nii.gz", held, **at)
+
+
+NAMES = {1: "liver", 2: "tumor"}

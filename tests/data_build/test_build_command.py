@@ -47,5 +47,14 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys: Any
     assert "--endpoint URL and --llm NAME go together" in capsys.readouterr().err
     assert main(["data", "build", path, *out, "--longest", "100"]) == 2
     assert "--longest is for volumes and label maps" in capsys.readouterr().err
+    assert main(["data", "build", path, *out, "--llm", "x"]) == 2
+    assert "--endpoint URL and --llm NAME go together" in capsys.readouterr().err
+    for option, value in (("names", '{"1": "liver"}'), ("grey", "bone")):
+        assert main(["data", "build", path, *out, f"--{option}", value]) == 2
+        assert f"--{option} is for volumes and label maps" in capsys.readouterr().err
+    assert main(["data", "build", path, *out, "--modality", "MR", "--region", "Skin"]) == 0
+    said = capsys.readouterr().out
+    assert "MR ×" in said
+    assert "Skin ×" in said
     assert main(["data", "build", path, *out, "--names", "liver"]) == 2
     assert "--names is JSON" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,46 @@ def test_what_fails_is_recorded_and_left_out(
     assert why in made.record["failures"][0]["error"]
     assert "(after 3 tries)" in made.record["failures"][0]["error"]
     assert len(server.requests) == 3 * 3 + 1
+
+
+def test_waits_double_and_no_key_is_sent_without_one(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TEST_KEY", raising=False)
+    waits: list[float] = []
+    monkeypatch.setattr("interp.data_build.endpoint.time.sleep", waits.append)
+    server.answer = lambda k, label: (429, "slow") if k < 4 else (200, worded(label))
+    ask = replace(server.endpoint, tries=4, wait=0.5)
+    made = build(scans(picture_folder(tmp_path / "in")), tmp_path / "out", endpoint=ask)
+    assert waits == [0.5, 1.0, 2.0]
+    assert {one["key"] for one in server.requests} == {None}
+    assert made.record["failures"] == []
+
+
+def test_failures_in_a_row_are_counted_anew_after_an_answer(server: Server, tmp_path: Path) -> None:
+    source = volume_folder(tmp_path / "in", cases=3)  # 12 pairs
+    server.answer = lambda k, label: (200, worded(label)) if k % 5 == 0 else (500, "gone")
+    once = replace(server.endpoint, tries=1)
+    made = build(scans(source), tmp_path / "out", endpoint=once)
+    failed = len(made.record["failures"])
+    assert failed > 5  # but never five in a row
+    assert made.record["wording"]["answers"] == 12 - failed  # an equal prompt takes the answer that is kept
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": " "}, "model is a text; got ' '"),
+        ({"key_variable": ""}, "key_variable is a text; got ''"),
+        ({"tries": 0}, "tries is a whole number of at least 1 and at most 20"),
+        ({"tries": 21}, "tries is a whole number of at least 1 and at most 20"),
+        ({"wait": -1.0}, "wait is a finite number"),
+        ({"timeout": 0.0}, "timeout is a finite number above 0"),
+    ],
+)
+def test_settings_of_an_endpoint_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Endpoint("http://x/v1", **{"model": "m", **options})
 
 
 def test_a_refusal_ends_the_build_and_names_the_key(server: Server, tmp_path: Path) -> None:

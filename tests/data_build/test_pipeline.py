@@ -148,6 +148,73 @@ def test_structures_are_dropped_for_a_reason(tmp_path: Path) -> None:
         build(Samples([one((0, 0, 5, 5), label="tiny")]), tmp_path / "none")
 
 
+def test_a_row_keeps_what_its_sample_says(tmp_path: Path) -> None:
+    said = {"plane": "axial", "slice": 3, "pixel_mm": 0.5, "lesion": "tumor 1", "source": "S", "licence": "CC0",
+            "mask_origin": "expert", "split": "test"}  # fmt: skip
+    picture = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)
+    sample = Sample(
+        picture, "?", [(10.123, 10, 40, 40)], group="p 1", meta={**said, "label": "lung_nodule", "age": 7}
+    )
+    built = build(Samples([sample], "mine"), tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert said.items() <= row.items()
+        assert (row["bbox"], row["size"], row["group"], row["label"]) == (
+            [[10.12, 10.0, 40.0, 40.0]], [100, 100], "p 1", "lung nodule",
+        )  # fmt: skip
+        assert "age" not in row
+        assert row["image"] == f"images/p-1-axi-003-{sample.image_fingerprints[0][:8]}.png"
+        assert row["id"] == f"{Path(row['image']).stem}:{row['about']}:lung-nodule"
+    assert Image.open(tmp_path / "out" / rows[0]["image"]).mode == "L"
+    record = built.record
+    assert (record["data"], record["samples"], record["pictures"], record["groups"]) == ("mine", 2, 1, 1)
+    assert set(record["counts"]) == {"kind", "about", "answer", "modality", "region", "label"}
+    assert (record["counts"]["kind"], record["failures"]) == ({"attribute": 1, "localization": 1}, [])
+    assert set(record["versions"]) == {"interp", "numpy", "pillow"}
+    assert record["settings"] == {
+        "n": None, "seed": 0, "share": 0.8, "area": [0.005, 0.6], "localization": ["presence", "identity"],
+        "attribute": ["size", "shape", "abnormality"], "complete": False,
+    }  # fmt: skip
+
+
+def test_names_and_modality_come_from_the_folder_or_the_caller(tmp_path: Path) -> None:
+    source = volume_folder(tmp_path / "in", cases=1)
+    labels = lambda found: {one.meta["label"] for one in found}  # noqa: E731
+    assert labels(scans(source)) == {"liver", "kidney tumor", "spleen"}
+    assert {one.meta["modality"] for one in scans(source)} == {"CT"}
+    mr = scans(source, {1: "organ"}, modality="MR", region="Abdomen", name="mine")
+    assert (labels(mr), mr.name, mr.skipped["labels without a name"]) == ({"organ"}, "mine", 2)
+    assert {(one.meta["modality"], one.meta["region"]) for one in mr} == {("MR", "Abdomen")}
+    assert not np.array_equal(np.asarray(mr[0].load()), np.asarray(scans(source)[0].load()))  # by percentiles
+    (source / "labels.json").write_text(json.dumps({"background": 0, "hepar": 1}))
+    assert (labels(scans(source)), {one.meta.get("modality") for one in scans(source)}) == ({"hepar"}, {None})
+    (source / "labels.json").write_text(json.dumps({"liver": [1, 2]}))
+    with pytest.raises(
+        DataError, match=r"labels\.json: a label is one value and its name.*Name the labels with names="
+    ):
+        scans(source)
+    (source / "labelsTr/.hidden.nii.gz").write_bytes(b"")
+    assert labels(scans(source, {3: "spleen"})) == {"spleen"}
+
+
+def test_what_is_built_has_its_type(tmp_path: Path, unchecked: None) -> None:
+    good = Samples([Sample(np.zeros((9, 9), np.uint8), "?")])
+    for given, name in (
+        (([],), "samples is of the type Samples"),
+        ((good, tmp_path / "out", 3), "settings is of the type Settings"),
+    ):
+        with pytest.raises(DataError, match=name):
+            build(*(given if len(given) > 1 else (given[0], tmp_path / "out")))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="endpoint is of the type Endpoint"):
+        build(good, tmp_path / "out", endpoint=3)  # type: ignore[arg-type]
+    for options in ({"modality": 3}, {"region": 3}):
+        with pytest.raises(DataError, match="is a text or None; got 3"):
+            scans(tmp_path, **options)  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="is no folder; a build writes into one"):
+        build(good, tmp_path / "file")
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("x")

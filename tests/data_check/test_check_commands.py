@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 from PIL import Image
 
 from interp.cli import main
+from interp.data import Samples, bundled
+from interp.data_check.check_commands import _drawn
 from tests.data import source_files as files
+from tests.data.benchmarks import layouts
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -51,6 +55,47 @@ def test_problems_are_listed_and_give_1(table: Any, tmp_path: Path, capsys: Any)
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/webp") == 12
     assert "1 problem to mend" in page
+
+
+def test_a_benchmark_is_read_whole(tmp_path: Path, capsys: Any) -> None:
+    rows = [
+        layouts.vqa_rad_row(1, "Is it?", "yes", "para"),
+        layouts.vqa_rad_row(2, "Which?", "liver", "para"),
+    ]
+    rows.append(layouts.vqa_rad_row(3, "Is it, too?", "no"))
+    path = f"vqa_rad:{layouts.vqa_rad_folder(tmp_path, *rows)}"
+    out = ["--out", str(tmp_path / "page.html")]
+    assert main(["data", "check", path, *out]) in (0, 1)
+    said = capsys.readouterr().out
+    assert "vqa_rad: 2 samples, read by vqa_rad" in said  # the closed ones
+    assert re.search(r"splits +train ×1, test ×1\n", said)
+    assert main(["data", "check", path, *out, "--images", "x"]) == 2
+    assert "Leave --images out" in capsys.readouterr().err
+    assert main(["data", "check", "medical", *out, "--reader", "jsonl"]) == 2  # then it is a path
+    assert "medical" in capsys.readouterr().err
+
+
+def test_the_draw_keeps_order_and_takes_all_where_it_can() -> None:
+    samples = bundled("natural", n=8)
+    assert _drawn(samples, 8, 0) is _drawn(samples, None, 0) is samples
+    places = [list(samples).index(one) for one in _drawn(samples, 5, 0)]
+    assert places == sorted(set(places))
+    assert len(places) == 5
+    assert [one.id for one in _drawn(samples, 5, 0)] != [one.id for one in _drawn(samples, 5, 1)]
+    assert isinstance(_drawn(samples, 5, 0), Samples)
+
+
+def test_no_sample_and_the_seed_are_told(table: Any, tmp_path: Path, capsys: Any) -> None:
+    crowd = files.coco_file(tmp_path, [{**files.thing(1, [1, 1, 9, 9]), "iscrowd": 1}])
+    out = ["--out", str(tmp_path / "page.html")]
+    assert main(["data", "check", str(crowd), *out]) == 2
+    assert "gave no samples. What was left out: {'crowd regions': 1}" in capsys.readouterr().err
+    path = table('a.png,?,yes,CT,"[1,2,13,14]"')
+    assert main(["data", "check", path, *out, "--n", "1", "--seed", "7"]) == 0
+    assert "looked at" not in capsys.readouterr().out
+    assert "drawn with seed 7" in (tmp_path / "page.html").read_text()
+    assert main(["data", "check", path, *out, "--columns", "=image"]) == 2
+    assert "--columns takes FIELD=COLUMN" in capsys.readouterr().err
 
 
 def test_what_came_from_data_is_escaped(table: Any, tmp_path: Path, capsys: Any) -> None:

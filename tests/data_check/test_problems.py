@@ -10,7 +10,8 @@ import pytest
 
 from interp.data import Samples
 from interp.data_check import inspect
-from interp.inputs.sample import Sample
+from interp.data_check.problems import KINDS
+from interp.inputs.sample import Box, Sample
 
 LEVELS = iter(range(10**6))
 
@@ -66,7 +67,8 @@ def test_one_answer_that_is_nearly_always_right() -> None:
 
     assert answered(16, 4) == {"unbalanced answers": 1}
     assert answered(15, 5) == {}
-    assert answered(10, 0) == {}
+    assert answered(19, 0) == {}
+    assert kinds(*(sample(answer=one) for one in ("yes", " YES ") * 10)) == {"unbalanced answers": 1}
 
 
 def test_counts_and_errors() -> None:
@@ -86,6 +88,69 @@ def test_counts_and_errors() -> None:
     assert findings.n_errors == 1
     with pytest.raises(KeyError):
         findings.counts["splits"]
+
+
+def test_a_box_is_a_share_of_its_own_image() -> None:
+    small, large = np.zeros((40, 50), np.uint8), np.ones((300, 400), np.uint8)
+    pair = Sample(images=[small, large], question="?", boxes=[Box(0, 0, 10, 10, image=1)], id="pair")
+    findings = inspect(Samples([pair]))
+    assert findings.counts["box, % of its image"] == "0.0833"  # 100 of 120,000 pixels
+    (tiny,) = findings.problems
+    assert "has 10 × 10 pixels, 0.08% of its image" in tiny.text
+    assert kinds(pair.replace(boxes=[Box(0, 0, 10, 10)])) == {}
+    edge = np.zeros((100, 160), np.uint8)  # 4 × 4 pixels are a thousandth of it
+    assert kinds(Sample(edge, "?", boxes=[(0, 0, 4, 4)])) == {}
+
+
+def test_every_count_of_what_samples_hold() -> None:
+    picture = np.zeros((40, 50), np.uint8)
+    wide = np.zeros((40, 1200), np.uint8)
+    samples = Samples(
+        [
+            Sample(picture, "one?", [(0, 0, 10, 10), (0, 0, 20, 20)], "yes", ["yes", "no"], "p1",
+                   {"split": "train", "modality": "CT"}, id="a"),
+            Sample(picture, "two?", [(0, 0, 20, 10)], "no", None, "p1", {"split": "train", "label": "liver"}, id="b"),
+            Sample(wide, "three?", (), "yes", None, "p2", {"split": "test", "modality": "MR", "label": "x" * 70},
+                   id="c"),
+            Sample.unusable("broken", id="d"),
+        ]
+    )  # fmt: skip
+    assert inspect(samples).counts == {
+        "samples": "4, of which 1 unreadable",
+        "fields read": "image or video, question, boxes (2 of 3), answer, options (1 of 3), group",
+        "kept as meta": "split, modality, label",
+        "images": "2",
+        "groups": "3",
+        "splits": "train ×2, test ×1",
+        "boxes a sample": "0 to 2, median 1",
+        "samples without a box": "1",
+        "box, % of its image": "5 to 20, median 10",
+        "image width": "50 to 1200, median 50",
+        "image height": "40",
+        "modality": "CT ×1, MR ×1",
+        "labels": f"liver ×1, {'x' * 60} ×1",
+        "answers": "yes ×2, no ×1",
+        "samples with options": "1",
+    }
+
+
+def test_problems_come_errors_first_and_name_the_first() -> None:
+    errors = {"bad row", "missing image", "box outside", "same image in two splits"}
+    assert {kind for kind, (is_error, _) in KINDS.items() if is_error} == errors
+    assert list(KINDS)[: len(errors)] == [kind for kind in KINDS if kind in errors]
+    one, other = sample(id="a", meta={"split": "train"}, group="p"), sample(id="z", meta={"split": "train"})
+    again = one.replace(id="b")
+    test = one.replace(id="c", question="?!", meta={"split": "test"})
+    found = inspect(
+        Samples([other, one, again, test, Sample.unusable("broken", id="x"), other.replace(question="!")])
+    )
+    assert [(one.kind, one.where, one.text) for one in found.problems] == [
+        ("bad row", "x", "broken"),
+        ("same image in two splits", "a", "a in train, c in test"),
+        ("same group in two splits", "p", "a in train, c in test"),
+        ("same sample twice", "a", "2 samples: a, b"),
+        ("same id twice", "z", "2 samples have this id"),
+    ]
 
 
 def test_rows_of_slake_without_an_answer_type_are_noted() -> None:

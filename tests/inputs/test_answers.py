@@ -144,6 +144,8 @@ def test_signs_and_case_tell_options_apart(
         ("—", ("-", "−"), None),
         ("−5", ("5", "-5"), 1),
         ("maybe", ("yes", "no"), None),
+        ("cafe\u0301", ("CAFÉ", "café"), 1),  # letters are composed before case is left out
+        (" YES ", ("yes.", "yes"), 1),  # and case before punctuation
     ],
 )
 def test_a_text_names_one_option_or_none(text: str, options: tuple[str, ...], place: int | None) -> None:
@@ -164,6 +166,26 @@ def test_a_letter_is_read_before_a_text_that_only_resembles_it() -> None:
     assert is_right("C", languages, Prompt()) is False  # the letter of Go
     assert is_right("A. C++", languages, Prompt()) is True
     assert accepted(languages.replace(answer="C"), Prompt()) == "C"
+    assert is_right("C++", languages, Prompt()) is True
+    sizes = CHOICE.replace(options=("<1 cm", "2 cm"), answer="<1 cm")
+    assert is_right("1 cm", sizes, Prompt()) is True
+    assert accepted(sizes.replace(answer="1 cm"), Prompt()) == "A"
+
+
+@pytest.mark.parametrize("text", ["", " ", "AB", "."])
+def test_no_letter_is_not_the_first_option(text: str) -> None:
+    assert is_right(text, CHOICE.replace(answer="spleen"), Prompt()) is False
+
+
+def test_without_an_answer_or_options_every_option_is_another() -> None:
+    assert other_options(OPEN, Prompt()) == []
+    assert other_options(CHOICE.replace(answer=None), Prompt()) == ["spleen", "liver", "left kidney"]
+    assert other_options(CHOICE, Prompt()) == ["spleen", "left kidney"]
+    assert is_right(None, CHOICE, Prompt()) is False  # still reasoning
+
+
+def test_a_single_point_before_a_number_counts() -> None:
+    assert [plain(text) for text in (".5", "...5", ".x", "x.5", "5.")] == [".5", "5", "x", "x.5", "5"]
 
 
 def test_an_ambiguous_answer_is_no_option() -> None:

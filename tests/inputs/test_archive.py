@@ -12,7 +12,9 @@ import xarray as xr
 from safetensors.numpy import save_file
 
 from interp.errors import MapError
-from interp.inputs.archive import read, write
+from interp.inputs.archive import read, token_map, token_record, write
+from interp.inputs.footprints import CrossKeys
+from interp.inputs.tokens import TokenMap
 
 
 def test_values_come_back_as_they_were(tmp_path: Path) -> None:
@@ -43,6 +45,44 @@ def test_values_come_back_as_they_were(tmp_path: Path) -> None:
     xr.testing.assert_identical(found["array"], pairs)
     assert found["array"].sel(layer=3, head_in_layer=1).values.tolist() == [3.0, 4.0, 5.0]
     assert found["array"].dtype == np.float32
+
+
+def test_every_field_of_a_map_of_tokens_comes_back(tmp_path: Path) -> None:
+    boxes = np.array([[0.0, 0, 4, 6], [4, 0, 8, 6]])
+    plain = TokenMap(
+        image=np.array([2, 4]), footprints=boxes, grid=(1, 2), views=np.array(["base", "tile"]),
+        image_index=np.array([0, 0]), sizes=((8, 6), (8, 6)), length=9, spans={"question": np.array([6, 7])},
+        words=(("is", (6,)), ("it", (7, 8))), frames=np.array([[0, 2], [0, 1]]), frame_times=np.array([0.0, 0.5]),
+    )  # fmt: skip
+    cross = TokenMap(
+        image=np.array([0, 1]), footprints=boxes, grid=None, views=np.array(["", ""]), image_index=np.array([0, 0]),
+        sizes=((8, 6),), length=4, cross=CrossKeys(np.array([1]), np.array([[True], [False]] * 2), 2),
+    )  # fmt: skip
+    assert (cross.image_end, cross.placeholders.tolist(), cross.positions("after_image").tolist()) == (
+        2,
+        [1],
+        [2, 3],
+    )
+    for tokens in (plain, cross):
+        found = token_map(read(write(tmp_path / "x.safetensors", "maps", token_record(tokens)), "maps"))
+        for name in ("image", "footprints", "views", "image_index", "frames", "frame_times"):
+            assert getattr(found, name).tolist() == getattr(tokens, name).tolist(), name
+        for name in ("grid", "sizes", "length", "words"):
+            assert getattr(found, name) == getattr(tokens, name), name
+        assert {name: at.tolist() for name, at in found.spans.items()} == {
+            name: at.tolist() for name, at in tokens.spans.items()
+        }
+        assert (found.cross is None) == (tokens.cross is None)
+        if found.cross is not None and tokens.cross is not None:
+            assert found.cross.placeholders.tolist() == [1]
+            assert found.cross.blocks.tolist() == tokens.cross.blocks.tolist()
+            assert found.cross.width == 2
+    assert read(
+        write(tmp_path / "n.safetensors", "maps", {"a": np.float64(2.5), "b": np.int64(3)}), "maps"
+    ) == {
+        "a": 2.5,
+        "b": 3,
+    }
 
 
 def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:

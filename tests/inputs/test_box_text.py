@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,6 +202,46 @@ def test_several_boxes_of_one_tag_share_its_label() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ('{"label": "cyst", "bbox_2d": [1, 2, 3, 4]}', ["cyst"]),  # the object begins the text
+        ('"bbox_2d": [1, 2, 3, 4], "label": "cyst"', ["cyst"]),
+        ('{"label": "cyst"} "bbox_2d": [1, 2, 3, 4]', [""]),  # of another object
+    ],
+)
+def test_an_object_begins_at_its_brace(text: str, labels: list[str]) -> None:
+    assert [one.label for one in parse_boxes(text, "qwen3_vl", (1000, 1000)).found] == labels
+
+
+def test_several_boxes_in_a_row_and_one_that_does_not_end() -> None:
+    text = "<loc0000><loc0000><loc0512><loc0256><loc0512><loc0256><loc0768><loc1023> cysts"
+    boxes = parse_boxes(text, "paligemma", (1024, 1024)).boxes
+    assert [box.as_tuple() for box in boxes] == [(0, 0, 256, 512), (256, 512, 1023, 768)]
+    found = parse_boxes("a <box>[[1, 2, 3, 4]] b <box>[[5, 6, 7, 8]]</box>", "internvl", (1000, 1000))
+    assert [box.as_tuple() for box in found.boxes] == [(5, 6, 7, 8)]
+    assert [one.reason for one in found.unparsed] == ["there is no </box>"]
+    found = parse_boxes("<box>[[1, 2, 3, x], [5, 6, 7, 8]]</box>", "internvl", (1000, 1000))
+    assert [one.reason for one in found.unparsed] == ["its edges are no list of numbers"]
+    assert len(found.boxes) == 1
+
+
+def test_numbers_are_rounded_as_a_model_writes_them() -> None:
+    box = Box(50, 50, 150, 66.66)
+    assert written(box, "fractions", SIZE) == "[0.25, 0.5, 0.75, 0.67]"
+    assert written(box, "internvl", SIZE) == "<ref></ref><box>[[250, 500, 750, 667]]</box>"
+    assert (
+        written(Box(0, 0, 200, 100), "paligemma", SIZE, label="a") == "<loc0000><loc0000><loc1023><loc1023> a"
+    )
+
+
+@pytest.mark.parametrize("name", ["fractions", "llava", "qwen3_vl"])
+def test_boxes_that_are_read_are_in_pixels(name: str) -> None:
+    """Of one pixel and less, without being taken for fractions."""
+    (box,) = parse_boxes(written(Box(0, 0, 1, 1), name, (20, 20)), name, (20, 20)).boxes
+    assert box.pixels
+
+
 EDGES = st.tuples(*[st.floats(0, 1) for _ in range(4)]).map(lambda e: (sorted(e[::2]), sorted(e[1::2])))
 
 
@@ -241,7 +282,18 @@ def test_no_text_breaks_the_parser(text: str, name: str) -> None:
 def test_families_have_conventions_where_their_training_does() -> None:
     assert convention_of(None, "qwen2_5_vl").frame == "resized"
     assert convention_of(None, "qwen3_vl_moe").scale == 1000
+    of = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl", "qwen3_vl_moe": "qwen3_vl",
+          "internvl": "internvl", "paligemma": "paligemma"}  # fmt: skip
+    assert {family: convention_of(None, family).name for family in of} == of
     own = BoxConvention("mine", "json", 100)
+    for change in (
+        {"name": "other"},
+        {"syntax": "tags"},
+        {"scale": None},
+        {"frame": "padded"},
+        {"order": "yxyx"},
+    ):
+        assert replace(own, **change).to_dict() != own.to_dict(), change
     assert convention_of(own) is own
     with pytest.raises(BoxError, match="models of the family 'llava' have no convention of their own"):
         convention_of(None, "llava")
@@ -257,6 +309,13 @@ def test_families_have_conventions_where_their_training_does() -> None:
         (
             lambda: parse_boxes("x", "internvl", (10, 0)),
             r"size is \(width, height\) in pixels, two whole numbers above 0",
+        ),
+        *(
+            (
+                lambda size=size: parse_boxes("x", "internvl", size),
+                r"size is \(width, height\) in pixels, two whole",
+            )
+            for size in ((10, True), (10.0, 5), (10,), (10, 5, 3), 10)
         ),
         (
             lambda: parse_boxes(5, "internvl", SIZE),

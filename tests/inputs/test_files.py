@@ -15,9 +15,14 @@ import pytest
 from interp.errors import ImageError, RunError
 from interp.inputs.files import (
     as_path,
+    canonical,
     checked_content,
+    digest,
+    file_checksum,
+    file_state,
     read_canonical,
     read_json,
+    remove_leftovers,
     unreadable,
     write_atomically,
 )
@@ -159,3 +164,51 @@ def test_json_is_canonical_or_counts_as_damaged(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         assert read_canonical(file) == found
+
+
+def test_canonical_json_by_hand() -> None:
+    assert canonical({"b": "é", "a": [1, None]}) == '{\n "a": [\n  1,\n  null\n ],\n "b": "é"\n}\n'
+    assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1}) != digest({"a": 1, "b": 2})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical({"a": float("nan")})
+
+
+def test_an_ending_is_asked_for_in_any_case() -> None:
+    assert as_path("out", "A.JSONL", endings=(".jsonl",)) == Path("A.JSONL")
+    with pytest.raises(
+        RunError, match=r"expected out to end in \.jsonl or \.csv, such as \"a\.jsonl\"; got \"a\.txt\""
+    ):
+        as_path("out", "a.txt", endings=(".jsonl", ".csv"))
+
+
+def test_leftovers_of_ended_processes_alone_are_removed(tmp_path: Path) -> None:
+    ended = os.fork()
+    if ended == 0:
+        os._exit(0)
+    os.waitpid(ended, 0)
+    host = socket.gethostname()
+    names = [
+        f".a.{host}.{ended}.x.tmp",
+        f".a.{host}.{os.getpid()}.x.tmp",
+        f".a.{host}.no.x.tmp",
+        ".a.else.1.x.tmp",
+    ]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(one.name for one in (tmp_path / "in").iterdir()) == sorted(names[1:])
+
+
+def test_what_is_no_file_counts_as_absent(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        assert read_json(path) is None
+        assert read_canonical(path) is None
+        assert checked_content(path, "") is None
+        with pytest.raises(OSError, match=r"No such file|no regular file"):
+            file_checksum(path)
+    assert file_state(tmp_path / "none") == (0, 0)
+    (tmp_path / "a").write_bytes(b"xyz")
+    assert file_state(tmp_path / "a")[1] == 3
+    (tmp_path / "deep").write_text("[" * 100_000)
+    assert read_canonical(tmp_path / "deep") is None

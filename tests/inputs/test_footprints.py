@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from interp.errors import ImageTokenMismatch, ModelError
 from interp.inputs.footprints import (
+    CrossKeys,
     Footprints,
     center_crop,
     check_count,
@@ -20,8 +21,11 @@ from interp.inputs.footprints import (
     concatenate,
     covered_area,
     crop_offset,
+    in_frames,
+    joined_in_time,
     lay,
     pad_to_square,
+    select,
     shortest_edge,
     squash,
 )
@@ -244,3 +248,74 @@ def test_check_count_in_the_house_style():
         check_count(1153, two, family="llava", sizes=[(9, 9), (8, 7)])
     with pytest.raises(ImageTokenMismatch, match="1 image tokens but llava's grid for no image is 0"):
         check_count(1, concatenate([]), family="llava", sizes=[])
+
+
+def test_a_crop_of_other_proportions_by_hand():
+    """80×60 becomes 8×6; its middle 6×2 begins at (1, 2), so it is x 10–70 and y 20–40 of the original."""
+    cells = center_crop((80, 60), (1, 2), (8, 6), crop=(6, 2))
+    assert cells.boxes.tolist() == [[10, 20, 40, 40], [40, 20, 70, 40]]
+    for one in ({"resized": (8, 6)}, {"crop": (6, 2)}):
+        with pytest.raises(ModelError, match="needs both resized= and crop="):
+            center_crop((80, 60), (1, 2), **one)
+
+
+def test_each_view_and_each_image_is_checked():
+    whole = squash((8, 6), (1, 2))
+    again = dataclasses.replace(whole, views=np.array(["tile"] * 2))
+    twice = concatenate([whole, again], one_image=True)  # views may overlap each other
+    check_layout(twice, [(8, 6)], [(0, 0, 8, 6)])
+    boxes = twice.boxes.copy()
+    boxes[3, 0] -= 1  # within the second view they may not
+    with pytest.raises(ModelError, match=r"image 0, view 'tile': footprints overlap"):
+        check_layout(dataclasses.replace(twice, boxes=boxes, grid=None), [(8, 6)])
+    two = concatenate([whole, whole])
+    with pytest.raises(
+        ModelError, match="footprints of image 1 are empty, inverted or reach outside its 7×6"
+    ):
+        check_layout(two, [(8, 6), (7, 6)])
+    with pytest.raises(
+        ModelError, match=r"image 1, view ''.* cover 48 px², but 54 px² of the image are visible"
+    ):
+        check_layout(two, [(8, 6), (9, 6)], [(0, 0, 8, 6), (0, 0, 9, 6)])
+
+
+@pytest.mark.parametrize(("edge", "name"), [(0, "columns"), (1, "rows")])
+def test_one_cell_out_of_line_is_found(edge, name):
+    cells = squash((8, 6), (2, 2))
+    for place in range(4):
+        boxes = cells.boxes.copy()
+        boxes[place, edge] += 0.5
+        with pytest.raises(ModelError, match=f"grid's {name} do not line up"):
+            check_layout(dataclasses.replace(cells, boxes=boxes), [(8, 6)])
+
+
+def test_rectangles_without_an_area_cover_nothing():
+    regions = np.array([[0.0, 0, 4, 4]])
+    assert covered_area(regions, np.array([[np.nan] * 4, [1.0, 1, 2, 3]])).tolist() == [2.0]
+    assert covered_area(regions, np.full((2, 4), np.nan)).tolist() == [0.0]
+    assert covered_area(np.empty((0, 4)), regions).tolist() == []
+
+
+def test_keys_of_cross_attention_by_hand():
+    keys = CrossKeys(np.array([1, 4]), np.array([[True, False, False], [True, False, True]]), 2)
+    assert (keys.n, keys.first_text) == (6, 5)
+    assert [keys.seen(row).tolist() for row in (0, 1, -1)] == [[0, 1], [0, 1, 4, 5], [0, 1, 4, 5]]
+    assert CrossKeys(np.empty(0, int), np.ones((1, 0), bool), 2).first_text == 0
+
+
+def test_tokens_of_frames_in_the_order_of_time():
+    cells = squash((8, 6), (1, 2))
+    pairs = in_frames(cells, 5, together=2)
+    assert pairs.frames is not None
+    assert pairs.frames[::2].tolist() == [[0, 2], [2, 4], [4, 5]]
+    assert pairs.image.tolist() == [0, 0, 2, 2, 4, 4]
+    assert (len(pairs), pairs.grid) == (6, (1, 2))
+    single = dataclasses.replace(cells, image=np.array([6, 6]))
+    joined = joined_in_time([pairs, single])
+    assert joined.frames is not None
+    assert joined.frames[-2:].tolist() == [[6, 7], [6, 7]]
+    assert joined.grid is None
+    chosen = select(pairs, np.array([5, 0]), (1, 2))
+    assert chosen.image.tolist() == [4, 0]
+    assert chosen.boxes.tolist() == [[4, 0, 8, 6], [0, 0, 4, 6]]
+    assert chosen.frames is None

@@ -176,6 +176,40 @@ def test_other_values_are_no_masks(masks, message: str) -> None:
         as_masks(masks)
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"image": -1}, "a mask's image is an index 0, 1, …"),
+        ({"image": True}, "a mask's image is an index 0, 1, …"),
+        ({"image": 1.0}, "a mask's image is an index 0, 1, …"),
+        ({"label": True}, "a mask's label is a whole number, or None"),
+        ({"label": "1"}, "a mask's label is a whole number, or None"),
+    ],
+)
+def test_image_and_label_are_whole_numbers(where, message: str, unchecked) -> None:
+    with pytest.raises(BoxError, match=message):
+        Mask(triangle(), **where)
+
+
+def test_masks_are_equal_by_pixels_label_and_image(tmp_path: Path) -> None:
+    inside = triangle().astype(np.uint8)
+    path = png(tmp_path, inside)
+    for values in (inside, path):
+        kinds = [Mask(values), Mask(values, image=1), Mask(values, label=1), Mask(values, image=1, label=1)]
+        assert len({one.fingerprint for one in kinds}) == 4
+        assert kinds[0] == Mask(values)
+        assert kinds[0] != kinds[1]
+    assert Mask(inside) == Mask(inside * 7)
+    assert repr(Mask(path, 2, 1)) == f"Mask({str(path)!r}, image=2, label=1)"
+    assert repr(Mask(inside)) == "Mask(array, image=0)"
+
+
+def test_a_region_beyond_the_image_covers_what_is_inside() -> None:
+    inside = np.ones((3, 4), bool)
+    regions = np.array([[-2, -2, 9, 9], [3.5, 0, 9, 1], [0, 2.5, 1, 9], [5, 5, 9, 9], [np.nan] * 4])
+    assert covered_by(regions, inside).tolist() == [12, 0.5, 0.5, 0, 0]
+
+
 def test_colours_are_no_mask() -> None:
     with pytest.raises(ImageError, match=r"mode RGB; a mask has one whole number a pixel"):
         Mask(Image.new("RGB", (4, 4)))

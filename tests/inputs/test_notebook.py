@@ -35,6 +35,25 @@ def test_a_sample_shows_every_image_and_its_boxes() -> None:
     assert "and 5 more" in repr(many)
 
 
+def test_marks_are_counted_on_their_own_image_or_frame() -> None:
+    picture, mask = np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8)
+    masked = Sample(picture, "Where?", masks=[mask], boxes=[(1, 1, 4, 4), (2, 2, 4, 4)], group="p7", id="s3")
+    found = masked._repr_html_()
+    assert captions(found) == ["image, 8×8 px, 1 mask"]
+    assert all(f">{said}</" in found for said in ("p7", "s3", "Where?"))
+    assert ">answer</th>" not in found
+    assert "more" not in found
+    clip = Sample(video=np.zeros((7, 8, 8, 3), np.uint8), fps=1, question="?", boxes=[(1, 1, 4, 4, 6)] * 2)
+    assert captions(clip._repr_html_())[0] == "frame 0 of 7, 8×8 px"
+    assert captions(clip._repr_html_())[-1] == "frame 6 of 7, 8×8 px, 2 boxes"
+    assert "and 3 more frames" in clip._repr_html_()
+    plain, boxed = Sample(picture)._repr_html_(), Sample(picture, boxes=[(1, 1, 6, 6)])._repr_html_()
+    drawn = [re.findall(r"base64,([^']*)", one) for one in (plain, boxed)]
+    assert drawn[0] != drawn[1]
+    two = Sample(images=[picture, picture], boxes=[(1, 1, 6, 6, 1)])._repr_html_()
+    assert re.findall(r"base64,([^']*)", two) == [*drawn[0], *drawn[1]]
+
+
 def test_text_of_a_sample_stays_text() -> None:
     found = two_images()._repr_html_()
     assert "<img src=x" not in found
@@ -61,3 +80,15 @@ def test_a_token_map_shows_each_image_with_its_tokens() -> None:
     found = tokens._repr_html_()
     assert captions(found) == ["image 1, 60×40 px, 6 tokens", "image 2, 30×30 px, 4 tokens"]
     assert "question: 2" in found
+    assert ": 10" in found  # tokens of the view without a name
+    many = TokenMap(
+        np.arange(6),
+        np.tile([[0.0, 0, 8, 8]], (6, 1)),
+        None,
+        np.array([""] * 6),
+        np.arange(6),
+        ((8, 8),) * 6,
+        7,
+    )
+    assert len(captions(many._repr_html_())) == 4
+    assert "and 2 more images" in many._repr_html_()

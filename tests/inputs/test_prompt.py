@@ -123,6 +123,38 @@ def test_prompts_are_values():
     assert len({Prompt(), PAPER_PROMPT, GENERIC_PROMPT}) == 2
     prompt = Prompt("{question}", "none", False, "sys")
     assert Prompt(**prompt.to_dict()) == prompt
+    plain = {"template": "{question}", "options": "none", "image_first": False, "system": "sys"}
+    assert prompt.to_dict() == plain
+    for thinking in (True, False):
+        thought = Prompt(**plain, thinking=thinking)
+        assert thought.to_dict() == {**plain, "thinking": thinking}
+        assert thought != prompt
+    assert Prompt().to_dict()["image_first"] is True
+
+
+def test_a_video_is_one_part_of_the_message():
+    clip = Sample(video=np.zeros((3, 4, 4, 3), np.uint8), fps=1, question="Which?")
+    ((turn,),) = ([one["content"] for one in Prompt("{question}").messages(clip)],)
+    assert turn == [{"type": "video"}, {"type": "text", "text": "Which?"}]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Prompt("a\x00"), "template holds the control character"),
+        (lambda: Prompt(system="a\x00"), "system holds the control character"),
+        (lambda: Prompt(thinking=1), "thinking is True or False; got 1"),
+        (lambda: Target("a\x00"), "a target holds the control character"),
+        (lambda: diff("a", "b\x00"), "an answer holds the control character"),
+        (lambda: diff(3, "b"), "diff compares two non-empty answers; got 3"),
+        (lambda: diff("a", " "), "diff compares two non-empty answers; got ' '"),
+        (lambda: Target(tokens=True), "tokens is a number of tokens, 1 or more; got True"),
+        (lambda: Prompt().text("Is it?"), "a prompt is written for an interp.Sample; got 'Is it"),
+    ],
+)
+def test_texts_that_cannot_be_stored_and_types_are_refused(unchecked, make, message):
+    with pytest.raises(PromptError, match=message):
+        make()
 
 
 def test_targets():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from interp.errors import BoxError, ImageError, SampleError
 from interp.inputs.images import LazyImage
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Box, Sample, as_boxes
 
 
@@ -227,6 +228,37 @@ class TestSample:
         with pytest.raises(SampleError, match=r"has 2 images, 0 … 1; got 2"):
             sample.load(2)
 
+    def test_boxes_and_masks_are_checked_against_their_own_image(self, path, tmp_path):
+        both = {"images": [path, picture(4, 10)]}
+        tall = np.zeros((10, 4), np.uint8)
+        tall[8:, :2] = 1
+        held = Sample(**both, masks=[Mask(tall, image=1)])
+        held.check()
+        (box,) = held.boxes
+        assert (box, box.frame) == (Box(0, 8, 2, 10, image=1), None)
+        with pytest.raises(BoxError, match="the mask is 4×10, image 0 is 8×6"):
+            Sample(**both, masks=[Mask(tall)]).check()
+        assert Sample(**both).in_memory == (False, True)
+        fractions = [Box(0.1, 0.1, 0.5, 0.5, image=1)]
+        with pytest.raises(BoxError, match="every edge of box"):
+            Sample(**both, boxes=fractions)
+        late = Sample(
+            images=[picture(), tmp_path / "late.png"], boxes=fractions
+        )  # the file is not opened yet
+        Image.fromarray(picture()).save(tmp_path / "late.png")
+        for _ in range(2):
+            with pytest.raises(BoxError, match="every edge of box"):
+                late.check_units()
+        with pytest.raises(BoxError, match="names image 2, but the sample has 2 images"):
+            Sample(**both, boxes=[(0, 0, 1, 1, 2)], box_format="fraction")
+        written = Sample(**both, boxes=[(0, 0, 0.5, 0.4, 1)], box_format="fraction")
+        assert written.boxes == (Box(0, 0, 2, 4, image=1),)
+
+    @pytest.mark.parametrize("option", [{"fps": 2}, {"times": [0.0]}, {"n_frames": 1}, {"video_fps": 1}])
+    def test_options_of_a_video_need_one(self, option):
+        with pytest.raises(SampleError, match=f"{next(iter(option))}= belongs to a video"):
+            Sample("a.png", **option)
+
     @pytest.mark.parametrize("box", [(0, 0, 8, 6), (-0.4, 0, 8.5, 6.5)])
     def test_check_accepts_half_a_pixel(self, box):
         Sample(picture(), boxes=[box]).check()
@@ -297,6 +329,19 @@ class TestRoundTrips:
         assert read == sample
         assert read.boxes == sample.boxes
         assert Sample.from_dict({"image": path, "question": "q"}) == Sample(path, "q")
+
+    def test_json_has_every_field(self, path):
+        plain = {"images": [path], "question": "q", "boxes": [[0, 0, 1.5, 2, 0]], "answer": "yes",
+                 "options": ["yes", "no"], "group": "a", "meta": {"k": [1]}, "id": "x"}  # fmt: skip
+        assert (
+            Sample(path, "q", [(0, 0, 1.5, 2)], "yes", ["yes", "no"], "a", {"k": [1]}, id="x").to_dict()
+            == plain
+        )
+        pixels = Sample(path, boxes=[(0, 0, 2, 2), (0, 0, 1, 1)], box_format="xyxy").to_dict()
+        assert pixels["box_format"] == "xyxy"
+        Sample.from_dict(pixels).check_units()
+        with pytest.raises(SampleError, match="meta of sample x holds a value that JSON cannot store"):
+            Sample(path, meta={"k": math.nan}, id="x").to_dict()
 
     def test_json_refuses(self, path):
         with pytest.raises(SampleError, match=r"image 0 .* in memory \(ndarray\).*Save it to a file"):

@@ -15,7 +15,7 @@ import interp
 from interp.data import Samples
 from interp.errors import InterpError, PromptError, SampleError, StudyError
 from interp.inputs.sample import Sample
-from interp.inputs.sample_list import as_samples
+from interp.inputs.sample_list import as_samples, pack, question_length
 from interp.study.study import as_samples as as_study_samples
 from tests.identifiers import without_address
 from tests.tiny import sample
@@ -38,6 +38,10 @@ def test_one_or_several_samples_are_accepted():
         (7, "expected samples; got 7"),
         ({"image": "a.png"}, r"Sample\.from_dict\(record\)"),
         ({"a": ONE}, r"list\(samples\.values\(\)\)"),
+        ({"a": ONE, "b": 3}, r"from_dict\(record\)"),
+        ({}, r"from_dict\(record\)"),
+        ([[ONE, 3]], r"Write \[interp\.Sample\(image, question\) for image, question in pairs\]"),
+        ([[]], r"Write \[interp\.Sample\(image, question\) for image, question in pairs\]"),
         (Image.new("RGB", (2, 2)), r"got a Image\. For an image in memory write interp\.Sample\(image"),
         (np.zeros((2, 2, 3), np.uint8), r"got a ndarray\. For an image in memory"),
         (torch.zeros(3, 2, 2), r"got a Tensor\. For an image in memory"),
@@ -66,6 +70,21 @@ def test_the_sample_that_is_advised_can_be_made(given):
         as_samples(given)
     (advised,) = re.findall(r"interp\.Sample\(.*?\"\)|interp\.Sample\(.*?'\)", str(raised.value))
     assert eval(advised).images == ("a.png",)
+
+
+def test_micro_batches_by_hand():
+    assert pack([1, 1, 1, 1], 2) == [(0, 1), (2, 3)]  # full to the last place
+    assert pack([1] * 5, 3, kinds="aabbb") == [(0, 1), (2, 3, 4)]  # a kind is not cut
+    assert pack([1] * 5, 2, kinds="abbba") == [(0, 4), (1, 2), (3,)]  # but for one that is larger
+    assert pack([20, 15, 16, 0], 2) == [(1, 3), (0, 2)]  # lengths below 16, then below 32
+    assert pack([9, 3, 8], 2, bucket=4) == [(1, 0), (2,)]
+    assert pack([], 2) == []
+
+
+def test_lengths_grow_with_words_options_and_images():
+    one = Sample(np.zeros((2, 2), np.uint8), "Is it?", options=["yes", "no"])
+    assert question_length(one) == 6 + (3 + 4) + (2 + 4) + 10_000
+    assert question_length(one.replace(options=None, images=[*one.images] * 2)) == 6 + 20_000
 
 
 def test_a_study_takes_samples_and_says_how_to_make_them():

@@ -6,6 +6,7 @@ import pytest
 
 from interp.inputs.text import (
     brief,
+    count,
     faulty_text,
     meant,
     spelling,
@@ -44,6 +45,23 @@ def test_what_is_nested_without_end_is_refused() -> None:
     endless: list[object] = []
     endless.append(endless)
     assert "more than 32 levels" in str(faulty_text("meta", endless))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "mappings"]
+)
+def test_texts_lie_up_to_32_levels_deep(wrap) -> None:
+    held: object = "x"
+    for _ in range(32):
+        held = wrap(held)
+    assert faulty_text("meta", held) is None
+    assert "more than 32 levels" in str(faulty_text("meta", wrap(held)))
+
+
+def test_a_number_and_its_noun() -> None:
+    assert [count(n, "group") for n in (0, 1, 2)] == ["0 groups", "1 group", "2 groups"]
+    assert str(unstorable("é\x00")) == "the control character '\\x00' at position 1"
+    assert spelling("_") == "_"
 
 
 def test_long_values_are_shown_short() -> None:

@@ -327,6 +327,25 @@ def test_unknown_groups(prompt, unchecked):
         generic.positions(word("nodule"))
 
 
+def test_another_prompt_of_the_same_images(prompt) -> None:
+    other = prompt.reworded(np.arange(1, 5), 9, {"question": np.array([5, 6])}, (("lung", (6,)),))
+    assert (other.length, other.image.tolist(), other.grid, other.sizes) == (
+        9,
+        [1, 2, 3, 4],
+        (2, 2),
+        ((4, 4),),
+    )
+    assert other.positions("question").tolist() == [5, 6]
+    assert other.positions(word("lung")).tolist() == [6]
+    assert np.array_equal(other.footprints, prompt.footprints)
+    with pytest.raises(MapError, match=r"built-in groups last.*got \['last'\]"):
+        prompt.reworded(np.arange(1, 5), 9, {"last": np.array([1])}, ())
+    with pytest.raises(ImageTokenMismatch, match="holds 3 image tokens but there are 4"):
+        prompt.reworded(np.arange(1, 4), 9, {}, ())
+    with pytest.raises(MapError, match="'question' must increase and lie in 0 … 8"):
+        prompt.reworded(np.arange(1, 5), 9, {"question": np.array([9])}, ())
+
+
 def test_words_are_values():
     assert word("nodule") == Word("nodule")
     assert len({word("a"), word("a"), word("b")}) == 2

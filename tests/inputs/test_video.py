@@ -55,6 +55,12 @@ def test_frames_are_taken_evenly_or_by_rate():
     assert sample(11, n_frames=1).video.indices == (0,)
     assert sample(11, video_fps=0.5).video.indices == (0, 4, 8)
     assert sample(11, video_fps=0.5).video.times == (0.0, 2.0, 4.0)
+    assert sample(11, video_fps=0.4).video.indices == (0, 5, 10)  # the last frame too
+    assert sample(4, n_frames=4).video.indices == (0, 1, 2, 3)
+    assert sample(11, n_frames=3).video.rate == 2 / 5.0
+    late = sample(3, fps=None, times=[1, 2.5, 5]).video
+    assert (late.rate, late.duration) == (0.5, 7.0)  # the last frame stays for the mean step of 2 s
+    assert sample(1, fps=None, times=[3]).video.duration == 4.0
     assert sample(11, video_fps=1e12).video.indices == tuple(range(11))
     uneven = sample(5, fps=None, times=[0.0, 0.9, 1.1, 2.2, 3.0], video_fps=1.0)
     assert uneven.video.indices == (0, 1, 3, 4)  # 0.9 and 1.1 s are as near to 1 s
@@ -144,6 +150,16 @@ def test_boxes_come_from_masks_of_frames():
         ({"n_frames": 2, "video_fps": 1}, r"pass n_frames= or video_fps=, not both"),
         ({"n_frames": 5}, r"has 4 frames, fewer than n_frames=5. Ask for at most 4"),
         ({"n_frames": 0}, r"n_frames is a whole number of frames, 1 or more"),
+        ({"n_frames": True}, r"n_frames is a whole number of frames, 1 or more"),
+        ({"n_frames": 1.5}, r"n_frames is a whole number of frames, 1 or more"),
+        ({"fps": "2"}, r"fps is a number of frames per second above 0; got '2'"),
+        ({"fps": True}, r"fps is a number of frames per second above 0; got True"),
+        ({"video_fps": float("inf")}, r"video_fps is a number of frames per second above 0; got inf"),
+        ({"video_fps": -1}, r"video_fps is a number of frames per second above 0; got -1"),
+        ({"fps": None, "times": "0123"}, r"times= is a list of finite numbers of seconds from 0"),
+        ({"fps": None, "times": [-1, 0, 1, 2]}, r"times= is a list of finite numbers of seconds from 0"),
+        ({"fps": None, "times": [0, True, 2, 3]}, r"times= is a list of finite numbers of seconds from 0"),
+        ({"fps": None, "times": [0, 1, 1, 3]}, r"frame 1 is at 1 s and frame 2 at 1 s"),
         ({"video": []}, r"at least one frame; got none"),
         ({"video": frames(2)[0, 0]}, r"\(frame, H, W, C\) of uint8; got uint8 of shape \(8, 3\)"),
         ({"video": 5}, r"video= is a video file, a folder of frames"),
@@ -154,7 +170,7 @@ def test_boxes_come_from_masks_of_frames():
         ({"video": "clip.mp4"}, r"fps= is for frames; the frames of the video file"),
     ],
 )
-def test_what_is_no_video_is_refused(fields, message):
+def test_what_is_no_video_is_refused(fields, message, unchecked):
     with pytest.raises(SampleError, match=message):
         sample(**fields)
 

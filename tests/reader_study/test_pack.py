@@ -192,6 +192,19 @@ def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:
     pack(tmp_path)  # the very same study may be written again
 
 
+def layered(own: Maps) -> Maps:
+    """The maps, of which the first has a layer."""
+    return Maps((own.arrays[0].expand_dims("layer"), *own.arrays[1:]), own.tokens, own.cost)
+
+
+def test_other_answers_make_another_form(tmp_path: Path) -> None:
+    plain, ties = read_key(pack(tmp_path / "a").key), read_key(pack(tmp_path / "b", ties=True).key)
+    assert plain.form != ties.form
+    assert (plain.ties, ties.ties) == (False, True)
+    few = pack(tmp_path / "c", n_cases=6, n_duplicates=0)
+    assert few.n_items == len({one.case for one in read_key(few.key).items}) == 6
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -204,6 +217,20 @@ def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:
             {"found": {"x": maps(9, 1), "y": maps(9, 2, grid=(6, 8))}},
             r"different footprints \(12 and 48 tokens\)",
         ),
+        (
+            {"found": {"x": maps(9, 1), "y": maps(9, 2, grid=(4, 3))}},
+            r"different footprints \(12 and 12 tokens\)",
+        ),
+        ({"found": {"": maps(9, 1), "y": maps(9, 2)}}, "maps are two conditions"),
+        ({"found": {"x": maps(9, 1), "y": 3}}, "maps are two conditions"),
+        ({"found": {"x\0": maps(9, 1), "y": maps(9, 2)}}, "the name of a condition holds the control"),
+        (
+            {"found": {"x": maps(9, 1), "y": layered(maps(9, 2))}},
+            r"'y' needs one \(token,\) map .* Choose a layer",
+        ),
+        ({"side": 63}, "side is a whole number of at least 64 and at most 2048"),
+        ({"boxes": 1}, "boxes is True or False"),
+        ({"n_cases": 1}, "n_cases is a whole number of at least 2"),
         ({"n_duplicates": 4}, "n_duplicates is a whole number of at least 0 and at most 3"),
         ({"n_cases": 10}, "n_cases is a whole number of at least 2 and at most 9"),
         ({"ties": 1}, "ties is True or False"),
@@ -219,6 +246,8 @@ def test_packs_that_cannot_be_made_are_refused(
 
 
 def test_page_and_key_are_two_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a reader study needs Samples, at least two"):
+        write_pack(cases(1), {"x": maps(1, 1), "y": maps(1, 2)}, page=tmp_path / "p", key=tmp_path / "k")
     with pytest.raises(DataError, match="page and key are two files"):
         write_pack(cases(4), {"x": maps(4, 1), "y": maps(4, 2)}, page=tmp_path / "p", key=tmp_path / "p")
 
@@ -280,6 +309,12 @@ def test_runs_that_do_not_fit_are_refused(swept: Any, mllm: Any, tmp_path: Path,
         stored_maps({"a": (swept, 99)})
     with pytest.raises(StudyError, match=r"needs \(result, which\)"):
         stored_maps({"a": swept})  # pyright: ignore[reportArgumentType]
+    for given in ((3, 1), (swept, True), (swept, 1, 2)):
+        with pytest.raises(StudyError, match=r"needs \(result, which\)"):
+            stored_maps({"a": given})  # pyright: ignore[reportArgumentType]
+    for runs in ({}, [("a", (swept, 1))]):
+        with pytest.raises(DataError, match="runs are a mapping of a condition"):
+            stored_maps(runs)  # pyright: ignore[reportArgumentType]
     with pytest.raises(StudyError, match="maps are stored by a LayerSweep, by layer"):
         stored_maps({"a": (swept, "before")})
     both = type(swept)(swept.study, (swept.cells[0], other.cells[0]), swept.folder)

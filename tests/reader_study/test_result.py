@@ -12,6 +12,7 @@ import pytest
 
 from interp.errors import DataError, StudyError
 from interp.reader_study import Key, ReaderResult, read_key, read_study, write_pack
+from interp.reader_study.result import readers_figure
 from interp.stats import krippendorff_alpha, two_way_share
 from tests.reader_study.cases import answer_file, cases, maps, prefers
 from tests.report.hostile_samples import ATTACK, Elements
@@ -99,6 +100,38 @@ def test_ties_do_not_count_for_a_side(made: tuple[Path, Key], tmp_path: Path) ->
     sides = dict(zip(first, ("tie", "tie", "A", "A", "A", "B"), strict=True))
     row = read_study(made[1], [answer_file(tmp_path / "a.json", made[1], "Ana", sides)]).per_reader().iloc[0]
     assert (row.ties, row.side_a) == (2, 3 / 4)
+
+
+def test_a_duplicate_counts_only_with_its_first_showing(made: tuple[Path, Key], tmp_path: Path) -> None:
+    twice = [one for one in made[1].items if one.duplicate_of is not None]
+    sides = {one.item: "A" for one in made[1].items if one.item != twice[0].duplicate_of}
+    found = read_study(made[1], [answer_file(tmp_path / "a.json", made[1], "Ana", sides)])
+    (row,) = found.duplicates.to_dict("records")
+    assert (row["sample"], row["same"]) == (
+        twice[1].sample,
+        False,
+    )  # A each time, while the sides were exchanged
+    assert (row["first"], row["again"]) == (twice[1].b, twice[1].a)
+    assert found.per_reader().n_duplicates.tolist() == [1]
+    assert len(found.first) == 5
+
+
+def test_the_figure_has_a_point_and_an_interval_for_each_reader(
+    made: tuple[Path, Key], tmp_path: Path
+) -> None:
+    result = answered(made, tmp_path)
+    readers, preference = result.per_reader(), result.preference()
+    (points,) = readers_figure(readers, preference, "new").data
+    assert list(points.y) == ["Ana", "Ben", "Cem", "all readers"]
+    assert list(points.x) == pytest.approx([100, 100 / 6, 50, 850 / 15])
+    row = preference.iloc[0]
+    assert points.error_x.array[-1] == pytest.approx(100 * (row.high - row.share))
+    assert points.error_x.arrayminus[-1] == pytest.approx(100 * (row.share - row.low))
+    alone = read_study(made[1], [answer_file(tmp_path / "d.json", made[1], "Dee", prefers(made[1], "new"))])
+    (points,) = readers_figure(alone.per_reader(), alone.preference(), "new").data
+    assert (points.error_x.array[-1], points.error_x.arrayminus[-1]) == (0, 0)  # no interval over readers
+    page = result.report(tmp_path / "page.html").read_text()
+    assert "all readers" in page
 
 
 def test_one_reader_gives_no_interval_over_readers(made: tuple[Path, Key], tmp_path: Path) -> None:
@@ -196,6 +229,12 @@ def test_a_key_of_another_page_is_refused(made: tuple[Path, Key], tmp_path: Path
         read_study(tmp_path / "key.json", [file])
 
 
+def chained(key: dict[str, Any]) -> None:
+    """Makes the second duplicate one of the first, which is a duplicate itself."""
+    one, other = (item for item in key["items"] if item["duplicate_of"] is not None)
+    other.update(case=one["case"], duplicate_of=one["item"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -210,6 +249,12 @@ def test_a_key_of_another_page_is_refused(made: tuple[Path, Key], tmp_path: Path
         (lambda key: key["items"][0].update(a="best"), "names other conditions"),
         (lambda key: key["items"][0].update(duplicate_of="77"), "or is no duplicate"),
         (lambda key: key["items"][0].update(case="0"), "is not a key"),
+        (lambda key: key.update(version=2), "version 2; expected"),
+        (lambda key: key.update(version=True), "is not a key: expected the fields"),
+        (lambda key: key.update(extra=1), "is not a key: expected the fields"),
+        (lambda key: key["items"][0].update(sample="\0"), "is not a key: "),
+        (lambda key: key.update(conditions=["new", 3]), "conditions are two names"),
+        (chained, "or is no duplicate"),
         (lambda key: key["items"].append(5), "item 8 is an object"),
     ],
 )

@@ -78,7 +78,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"decoder_bias": TWO}, r"decoder_bias has one value for each hidden, 3; got shape \(2,\)"),
     ({"activation": "jumprelu", "threshold": THREE}, "threshold has one value for each feature, 2"),
     ({"decoder": torch.ones(HIDDEN, N)}, r"an encoder \(hidden, feature\) and a decoder \(feature, hidden\)"),
-    ({"decoder_bias": THREE * torch.inf}, "decoder_bias holds NaN or infinity"),
+    ({"decoder_bias": THREE * torch.inf}, "decoder_bias must hold finite numbers; it holds NaN or infinity"),
     ({"centred": 1}, "centred is"),
     ({"rectified": None}, "rectified is"),
 ]

@@ -22,7 +22,7 @@ from interp.data.samples import Samples
 from interp.data.volume_slices import label_names, small_pieces
 from interp.errors import DataError
 from interp.inputs.argument_checks import check_whole
-from interp.inputs.files import unreadable
+from interp.inputs.files import file_state, unreadable
 from interp.inputs.images import LazyImage
 from interp.inputs.sample import Sample
 from interp.inputs.text import brief
@@ -137,13 +137,14 @@ class _Reading:
 
 
 def _picture(path: str, index: int | None) -> np.ndarray:
-    found = _kept(path)
+    found = _kept(path, file_state(path))
     return np.ascontiguousarray(found if index is None else found[index])
 
 
 @lru_cache(maxsize=2)
-def _kept(path: str) -> np.ndarray:
-    """The pictures of a file; those of the last two files are cached."""
+def _kept(path: str, state: tuple[int, int]) -> np.ndarray:
+    """The pictures of a file; those of the last two files are cached until they are written anew."""
+    del state
     return array_in(Path(path), "imgs")
 
 

@@ -87,6 +87,49 @@ def test_every_option_is_one_of_the_reader() -> None:
     }
 
 
+def test_options_reach_the_reader_and_the_label() -> None:
+    given = {
+        "vqa_rad,closed=answer_type,questions=all": ({"questions": "all", "closed": "answer_type"},
+                                                     "vqa_rad, closed by answer type, all questions"),
+        "omnimedvqa,access=all,modalities=CT+MR": ({"access": "all", "modalities": ["CT", "MR"]},
+                                                   "omnimedvqa, all access, modalities CT + MR"),
+        "huatuo,datasets=VQA-RAD": ({"datasets": ["VQA-RAD"]}, "huatuo, datasets VQA-RAD"),
+        "mmmu,subjects=Public_Health,revision=a1": ({"subjects": ["Public_Health"], "revision": "a1"},
+                                                    "mmmu, subjects Public Health, revision a1"),
+        "slake,language=zh": ({"language": "zh"}, "slake, language zh"),
+        "pmc_vqa,version=2": ({"version": "2"}, "pmc_vqa, version 2"),
+    }  # fmt: skip
+    for name, (options, words) in given.items():
+        found = benchmark_source(f"{name}:C:/x")
+        assert found is not None
+        assert (found.options, found.label, found.place) == (
+            {"questions": "closed", **options},
+            words,
+            "C:/x",
+        )
+    assert [name for name, entry in BENCHMARKS.items() if entry.hub] == ["vqa_rad", "path_vqa", "mmmu"]
+    assert {name: entry.splits for name, entry in BENCHMARKS.items()} == {
+        "vqa_rad": ("train", "test"),
+        "slake": ("train", "validation", "test"),
+        "path_vqa": ("train", "validation", "test"),
+        "pmc_vqa": ("train", "test"),
+        "omnimedvqa": ("test",),
+        "mmmu": ("validation", "test"),
+        "huatuo": ("test",),
+    }
+    assert benchmark_source(3) is None
+
+
+def test_one_split_says_what_the_others_hold(rad: Path) -> None:
+    source = benchmark_source(f"vqa_rad:{rad}")
+    assert source is not None
+    assert source.samples("test").skipped == {
+        "open questions of test": 2,
+        "open questions of train": 2,
+        "closed questions of train": 2,
+    }
+
+
 def test_data_check_looks_at_a_benchmark(
     rad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

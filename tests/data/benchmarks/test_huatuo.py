@@ -23,6 +23,11 @@ def test_what_huatuos_own_scoring_counts(tmp_path: Path) -> None:
     samples = huatuo(folder, datasets=["VQA-RAD", "MMMU-Medical-Tracks"])
     first, hidden = samples
     assert (first.options, first.answer, first.id) == (("Yes", "No"), "No", "0")
+    assert first.question == "Is there a pleural effusion?"
+    assert dict(first.meta) == {
+        "subset": "", "question_type": "closed", "test_id": 0, "dataset": "VQA-RAD",
+        "benchmark": "VQA-RAD", "split": "test", "kind": "choice",
+    }  # fmt: skip
     assert (first.group, first.meta["benchmark"], first.meta["kind"]) == (
         "images/vqarad_1.jpg",
         "VQA-RAD",
@@ -56,3 +61,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         huatuo(tmp_path)
     with pytest.raises(DataError, match="has no SLAKE; it has VQA-RAD"):
         huatuo(huatuo_folder(tmp_path, huatuo_row()), datasets=["SLAKE"])
+    with pytest.raises(DataError, match="is all multiple choice: it has no open questions"):
+        huatuo(tmp_path, questions="open")
+    with pytest.raises(DataError, match="has the splits test, and 'all'"):
+        huatuo(tmp_path, split="train")

@@ -30,6 +30,12 @@ def test_options_written_as_text_and_images_that_are_there(tmp_path: Path) -> No
     assert samples.skipped == {"open questions of validation": 1}
     (free,) = mmmu(folder, split="validation", subjects=SUBJECTS, questions="open")
     assert (free.options, free.answer, free.meta["accepted"]) == (None, "12", ["12", "twelve"])
+    assert not {"accepted", "options", "question", "answer", "id"} & set(sample.meta)
+    (one,) = mmmu(
+        mmmu_folder(tmp_path / "one", mmmu_row(question_type="open", options="[]", answer="['12']")),
+        split="validation", subjects=SUBJECTS, questions="open", name="mine",
+    )  # fmt: skip
+    assert (one.answer, "accepted" in one.meta) == ("12", False)
 
 
 def test_hidden_answers_and_answers_from_elsewhere(tmp_path: Path) -> None:
@@ -109,5 +115,9 @@ def test_the_hub_is_asked_for_each_subject(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [
         ("MMMU/MMMU", "test", subject, "abc", False) for subject in ("Pharmacy", "Public_Health")
     ]
+    assert {sample.meta["subject"] for sample in mmmu("hub")} == {
+        "Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy",
+        "Public_Health",
+    }  # fmt: skip
     assert len(mmmu(download=True, subjects=SUBJECTS)) == 1
     assert asked[-1] == ("MMMU/MMMU", "test", "Pharmacy", None, True)

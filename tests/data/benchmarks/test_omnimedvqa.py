@@ -8,6 +8,7 @@ import pytest
 from interp.data import omnimedvqa
 from interp.errors import DataError
 from tests.data.benchmarks.layouts import omnimedvqa_folder, omnimedvqa_row
+from tests.data.source_files import as_json
 
 
 def test_two_to_four_options_and_short_modalities(tmp_path: Path) -> None:
@@ -31,6 +32,27 @@ def test_two_to_four_options_and_short_modalities(tmp_path: Path) -> None:
     samples = omnimedvqa(folder, modalities=["CT"])
     assert [sample.id for sample in samples] == ["ACRIMA_0003"]
     assert samples.skipped == {"questions of fundus photography": 2}
+
+
+def test_access_and_spaces_around_options(tmp_path: Path) -> None:
+    folder = omnimedvqa_folder(tmp_path, omnimedvqa_row(1, option_A=" no glaucoma ", option_B=" glaucoma"))
+    as_json(folder / "QA_information/Restricted-access/B.json", [omnimedvqa_row(2)])
+    assert omnimedvqa(folder)[0].options == ("no glaucoma", "glaucoma")
+    ids = {
+        access: [one.id for one in omnimedvqa(folder, access=access)]
+        for access in ("open", "restricted", "all")
+    }
+    assert ids == {
+        "open": ["ACRIMA_0001"],
+        "restricted": ["ACRIMA_0002"],
+        "all": ["ACRIMA_0001", "ACRIMA_0002"],
+    }
+    with pytest.raises(DataError, match="access is 'open' or 'restricted' or 'all'"):
+        omnimedvqa(folder, access="some")
+    for name in ("dataset", "question", "gt_answer", "image_path", "option_A", "option_B"):
+        lacking = {key: value for key, value in omnimedvqa_row().items() if key != name}
+        with pytest.raises(DataError, match=rf"this table lacks {name}\."):
+            omnimedvqa(omnimedvqa_folder(tmp_path, lacking))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ def test_the_authors_pickles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "qas/test_vqa.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
     with pytest.raises(DataError, match=r"test_vqa\.pkl is a pickle, which can run code"):
         path_vqa(tmp_path)
+    found = path_vqa(hub_folder(tmp_path, test=[("Is it?", "no")]))  # beside the tables they do not matter
+    assert (len(found), found.name, path_vqa(tmp_path, name="mine").name) == (1, "PathVQA test", "mine")
+    with pytest.raises(DataError, match="both a folder and the hub"):
+        path_vqa(tmp_path, hub=True)
+    with pytest.raises(DataError, match="got neither"):
+        path_vqa(None)
 
 
 def test_a_table_without_images(tmp_path: Path) -> None:

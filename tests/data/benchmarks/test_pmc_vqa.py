@@ -40,6 +40,29 @@ def test_letters_come_off_only_where_every_option_has_its_own(tmp_path: Path) ->
     assert (sample.options, sample.answer) == (("B: cells", "T: cells", "NK", "M"), "B: cells")
 
 
+def test_versions_splits_and_names(tmp_path: Path) -> None:
+    row = pmc_vqa_row(Figure_path=" PMC1064097_F1.jpg ")
+    for file in ("train.csv", "test.csv"):
+        pmc_vqa_folder(tmp_path, row, file=file)
+    for file in ("train_2.csv", "test_2.csv"):
+        pmc_vqa_folder(tmp_path, pmc_vqa_row_2(), file=file)
+    for version in ("1", "2"):
+        samples = pmc_vqa(tmp_path, split="all", version=version)
+        assert [one.meta["split"] for one in samples] == ["train", "test"]
+        assert (samples.name, pmc_vqa(tmp_path, version=version, name="mine").name) == ("PMC-VQA all", "mine")
+    assert pmc_vqa(tmp_path, version="1")[0].group == "PMC1064097_F1.jpg"
+    with pytest.raises(DataError, match="version is 'clean' or '1' or '2'; got '3'"):
+        pmc_vqa(tmp_path, version="3")
+
+
+def test_an_option_of_one_character_goes_by_its_text(tmp_path: Path) -> None:
+    choices = {f"Choice {letter}": f" {letter}:{text}" for letter, text in zip("ABCD", "1BC4", strict=True)}
+    (sample,) = pmc_vqa(pmc_vqa_folder(tmp_path, pmc_vqa_row("C", "", **choices)))
+    assert (sample.options, sample.answer) == (("1", "B", "C", "4"), "C")
+    (other,) = pmc_vqa(pmc_vqa_folder(tmp_path, pmc_vqa_row("A", "", **choices)))
+    assert other.answer == "1"  # the letter
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -119,3 +119,20 @@ def test_the_hub_is_read_from_the_cache_alone(tmp_path: Path, monkeypatch: pytes
     for folder in ("hub", None):
         with pytest.raises(DataError, match=r"no data set of that id in the cache .*pass download=True"):
             vqa_rad(folder, hub=True)
+
+
+def test_spaces_and_case_of_the_authors_fields(tmp_path: Path) -> None:
+    rows = [
+        vqa_rad_row(1, "Is it?", "Yes", " test_para", answer_type=" closed"),
+        vqa_rad_row(2, "Which?", "CT", "para", answer_type="OPEN"),
+    ]
+    folder = vqa_rad_folder(tmp_path, *rows)
+    found = vqa_rad(folder, split="all", questions="all", closed="answer_type", name="mine")
+    assert [(one.meta["split"], one.meta["kind"]) for one in found] == [("test", "closed"), ("train", "open")]
+    assert (found.name, vqa_rad(folder).name) == ("mine", "VQA-RAD test")
+    with pytest.raises(DataError, match="closed is 'yes_no' or 'answer_type'; got 'type'"):
+        vqa_rad(folder, closed="type")
+    for name in ("question", "answer", "image_name", "phrase_type"):
+        lacking = {key: value for key, value in rows[0].items() if key != name}
+        with pytest.raises(DataError, match=rf"this table lacks {name}\."):
+            vqa_rad(vqa_rad_folder(tmp_path, lacking), split="all")

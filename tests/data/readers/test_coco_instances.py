@@ -80,6 +80,15 @@ def test_boxes_around_masks(tmp_path: Path, kind: str) -> None:
     [
         ([[1, 2, 3]], "expected polygons"),
         ([], "expected polygons"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "expected polygons"),
+        ([POLYGON[0], [1, 2, 3, 4]], "expected polygons"),
+        ([[1, 2, 3, 4, 5, "6"]], "expected polygons"),
+        ([3], "expected polygons"),
+        ("runs", "expected polygons, or a run-length mask"),
+        ({"size": [HEIGHT, WIDTH], "counts": [0.5, 799.5]}, "expected runs that add up to 800 pixels"),
+        ({"size": [HEIGHT, WIDTH], "counts": [-1, 801]}, "expected runs that add up to 800 pixels"),
+        ({"size": [WIDTH, HEIGHT], "counts": [800]}, "expected polygons, or a run-length mask of size"),
+        ({"size": [HEIGHT, WIDTH], "counts": 800}, "expected counts as a list or a compressed text"),
         ({"size": [5, 5], "counts": [25]}, r"expected polygons, or a run-length mask of size \[20, 40\]"),
         ({"size": [HEIGHT, WIDTH], "counts": [1, 2]}, "expected runs that add up to 800 pixels"),
         ({"size": [HEIGHT, WIDTH], "counts": "0" * 50}, "expected compressed runs of 800 pixels"),
@@ -108,6 +117,25 @@ def test_a_bad_annotation_is_named(tmp_path: Path, annotation: Any, message: str
     path = coco_file(tmp_path, [annotation])
     with pytest.raises(DataError, match=rf"instances_val2017\.json, {message}"):
         coco_instances(path, tmp_path / "val2017")
+
+
+def test_a_triangle_and_several_polygons_have_one_box(tmp_path: Path) -> None:
+    parts = [[4, 2, 14, 2, 14, 10], [20, 5, 22, 5, 22, 12]]
+    path = coco_file(tmp_path, [thing(1, [0, 0, 1, 1], segmentation=parts)])
+    (sample,) = coco_instances(path, tmp_path / "val2017", boxes="segmentation")
+    assert sample.boxes[0].as_tuple() == (4, 2, 22, 12)
+
+
+def test_images_without_annotations_make_nothing_unless_broken(tmp_path: Path) -> None:
+    images: list[Any] = [
+        {"id": 1, "file_name": "000000000001.jpg", "width": WIDTH, "height": HEIGHT},
+        {"id": 5, "file_name": "none.jpg", "width": 1, "height": 1},
+        {"file_name": "no id"},
+    ]
+    path = coco_file(tmp_path, [thing(1, SQUARE)], images=images)
+    found = coco_instances(path, tmp_path / "val2017", bad_rows="record")
+    assert [one.is_usable for one in found] == [True, False]
+    assert "image number 2: expected an object with an id" in str(found[1].fault)
 
 
 def test_a_missing_image_and_another_file(tmp_path: Path) -> None:

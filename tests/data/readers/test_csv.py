@@ -41,6 +41,13 @@ def test_boxes_as_json_and_empty_cells(write: Any) -> None:
     assert (two.answer, one.answer) == (None, "yes")
 
 
+def test_spaces_around_cells_and_empty_lines(write: Any) -> None:
+    (sample,) = csv(write("image, question ,note,age\na.png,?, ,3\n , , , \n"), "mine")
+    assert (sample.question, dict(sample.meta)) == ("?", {"note": None, "age": "3"})
+    assert csv(write("image,question\na.png,?\n"), "mine").name == "mine"
+    assert csv(write("image,question\na.png,?\n")).name == "rows"
+
+
 def test_columns_images_and_question_can_be_said(write: Any, tmp_path: Path) -> None:
     image(tmp_path / "scans/b.png")
     path = write("scan\tlabel\tpath\nb.png\tliver\tx\n", "rows.tsv")
@@ -118,7 +125,7 @@ def test_arguments_are_checked(write: Any, tmp_path: Path) -> None:
 def test_bad_rows_are_recorded_and_boxes_beyond_are_said(write: Any) -> None:
     good, bad = csv(write("image,question\na.png,?\nb.png,?\n"), bad_rows="record")
     assert (good.is_usable, bad.is_usable, bad.id) == (True, False, "rows:3")
-    with pytest.warns(UserWarning, match='1 of the 1 boxes .* box_format="xywh"'):
+    with pytest.warns(UserWarning, match='their image: 1 of 1, on 1 sample.*box_format="xywh"'):
         csv(write(f"{HEADER}\na.png,?,,30,10,45,15\n"))
 
 

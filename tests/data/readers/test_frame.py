@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.data import frame
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 from tests.data.source_files import image
 
 
@@ -54,6 +54,16 @@ def test_a_bad_row_is_named_by_its_position() -> None:
         DataError, match="the table, row 0, field 'image': expected an image or its path, got 3"
     ):
         frame(pd.DataFrame({"image": [3], "question": ["?"]}))
+
+
+def test_one_question_for_all_rows_and_the_format_of_boxes() -> None:
+    rows = table(finding=["mass", "cyst"], boxes=[[[1, 1, 2, 4]], [[1, 1, 3, 3]]]).drop(columns="question")
+    samples = frame(rows, "mine", question="Is there a {finding}?", box_format="xywh")
+    assert [one.question for one in samples] == ["Is there a mass?", "Is there a cyst?"]
+    assert samples[0].boxes[0].as_tuple() == (1, 1, 3, 5)
+    assert samples.name == "mine"
+    with pytest.raises(BoxError, match="box_format is one of 'xyxy', 'xywh'"):
+        frame(rows, box_format="yolo")
 
 
 def test_what_is_no_table() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from interp.data import hub
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 
 
 def pictures(n: int = 3) -> list[Image.Image]:
@@ -100,6 +100,80 @@ def test_a_list_of_dicts_and_several_images() -> None:
     (sample,) = hub(datasets.Dataset.from_dict({"images": [pictures(2)], "question": ["?"]}, features=kinds))
     assert sample.sizes == ((9, 8), (9, 8))
     assert np.asarray(sample.load(1)).max() == 40
+
+
+def test_names_splits_and_the_image_column(unchecked: None) -> None:
+    both = datasets.DatasetDict({"train": dataset(), "test": dataset(split=["own", "own", "own"])})
+    train = hub(both, "train", "mine", columns={"answer": "label"})
+    assert train.name == "mine"
+    assert dict(train[0].meta) == {"split": "train"}
+    assert hub(both, "test")[0].meta["split"] == "own"  # a column says more
+    assert "split" not in hub(dataset())[0].meta
+    kinds = {"scan": datasets.Image(), "other": datasets.Image(), "question": datasets.Value("string")}
+    held = {"scan": pictures(), "other": pictures()[::-1], "question": ["?"] * 3}
+    second = datasets.Dataset.from_dict(held, features=datasets.Features(kinds))
+    assert hub(second)[0].fingerprint != hub(second, columns={"image": "other"})[0].fingerprint
+    assert np.asarray(hub(second, columns={"image": "other"})[0].load()).max() == 80
+    for wrong in (3, ["image"]):
+        with pytest.raises(DataError, match="columns maps fields to columns"):
+            hub([{"image": pictures()[0], "question": "?"}], columns=wrong)  # type: ignore[arg-type]
+    with pytest.raises(BoxError, match="box_format is one of"):
+        hub(dataset(), box_format="yolo")
+
+
+def test_options_boxes_and_classes_in_cells() -> None:
+    row = {
+        "image": pictures()[0],
+        "question": "?",
+        "options": ["a", " b"],
+        "bbox": [[1, 1, 3, 3], [2, 2, 4, 4]],
+    }
+    (sample,) = hub([row])
+    assert (sample.options, len(sample.boxes)) == (("a", "b"), 2)
+    for change, message in (
+        ({"bbox": [[1, 1, 3, 3], [2, 2, "4", 4]]}, "field 'bbox': expected a list of boxes"),
+        ({"bbox": [[1, 1, 3, 3], 5]}, "field 'bbox': expected a list of boxes"),
+        ({"bbox": [[1, 1, 3, True]]}, "field 'bbox': expected a list of boxes"),
+        ({"options": ["a", 3]}, "field 'options': expected options as a JSON list"),
+    ):
+        with pytest.raises(DataError, match=message):
+            hub([row | change])
+    kinds = {"image": datasets.Image(), "question": datasets.Value("string"),
+             "label": datasets.ClassLabel(names=["no", "yes"])}  # fmt: skip
+    held = {"image": pictures(), "question": ["?"] * 3, "label": [0, -1, None]}
+    found = hub(
+        datasets.Dataset.from_dict(held, features=datasets.Features(kinds)), columns={"answer": "label"}
+    )
+    assert [one.answer for one in found] == ["no", None, None]
+
+
+def test_the_only_split_and_the_data_sets_own() -> None:
+    (only,) = hub(datasets.DatasetDict({"dev": dataset().select([0])}))
+    assert only.meta["split"] == "dev"
+    own = datasets.Dataset.from_list([{"image": "a.png", "question": "?"}], split=datasets.Split("test"))
+    assert hub(own, bad_rows="record")[0].meta["split"] == "test"
+    with pytest.raises(DataError, match="holds no rows"):
+        hub(dataset().select([]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": ""}, "split is a text or None; got ''"),
+        ({"config": 3}, "config is a text or None; got 3"),
+        ({"revision": ""}, "revision is a text or None; got ''"),
+        ({"download": 1}, "download is True or False; got 1"),
+    ],
+)
+def test_what_names_a_data_set_is_checked(options: Any, message: str, unchecked: None) -> None:
+    with pytest.raises(DataError, match=message):
+        hub("someone/scans", **options)
+
+
+def test_paths_in_rows_are_relative_to_the_folder(tmp_path: Path) -> None:
+    pictures()[1].save(tmp_path / "a.png")
+    (sample,) = hub([{"image": "a.png", "question": "?"}], images=tmp_path)
+    assert sample.image == str(tmp_path / "a.png")
 
 
 def test_a_bad_row_is_named() -> None:

@@ -79,6 +79,27 @@ def test_empty_lines_are_skipped_but_counted(write: Any) -> None:
             "line 2, field 'bbox': expected boxes .x0, y0, x1, y1. in pixels",
         ),
         ({**GOOD, "boxes": [], "bbox": []}, "got both"),
+        ({**GOOD, "bbox": [1, True, 3, 4]}, "line 2, field 'bbox': expected boxes"),
+        ({**GOOD, "meta": [1]}, r"line 2, field 'meta': expected dict, got \[1\]"),
+        (
+            {**GOOD, "fps": "2"},
+            "line 2, field 'fps': expected int or float or null",
+        ),
+        ({**GOOD, "n_frames": 1.5}, "line 2, field 'n_frames': expected int or null"),
+        ({**GOOD, "video_fps": "2"}, "line 2, field 'video_fps': expected int or float or null"),
+        ({**GOOD, "times": "01"}, "line 2, field 'times': expected list or null"),
+        ({"images": [3], "question": "?"}, "line 2, field 'images': no file 3 in .* It is no path"),
+        ({"images": ["images/c.png"], "question": "?"}, "line 2, field 'images': no file 'images/c.png'"),
+        ({"video": ["images/a.png", 3], "fps": 1, "question": "?"}, "line 2, field 'video': no file 3"),
+        (
+            {"video": ["images/c.png"], "fps": 1, "question": "?"},
+            "line 2, field 'video': no file 'images/c.png'",
+        ),
+        ({"video": ["images"], "fps": 1, "question": "?"}, "line 2, field 'video': no file 'images'"),
+        (
+            {"video": "images", "images": [], "question": "?"},
+            "line 2, field 'images': a row needs exactly one",
+        ),
         ({**GOOD, "question": " "}, "line 2, field 'question': expected a text that is not empty, got ' '"),
         ({**GOOD, "id": True}, "line 2, field 'id': expected str or int, got True"),
         ({**GOOD, "options": ["a", "a"]}, "line 2: each option is given once"),
@@ -128,6 +149,22 @@ def test_most_boxes_beyond_their_image_are_warned_of_once(write: Any) -> None:
         samples.warn_of_boxes()
         samples[:2].warn_of_boxes()
         jsonl(write(beyond, inside))
+
+
+def test_null_stands_for_a_missing_option_of_a_video(write: Any) -> None:
+    row = {"video": ["images/a.png", "images/b.png"], "fps": None, "times": [0, 2], "n_frames": None,
+           "video_fps": None, "question": "?", "boxes": [[1, 1, 4, 4, 1]], "modality": "US"}  # fmt: skip
+    (sample,) = jsonl(write(row), "mine")
+    assert sample.video is not None
+    assert (sample.video.times, sample.boxes[0].frame, dict(sample.meta)) == ((0, 2), 1, {"modality": "US"})
+    assert jsonl(write({**GOOD, "fps": None}), "mine").name == "mine"
+
+
+def test_sizes_of_rows_spare_a_look_at_the_files(write: Any) -> None:
+    """Boxes that half a pixel may end beyond were compared with the size already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(jsonl(write({**GOOD, "bbox": [20, 10, 50, 15], "size": [60, 30]}))) == 1
 
 
 def test_a_bad_row_can_be_recorded(write: Any) -> None:

@@ -36,6 +36,28 @@ def test_a_folder_of_files_and_one_picture_in_colour(tmp_path: Path) -> None:
     assert samples[1].load().getpixel((0, 0)) == (9, 8, 7)
 
 
+@pytest.mark.parametrize(
+    ("stem", "modality"),
+    [("CT_a", "CT"), ("mr_a", "MR"), ("US_a", "ultrasound"), ("X-Ray_1", "X-ray"), ("XRay_1", "X-ray"),
+     ("PET_b", "PET"), ("CTA_b", None)],
+)  # fmt: skip
+def test_the_modality_is_the_beginning_of_the_name(tmp_path: Path, stem: str, modality: str | None) -> None:
+    path = medsam_file(tmp_path / f"{stem}.npz")
+    found = medsam(path)
+    assert {one.meta["modality"] for one in found} == {modality}
+    assert [one.id for one in found] == [f"{stem}:1:label 1", f"{stem}:2:label 5"]
+    assert found.name == stem
+    assert medsam(path, name="mine", modality="OCT")[0].meta["modality"] == "OCT"
+    assert medsam(path, name="mine").name == "mine"
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    first = medsam(medsam_file(tmp_path / "CT_a.npz"))[0]
+    assert first.load().getpixel((0, 0)) == (50, 50, 50)
+    again = medsam(medsam_file(tmp_path / "CT_a.npz", imgs=np.full((3, HEIGHT, WIDTH), 7, np.uint8)))[0]
+    assert again.load().getpixel((0, 0)) == (7, 7, 7)
+
+
 def test_labels_of_one_name_keep_the_boxes_of_all(tmp_path: Path) -> None:
     labels = marked((2, 2, 8, 8)) + marked((20, 4, 30, 12), inside=5)
     pictures = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -55,6 +77,9 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         ({"gts": np.zeros((2, 2), np.uint8)}, r"a\.npz: expected imgs of uint8 and gts of whole numbers"),
         ({"imgs": np.zeros((3, HEIGHT, WIDTH))}, r"a\.npz: expected imgs of uint8 .* got imgs float64"),
         ({"gts": np.zeros((3, HEIGHT, WIDTH))}, "gts float64"),
+        ({"gts": np.zeros((2, HEIGHT, WIDTH), np.uint8)}, r"expected imgs of uint8 and gts of whole numbers"),
+        ({"imgs": np.zeros((3, HEIGHT, WIDTH, 4), np.uint8)}, r"got imgs uint8 \(3, 20, 40, 4\)"),
+        ({"gts": np.zeros(3, np.uint8)}, r"gts uint8 \(3,\)"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path: Path, changes: Any, message: str) -> None:
@@ -80,3 +105,5 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         medsam(path)
     with pytest.raises(DataError, match="names maps the values of the label map"):
         medsam(path, {0: "background"})
+    with pytest.raises(DataError, match=r"nowhere\.npz cannot be read: it does not exist"):
+        medsam(tmp_path / "nowhere.npz")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from interp.data import medsg
+from interp.data.readers.medsg import ORDINALS, target_image
 from interp.errors import DataError
 from tests.data.source_files import medsg_folder, medsg_row
 
@@ -36,10 +37,49 @@ def test_source_and_last_images_and_the_reference(tmp_path: Path) -> None:
     assert [(box.image, box.as_tuple()) for box in both.boxes] == [(1, (11, 0, 17, 5)), (0, (15, 2, 20, 17))]
 
 
+def test_the_image_that_a_question_names() -> None:
+    for place, word in enumerate(ORDINALS):
+        assert (
+            target_image(f"Marked in the last image. Locate it In The {word.capitalize()} Image.", 12)
+            == place
+        )
+    assert target_image("In the third image.", 2) == 1  # there is no third
+    assert target_image("Marked in the first image, locate it in the last image.", 4) == 3
+    assert ORDINALS == (
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+    )
+
+
+def test_a_samples_group_is_its_first_image_and_meta_the_rest(tmp_path: Path) -> None:
+    names = [f"elsewhere/{view}.png" for view in ("heart_side", "heart_top")]
+    plain = medsg_row(images=names, question="Find <image> it.", answer=[11, 0, 17.5, 5], organ="heart")
+    (sample,) = medsg(medsg_folder(tmp_path, plain), tmp_path / "Task3", reference=True)
+    assert [Path(str(one)) for one in sample.images] == [tmp_path / "Task3" / Path(one).name for one in names]
+    assert (sample.group, sample.question, sample.id) == ("heart_side", "Find it.", "Task3:0")
+    assert dict(sample.meta) == {"task": "multi_view", "organ": "heart", "target": 1, "reference": None}
+    assert [(box.image, box.as_tuple()) for box in sample.boxes] == [(1, (11, 0, 17.5, 5))]
+    with pytest.raises(DataError, match="holds no rows; expected a list of tasks"):
+        medsg(medsg_folder(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"answer": [1, 2, 3]}, "item 1, field 'answer': expected a box of four numbers"),
+        ({"answer": [1, 2, 3, "4"]}, "item 1, field 'answer': expected a box of four numbers"),
+        ({"answer": [1, True, 3, 4]}, "item 1, field 'answer': expected a box of four numbers"),
+        ({"answer": "1234"}, "item 1, field 'answer': expected a box of four numbers"),
+        ({"images": "a.png"}, "item 1, field 'images': expected a list of paths"),
+        ({"images": [""]}, "item 1, field 'images': expected an image or its path"),
         ({"answer": [9, 2, 3, 4]}, "item 1, field 'answer': a box needs x1 > x0"),
         ({"images": []}, "item 1, field 'images': expected a list of paths"),
         ({"images": ["no.png"]}, "item 1, field 'images': no file 'no.png'"),

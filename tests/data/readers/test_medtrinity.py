@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from interp.data import medtrinity
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -34,6 +34,36 @@ def test_boxes_from_a_column_or_a_file(tmp_path: Path) -> None:
         medtrinity([row()], boxes=path)
 
 
+@pytest.mark.parametrize("field", ["bbox", "boxes", "bounding_box", "roi"])
+def test_a_box_has_one_of_four_names(field: str) -> None:
+    (found,) = medtrinity([row(**{field: [1, 2, 3, 4]}, source="x")])
+    assert [box.as_tuple() for box in found.boxes] == [(1, 2, 3, 4)]
+    assert dict(found.meta) == {"source": "x"}
+    assert medtrinity([row(**{field: [1, 2, 3, 4]})], question="Where?")[0].question == "Where?"
+
+
+def test_boxes_by_id_and_the_split(tmp_path: Path) -> None:
+    import datasets
+
+    both = [{"id": "8b01", "bbox": [1, 2, 3, 4]}, {"id": 7, "bbox": []}]
+    path = tmp_path / "boxes.JSONL"
+    path.write_text("\n".join(map(json.dumps, both)))
+    listed = tmp_path / "boxes.json"
+    listed.write_text(json.dumps(both))
+    for known in (path, listed):
+        found = medtrinity([row(), row(id=7), row(id=8)], boxes=known)
+        assert [len(one.boxes) for one in found] == [1, 0, 0]
+    parts = {name: datasets.Dataset.from_list([row(caption=name)]) for name in ("train", "test")}
+    (one,) = medtrinity(datasets.DatasetDict(parts), "test")
+    assert (one.answer, dict(one.meta)) == ("test", {"split": "test"})
+
+
+@pytest.mark.parametrize("question", ["", "  ", "a\0", 3])
+def test_the_question_is_a_text(question: Any, unchecked: None) -> None:
+    with pytest.raises(DataError, match="question is a text that is not empty"):
+        medtrinity([row()], question=question)
+
+
 def test_a_bad_row_is_named() -> None:
     with pytest.raises(DataError, match="the list, row 1, field 'caption': expected a text"):
         medtrinity([row(), row(caption="")])
@@ -45,3 +75,5 @@ def test_a_bad_row_is_named() -> None:
         medtrinity([{"image": 1, "question": "?"}])
     with pytest.raises(DataError, match="without is 'keep' or 'skip'"):
         medtrinity([row()], without="drop")
+    with pytest.raises(BoxError, match="box_format is one of"):
+        medtrinity([row()], box_format="yolo")

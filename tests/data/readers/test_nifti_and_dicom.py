@@ -10,38 +10,11 @@ import pytest
 
 from interp.data import dicom, nifti
 from interp.errors import DataError
-from tests.data.volume_files import a_slice
-
-RAS = np.diag([1.0, 1.0, 3.0, 1.0])
-SHAPE = (20, 16, 4)
-
-
-def marks() -> np.ndarray:
-    """(x, y, z) in RAS: a liver in two slices, largest in slice 2; a speck; a tumor in slice 2."""
-    values = np.zeros(SHAPE, np.int16)
-    values[12:18, 3:9, 1] = 1
-    values[11:19, 2:10, 2] = 1
-    values[0, 0, 1] = 1
-    values[2:5, 10:14, 2] = 2
-    return values
-
-
-def saved(path: Path, values: np.ndarray, affine: np.ndarray = RAS) -> Path:
-    nibabel.save(nibabel.Nifti1Image(values, affine), path)
-    return path
-
-
-def pair(folder: Path, labels: np.ndarray | None = None, **at: Any) -> tuple[Path, Path]:
-    ramp = np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
-    held = marks() if labels is None else labels
-    return saved(folder / "scan_1.nii.gz", ramp), saved(folder / "labels.nii.gz", held, **at)
-
-
-NAMES = {1: "liver", 2: "tumor"}
+from tests.data.volume_files import NAMES, RAS, SHAPE, a_slice, marked_pair, marks, saved_volume
 
 
 def test_slices_are_shown_as_radiologists_see_them(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path), NAMES, modality="CT")
+    samples = nifti(*marked_pair(tmp_path), NAMES, modality="CT")
     told = [(sample.meta["slice"], sample.meta["label"]) for sample in samples]
     assert told == [(1, "liver"), (2, "liver"), (2, "tumor")]
     # x 12..17 of 20 is on the patient's right-to-left axis: RAS x grows to the right, shown flipped; y 3..8 of 16 too
@@ -54,19 +27,21 @@ def test_slices_are_shown_as_radiologists_see_them(tmp_path: Path) -> None:
 
 
 def test_pixels_of_a_slice_become_square(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path), NAMES, plane="coronal", slices=[5], least=1)
+    samples = nifti(*marked_pair(tmp_path), NAMES, plane="coronal", slices=[5], least=1)
     (liver,) = samples
     assert liver.sizes == ((20, 12),)  # 4 slices of 3 mm
     assert liver.load().size == (20, 12)
     assert [box.as_tuple() for box in liver.boxes] == [(1, 3, 9, 9)]
     assert liver.meta["pixel_mm"] == 1.0
-    (small,) = nifti(*pair(tmp_path), NAMES, plane="coronal", slices=[5], least=1, longest=10)
+    (small,) = nifti(*marked_pair(tmp_path), NAMES, plane="coronal", slices=[5], least=1, longest=10)
     assert small.sizes == ((10, 6),)
     assert small.boxes[0].as_tuple() == (0.5, 1.5, 4.5, 4.5)
 
 
 def test_the_largest_slice_of_each_label(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path), NAMES, slices="largest", question="Where is {a} {label}?", answer=None)
+    samples = nifti(
+        *marked_pair(tmp_path), NAMES, slices="largest", question="Where is {a} {label}?", answer=None
+    )
     assert [(sample.meta["slice"], sample.question) for sample in samples] == [
         (2, "Where is a liver?"),
         (2, "Where is a tumor?"),
@@ -75,9 +50,9 @@ def test_the_largest_slice_of_each_label(tmp_path: Path) -> None:
 
 
 def test_labels_on_another_grid_lie_at_the_same_millimetres(tmp_path: Path) -> None:
-    image, labels = pair(tmp_path)
+    image, labels = marked_pair(tmp_path)
     own = nifti(image, labels, NAMES)
-    turned = saved(
+    turned = saved_volume(
         tmp_path / "lps.nii.gz",
         marks()[::-1, ::-1],
         RAS @ np.array([[-1, 0, 0, 19], [0, -1, 0, 15], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
@@ -87,7 +62,7 @@ def test_labels_on_another_grid_lie_at_the_same_millimetres(tmp_path: Path) -> N
 
 
 def test_grey_values_and_pickled_samples(tmp_path: Path) -> None:
-    first = nifti(*pair(tmp_path), NAMES, grey=(0, 10))[0]
+    first = nifti(*marked_pair(tmp_path), NAMES, grey=(0, 10))[0]
     assert sorted(set(np.asarray(first.load()).ravel().tolist())) == [
         26,
         128,
@@ -97,17 +72,17 @@ def test_grey_values_and_pickled_samples(tmp_path: Path) -> None:
     copied = pickle.loads(pickle.dumps(first))
     assert copied.fingerprint == first.fingerprint
     assert len(pickle.dumps(first)) < 5000
-    soft = nifti(*pair(tmp_path), NAMES, grey="soft tissue")[0]
+    soft = nifti(*marked_pair(tmp_path), NAMES, grey="soft tissue")[0]
     assert soft.fingerprint != first.fingerprint
 
 
 def test_labels_without_names_are_counted(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path), {2: "tumor"})
+    samples = nifti(*marked_pair(tmp_path), {2: "tumor"})
     assert ({sample.meta["label"] for sample in samples}, samples.skipped) == (
         {"tumor"},
         {"labels without a name": 1},
     )
-    assert {sample.meta["label"] for sample in nifti(*pair(tmp_path))} == {"label 1", "label 2"}
+    assert {sample.meta["label"] for sample in nifti(*marked_pair(tmp_path))} == {"label 1", "label 2"}
 
 
 @pytest.mark.parametrize(
@@ -124,12 +99,12 @@ def test_labels_without_names_are_counted(tmp_path: Path) -> None:
 )
 def test_options_are_checked(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        nifti(*pair(tmp_path), **{"names": NAMES, **options})
+        nifti(*marked_pair(tmp_path), **{"names": NAMES, **options})
 
 
 def test_what_is_no_label_map_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.nii\.gz' holds values that are no whole numbers"):
-        nifti(*pair(tmp_path, np.full(SHAPE, 0.5, np.float32)))
+        nifti(*marked_pair(tmp_path, np.full(SHAPE, 0.5, np.float32)))
     with pytest.raises(DataError, match="there is no file"):
         nifti(tmp_path / "scan_1.nii.gz", tmp_path / "none.nii")
 
@@ -144,7 +119,7 @@ def lesions() -> np.ndarray:
 
 
 def test_each_lesion_is_a_sample_in_each_of_its_slices(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path, lesions()), NAMES, lesions=True)
+    samples = nifti(*marked_pair(tmp_path, lesions()), NAMES, lesions=True)
     told = [(one.meta["slice"], one.meta["lesion"], len(one.boxes), one.group) for one in samples]
     assert told == [
         (1, "tumor 1", 1, "scan_1"),
@@ -154,16 +129,16 @@ def test_each_lesion_is_a_sample_in_each_of_its_slices(tmp_path: Path) -> None:
     assert samples[2].boxes[0].as_tuple() == (20 - 15, 16 - 12, 20 - 12, 16 - 9)
     assert len(set(samples.sample_ids)) == 3
     assert {one.meta["label"] for one in samples} == {"tumor"}
-    largest = nifti(*pair(tmp_path, lesions()), NAMES, lesions=True, slices="largest")
+    largest = nifti(*marked_pair(tmp_path, lesions()), NAMES, lesions=True, slices="largest")
     assert [(one.meta["slice"], one.meta["lesion"]) for one in largest] == [(1, "tumor 1"), (2, "tumor 2")]
     two_values = lesions()
     two_values[..., 1] //= 2
-    both = nifti(*pair(tmp_path, two_values), {1: "x", 2: "x"}, lesions=True)
+    both = nifti(*marked_pair(tmp_path, two_values), {1: "x", 2: "x"}, lesions=True)
     assert [one.meta["lesion"] for one in both] == ["x 1", "x 1", "x 2"]
 
 
 def test_masks_are_cut_when_used_on_the_pictures_grid(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path), NAMES, masks=True, plane="coronal", slices=[5], least=2)
+    samples = nifti(*marked_pair(tmp_path), NAMES, masks=True, plane="coronal", slices=[5], least=2)
     (liver,) = samples
     (mask,) = liver.masks
     assert mask.size == liver.sizes[0] == (20, 12)
@@ -172,16 +147,16 @@ def test_masks_are_cut_when_used_on_the_pictures_grid(tmp_path: Path) -> None:
     assert mask.inside.sum() == 3 * (6 + 8)  # rows of 3 mm: 6 voxels in slice 1, 8 in slice 2
     liver.check()
     assert pickle.loads(pickle.dumps(liver)).fingerprint == liver.fingerprint
-    speck = nifti(*pair(tmp_path), NAMES, masks=True, slices=[1])[0]
+    speck = nifti(*marked_pair(tmp_path), NAMES, masks=True, slices=[1])[0]
     assert speck.masks[0].inside.sum() == 36  # the speck of one pixel is left out of boxes and mask
 
 
 def test_lesions_have_masks_of_their_own(tmp_path: Path) -> None:
-    samples = nifti(*pair(tmp_path, lesions()), NAMES, lesions=True, masks=True)
+    samples = nifti(*marked_pair(tmp_path, lesions()), NAMES, lesions=True, masks=True)
     for one in samples:
         assert one.masks[0].inside.sum() == 9
         assert one.masks[0].box == one.boxes[0]
-    tiny = nifti(*pair(tmp_path, lesions()), NAMES, masks=True, longest=8)
+    tiny = nifti(*marked_pair(tmp_path, lesions()), NAMES, masks=True, longest=8)
     assert all(one.masks[0].inside.any() for one in tiny)
 
 
@@ -222,7 +197,50 @@ def test_a_folder_and_its_label_map(tmp_path: Path) -> None:
     assert cyst.load().size == (10, 5)
 
 
-def test_what_is_no_series_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tag", "modality"), [("CT", "CT"), ("MR", "MR"), ("US", "ultrasound"), ("PT", "PET"), ("XA", "XA")]
+)
+def test_the_modality_and_the_grey_values_follow_the_files(tmp_path: Path, tag: str, modality: str) -> None:
+    folder, marks = series(tmp_path / "scan"), labels(tmp_path / "l.nii.gz")
+    for z, path in enumerate(sorted(folder.iterdir())):
+        file = a_slice(z)
+        file.Modality = tag
+        file.save_as(path)
+    (found,) = dicom(folder, marks)
+    assert found.meta["modality"] == modality
+    (window,) = dicom(folder, marks, grey="soft tissue" if tag == "CT" else "percentiles")
+    assert np.array_equal(np.asarray(found.load()), np.asarray(window.load()))
+    (lung,) = dicom(folder, marks, grey="lung")
+    assert not np.array_equal(np.asarray(found.load()), np.asarray(lung.load()))
+    assert (found.masks, "lesion" in found.meta) == ((), False)
+
+
+def test_files_of_a_series_and_what_it_is_called(tmp_path: Path) -> None:
+    folder, marks = series(tmp_path / "scan"), labels(tmp_path / "l.nii.gz")
+    for path, name in zip(sorted(folder.iterdir()), ("a.dcm", "b.DCM", "c.IMA", "d"), strict=True):
+        path.rename(folder / name)
+    (folder / "notes.txt").write_text("no slice")
+    (folder / "more").mkdir()
+    (found,) = dicom(folder, marks, name="mine", group="patient 1")
+    assert found.meta["slice"] == 2
+    assert (found.group, dicom(folder, marks, name="mine").name) == ("patient 1", "mine")
+    held = labels(tmp_path / "l.nii.gz")
+    small = nibabel.load(held)
+    values = np.zeros(small.shape, np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
+    values[1:4, 1, 2] = 3  # three pixels
+    nibabel.save(nibabel.Nifti1Image(values, small.affine), tmp_path / "s.nii.gz")  # pyright: ignore
+    with pytest.raises(DataError, match="marks nothing in"):
+        dicom(folder, tmp_path / "s.nii.gz")  # a piece has at least 4 pixels
+    values[1:3, 1:3, 2] = 3
+    nibabel.save(nibabel.Nifti1Image(values, small.affine), tmp_path / "s.nii.gz")  # pyright: ignore
+    assert len(dicom(folder, tmp_path / "s.nii.gz")) == 1
+
+
+def test_what_is_no_series_is_told(tmp_path: Path, unchecked: None) -> None:
+    with pytest.raises(
+        DataError, match="a series is a folder of DICOM files, or a list of all of them; got int"
+    ):
+        dicom(3, tmp_path)  # type: ignore[arg-type]
     folder, marks = series(tmp_path / "a"), labels(tmp_path / "l.nii.gz")
     with pytest.raises(DataError, match="a series needs at least 2 slices"):
         dicom([folder / "0.dcm"], marks)

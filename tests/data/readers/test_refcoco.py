@@ -48,6 +48,32 @@ def test_the_pickle_is_refused_with_what_to_do(tmp_path: Path) -> None:
         refcoco(tmp_path / "refs(unc).p", tmp_path)
 
 
+@pytest.mark.parametrize("question", ["Where?", "x?", "{expression", "{other} x", "{expression}\0", 3])
+def test_the_question_holds_the_expression(tmp_path: Path, question: Any, unchecked: None) -> None:
+    with pytest.raises(DataError, match=r"question is a text with \{expression\} in it"):
+        refcoco([], tmp_path, question=question)
+
+
+def test_where_boxes_files_and_expressions_are_found(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    base: dict[str, Any] = {"file_name": "a.jpg", "bbox": [4, 2, 16, 8]}
+    for said in ({"sentences": ["one", "two"]}, {"captions": ["one", "two"]}, {"answer": ["one", "two"]}):
+        found = refcoco([base | said], tmp_path)
+        assert [one.meta["expression"] for one in found] == ["one", "two"]
+        assert len({one.id for one in found}) == 2
+    raw = refcoco([base | {"sentences": [{"raw": "Left Guy"}]}], tmp_path)
+    assert (raw[0].meta["expression"], raw[0].group, raw[0].meta["split"]) == ("Left Guy", "a.jpg", None)
+    for box in ([1, 1, 4, 0], [1, 1, 0, 4]):
+        assert refcoco([base | {"bbox": box, "answer": ["a"]}], tmp_path).skipped == {
+            "boxes without an area": 1
+        }
+    (corners,) = refcoco([base | {"bbox": [4, 2, 20, 10], "answer": ["a"]}], tmp_path, box_format="xyxy")
+    assert corners.boxes[0].as_tuple() == (4, 2, 20, 10)
+    for wrong in (["one", 3], ["one", " "], "one", []):
+        with pytest.raises(DataError, match="field 'sentences': expected a list of expressions"):
+            refcoco([base | {"answer": wrong}], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -74,6 +100,9 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         refcoco(refs, instances=instances)
     with pytest.raises(DataError, match=r"question is a text with \{expression\} in it"):
         refcoco(refs, images, question="Where?")
+    instances.write_text(json.dumps({"images": [{"file_name": "a"}], "annotations": []}))
+    with pytest.raises(DataError, match=r"instances\.json, images, item 0: expected an id"):
+        refcoco(refs, images, instances=instances)
     instances.write_text("{}")
     with pytest.raises(DataError, match="expected annotations and images"):
         refcoco(refs, images, instances=instances)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interp.data import s_chain
-from interp.errors import DataError
-from tests.data.source_files import s_chain_row
+from interp.errors import BoxError, DataError
+from tests.data.source_files import image, s_chain_row
 
 COLUMN = "Bbox coordinates normalized (X, Y, W, H)"
 
@@ -56,9 +57,26 @@ def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
         s_chain([s_chain_row(), s_chain_row(**change)])
 
 
-def test_steps_and_layout_are_checked() -> None:
-    for steps in ([5], [], [True]):
+def test_where_boxes_images_and_meta_come_from(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    row = s_chain_row(image="a.png", **{COLUMN: None, "A1": "[[0.5, 0.25, 0.5, 0.75]]", "A4": None})
+    samples = s_chain([row], images=tmp_path, steps=[4, 1])
+    assert [one.meta["step"] for one in samples] == [4, 1]
+    assert samples[0].boxes[0].as_tuple() == (20, 5, 40, 20)
+    assert (samples[0].answer, samples[1].meta["chain"]) == (None, [])
+    assert len({one.id for one in samples}) == 2
+    assert not {"image", COLUMN, "Q1", "A1", "Q4", "A4"} & set(samples[0].meta)
+    (listed,) = s_chain([s_chain_row(**{COLUMN: [0.25, 0.1, 0.5, 0.4]})], steps=[1])
+    assert listed.boxes[0].as_tuple() == (10, 2, 30, 10)
+    (said,) = s_chain([s_chain_row(**{COLUMN: None, "A1": "no disease"})], steps=[1])
+    assert said.boxes == ()
+
+
+def test_steps_and_layout_are_checked(unchecked: None) -> None:
+    for steps in ([5], [], [True], [1, 5], [0], "1"):
         with pytest.raises(DataError, match="steps are some of 1, 2, 3 and 4"):
             s_chain([s_chain_row()], steps=steps)
+    with pytest.raises(BoxError, match="box_format is one of"):
+        s_chain([s_chain_row()], box_format="yolo")
     with pytest.raises(DataError, match="has no columns Q1 … Q4 of S-Chain"):
         s_chain([{"image": 1}])

@@ -33,8 +33,42 @@ def test_masks_are_held_beside_the_boxes_if_asked(tmp_path: Path) -> None:
     assert len(tumor.boxes) == 2
 
 
+def test_an_empty_mask_is_not_held_and_labels_are_in_order(tmp_path: Path) -> None:
+    folder = sa_med2d_folder(tmp_path)
+    mask(folder / f"masks/{MR_SLICE}--0000_001.png")
+    mask(folder / f"masks/{MR_SLICE}--0001_000.png", (0, 0, 9, 9))
+    found = sa_med2d(folder, masks=True, sources=["BraTS"])
+    assert [one.meta["label"] for one in found] == ["edema", "tumor_core"]
+    assert [len(one.masks) for one in found] == [1, 1]
+    assert found[0].id.endswith(":edema")
+
+
+def test_arguments_and_lists_of_masks_are_checked(tmp_path: Path, unchecked: None) -> None:
+    folder = sa_med2d_folder(tmp_path)
+    for options, message in (
+        ({"masks": 1}, "masks is True or False; got 1"),
+        ({"unions": 1}, "unions is True or False; got 1"),
+        ({"n": 0}, "n is a number of samples, at least 1"),
+        ({"seed": -1}, "seed is a whole number ≥ 0"),
+        ({"least": 0}, "least is a whole number of at least 1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            sa_med2d(folder, **options)  # type: ignore[arg-type]
+    for listed, message in (
+        ("x", "expected a list of masks"),
+        ([], "expected a list"),
+        ([3], "expected a name like"),
+    ):
+        as_json(folder / "SAMed2D_v1.json", {f"images/{MR_SLICE}.png": listed})
+        with pytest.raises(DataError, match=message):
+            sa_med2d(folder)
+
+
 def test_sources_are_chosen_and_images_drawn(tmp_path: Path) -> None:
     folder = sa_med2d_folder(tmp_path)
+    assert sa_med2d(folder, n=1) == sa_med2d(folder, n=1, seed=0)
+    assert len({sa_med2d(folder, n=1, seed=seed).fingerprint for seed in range(8)}) == 2
+    assert sa_med2d(folder, n=2) == sa_med2d(folder)
     assert {sample.meta["source"] for sample in sa_med2d(folder, n=1, seed=1)} <= {
         "BraTS",
         "ichallenge_adam_task2",

@@ -83,6 +83,37 @@ def test_boxes_without_area_are_counted(tmp_path: Path) -> None:
     assert slake(folder)[0].boxes == ()
 
 
+def test_the_kind_the_label_and_the_rest_of_a_row(tmp_path: Path) -> None:
+    folder = slake_folder(
+        tmp_path, slake_row("Is it?", "Yes", answer_type=" closed\n"), slake_row(answer=None)
+    )
+    closed, open_one = slake(folder, name="mine", questions="all")
+    assert dict(closed.meta) == {
+        "img_id": 0, "q_lang": "en", "modality": "CT", "answer_type": " closed\n", "qid": 9, "label": None,
+        "regions": closed.meta["regions"], "benchmark": "SLAKE", "kind": "closed", "split": "test",
+    }  # fmt: skip
+    assert (open_one.meta["label"], open_one.meta["kind"], open_one.answer) == ("Liver", "open", None)
+    assert closed.masks == ()
+    (folder / "imgs/xmlab0/mask.png").unlink()
+    assert slake(folder, masks={7: "Liver"}, questions="all")[1].boxes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"least": 0}, "least is a whole number of at least 1"),
+        ({"regions": "some"}, "regions is 'named' or 'all' or 'none'"),
+        ({"language": "de"}, "language is 'en' or 'zh'"),
+        ({"questions": "few"}, "questions is 'closed' or 'open' or 'all'"),
+    ],
+)
+def test_options_are_checked(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        slake(slake_folder(tmp_path, slake_row()), **options)
+    with pytest.raises(DataError, match=r"field 'answer': expected a text or null, got 3"):
+        slake(slake_folder(tmp_path, slake_row(answer=3)))  # type: ignore[arg-type]
+
+
 def test_closed_and_open_questions_of_all_splits(tmp_path: Path) -> None:
     rows = [
         slake_row(answer_type="OPEN"),

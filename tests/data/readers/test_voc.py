@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,33 @@ def test_other_counting_and_difficult_objects(tmp_path: Path) -> None:
     assert samples.skipped == {"objects marked as difficult": 1, "boxes without an area": 1}
     with pytest.raises(DataError, match="pass box_format=None, 'xyxy' or 'fraction'"):
         voc(folder, box_format="xywh")
+
+
+def test_other_folders_formats_and_sizes(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path / "a", voc_object("cat", 0.1, 0.1, 0.5, 0.5))
+    (cat,) = voc(folder, box_format="fraction")
+    assert cat.boxes[0].as_tuple() == (4, 2, 20, 10)
+    assert (
+        voc(folder, box_format="fraction").name,
+        voc(folder, name="mine", box_format="fraction").name,
+    ) == (
+        "a",
+        "mine",
+    )
+    picture = folder / "JPEGImages/2007_000001.jpg"
+    for place in ("elsewhere", "Annotations"):  # beside its file too
+        (folder / place).mkdir(exist_ok=True)
+        picture = picture.rename(folder / place / picture.name)
+        images = folder / "elsewhere" if place == "elsewhere" else None
+        assert str(voc(folder, images=images, box_format="fraction")[0].image) == str(picture)
+    with pytest.raises(DataError, match="difficult is 'keep' or 'skip'"):
+        voc(folder, difficult="drop")
+    xml = folder / "Annotations/2007_000001.xml"
+    xml.write_text(re.sub(r"<width>\d+", "<width>-40", xml.read_text()))
+    with pytest.raises(
+        DataError, match="field 'size': expected width and height in pixels, got '-40' × '20'"
+    ):
+        voc(folder)
 
 
 @pytest.mark.parametrize(

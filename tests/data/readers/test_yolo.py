@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from interp.data import yolo
-from interp.errors import DataError
+from interp.errors import BoxError, DataError
 from tests.data.source_files import image, yolo_folder
 
 
@@ -54,6 +54,40 @@ def test_names_as_a_mapping_and_images_in_a_list(tmp_path: Path) -> None:
     (folder / "val.txt").write_text("images/val/a.jpg\n")
     (folder / "data.yaml").write_text("val: val.txt\nnames: {3: cow}\n")
     assert [sample.meta["label"] for sample in yolo(folder / "data.yaml", split="val")] == ["cow"]
+
+
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt", "obj.names"])
+def test_names_of_classes_without_a_yaml(tmp_path: Path, place: str) -> None:
+    folder = yolo_folder(tmp_path, "1 0.5 0.5 0.5 0.4\n")
+    (folder / "data.yaml").unlink()
+    (folder / place).write_text(" cat \n\n dog\n")
+    (folder / "images/val/notes.txt").write_text("no image")
+    assert [one.meta["label"] for one in yolo(folder)] == ["dog"]
+
+
+def test_the_folder_of_the_yaml_and_its_splits(tmp_path: Path) -> None:
+    inner = yolo_folder(tmp_path / "set", "1 0.5 0.5 0.5 0.4\n")
+    (inner / "data.yaml").rename(tmp_path / "all.yml")
+    (tmp_path / "all.yml").write_text("path: set\ntest: images/val\nval: [images/val]\nnames: [cat, dog]\n")
+    (inner / "list.txt").write_text("\n images/val/a.jpg \n")
+    found = yolo(tmp_path / "all.yml", name="mine")
+    assert [one.meta["split"] for one in found] == ["validation", "test"]
+    assert found.name == "mine"
+    (tmp_path / "all.yml").write_text("path: set\ntest: list.txt\nnames: [cat, dog]\n")
+    assert len(yolo(tmp_path / "all.yml")) == 1
+    with pytest.raises(BoxError, match="box_format is one of"):
+        yolo(tmp_path / "all.yml", box_format="yolo")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", "names: [cat]", "val: images/val\nnames: {a: cat}", "val: images/val\nnames: [cat, ' ']",
+                "val: images/val\nnames: {0: cat, 1: 2}", "val: images/val\nnames: cat"],
+)  # fmt: skip
+def test_a_yaml_without_splits_or_names(tmp_path: Path, content: str) -> None:
+    folder = yolo_folder(tmp_path, "0 0.5 0.5 0.5 0.4\n")
+    (folder / "data.yaml").write_text(content)
+    with pytest.raises(DataError, match=r"expected train, val or test and names|gives no names of classes"):
+        yolo(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""The page of a check shows samples with boxes first, and says how much it leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from interp.data import Samples
+from interp.data_check import inspect
+from interp.data_check.page import _caption, write
+from interp.inputs.sample import Sample
+from tests.report.hostile_samples import Elements
+
+
+def picture(level: int) -> np.ndarray:
+    return np.full((30, 40), level, np.uint8)
+
+
+def told(folder: Path, samples: Samples, seed: int = 0) -> str:
+    page = write(folder / "page.html", samples, inspect(samples), source="rows.csv", reader="csv", seed=seed)
+    return " ".join(Elements(page.read_text()).text.split())
+
+
+def test_samples_with_boxes_are_shown_first(tmp_path: Path) -> None:
+    boxed = [Sample(picture(i), f"boxed {i}?", [(1, 1, 9, 9)], id=f"b{i}") for i in range(2)]
+    plain = [Sample(picture(50 + i), f"plain {i}?", id=f"p{i}") for i in range(12)]
+    text = told(tmp_path, Samples([*plain, Sample.unusable("broken", id="x"), *boxed]), seed=3)
+    assert "12 samples, drawn with seed 3." in text
+    assert all(f"boxed {i}?" in text for i in range(2))
+    assert text.count("plain ") == 10
+    more = [Sample(picture(i), f"boxed {i}?", [(1, 1, 9, 9)], id=f"b{i}") for i in range(12)]
+    assert "12 samples, drawn with seed 0, all with boxes." in told(tmp_path, Samples([*plain, *more]))
+
+
+def test_problems_are_counted_and_the_first_fifty_are_listed(tmp_path: Path) -> None:
+    bad = [Sample.unusable(f"broken {i}.", id=f"x{i}") for i in range(51)]
+    good = Sample(
+        picture(1), "good?", [(1, 1, 9, 9)], answer="yes", meta={"label": "liver", "split": "test"}, id="g"
+    )
+    text = told(tmp_path, Samples([*bad, good]))
+    assert "51 problems to mend and 0 to know of. 52 samples of rows.csv, read by csv." in text
+    assert "The first 50 of 51" in text
+    assert ("broken 49." in text, "broken 50." in text) == (True, False)
+    assert "label liver · split test" in text
+    few = told(tmp_path, Samples([*bad[:50], good]))
+    assert "The first" not in few
+    assert "broken 49." in few
+
+
+def test_boxes_are_counted_on_their_own_image() -> None:
+    pair = Sample(images=[picture(1), np.zeros((9, 8), np.uint8)], boxes=[(1, 1, 4, 4, 1), (2, 2, 8, 8, 1)])
+    assert _caption(pair, 0).endswith("40 × 30, 0 boxes")
+    assert _caption(pair, 1).endswith("8 × 9, 2 boxes")
+    assert _caption(pair.replace(boxes=[(1, 1, 4, 4)]), 0).endswith("40 × 30, 1 box")
