@@ -36,6 +36,7 @@ def test_words_and_phrases_of_one_answer_are_numbered(mllm: interp.Mllm, one: in
     found = interp.ground(mllm, one, ["left lung", "THE NODULE", "lung", "heart"])
     assert found.answer == "the nodule in the left lung ."
     assert found.text == "the nodule [1] in the left lung [2] ."
+    assert interp.ground(mllm, one, ["heart", "big lung"]).missing == ("heart", "big lung")
     assert found.missing == ("lung", "heart")  # "lung" lies only in "left lung", which has its mask
     assert [one.generated for one in found.phrases] == [(0, 1), (4, 5)]
     assert "".join(part for part, _ in found.parts()) == found.answer
@@ -68,6 +69,8 @@ def test_a_mask_is_the_upsampled_map_above_the_threshold(mllm: interp.Mllm, one:
     np.testing.assert_array_equal(mask.inside, pixels > otsu_threshold(pixels[np.isfinite(pixels)]))
     column, row = (int(edge) for edge in phrase.point or ())
     assert pixels[row, column] == np.nanmax(pixels)
+    assert phrase.point == (column + 0.5, row + 0.5)
+    assert not phrase.refined
     more = interp.ground(mllm, one, "nodule", upsample="nearest", threshold="positive").phrases[0]
     np.testing.assert_array_equal(more.masks[0].inside, pixels > 0)
 
@@ -96,6 +99,10 @@ def test_several_images_have_masks_of_their_own(mllm: interp.Mllm) -> None:
     frame = found.to_dataframe()
     assert frame.image.tolist() == [mask.image for mask in phrase.masks]
     assert frame.x.notna().sum() == 1
+    areas = [two.sizes[mask.image][0] * two.sizes[mask.image][1] for mask in phrase.masks]
+    assert frame.share.tolist() == [
+        mask.inside.sum() / area for mask, area in zip(phrase.masks, areas, strict=True)
+    ]
 
 
 def test_a_segmenter_makes_the_mask_at_the_largest_value(

@@ -13,6 +13,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import ProbeResult, ProbeSweep
 from interp.study.dataframes import where
+from interp.study.probe_sweep.task import property_of
 from interp.tracing import Mllm, PatchResidual, Residual
 
 LAYERS = 6
@@ -105,6 +106,16 @@ def test_other_folds_and_another_control_need_no_forward(mllm, data, result):
         base.replace(data=other, target="about").task(mllm).to_dict()
         != base.replace(target="about").task(mllm).to_dict()
     )
+
+
+def test_a_property_is_a_field_the_group_or_of_the_meta(mllm, data):
+    one = data[0].replace(answer="dark  red", question="which one?", meta={"about": 3, "group": "no"})
+    found = [property_of(one, name, "g7") for name in ("answer", "question", "group", "about", "shade")]
+    assert found == ["dark red", "which one?", "g7", "3", None]
+    needs = [
+        ProbeSweep(data=data, positions=at).task(mllm).needs_boxes for at in (("last",), ("last", "box"))
+    ]
+    assert needs == [False, True]
 
 
 @pytest.mark.filterwarnings("error:The least populated class")

@@ -114,6 +114,9 @@ def test_until_is_the_last_sentence_that_needs_the_image() -> None:
     assert until(np.array([-2.0, 0.05, -1.0, 0.0, 0.0])) == 0.75
     assert until(np.zeros(3)) == 0.0
     assert np.isnan(until(np.array([0.0, 0.0, -0.2])))
+    assert until(np.array([0.0, 0.5, 0.0])) == 1.0  # a rise is a change too
+    assert until(np.array([0.1, 0.0])) == 1.0  # as is one of the tolerance itself
+    assert np.isnan(until(np.array([0.0, np.nan])))
 
 
 def test_sentences_end_where_they_end() -> None:
