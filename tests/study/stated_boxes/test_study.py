@@ -17,7 +17,7 @@ import interp
 from interp.data import Samples
 from interp.errors import RunError, StudyError
 from interp.indicators import Attention, CentrePrior
-from interp.metrics import attention_ratio
+from interp.metrics import attention_ratio, boxes_iou
 from interp.study import GridResult, StatedBoxes
 from interp.study.stated_boxes.page import COLOUR, _with_stated
 from interp.study.stated_boxes.task import MEASURES
@@ -79,6 +79,10 @@ def test_what_the_model_writes_is_mapped_back(mllm: interp.Mllm, data: Samples, 
         )
         union = 32 * 40 + (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) - inside
         assert values(result, "iou")[i] == pytest.approx(inside / union)
+        candidates = [(8 / w, 8 / h, 40 / w, 48 / h) for w, h in SIZES if (w, h) != (width, height)]
+        moved = [(a * width, b * height, c * width, d * height) for a, b, c, d in candidates]
+        scores = [boxes_iou([tuple(wanted)], [one]) for one in moved]
+        assert any(values(result, "iou_shuffled")[i] == pytest.approx(score) for score in scores)
     assert frame.n_stated.tolist() == [1] * 4
     assert values(result, "stated").tolist() == [1] * 4
 
@@ -106,6 +110,9 @@ def test_stored_texts_are_read_and_unreadable_ones_counted(data: Samples, tmp_pa
     assert values(found, "iou")[0] == pytest.approx(1)  # 8, 8, 40, 48 of 80 × 64
     assert np.isnan(values(found, "iou")[1:]).all()
     assert values(found, "stated").tolist() == [1, 0, 0]
+    for measure in ("ar_stated", "ar_gap", "mask_stated", "area_stated", "iou_shuffled"):
+        assert np.isnan(values(found, measure)).tolist() == [False, True, True], measure
+    np.testing.assert_allclose(values(found, "area_expert"), [32 * 40 / (w * h) for w, h in SIZES[:3]])
     assert np.isfinite(values(found, "ar_expert")).all()
     assert int(found.summary().set_index("measure").n_undefined["iou"]) == 2
     page = found.report(tmp_path / "page.html").read_text("utf-8")
