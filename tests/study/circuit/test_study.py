@@ -197,7 +197,11 @@ def test_values_of_no_sense_are_refused(mllm, data, tmp_path):
         ({"n_images": 1}, r"n_images is a whole number ≥ 2"),
         ({"sizes": []}, r"sizes are numbers of edges, one or more; got \[\]"),
         ({"sizes": [-1]}, r"a size is a whole number of at least 0"),
+        ({"sizes": [True]}, r"a size is a whole number"),
+        ({"exact": -1}, r"exact is a whole number ≥ 0"),
         ({"graph": [("image",)]}, r"graph is a list of edges such as"),
+        ({"graph": []}, r"graph is a list of edges such as"),
+        ({"graph": [("image", 3)]}, r"graph is a list of edges such as"),
     ]
     for wrong, said in refused:
         with pytest.raises(StudyError, match=said):

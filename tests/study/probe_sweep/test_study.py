@@ -158,6 +158,9 @@ def test_what_cannot_be_probed_fails_or_is_refused(mllm, data, tmp_path):
             r"positions takes at least one of last, question",
         ),
         (lambda: ProbeSweep(data=data, penalty=0), r"penalty is a finite number above 0; got 0"),
+        (lambda: ProbeSweep(data=data, penalty=True), r"penalty is a finite number above 0; got True"),
+        (lambda: ProbeSweep(data=data, penalty=float("inf")), r"penalty is a finite number above 0; got inf"),
+        (lambda: ProbeSweep(data=data, control=""), r'control is "answer", "question", "group" or a key'),
         (lambda: ProbeSweep(data=data, folds=1), r"folds is a whole number ≥ 2; got 1"),
         (lambda: ProbeSweep(data=data, target=""), r'target is "answer", "question", "group" or a key'),
     ):

@@ -119,6 +119,17 @@ def test_until_is_the_last_sentence_that_needs_the_image() -> None:
     assert np.isnan(until(np.array([0.0, np.nan])))
 
 
+def test_choices_of_no_sense_are_refused() -> None:
+    refused = (
+        ({"thoughts": "mine"}, "thoughts is one of own, given; got 'mine'"),
+        ({"max_new_tokens": 0}, "max_new_tokens is a whole number ≥ 1; got 0"),
+        ({"answer_tokens": 0}, "answer_tokens is a whole number ≥ 1; got 0"),
+    )
+    for fields, said in refused:
+        with pytest.raises(StudyError, match=said):
+            interp.ReasoningSweep(data=_data(None), **fields)
+
+
 def test_sentences_end_where_they_end() -> None:
     text = "A 2.5 cm nodule. Is it benign?\n\nNo! 是的。它 is"
     spans = sentences(text)
