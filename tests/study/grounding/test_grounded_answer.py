@@ -11,6 +11,7 @@ import torch
 import interp
 from interp.errors import MapError, SampleError
 from interp.indicators import otsu_threshold
+from interp.indicators.answer_maps import answer_maps
 from interp.metrics import pixel_iou
 from tests.models.tiny_sam import tiny_sam
 from tests.study.saying import saying
@@ -59,6 +60,16 @@ def test_a_phrase_has_the_mean_of_its_tokens_maps(mllm: interp.Mllm, one: interp
     maps = rows.mean(axis=(0, 1))  # (generated, token)
     wanted = maps[[4, 5]].mean(axis=0) - maps.mean(axis=0)
     np.testing.assert_allclose(found.phrases[0].map.values, wanted, atol=1e-6)
+
+
+def test_layers_and_length_are_those_asked_for(mllm: interp.Mllm, one: interp.Sample) -> None:
+    found = interp.ground(mllm, one, "nodule", layers=[1], generate=3, prompt=interp.GENERIC_PROMPT)
+    assert found.answer == "the nodule in"
+    assert found.prompt == interp.GENERIC_PROMPT
+    maps = answer_maps(mllm, one, prompt=interp.GENERIC_PROMPT, generate=3, layers=[1])
+    np.testing.assert_allclose(found.phrases[0].map.values, maps.of_span(4, 10)[1], atol=1e-7)
+    whole = interp.ground(mllm, one, "nodule", generate=3, prompt=interp.GENERIC_PROMPT)
+    assert not np.allclose(found.phrases[0].map.values, whole.phrases[0].map.values, atol=1e-5)
 
 
 def test_a_mask_is_the_upsampled_map_above_the_threshold(mllm: interp.Mllm, one: interp.Sample) -> None:

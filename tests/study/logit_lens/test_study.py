@@ -164,12 +164,17 @@ def test_a_page_speaks_of_its_lens_or_of_several() -> None:
     assert_allclose(LENS_WORDING["contextual"].map_values(np.array([0.5, np.nan, -1])), [0.5, -1, -1])
 
 
-def test_words_without_a_token_are_failures_with_a_reason(sweep):
+def test_words_without_a_token_are_failures_with_a_reason(mllm, data, sweep):
     said = {(row["sample"], row["metric"]): row["reason"] for _, row in sweep.failures.iterrows()}
     assert set(said) == {("2", "answer"), ("3", "label"), ("3", "answer")}
     assert said["2", "answer"] == "the sample has no answer."
     assert said["3", "answer"] == "'blood vessel' is not one token of this vocabulary."
     assert len(sweep.samples) == 4
+    own = sweep.samples.sort_values("index")
+    assert own.label.tolist()[:3] == list(LABELS)
+    assert own.n_box_tokens.tolist() == [
+        int(mllm.encode(one).tokens[0].mask(one.boxes).sum()) for one in data
+    ]
 
 
 @pytest.fixture(scope="module")

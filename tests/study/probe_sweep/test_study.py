@@ -75,12 +75,14 @@ def test_colour_is_read_where_patching_moves_it(mllm, data, result):
 
 def test_features_are_mean_streams(mllm, data, result):
     features = result.cells[0].folder.read_table("features").to_pandas()
-    one = mllm.trace(data[3], reads=[Residual([2], "question"), Residual([2], "image")])[0]
+    reads = [Residual([2], "question"), Residual([2], "image"), Residual([2], "last")]
+    one = mllm.trace(data[3], reads=reads)[0]
     tokens = mllm.encode(data[3]).tokens[0]
     inside = tokens.mask(data[3].boxes)
     for position, wanted in (
         ("question", one.reads[0].values[0].mean(0)),
         ("box", one.reads[1].values[0][inside].mean(0)),
+        ("last", one.reads[2].values[0][0]),
     ):
         row = features[(features["index"] == 3) & (features.position == position) & (features.layer == 2)]
         assert_allclose(np.array(row["values"].iloc[0]), wanted, atol=2e-4)

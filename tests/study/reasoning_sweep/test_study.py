@@ -56,6 +56,9 @@ def test_it_equals_an_explicit_mask(model: tuple[interp.Mllm, Script], tmp_path:
         wanted = sum(float(logp[first + i - 1, one]) for i, one in enumerate(answer))
         assert value == pytest.approx(wanted, abs=1e-4)
     assert np.ptp(found) > 0.01
+    assert (row.n_sentences, row.n_reasoning_tokens, row.n_tokens) == (3, 16 + 1, len(image))  # with the mark
+    assert lines.sentence.tolist() == [0, 1, 2, 3]
+    assert not isinstance(lines.text[3], str)  # the answer alone
     change = where(result.scores, result.scores.measure == "change").set_index("seen").value
     assert change.index.tolist() == list(SHARES)
     np.testing.assert_allclose(change.loc[[0.0, 0.3, 0.7, 1.0]], lines.change, atol=1e-12)

@@ -220,16 +220,16 @@ def test_published_heads_are_for_their_checkpoint_alone(tmp_path: Path) -> None:
 
 
 def test_a_change_is_of_samples_with_both_values() -> None:
-    """Of six samples one is undefined and two are ruled out, before or after; the means are of the other three."""
-    before, after = [1.0, 4.0, 0.0, np.nan, -np.inf, 7.0], [3.0, 2.0, 3.0, 9.0, 9.0, -np.inf]
-    rows = pd.DataFrame({"before": before, "after": after, "group": list("aabcde")})
+    """Of seven samples two are undefined and two are ruled out, before or after; the means are of the other three."""
+    before, after = [1.0, 4.0, 0.0, np.nan, -np.inf, 7.0, 50.0], [3.0, 2.0, 3.0, 9.0, 9.0, -np.inf, np.nan]
+    rows = pd.DataFrame({"before": before, "after": after, "group": list("aabcdef")})
     found = change(rows, "logprob", level=0.95, seed=0)
     assert (found["before"], found["after"], found["difference"]) == (5 / 3, 8 / 3, pytest.approx(1))
-    assert [found[name] for name in ("n", "n_groups", "n_undefined", "n_ruled_out")] == [3, 2, 1, 2]
+    assert [found[name] for name in ("n", "n_groups", "n_undefined", "n_ruled_out")] == [3, 2, 2, 2]
     assert [found[name] for name in ("wrong_to_right", "right_to_wrong", "p_flips")] == [None] * 3
     assert "2 samples left out because the answer was ruled out" in found["note"]
     marks = change(
-        rows.assign(before=[0, 1, 0, 1, 0, 1], after=[1, 1, 0, 0, 1, 0]), "correct", level=0.95, seed=0
+        rows.assign(before=[0, 1, 0, 1, 0, 1, 1], after=[1, 1, 0, 0, 1, 0, 1]), "correct", level=0.95, seed=0
     )
     assert (marks["wrong_to_right"], marks["right_to_wrong"], marks["p_flips"]) == (2, 2, 1.0)
 
