@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_until_is_the_last_sentence_that_needs_the_image() -> None:
 
 
 def test_choices_of_no_sense_are_refused() -> None:
-    refused = (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"thoughts": "mine"}, "thoughts is one of own, given; got 'mine'"),
         ({"max_new_tokens": 0}, "max_new_tokens is a whole number ≥ 1; got 0"),
         ({"answer_tokens": 0}, "answer_tokens is a whole number ≥ 1; got 0"),

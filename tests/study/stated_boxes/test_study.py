@@ -81,7 +81,7 @@ def test_what_the_model_writes_is_mapped_back(mllm: interp.Mllm, data: Samples, 
         assert values(result, "iou")[i] == pytest.approx(inside / union)
         candidates = [(8 / w, 8 / h, 40 / w, 48 / h) for w, h in SIZES if (w, h) != (width, height)]
         moved = [(a * width, b * height, c * width, d * height) for a, b, c, d in candidates]
-        scores = [boxes_iou([tuple(wanted)], [one]) for one in moved]
+        scores = [boxes_iou([(wanted[0], wanted[1], wanted[2], wanted[3])], [one]) for one in moved]
         assert any(values(result, "iou_shuffled")[i] == pytest.approx(score) for score in scores)
     assert frame.n_stated.tolist() == [1] * 4
     assert values(result, "stated").tolist() == [1] * 4
@@ -235,7 +235,7 @@ def test_several_images_and_wrong_settings_are_refused(
         interp.InterpError, match="models of the family 'llava' have no convention of their own"
     ):
         StatedBoxes(data=data, model="organism").run(tmp_path, progress=False)
-    for fields, said in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"convention": "yolo"}, r"convention is one of .*; got 'yolo'"),
         ({"answers": ["x"]}, r"answers is a dict from each sample's id"),
         ({"answers": [("a", "x"), ("a", "y")]}, r"an id comes twice"),
@@ -249,6 +249,7 @@ def test_several_images_and_wrong_settings_are_refused(
         ({"threshold": 3}, r'threshold is "otsu"'),
         ({"upsample": "cubic"}, r"upsample is one of"),
         ({"rule": "stretch"}, r"rule is one of touch, center"),
-    ):
+    )
+    for fields, said in refused:
         with pytest.raises(StudyError, match=said):
             StatedBoxes(data=data, **fields)
