@@ -90,6 +90,9 @@ class IndicatorTask(StudyTask):
         """Everything the stored numbers depend on."""
         study = self.study
         plain = ("metrics", "steps", "erased", "agreement", "randomised")
+        order = (
+            {"truth_order": list(study.truth)} if len(study.truth) > 1 else {}
+        )  # the first has more scores
         return {
             **super().to_dict(),
             "indicators": {label: indicator.to_dict() for label, indicator in study.indicators.items()},
@@ -97,6 +100,7 @@ class IndicatorTask(StudyTask):
             "layers": {label: study.layers[label] for label in study.indicators if label in study.layers},
             "removals": {removal.name: removal.to_dict() for removal in study.removals},
             "truth": {truth: truth_identity(study.data, truth) for truth in study.truth},
+            **order,
             "target": study.target.to_dict(),
             **{name: list(getattr(study, name)) for name in plain},
             **{name: getattr(study, name) for name in ("least", "n_faithful", "n_checked", "rule", "seed")},

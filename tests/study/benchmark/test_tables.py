@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
@@ -14,6 +16,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.methods import Plain
 from interp.study import BenchmarkResult, Grid
+from interp.study.benchmark.tables import asks_yes_or_no, cell_text, left_out, strata
 from tests.study.benchmark.planted_benchmark import benchmark
 from tests.study.planted import sample
 from tests.study.planted_methods import Answering, Swap, named
@@ -102,3 +105,56 @@ def test_questions_of_other_answers_have_no_such_marks(tmp_path: Path) -> None:
     wrong: Any = 3
     with pytest.raises(StudyError, match=r"by is a field of meta, such as \"negatives\"; got 3"):
         found.yes_no(wrong)
+
+
+def test_questions_that_could_not_be_answered_count_once() -> None:
+    def said(*rows: tuple[str, str]) -> str:
+        return left_out(pd.DataFrame(rows, columns=["data", "sample"]))
+
+    assert said() == ""
+    assert said(("a", "s0")) == "1 question could not be answered and is left out."
+    assert said(("a", "s0"), ("b", "s0")) == "2 questions could not be answered and are left out."
+    assert said(("a", "s0"), ("a", "s0"), ("a", "s1")) == (
+        "2 questions could not be answered in 3 runs and are left out."
+    )
+
+
+def test_a_cell_is_a_text_a_number_or_a_dash() -> None:
+    assert [cell_text(one) for one in ("x", 12.34, float("nan"))] == ["x", "12.3", "–"]
+    assert cell_text(1234.0, whole=True) == "1,234"
+
+
+def _cell(**columns: list[Any]) -> Any:
+    n = max(map(len, columns.values()))
+    metas = [{name: values[i] for name, values in columns.items() if i < len(values)} for i in range(n)]
+    return SimpleNamespace(study=SimpleNamespace(data=[SimpleNamespace(meta=one) for one in metas]))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_field_divides_where_it_has_two_to_forty_values() -> None:
+    def divide(*cells: Any) -> tuple[str, ...]:
+        result: Any = SimpleNamespace(cells=cells)
+        return strata(result)
+
+    many = [f"m{i}" for i in range(41)]
+    assert divide(_cell(modality=many[:40], subject=many, kind=["one", None, "one"])) == ("modality",)
+    assert divide(_cell(modality=["CT"]), _cell(modality=["CT", "MR"])) == (
+        "modality",
+    )  # in one cell is enough
+    assert divide(_cell(modality=["CT"]), _cell(modality=["MR"])) == ()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_cell_has_both_answers_or_it_is_no_yes_or_no() -> None:
+    def asks(*answers: list[str | None]) -> bool:
+        cells = [
+            SimpleNamespace(measured=True, frame=lambda _, own=own: pd.DataFrame({"answer": own}))
+            for own in answers
+        ]
+        result: Any = SimpleNamespace(cells=cells)
+        return asks_yes_or_no(result)
+
+    assert asks(["Yes.", "no", None], ["no", "yes"])
+    assert not asks(["yes", "no"], ["yes", "yes"])
+    assert not asks(["yes", "no", "left"])
+    assert not asks()

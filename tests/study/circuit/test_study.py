@@ -133,6 +133,23 @@ def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):
     assert list(again.figures()) == ["graph", "faithfulness"]
 
 
+def test_images_of_the_same_question_and_another_answer_are_tried_first(mllm):
+    first, *others = interp.data.bundled("natural", n=6)
+    fields = (("q", "a"), ("r", "b"), ("q", "a"), ("q", "b"), ("r", "a"))
+    listed = [one.replace(question=q, answer=a) for one, (q, a) in zip(others, fields, strict=True)]
+    data = Samples(
+        [first.replace(question="q", answer="a"), *listed, listed[2].replace(image=first.images[0])]
+    )
+    tried = Circuit(model=mllm, data=data).task(mllm)._lenders(0)
+    assert tried[:2] == [4, 3] or tried[:2] == [4, 1]  # question and another answer, then the question alone
+    assert set(tried[1:3]) == {1, 3}
+    assert tried[3:] == [2, 5]  # another question; the last sample has the same picture
+
+
+def test_numbers_of_edges_are_sorted_and_each_counts_once(data):
+    assert Circuit(data=data, sizes=[20, 5, 20]).sizes == (5, 20)
+
+
 def test_a_mean_is_over_other_images_of_one_question(mllm, tmp_path):
     """With no edge, the answer reads the mean of the final streams of the other images, which hooks read too."""
     natural = interp.data.bundled("natural")
@@ -180,7 +197,11 @@ def test_values_of_no_sense_are_refused(mllm, data, tmp_path):
         ({"n_images": 1}, r"n_images is a whole number ≥ 2"),
         ({"sizes": []}, r"sizes are numbers of edges, one or more; got \[\]"),
         ({"sizes": [-1]}, r"a size is a whole number of at least 0"),
+        ({"sizes": [True]}, r"a size is a whole number"),
+        ({"exact": -1}, r"exact is a whole number ≥ 0"),
         ({"graph": [("image",)]}, r"graph is a list of edges such as"),
+        ({"graph": []}, r"graph is a list of edges such as"),
+        ({"graph": [("image", 3)]}, r"graph is a list of edges such as"),
     ]
     for wrong, said in refused:
         with pytest.raises(StudyError, match=said):

@@ -59,6 +59,18 @@ def test_the_border_is_the_outer_ring_of_what_tokens_see() -> None:
     assert at_border(grid((10, 10), (1, 1))).all()
 
 
+def test_each_image_has_a_border_of_its_own() -> None:
+    """Two images of other sizes: 4 of the 16 tokens of each lie inside, and the separator is at no border."""
+    one, other = squash((40, 40), (4, 4)), squash((400, 80), (4, 4))
+    footprints = np.concatenate([one.boxes, other.boxes, np.full((1, 4), np.nan)])
+    image = np.repeat([0, 1, 1], [16, 16, 1])
+    views = np.full(33, "whole")
+    both = TokenMap(np.arange(33), footprints, None, views, image, ((40, 40), (400, 80)), 33)
+    ring = np.ones((4, 4), bool)
+    ring[1:3, 1:3] = False
+    assert at_border(both).tolist() == [*ring.ravel(), *ring.ravel(), False]
+
+
 def test_an_answer_that_the_model_hardly_prefers_is_a_caution() -> None:
     long = answer_check(0.5**8, 8)
     assert (long.value, long.flag) == (pytest.approx(0.5), "no caution")
@@ -124,6 +136,9 @@ def test_the_summary_never_says_that_a_map_is_right() -> None:
     assert "does not show that the map is right" in Trust((good,), "map").summary
     assert Trust((good, bad), "map").summary.startswith("1 of 2 checks raises a caution: b.")
     assert "nothing is known" in Trust((), "map").summary
+    noted, unknown = (TrustCheck(f, 0.0, 0.0, f, "", "") for f in ("note", "not measured"))
+    assert Trust((noted, good, unknown, bad), "map").summary.startswith("1 of 2 checks raises")
+    assert "nothing is known" in Trust((noted, unknown), "map").summary
     assert list(Trust((good, bad), "map").to_dataframe().flag) == ["no caution", "caution"]
 
 
@@ -163,5 +178,5 @@ def test_words_that_the_vocabulary_lacks_are_a_caution():
     tokenizer = interp.load("organism").processor.tokenizer
     assert words_check(tokenizer, "What color is the diamond?") == []
     (found,) = words_check(tokenizer, "What colour is the zebra?")
-    assert found.flag == "caution"
+    assert (found.flag, found.value) == ("caution", 2 / 5)
     assert "lacks “colour”, “zebra”: it read an unknown token" in found.finding

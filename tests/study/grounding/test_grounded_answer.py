@@ -11,6 +11,7 @@ import torch
 import interp
 from interp.errors import MapError, SampleError
 from interp.indicators import otsu_threshold
+from interp.indicators.answer_maps import answer_maps
 from interp.metrics import pixel_iou
 from tests.models.tiny_sam import tiny_sam
 from tests.study.saying import saying
@@ -36,6 +37,7 @@ def test_words_and_phrases_of_one_answer_are_numbered(mllm: interp.Mllm, one: in
     found = interp.ground(mllm, one, ["left lung", "THE NODULE", "lung", "heart"])
     assert found.answer == "the nodule in the left lung ."
     assert found.text == "the nodule [1] in the left lung [2] ."
+    assert interp.ground(mllm, one, ["heart", "big lung"]).missing == ("heart", "big lung")
     assert found.missing == ("lung", "heart")  # "lung" lies only in "left lung", which has its mask
     assert [one.generated for one in found.phrases] == [(0, 1), (4, 5)]
     assert "".join(part for part, _ in found.parts()) == found.answer
@@ -60,6 +62,16 @@ def test_a_phrase_has_the_mean_of_its_tokens_maps(mllm: interp.Mllm, one: interp
     np.testing.assert_allclose(found.phrases[0].map.values, wanted, atol=1e-6)
 
 
+def test_layers_and_length_are_those_asked_for(mllm: interp.Mllm, one: interp.Sample) -> None:
+    found = interp.ground(mllm, one, "nodule", layers=[1], generate=3, prompt=interp.GENERIC_PROMPT)
+    assert found.answer == "the nodule in"
+    assert found.prompt == interp.GENERIC_PROMPT
+    maps = answer_maps(mllm, one, prompt=interp.GENERIC_PROMPT, generate=3, layers=[1])
+    np.testing.assert_allclose(found.phrases[0].map.values, maps.of_span(4, 10)[1], atol=1e-7)
+    whole = interp.ground(mllm, one, "nodule", generate=3, prompt=interp.GENERIC_PROMPT)
+    assert not np.allclose(found.phrases[0].map.values, whole.phrases[0].map.values, atol=1e-5)
+
+
 def test_a_mask_is_the_upsampled_map_above_the_threshold(mllm: interp.Mllm, one: interp.Sample) -> None:
     found = interp.ground(mllm, one, "nodule", upsample="nearest")
     (phrase,) = found.phrases
@@ -68,6 +80,8 @@ def test_a_mask_is_the_upsampled_map_above_the_threshold(mllm: interp.Mllm, one:
     np.testing.assert_array_equal(mask.inside, pixels > otsu_threshold(pixels[np.isfinite(pixels)]))
     column, row = (int(edge) for edge in phrase.point or ())
     assert pixels[row, column] == np.nanmax(pixels)
+    assert phrase.point == (column + 0.5, row + 0.5)
+    assert not phrase.refined
     more = interp.ground(mllm, one, "nodule", upsample="nearest", threshold="positive").phrases[0]
     np.testing.assert_array_equal(more.masks[0].inside, pixels > 0)
 
@@ -96,6 +110,10 @@ def test_several_images_have_masks_of_their_own(mllm: interp.Mllm) -> None:
     frame = found.to_dataframe()
     assert frame.image.tolist() == [mask.image for mask in phrase.masks]
     assert frame.x.notna().sum() == 1
+    areas = [two.sizes[mask.image][0] * two.sizes[mask.image][1] for mask in phrase.masks]
+    assert frame.share.tolist() == [
+        mask.inside.sum() / area for mask, area in zip(phrase.masks, areas, strict=True)
+    ]
 
 
 def test_a_segmenter_makes_the_mask_at_the_largest_value(

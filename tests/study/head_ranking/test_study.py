@@ -247,6 +247,14 @@ def test_the_verdict_warns_of_a_ranking_of_even_maps(tmp_path: Path) -> None:
     assert "rank by" not in result.verdict(1)
 
 
+def test_a_map_as_good_as_a_uniform_one_is_no_better(tmp_path: Path) -> None:
+    result = run(ranking(), tmp_path)  # one head of six is uniform
+    assert (result.n_beating_even(6), result.none_beats_even()) == (5, "")
+    even = run(ranking(indicator=PlantedHeads(gain=((0.0, 0.0), (-0.5, 0.0)), layers=(0, 1))), tmp_path)
+    assert even.n_beating_even(4) == 0
+    assert even.none_beats_even().startswith("planted · planted: no head is better than a uniform map")
+
+
 def test_the_table_lists_the_best_heads_first(tmp_path: Path) -> None:
     lines = [line for line in run(ranking(), tmp_path).table(2).splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]

@@ -81,6 +81,7 @@ def test_the_table_has_a_row_a_head_and_gives_sets_of_heads(mllm, data, table, t
     assert best.pairs == tuple(own.sort_values(ascending=False, kind="stable").index[:2])
     assert table.top("ablation", 1, lowest=True).pairs == (own.idxmin(),)
     assert best.name == "2 heads of highest ablation"
+    assert len(table.top("entropy", 12)) == 12
     mllm.trace(data[0], edits=[AblateHeads(Site(heads=best.pairs))])
     page = html.unescape(table.report(tmp_path / "page.html").read_text())
     assert table.study.question in page
@@ -103,3 +104,21 @@ def test_without_ablations_a_sample_takes_two_forwards(mllm, data, table, tmp_pa
     assert float(found.cost.forwards.sum()) < float(table.cost.forwards.sum()) / 2
     assert_allclose(found.heads.position, table.heads.position)
     assert list(found.figures()) == ["heads"]
+
+
+def test_the_token_that_is_followed_is_the_answers(mllm, data, tmp_path):
+    two = [data[0], data[1].replace(answer=None)]
+    study = HeadRoles(model=mllm, data=two, ablate=False, target="answer", batch=2)
+    found = study.run(tmp_path, progress=False)
+    assert found.samples.token.tolist() == ["red"]
+    assert found.failures["sample"].tolist() == ["1"]
+    logits = mllm.trace(data[0]).logits.values[0].astype(float)
+    red = mllm.processor.tokenizer.convert_tokens_to_ids("red")
+    assert found.samples.logprob[0] == pytest.approx(log_softmax(logits)[red], abs=1e-4)
+
+
+def test_an_image_is_borrowed_by_and_from_one_image_alone(mllm, data):
+    two = data[1].replace(image=None, images=[data[1].images[0], data[2].images[0]], id="two")
+    task = HeadRoles(model=mllm, data=[data[0], two]).task(mllm)
+    assert [task._lender(index) for index in (0, 1)] == [None, None]
+    assert [HeadRoles(model=mllm, data=data[:2]).task(mllm)._lender(i) for i in (0, 1)] == [1, 0]

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from interp.data import Samples, bundled
-from interp.errors import StudyError
+from interp.errors import MapError, StudyError
 from interp.indicators import Attention, CentrePrior, RandomMap
 from interp.inputs.prompt import Target, diff
 from interp.metrics import auroc, spearman
 from interp.study import Grid, IndicatorComparison, IndicatorResult
 from interp.study.dataframes import records, where
+from interp.study.indicator_comparison.indicator_maps import one_map
 from interp.tracing import load
 from tests.study.planted import sample, token_map
 from tests.study.planted_indicators import Knowing, Take, Truthful, comparison, scenes
@@ -94,6 +96,31 @@ def test_what_beats_every_baseline_finds_the_truth(result: IndicatorResult) -> N
     assert set(faithful.n) == {6}
     with pytest.raises(StudyError, match=r"one of the measures .*auroc.*; got 'kl'"):
         result.compare("kl")
+
+
+def test_of_a_metric_that_is_better_low_the_lowest_wins(tmp_path: Path) -> None:
+    study = comparison(metrics=("kl",), removals=(), n_checked=0, batch=24)
+    found = study.run(tmp_path, progress=False)
+    own = found.found().set_index("indicator")
+    assert own.finds.to_dict() == {"knows": True, "off": False}
+    baselines = [mean(found, name, "kl", "boxes")["mean"] for name in ("centre", "random")]
+    assert own.best_baseline.tolist() == [pytest.approx(min(baselines))] * 2
+    assert own["mean"]["knows"] < min(baselines)
+
+
+def test_one_layer_of_an_indicators_map_is_chosen() -> None:
+    lines = xr.DataArray([[1.0, 2.0], [3.0, 5.0]], {"layer": [3, 7]}, dims=("layer", "token"))
+    assert one_map(lines, "it", {"it": 7}).tolist() == [3, 5]
+    assert one_map(lines, "it", {"it": "sum"}).tolist() == [4, 7]
+    assert one_map(lines[:1], "it", {"other": 7}).tolist() == [1, 2]
+    for wrong, layers, said in (
+        (lines, {}, r"each of the layers \[3, 7\]; got None"),
+        (lines, {"it": 1}, r"each of the layers \[3, 7\]; got 1"),
+        (lines.where(lines < 5), {"it": 7}, "NaN or infinity"),
+        (lines.rename(layer="head"), {}, "per_head=False"),
+    ):
+        with pytest.raises(MapError, match=said):
+            one_map(wrong, "it", layers)
 
 
 def test_few_groups_carry_no_verdict(tmp_path: Path) -> None:
@@ -235,6 +262,28 @@ def test_cells_of_a_grid_join(tmp_path: Path) -> None:
         ({"agreement": ("pearson",)}, "agreement takes at least one of spearman, kendall, each once"),
         ({"n_checked": -1}, "n_checked is a whole number ≥ 0, or None; got -1"),
         ({"least": 0.0}, "least is a number > 0"),
+        ({"indicators": {" ": RandomMap()}}, r"text without '\|'; got ' '"),
+        ({"layers": {"knows": -1}}, "got 'knows': -1"),
+        ({"layers": {"knows": True}}, "got 'knows': True"),
+        ({"layers": {"knows": "mean"}}, "got 'knows': 'mean'"),
+        ({"few": {"other": 3}}, "got 'other': 3"),
+        ({"few": {"knows": True}}, "got 'knows': True"),
+        ({"steps": (0.0, 0.5)}, "both left out"),
+        ({"steps": (0.5, 1.0)}, "both left out"),
+        ({"steps": (0.1, 0.1)}, "increasing fractions"),
+        ({"steps": ()}, "increasing fractions"),
+        ({"erased": ()}, "erased are some of the steps"),
+        ({"randomised": (0.0,)}, r"shares of the layers in \(0, 1\]"),
+        ({"randomised": (True,)}, "got True"),
+        ({"randomised": (0.5, "some")}, "got 'some'"),
+        ({"least": float("inf")}, "least is a number > 0"),
+        ({"least": True}, "least is a number > 0"),
+        ({"truth": ("boxes", "boxes")}, "truth names one or more boxes, each once"),
+        ({"truth": ()}, "truth names one or more boxes"),
+        ({"choices": {"knows": 3}}, "how their layer was chosen"),
+        ({"n_faithful": -1}, "n_faithful is a whole number ≥ 0"),
+        ({"choose_by": "beauty"}, "choose_by is one of"),
+        ({"rule": "near"}, "rule is one of"),
         ({"data": []}, "hold no sample"),
         ({"target": "left"}, "target is an interp.Target"),
     ],

@@ -57,6 +57,23 @@ def test_looking_and_being_right_make_four_outcomes() -> None:
     assert found.ar.tolist() == [3, 3, 1, 1, 2]
 
 
+def test_each_model_and_data_set_has_its_own_limit() -> None:
+    one, other = result([3.0, 1.0], [True, False]), result([3.0, 1.0], [True, False], data="slides")
+    both = SimpleNamespace(
+        values=pd.concat([one.values, other.values.assign(model="n", layer=3 - other.values.layer)]),
+        samples=pd.concat([one.samples, other.samples.assign(model="n")]),
+        cells=[*one.cells, SimpleNamespace(labels={"model": "n", "data": "slides"})],
+    )
+    choice: Any = SimpleNamespace(layers={"m": 2, "n": 1})  # n's scores are at layer 1
+    made: Any = both
+    assert thresholds(made, choice, share=1.0) == {("m", "scans"): 3.0, ("n", "slides"): 3.0}
+    found = verdicts(made, choice, {("m", "scans"): 0.5, ("n", "slides"): 2.0})
+    assert found.ar.tolist() == [3, 1, 3, 1]
+    assert found.looked.tolist() == [True, True, True, False]
+    shares = counts(found).set_index(["data", "outcome"]).share
+    assert shares["scans", "looked, wrong"] == shares["slides", "looked elsewhere, wrong"] == 0.5
+
+
 def test_samples_without_an_answer_or_ar_are_left_out() -> None:
     made = result([3.0, np.nan, 1.0, 1.0], [True, True, None, False])
     found = verdicts(made, CHOICE, {("m", "scans"): 2.0})

@@ -36,6 +36,7 @@ def test_samples_of_several_sizes_score_as_each_does_alone() -> None:
 
 def test_every_metric_takes_several_samples() -> None:
     given = [scorable(12, 2, seed) for seed in range(3)]
+    given.append(replace(scorable(12, 2, 3), grid=(3, 4)))  # as many tokens in another grid
     metrics = tuple(METRICS.values())
     together, alone = scored(metrics, given), [scored(metrics, [one])[0] for one in given]
     assert np.array_equal(together, alone, equal_nan=True)

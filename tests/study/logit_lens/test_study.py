@@ -23,6 +23,8 @@ from interp.study import GridResult, HeadAttribution, HeadRanking, LensSweep, Mo
 from interp.study.dataframes import where
 from interp.study.head_attribution.page import agreements, head_table
 from interp.study.logit_lens.page import lens_gaps, peaks
+from interp.study.logit_lens.task import measures
+from interp.study.logit_lens.wording import LENS_WORDING, MIXED, wording_of
 from interp.tracing import Knockout, Mllm, Site, wrap
 from tests import tiny
 
@@ -144,12 +146,35 @@ def test_the_test_of_a_gap_flips_whole_groups():
     assert (row["p"], row["p_holm"]) == (2 / 8, 2 / 8)
 
 
-def test_words_without_a_token_are_failures_with_a_reason(sweep):
+def test_measures_of_a_map_worked_by_hand() -> None:
+    """Five tokens: two in the box, two outside, and one that was not read."""
+    inside, seen = (np.array(one, bool) for one in ([1, 1, 0, 0, 0], [1, 1, 1, 1, 0]))
+    line, first = np.array([4.0, 1.0, 2.0, 0.0, 99.0]), np.array([1, 1, 1, 0, 1], bool)
+    found = measures(line, first, inside, seen)
+    assert found == {
+        "inside": 2.5, "outside": 1.0, "gap": 1.5, "auroc": 3 / 4, "first inside": 1.0, "first outside": 0.5
+    }  # fmt: skip
+
+
+def test_a_page_speaks_of_its_lens_or_of_several() -> None:
+    assert wording_of(["logit", "logit"]) == LENS_WORDING["logit"]
+    assert wording_of(["logit", SimpleNamespace(kind="patchscope")]) == MIXED
+    unread = np.array([np.log(0.5), np.nan, np.log(0.25)])
+    assert_allclose(LENS_WORDING["logit"].map_values(unread), [0.5, 0.25, 0.25])
+    assert_allclose(LENS_WORDING["contextual"].map_values(np.array([0.5, np.nan, -1])), [0.5, -1, -1])
+
+
+def test_words_without_a_token_are_failures_with_a_reason(mllm, data, sweep):
     said = {(row["sample"], row["metric"]): row["reason"] for _, row in sweep.failures.iterrows()}
     assert set(said) == {("2", "answer"), ("3", "label"), ("3", "answer")}
     assert said["2", "answer"] == "the sample has no answer."
     assert said["3", "answer"] == "'blood vessel' is not one token of this vocabulary."
     assert len(sweep.samples) == 4
+    own = sweep.samples.sort_values("index")
+    assert own.label.tolist()[:3] == list(LABELS)
+    assert own.n_box_tokens.tolist() == [
+        int(mllm.encode(one).tokens[0].mask(one.boxes).sum()) for one in data
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,15 @@ def test_a_type_that_recurs_is_learned_by_heart():
 def test_the_majority_is_of_the_other_folds():
     folds = np.array([0, 0, 1, 1, 1])
     assert majority(["a", "a", "b", "b", "c"], folds) == ["b", "b", "a", "a", "a"]
+    assert majority(["b", "a", "c"], np.array([0, 0, 1]))[2] == "a"  # of equal ones the first in the alphabet
+
+
+def test_random_classes_have_the_frequencies_of_the_true_ones():
+    types, labels = [f"t{i}" for i in range(300)], ["rare"] * 30 + ["often"] * 270
+    drawn = control_labels(types, labels, seed=0)
+    assert 0.84 < np.mean(np.array(drawn) == "often") < 0.96
+    assert control_labels(types[::-1], labels, seed=0) == drawn[::-1]  # the order of the samples is no matter
+    assert control_labels(types, labels, seed=1) != drawn
 
 
 def test_a_fold_without_a_second_class_names_the_only_one():

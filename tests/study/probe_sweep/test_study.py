@@ -13,6 +13,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import ProbeResult, ProbeSweep
 from interp.study.dataframes import where
+from interp.study.probe_sweep.task import property_of
 from interp.tracing import Mllm, PatchResidual, Residual
 
 LAYERS = 6
@@ -74,12 +75,14 @@ def test_colour_is_read_where_patching_moves_it(mllm, data, result):
 
 def test_features_are_mean_streams(mllm, data, result):
     features = result.cells[0].folder.read_table("features").to_pandas()
-    one = mllm.trace(data[3], reads=[Residual([2], "question"), Residual([2], "image")])[0]
+    reads = [Residual([2], "question"), Residual([2], "image"), Residual([2], "last")]
+    one = mllm.trace(data[3], reads=reads)[0]
     tokens = mllm.encode(data[3]).tokens[0]
     inside = tokens.mask(data[3].boxes)
     for position, wanted in (
         ("question", one.reads[0].values[0].mean(0)),
         ("box", one.reads[1].values[0][inside].mean(0)),
+        ("last", one.reads[2].values[0][0]),
     ):
         row = features[(features["index"] == 3) & (features.position == position) & (features.layer == 2)]
         assert_allclose(np.array(row["values"].iloc[0]), wanted, atol=2e-4)
@@ -105,6 +108,16 @@ def test_other_folds_and_another_control_need_no_forward(mllm, data, result):
         base.replace(data=other, target="about").task(mllm).to_dict()
         != base.replace(target="about").task(mllm).to_dict()
     )
+
+
+def test_a_property_is_a_field_the_group_or_of_the_meta(mllm, data):
+    one = data[0].replace(answer="dark  red", question="which one?", meta={"about": 3, "group": "no"})
+    found = [property_of(one, name, "g7") for name in ("answer", "question", "group", "about", "shade")]
+    assert found == ["dark red", "which one?", "g7", "3", None]
+    needs = [
+        ProbeSweep(data=data, positions=at).task(mllm).needs_boxes for at in (("last",), ("last", "box"))
+    ]
+    assert needs == [False, True]
 
 
 @pytest.mark.filterwarnings("error:The least populated class")
@@ -147,6 +160,9 @@ def test_what_cannot_be_probed_fails_or_is_refused(mllm, data, tmp_path):
             r"positions takes at least one of last, question",
         ),
         (lambda: ProbeSweep(data=data, penalty=0), r"penalty is a finite number above 0; got 0"),
+        (lambda: ProbeSweep(data=data, penalty=True), r"penalty is a finite number above 0; got True"),
+        (lambda: ProbeSweep(data=data, penalty=float("inf")), r"penalty is a finite number above 0; got inf"),
+        (lambda: ProbeSweep(data=data, control=""), r'control is "answer", "question", "group" or a key'),
         (lambda: ProbeSweep(data=data, folds=1), r"folds is a whole number ≥ 2; got 1"),
         (lambda: ProbeSweep(data=data, target=""), r'target is "answer", "question", "group" or a key'),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,9 @@ def test_it_equals_an_explicit_mask(model: tuple[interp.Mllm, Script], tmp_path:
         wanted = sum(float(logp[first + i - 1, one]) for i, one in enumerate(answer))
         assert value == pytest.approx(wanted, abs=1e-4)
     assert np.ptp(found) > 0.01
+    assert (row.n_sentences, row.n_reasoning_tokens, row.n_tokens) == (3, 16 + 1, len(image))  # with the mark
+    assert lines.sentence.tolist() == [0, 1, 2, 3]
+    assert not isinstance(lines.text[3], str)  # the answer alone
     change = where(result.scores, result.scores.measure == "change").set_index("seen").value
     assert change.index.tolist() == list(SHARES)
     np.testing.assert_allclose(change.loc[[0.0, 0.3, 0.7, 1.0]], lines.change, atol=1e-12)
@@ -114,6 +118,20 @@ def test_until_is_the_last_sentence_that_needs_the_image() -> None:
     assert until(np.array([-2.0, 0.05, -1.0, 0.0, 0.0])) == 0.75
     assert until(np.zeros(3)) == 0.0
     assert np.isnan(until(np.array([0.0, 0.0, -0.2])))
+    assert until(np.array([0.0, 0.5, 0.0])) == 1.0  # a rise is a change too
+    assert until(np.array([0.1, 0.0])) == 1.0  # as is one of the tolerance itself
+    assert np.isnan(until(np.array([0.0, np.nan])))
+
+
+def test_choices_of_no_sense_are_refused() -> None:
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"thoughts": "mine"}, "thoughts is one of own, given; got 'mine'"),
+        ({"max_new_tokens": 0}, "max_new_tokens is a whole number ≥ 1; got 0"),
+        ({"answer_tokens": 0}, "answer_tokens is a whole number ≥ 1; got 0"),
+    )
+    for fields, said in refused:
+        with pytest.raises(StudyError, match=said):
+            interp.ReasoningSweep(data=_data(None), **fields)
 
 
 def test_sentences_end_where_they_end() -> None:

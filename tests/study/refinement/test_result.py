@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data import Samples, bundled
@@ -16,6 +17,8 @@ from interp.stats import holm, paired_test
 from interp.study import Grid, ModelSpec, RefinementResult
 from interp.study.dataframes import records
 from interp.study.refinement.method_choice import Grounding, best_method, grounding
+from interp.study.refinement.method_comparison import change
+from interp.study.refinement.parameter_sweeps import fixed_values
 from interp.study.refinement.result import numeric_pair, varied
 from interp.tracing import load
 from tests.study.planted import sample, samples
@@ -214,3 +217,22 @@ def test_published_heads_are_for_their_checkpoint_alone(tmp_path: Path) -> None:
         grounding(ModelSpec(str(copy)), None, published="huatuogpt-vision-7b", rank=True)
     with pytest.raises(StudyError, match="ranked on validation samples, but there are none"):
         grounding(ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf"), None, rank=True)
+
+
+def test_a_change_is_of_samples_with_both_values() -> None:
+    """Of seven samples two are undefined and two are ruled out, before or after; the means are of the other three."""
+    before, after = [1.0, 4.0, 0.0, np.nan, -np.inf, 7.0, 50.0], [3.0, 2.0, 3.0, 9.0, 9.0, -np.inf, np.nan]
+    rows = pd.DataFrame({"before": before, "after": after, "group": list("aabcdef")})
+    found = change(rows, "logprob", level=0.95, seed=0)
+    assert (found["before"], found["after"], found["difference"]) == (5 / 3, 8 / 3, pytest.approx(1))
+    assert [found[name] for name in ("n", "n_groups", "n_undefined", "n_ruled_out")] == [3, 2, 2, 2]
+    assert [found[name] for name in ("wrong_to_right", "right_to_wrong", "p_flips")] == [None] * 3
+    assert "2 samples left out because the answer was ruled out" in found["note"]
+    marks = change(
+        rows.assign(before=[0, 1, 0, 1, 0, 1, 1], after=[1, 1, 0, 0, 1, 0, 1]), "correct", level=0.95, seed=0
+    )
+    assert (marks["wrong_to_right"], marks["right_to_wrong"], marks["p_flips"]) == (2, 2, 1.0)
+
+
+def test_a_parameter_is_held_at_the_nearest_value_of_two_the_larger() -> None:
+    assert fixed_values({"k": 20, "p": 50}, {"k": {10, 30, 60}, "p": {50, 51}}) == {"k": 30, "p": 50}

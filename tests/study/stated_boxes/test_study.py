@@ -17,7 +17,7 @@ import interp
 from interp.data import Samples
 from interp.errors import RunError, StudyError
 from interp.indicators import Attention, CentrePrior
-from interp.metrics import attention_ratio
+from interp.metrics import attention_ratio, boxes_iou
 from interp.study import GridResult, StatedBoxes
 from interp.study.stated_boxes.page import COLOUR, _with_stated
 from interp.study.stated_boxes.task import MEASURES
@@ -79,6 +79,10 @@ def test_what_the_model_writes_is_mapped_back(mllm: interp.Mllm, data: Samples, 
         )
         union = 32 * 40 + (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) - inside
         assert values(result, "iou")[i] == pytest.approx(inside / union)
+        candidates = [(8 / w, 8 / h, 40 / w, 48 / h) for w, h in SIZES if (w, h) != (width, height)]
+        moved = [(a * width, b * height, c * width, d * height) for a, b, c, d in candidates]
+        scores = [boxes_iou([(wanted[0], wanted[1], wanted[2], wanted[3])], [one]) for one in moved]
+        assert any(values(result, "iou_shuffled")[i] == pytest.approx(score) for score in scores)
     assert frame.n_stated.tolist() == [1] * 4
     assert values(result, "stated").tolist() == [1] * 4
 
@@ -106,6 +110,9 @@ def test_stored_texts_are_read_and_unreadable_ones_counted(data: Samples, tmp_pa
     assert values(found, "iou")[0] == pytest.approx(1)  # 8, 8, 40, 48 of 80 × 64
     assert np.isnan(values(found, "iou")[1:]).all()
     assert values(found, "stated").tolist() == [1, 0, 0]
+    for measure in ("ar_stated", "ar_gap", "mask_stated", "area_stated", "iou_shuffled"):
+        assert np.isnan(values(found, measure)).tolist() == [False, True, True], measure
+    np.testing.assert_allclose(values(found, "area_expert"), [32 * 40 / (w * h) for w, h in SIZES[:3]])
     assert np.isfinite(values(found, "ar_expert")).all()
     assert int(found.summary().set_index("measure").n_undefined["iou"]) == 2
     page = found.report(tmp_path / "page.html").read_text("utf-8")
@@ -228,14 +235,21 @@ def test_several_images_and_wrong_settings_are_refused(
         interp.InterpError, match="models of the family 'llava' have no convention of their own"
     ):
         StatedBoxes(data=data, model="organism").run(tmp_path, progress=False)
-    for fields, said in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"convention": "yolo"}, r"convention is one of .*; got 'yolo'"),
         ({"answers": ["x"]}, r"answers is a dict from each sample's id"),
         ({"answers": [("a", "x"), ("a", "y")]}, r"an id comes twice"),
+        ({"answers": {"a": 3}}, r"answers is a dict from each sample's id"),
+        ({"answers": {3: "a"}}, r"answers is a dict from each sample's id"),
         ({"layers": []}, r"layers are the maps' layers that are averaged"),
+        ({"layers": [True]}, r"layers are the maps' layers that are averaged"),
+        ({"layers": [1, 1]}, r"layers are the maps' layers that are averaged"),
+        ({"layers": [-1]}, r"layers are the maps' layers that are averaged"),
+        ({"generate": 0}, r"generate is a whole number ≥ 1"),
         ({"threshold": 3}, r'threshold is "otsu"'),
         ({"upsample": "cubic"}, r"upsample is one of"),
         ({"rule": "stretch"}, r"rule is one of touch, center"),
-    ):
+    )
+    for fields, said in refused:
         with pytest.raises(StudyError, match=said):
             StatedBoxes(data=data, **fields)

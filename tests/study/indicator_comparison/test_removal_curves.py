@@ -1,0 +1,54 @@
+"""Measures of faithfulness of curves worked by hand, and on which side of a measure the better maps lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from interp.inputs.prompt import Target, diff
+from interp.study.indicator_comparison.indicator_maps import stage_name
+from interp.study.indicator_comparison.paired_tests import better
+from interp.study.indicator_comparison.removal_curves import Curves, measured
+
+STEPS = (0.25, 0.5)
+WITHOUT, ONLY = np.array([0.9, 0.5, 0.3, 0.1]), np.array([0.1, 0.4, 0.8, 0.9])
+
+
+def test_areas_and_falls_worked_by_hand() -> None:
+    """p at 0, ¼, ½ and all of the tokens; normalised to 1, ½, ¼, 0 without and 0, ⅜, ⅞, 1 with these tokens alone."""
+    found = measured(Curves(np.log(WITHOUT), np.log(ONLY)), STEPS, (0.5,), Target(), 0.1)
+    assert found == pytest.approx(
+        {
+            "deletion": 0.25 * 0.75 + 0.25 * 0.375 + 0.5 * 0.125,
+            "insertion": 0.25 * 0.1875 + 0.25 * 0.625 + 0.5 * 0.9375,
+            "comprehensiveness": 0.6,
+            "sufficiency": 0.1,
+        }
+    )
+    both = measured(Curves(np.log(WITHOUT), np.log(ONLY)), STEPS, STEPS, Target(), 0.1)
+    assert both["comprehensiveness"] == pytest.approx((0.4 + 0.6) / 2)
+    assert both["sufficiency"] == pytest.approx((0.5 + 0.1) / 2)
+
+
+def test_a_target_that_hardly_falls_has_no_area() -> None:
+    flat = Curves(np.log([0.9, 0.88, 0.87, 0.85]), np.log([0.85, 0.87, 0.88, 0.9]))
+    found = measured(flat, STEPS, STEPS, Target(), 0.1)
+    assert np.isnan([found["deletion"], found["insertion"]]).all()
+    assert found["comprehensiveness"] == pytest.approx(0.025)
+    assert measured(flat, STEPS, STEPS, Target(), 0.01)["deletion"] > 0
+    nats = measured(Curves(WITHOUT, ONLY), STEPS, (0.5,), Target(diff("left", "right")), 0.1)
+    assert nats["comprehensiveness"] == pytest.approx(0.6)  # a difference of answers stays in nats
+
+
+def test_each_measure_has_its_better_side() -> None:
+    sides = {
+        "deletion": "lower", "insertion": "higher", "comprehensiveness": "higher", "sufficiency": "lower",
+        "auroc": "higher", "kl": "lower", "spearman": "", "weights": "",
+    }  # fmt: skip
+    assert {name: better(name) for name in sides} == sides
+
+
+def test_stages_are_named_by_their_share() -> None:
+    assert [stage_name(one) for one in (0.25, "all", 1.0)] == [
+        "top 25 % of layers", "all weights", "top 100 % of layers",
+    ]  # fmt: skip
