@@ -124,6 +124,7 @@ def test_adapt_ends_with_0_if_every_size_is_sure(
     monkeypatch.setattr(model_commands, "_opened", lambda *_: mllm)
     layout = SimpleNamespace(words="a grid", source=lambda *_: "the source") if fits else None
     monkeypatch.setattr("interp.models.measured.layout_of", lambda *_: layout)
+    monkeypatch.setenv("COLUMNS", "200")
     words = ["--picture", "None", "--image", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     words += ["--out", str(tmp_path / "mine.py")] if out else []
     assert main(["adapt", "m", *words]) == code

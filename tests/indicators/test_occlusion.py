@@ -133,7 +133,7 @@ def test_a_mean_needs_two_masks_that_keep_the_token(unchecked: None) -> None:
     kept = np.array([[True, True], [True, True], [True, False]])
     average, _ = kept_average(np.array([1.0, 2.0, 6.0]), kept)
     np.testing.assert_allclose(average, [3.0, 1.5])
-    with pytest.raises(MapError, match="image token 1 is kept by 1 of 2 masks"):
+    with pytest.raises(MapError, match="token 1 is kept by 1 of 2"):
         kept_average(np.array([1.0, 2.0]), kept[1:])
 
 

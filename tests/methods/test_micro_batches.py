@@ -72,7 +72,7 @@ def test_maps_that_are_given_stay_with_their_samples():
     kept = [one.kept for one in VGREFINE.triage(mllm, own, batch_size=2)]
     for one, answer in zip(kept, again, strict=True):
         np.testing.assert_array_equal(one, answer.details["kept"])
-    with pytest.raises(MethodError, match="got 2 for 3 samples"):
+    with pytest.raises(MethodError, match="got 2 maps for 3 samples"):
         VGREFINE.answer(mllm, own, maps=maps[:2], batch_size=2)
 
 

@@ -246,7 +246,7 @@ def test_measured_maps_serve_all_heads_and_percentiles(mllm):
 
 
 def test_as_many_maps_as_samples(mllm):
-    with pytest.raises(MethodError, match="one map per sample; got 1 for 3 samples"):
+    with pytest.raises(MethodError, match="one map per sample; got 1 map for 3 samples"):
         CODE.answer(mllm, tiny.samples(), maps=[np.ones(16)])
 
 

@@ -51,7 +51,7 @@ def test_by_hand() -> None:
     assert strata.weight.tolist() == pytest.approx([4 / 3, 2, 0])
     assert found.difference.mean == pytest.approx((4 / 3 * -3 + 2 * 3) / (4 / 3 + 2))
     assert found.dropped == (0, 1)
-    assert "2 of 3 strata" in found.sentence
+    assert "hold samples of both: 2 of 3." in found.sentence
 
 
 def test_the_interval_covers_by_group() -> None:

@@ -133,7 +133,7 @@ def test_a_given_graph_keeps_its_share(mllm, data, found, tmp_path):
     assert list(again.figures()) == ["graph", "faithfulness"]
 
 
-def test_images_of_the_same_question_and_another_answer_are_tried_first(mllm):
+def test_images_of_the_same_question_are_tried_first(mllm):
     first, *others = interp.data.bundled("natural", n=6)
     fields = (("q", "a"), ("r", "b"), ("q", "a"), ("q", "b"), ("r", "a"))
     listed = [one.replace(question=q, answer=a) for one, (q, a) in zip(others, fields, strict=True)]

@@ -155,9 +155,9 @@ def test_an_indicator_that_cannot_be_had_is_named(mllm: Any, sample: Any) -> Non
     other = interp.indicators.ActivationPatching({"someone else": sample})
     found = mllm.look(sample, indicator=["attention", other])
     assert list(found.shown) == ["attention"]
-    assert "no partner" in found.missing["activation patching"]
+    assert "needs a partner" in found.missing["activation patching"]
     assert "Activation patching could not be computed" in found._repr_html_()
-    with pytest.raises(MapError, match="no partner"):
+    with pytest.raises(MapError, match="needs a partner"):
         mllm.look(sample, indicator=other)
 
 

@@ -234,5 +234,5 @@ def test_a_change_is_of_samples_with_both_values() -> None:
     assert (marks["wrong_to_right"], marks["right_to_wrong"], marks["p_flips"]) == (2, 2, 1.0)
 
 
-def test_a_parameter_is_held_at_the_nearest_value_of_two_the_larger() -> None:
+def test_a_parameter_is_held_at_the_nearest_or_larger_value() -> None:
     assert fixed_values({"k": 20, "p": 50}, {"k": {10, 30, 60}, "p": {50, 51}}) == {"k": 30, "p": 50}

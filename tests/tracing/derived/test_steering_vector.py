@@ -59,5 +59,7 @@ def test_a_file_keeps_every_field(tmp_path) -> None:
 )
 def test_parts_of_other_numbers_of_layers_are_refused(tmp_path, changes) -> None:
     path = replace(WHOLE, **changes).save(tmp_path / "v.safetensors")
-    with pytest.raises(MapError, match=r"another number of vectors than of layers\. Save it again"):
+    with pytest.raises(
+        MapError, match=r"must hold one vector per layer; their numbers differ\. Save it again"
+    ):
         load_steering_vector(path)

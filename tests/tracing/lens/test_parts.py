@@ -246,7 +246,7 @@ def test_what_is_refused(unchecked):
         lens.components(samples(), positions="nowhere")
     n = [one.n for one in lens.mllm.encode(samples()).tokens]
     masks = [np.full(one, i != 1) for i, one in enumerate(n)]
-    with pytest.raises(SiteError, match=r"samples \[1\] of the batch have no tokens of"):
+    with pytest.raises(SiteError, match=r"samples \[1\] of the batch have no tokens at"):
         lens.logit_lens(samples(), positions=interp.image_mask(masks))
 
 

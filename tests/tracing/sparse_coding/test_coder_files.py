@@ -53,16 +53,16 @@ HOOK = {"hook_name": "blocks.1.hook_resid_post"}
     [
         (
             {"hook_name": "blocks.0.hook_resid_pre"},
-            "is the stream before the first layer, which no layer ret",
+            "is the residual stream before the first layer",
         ),
         ({"hook_name": "blocks.0.attn.hook_z"}, "are of 'blocks.0.attn.hook_z', not of the residual stream"),
-        ({**HOOK, "reshape_activations": "hook_z"}, r"of heads' outputs \(hook_z\), not of the residual"),
+        ({**HOOK, "reshape_activations": "hook_z"}, r"these are of heads' outputs \(hook_z\)"),
         ({**HOOK, "architecture": "matryoshka"}, "architecture 'matryoshka' is not read; known are standard"),
         ({**HOOK, "activation_fn": "tanh"}, "activation function 'tanh' is not read"),
         ({**HOOK, "activation_fn": "tanh", "architecture": "jumprelu"}, "activation function 'tanh'"),
         ({**HOOK, "normalize_activations": "expected_average_only_in"}, "Fold it in first"),
         ({**HOOK, "architecture": "gated"}, "an autoencoder of this architecture has b_mag; got W_dec"),
-        ("[1]", "is no JSON object of settings. Copy it again"),
+        ("[1]", "must hold a JSON object of settings, but does not. Copy it again"),
         ("{", "cannot be read as JSON"),
     ],
 )
