@@ -50,7 +50,14 @@ def test_a_stratum_that_is_not_drawn_takes_its_weight_along(weights: dict[str, f
     assert (found.low, found.mean, found.high) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("weights", [{"a": 1}, {"a": 0, "b": 0}, {"a": -1, "b": 2}])
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"a": 1}, {"a": 0, "b": 0}, {"a": -1, "b": 2}, {"a": True, "b": 1}, {"a": "1", "b": 1},
+        {"a": np.nan, "b": 1}, {"a": np.inf, "b": 1}, [1, 1],
+    ],
+)  # fmt: skip
 def test_weights_that_do_not_fit_are_refused(weights: Any) -> None:
     with pytest.raises(StudyError, match=r"weights give each stratum, a, b, a number ≥ 0"):
         stratified_mean([1.0, 0.0], ["a", "b"], None, weights=weights)
