@@ -164,3 +164,23 @@ def test_a_folder_from_elsewhere_runs_no_code(name: str, tmp_path: Path) -> None
     (tmp_path / FILE).write_text(json.dumps(written))
     with pytest.raises(RunError, match=r"cannot be read .TypeError: .* is no class of interp"):
         read_study(tmp_path)
+
+
+def test_paths_of_a_sample_do_not_depend_on_where_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "images": ["a.png"],
+        "video": "v.mp4",
+        "masks": [{"path": "m.png", "label": 1}],
+        "answer": "a.png",
+    }
+    assert runs._absolute(given) == {
+        "images": [str(tmp_path / "a.png")],
+        "video": str(tmp_path / "v.mp4"),
+        "masks": [{"path": str(tmp_path / "m.png"), "label": 1}],
+        "answer": "a.png",
+    }
+    frames = {"video": ["0.png", "/1.png"], "masks": [{"inside": 3}]}
+    assert runs._absolute(frames) == {"video": [str(tmp_path / "0.png"), "/1.png"], "masks": [{"inside": 3}]}
