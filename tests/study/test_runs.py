@@ -221,3 +221,16 @@ def test_studies_that_others_need_run_with_the_same_options(tmp_path: Path) -> N
     assert given == [(tmp_path, {"workers": "workers", "progress": False, "mllm": model})] * 2
     settled: Any = (({}, SimpleNamespace(unresolved=False)),)
     assert runs._ready(settled, model, tmp_path, workers=workers, progress=True) == (settled, model)
+
+
+@pytest.mark.parametrize(
+    "value", [[("a", 1)], {"k": [(1.5, None)]}, ([True], {"a": ({"b": []},)}), [{1: "one"}], NATURAL]
+)
+def test_what_is_written_is_read_with_its_types(value: Any, tmp_path: Path) -> None:
+    files: dict[str, str] = {}
+    written = json.loads(json.dumps(runs._written(value, files)))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    found = runs._read(written, tmp_path)
+    assert found == value
+    assert type(found) is type(value)
