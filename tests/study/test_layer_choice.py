@@ -93,7 +93,7 @@ def test_it_says_where_no_layer_beats_a_uniform_map(metric: str, tmp_path: Path)
     assert choose_layer(alone, "kl").warning == ""  # without the gain nobody knows
 
 
-def test_by_a_metric_without_a_chance_value_nothing_is_warned_of(tmp_path: Path) -> None:
+def test_by_a_metric_without_a_chance_value_nothing_is_warned(tmp_path: Path) -> None:
     """A map with more inside the box is nearer to it; of JS nobody knows what a uniform map scores."""
     found = sweep(data=of("validation"), metrics=("js",)).run(tmp_path, progress=False)
     choice = choose_layer(found, "js")
