@@ -197,6 +197,7 @@ def test_edits_need_a_real_model_and_to_be_a_list(tmp_path: Path) -> None:
     ("axis", "value", "label"),
     [
         ("edits", (), "none"),
+        ("edits", ("a", 3), "'a', 3"),
         ("metrics", ("ar", "kl"), "ar, kl"),
         ("metrics", ["ar"], "ar"),
         ("metrics", 3, "3"),
