@@ -87,6 +87,10 @@ def test_kappa_is_undefined_for_one_value_throughout() -> None:
         (lambda: krippendorff_alpha([[1], [2]], level="cardinal"), "level is 'nominal' or 'ordinal'"),
         (lambda: weighted_kappa([1, 2], [1], [1, 2]), r"got shapes \(2,\) and \(1,\)"),
         (lambda: weighted_kappa([1, 7], [1, 2], [1, 2]), r"got the ratings \[7\.0\] beside"),
+        (
+            lambda: weighted_kappa([7, 8, 9], [1, 1, 1], [1, 2]),
+            r"got the ratings \[7\.0, 8\.0, 9\.0\] beside",
+        ),
         (lambda: weighted_kappa([1, 2], [1, 2], [1, 2, 2]), "each value once"),
         (
             lambda: weighted_kappa([1, 2], [1, 2], [1, 2], weights="cubic"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from interp.errors import StudyError
 from interp.stats import PermutationTest, bootstrap, flips, holm, paired_test, unpaired_test
+from interp.stats.significance import _Studentised
 
 RNG = np.random.default_rng(5)
 
@@ -66,6 +67,19 @@ def test_whole_groups_change_sides_as_by_brute_force() -> None:
     assert found.smallest_p == pytest.approx(2 / 35)
 
 
+def test_the_studentised_difference_is_that_written_out() -> None:
+    sums, counts = RNG.normal(size=7), np.array([2, 1, 3, 1, 2, 1, 4])
+    found = _Studentised(sums, counts)(np.array([0, 1, 2]), np.array([3, 4, 5, 6]), axis=0)
+    assert found == pytest.approx(welch(sums, counts, [0, 1, 2]))
+
+
+def test_random_arrangements_are_as_many_as_asked_for() -> None:
+    """p counts the data among the n + 1, on both sides; data far apart have the smallest."""
+    near, far = RNG.normal(size=40), RNG.normal(9.0, 1, size=40)
+    for found in (paired_test(far, near, None, n=99), unpaired_test(far, near, None, None, n=99)):
+        assert (found.exact, found.p, found.smallest_p) == (False, pytest.approx(0.02), pytest.approx(0.02))
+
+
 def test_many_groups_are_sampled_with_the_seed() -> None:
     a, b = RNG.normal(0.2, 1, 60), RNG.normal(size=60)
     first = paired_test(a, b, None, seed=3)
@@ -77,7 +91,7 @@ def test_many_groups_are_sampled_with_the_seed() -> None:
     assert apart.p == pytest.approx(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue, abs=0.02)
 
 
-@pytest.mark.parametrize(("n_groups", "smallest"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
+@pytest.mark.parametrize(("n_groups", "smallest"), [(1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625)])
 def test_with_few_groups_the_smallest_possible_p_is_said(n_groups: int, smallest: float) -> None:
     found = paired_test(np.full(n_groups, 9.0), np.zeros(n_groups), np.arange(n_groups))
     assert found.p == found.smallest_p == smallest

@@ -43,7 +43,21 @@ def test_strata_of_unequal_size_weigh_alike() -> None:
     )  # one group says nothing about others
 
 
-@pytest.mark.parametrize("weights", [{"a": 1}, {"a": 0, "b": 0}, {"a": -1, "b": 2}])
+@pytest.mark.parametrize("weights", [None, {"a": 3.0, "b": 1.0}])
+def test_a_stratum_that_is_not_drawn_takes_its_weight_along(weights: dict[str, float] | None) -> None:
+    """Half of the draws of two groups hold one stratum alone; each mean of ones is 1 all the same."""
+    found = stratified_mean([1.0, 1.0], ["a", "b"], ["x", "y"], weights=weights, n=50)
+    assert (found.low, found.mean, found.high) == (1, 1, 1)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"a": 1}, {"a": 0, "b": 0}, {"a": -1, "b": 2}, {"a": True, "b": 1}, {"a": "1", "b": 1},
+        {"a": np.nan, "b": 1}, {"a": np.inf, "b": 1}, [1, 1],
+    ],
+)  # fmt: skip
 def test_weights_that_do_not_fit_are_refused(weights: Any) -> None:
     with pytest.raises(StudyError, match=r"weights give each stratum, a, b, a number ≥ 0"):
         stratified_mean([1.0, 0.0], ["a", "b"], None, weights=weights)

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from interp.errors import StudyError
-from interp.stats import bootstrap_statistic, yes_no_change, yes_no_marks
+from interp.stats import bootstrap_statistic, population_note, yes_no_change, yes_no_marks
+from interp.stats.yes_no import _draws
 
 
 def marks(answers, truth, **options):
@@ -78,6 +79,23 @@ def test_changes_are_paired_differences_of_the_marks():
     silent = yes_no_change(["yes"], ["no"], ["yes"]).set_index("measure")
     assert np.isnan(silent.loc["precision", "difference"])
     assert np.isnan(silent.loc["accuracy", ["low", "high"]].astype(float)).all()
+
+
+@pytest.mark.parametrize(("n_groups", "noted"), [(19, True), (20, False)])
+def test_few_groups_carry_a_note(n_groups, noted):
+    said, truth = ["yes", "no"] * 30, ["yes"] * 60
+    groups = [f"g{i % n_groups}" for i in range(60)]
+    for found in (marks(said, truth, groups=groups), yes_no_change(said, said, truth, groups, n=50)):
+        assert set(found.note) == {population_note(n_groups)}
+        assert bool(found.note.iloc[0]) == noted
+
+
+@pytest.mark.parametrize("chunk", [1, 12, 1000])
+def test_as_many_draws_as_asked_for_however_few_are_held(monkeypatch, chunk):
+    monkeypatch.setattr("interp.stats.yes_no.CHUNK", chunk)
+    drawn = _draws(np.ones((1, 2, 2, 4)), 7, seed=0)
+    assert drawn.shape == (1, 2, 2, 7)
+    assert (drawn == 4).all()  # each draw takes four groups
 
 
 def test_wrong_arguments_are_explained(unchecked):

@@ -9,6 +9,7 @@ from interp.inputs.footprints import squash
 from interp.inputs.masks import Mask
 from interp.inputs.sample import Box, Sample
 from interp.study.baselines import (
+    _joined,
     centre_prior,
     has_one_image,
     moved_boxes,
@@ -42,6 +43,11 @@ def test_a_picture_alone_has_no_boxes_to_borrow() -> None:
     assert partners(["a"] * 3, [True] * 3, [["1"], ["1"], ["2"]])[:2] == (2, 2)
 
 
+@pytest.mark.parametrize("groups", [["b", "a"], ["a", "b"]])
+def test_joined_groups_have_the_first_of_their_names(groups: list[str]) -> None:
+    assert _joined([*groups, "0"], [["1"], ["1"], ["2"]]) == ["a", "a", "0"]
+
+
 def test_joined_groups_borrow_where_nothing_is_shared() -> None:
     found = partners(["a", "b", "c"], [True] * 3, [["1"], ["1", "2"], ["2"]])
     assert found == (2, None, 0)
@@ -67,6 +73,8 @@ def test_the_seed_decides_who_lends() -> None:
 def test_a_moved_box_keeps_its_relative_place() -> None:
     moved = moved_boxes([Box(10, 20, 30, 40)], [(100, 80)], [(50, 160)])
     assert moved == (Box(5, 40, 15, 80),)
+    (tiny,) = moved_boxes([Box(0, 0, 2, 2)], [(8, 8)], [(4, 4)])
+    assert (tiny.as_tuple(), tiny.pixels) == ((0, 0, 1, 1), True)  # one pixel, not the whole image
 
 
 def test_a_box_of_a_second_image_lands_on_the_last_there_is() -> None:
@@ -112,6 +120,8 @@ def test_a_borrowed_image_brings_no_boxes_of_the_borrower() -> None:
     lender = Sample(other, "what?", boxes=[(2, 2, 4, 4)], answer="right", id="two")
     found = with_image_of(sample, lender)
     assert (found.question, found.answer, found.boxes, found.masks) == ("where?", "left", (), ())
+    assert found.group != "g"
+    assert found.id != "one"
     assert np.asarray(found.load()).max() == 2
     assert has_one_image(found)
     assert not has_one_image(Sample(images=[own, other], question="?"))

@@ -70,6 +70,7 @@ def test_cells_of_other_samples_are_compared_as_sets_of_groups(result: Result) -
     assert (row.a, row.b, row["where"], row.paired) == ("many", "few", "good", "none")
     assert (row.difference, row.low, row.high) == pytest.approx((expected.mean, expected.low, expected.high))
     assert (row.n, row.n_groups) == (72, 4)
+    assert (row.mean_a, row.mean_b) == pytest.approx((a.mean(), b.mean()))
     assert row.p == unpaired_test(a, b, groups_a, groups_b).p
 
 
@@ -138,6 +139,7 @@ def test_a_sample_is_the_same_by_content_not_by_name(tmp_path: Path) -> None:
     assert over_data(tmp_path, a, b).compare("ar", layer=1).paired.tolist() == ["none"]
     same = over_data(tmp_path, a, a[2:]).compare("ar", layer=1).iloc[0]
     assert (same.paired, same.n, same.left_out) == ("sample", 6, 2)
+    assert (same.mean_a, same.difference) == (same.mean_b, 0)  # of the six that both have
 
 
 def test_half_of_the_smaller_cell_is_enough_to_pair(tmp_path: Path) -> None:
@@ -173,9 +175,10 @@ def test_other_questions_on_the_same_groups_are_paired_by_group(tmp_path: Path) 
 
 def test_shared_groups_are_left_out_of_unpaired_comparisons(tmp_path: Path) -> None:
     a = boxed(24, "a", 0, lambda i: 1 + i % 3)
-    b = boxed(23, "b", 50, lambda i: 1 + i % 3) + Samples([sample(90, group="a-0")])
+    shared = Samples([sample(90 + i, group="a-0") for i in range(2)])
+    b = boxed(22, "b", 50, lambda i: 1 + i % 3) + shared
     row = over_data(tmp_path, a, b).compare("ar", layer=1).iloc[0]
-    assert (row.paired, row.left_out, row.n) == ("none", 2, 46)
+    assert (row.paired, row.left_out, row.n) == ("none", 1 + 2, 23 + 22)
 
 
 def test_values_that_are_undefined_take_no_part(tmp_path: Path) -> None:

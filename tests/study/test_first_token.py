@@ -45,6 +45,13 @@ def test_the_spelling_is_the_models() -> None:
     assert followed(logits(1, 2, 3, 9), made("yes")).token == 2  # not the likeliest of all
 
 
+def test_of_equally_likely_spellings_the_lowest_token_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spellings are found in no order that another process repeats."""
+    monkeypatch.setattr("interp.study.first_token._first_tokens", lambda *_: {2: "yes", 0: "yes", 1: "yes"})
+    assert followed(logits(1, 1, 1), made("yes")).token == 0
+    assert followed(logits(1, 2, 2), made("yes")).token == 1
+
+
 def test_greedy_is_the_likeliest_whatever_the_answer() -> None:
     found = followed(logits(1, 2, 3, 9), made("yes"), "greedy")
     assert (found.text, found.token) == ("no", 3)

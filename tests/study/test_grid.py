@@ -11,6 +11,7 @@ from interp.data import Samples
 from interp.errors import EditError, StudyError
 from interp.indicators import Attention
 from interp.study import Grid, LayerSweep, ModelSpec
+from interp.study.grid import _label
 from interp.tracing import Knockout, Mllm, Site, wrap
 from tests import tiny
 from tests.study.planted import Model, Planted, sample, samples, sweep
@@ -190,3 +191,32 @@ def test_edits_need_a_real_model_and_to_be_a_list(tmp_path: Path) -> None:
         StudyError, match=r"all failed.*edits need a model of interp.load or interp.wrap; got Model"
     ):
         sweep(edits=[blind]).run(tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "label"),
+    [
+        ("edits", (), "none"),
+        ("edits", ("a", 3), "'a', 3"),
+        ("metrics", ("ar", "kl"), "ar, kl"),
+        ("metrics", ["ar"], "ar"),
+        ("metrics", 3, "3"),
+        ("seed", 3, "3"),
+    ],
+)
+def test_a_value_without_a_label_is_named_by_what_it_holds(axis: str, value: Any, label: str) -> None:
+    assert _label(axis, value) == label
+
+
+def test_every_option_of_a_run_reaches_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def run(studies: Any, out: Any, **options: Any) -> Any:
+        given.update(options, out=out, n=len(studies))
+        raise StudyError("enough")
+
+    monkeypatch.setattr("interp.study.grid.run_cells", run)
+    with pytest.raises(StudyError, match="enough"):
+        Grid(sweep(), data=data()).run(tmp_path, workers=2, progress=False, part=(1, 3), loaders=5)
+    assert given.pop("workers").n == 2
+    assert given == {"out": tmp_path, "n": 2, "progress": False, "part": (1, 3), "loaders": 5}

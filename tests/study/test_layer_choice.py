@@ -93,6 +93,13 @@ def test_it_says_where_no_layer_beats_a_uniform_map(metric: str, tmp_path: Path)
     assert choose_layer(alone, "kl").warning == ""  # without the gain nobody knows
 
 
+def test_by_a_metric_without_a_chance_value_nothing_is_warned(tmp_path: Path) -> None:
+    """A map with more inside the box is nearer to it; of JS nobody knows what a uniform map scores."""
+    found = sweep(data=of("validation"), metrics=("js",)).run(tmp_path, progress=False)
+    choice = choose_layer(found, "js")
+    assert (choice.layers, choice.warning) == ({"planted": 1}, "")
+
+
 @pytest.mark.parametrize("split", ["validation", "train", None])
 def test_other_samples_may_be_chosen_on(split: str | None, tmp_path: Path) -> None:
     choice = choose_layer(run(of(split), tmp_path))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 import interp
 from interp import study as studies
-from interp.errors import RunError
+from interp.errors import RunError, StudyError
 from interp.indicators import ValueWeightedAttention
 from interp.inputs.sample import Sample
 from interp.methods import PAI, VGRefine
@@ -164,3 +165,72 @@ def test_a_folder_from_elsewhere_runs_no_code(name: str, tmp_path: Path) -> None
     (tmp_path / FILE).write_text(json.dumps(written))
     with pytest.raises(RunError, match=r"cannot be read .TypeError: .* is no class of interp"):
         read_study(tmp_path)
+
+
+def test_paths_of_a_sample_do_not_depend_on_where_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "images": ["a.png"],
+        "video": "v.mp4",
+        "masks": [{"path": "m.png", "label": 1}],
+        "answer": "a.png",
+    }
+    assert runs._absolute(given) == {
+        "images": [str(tmp_path / "a.png")],
+        "video": str(tmp_path / "v.mp4"),
+        "masks": [{"path": str(tmp_path / "m.png"), "label": 1}],
+        "answer": "a.png",
+    }
+    frames = {"video": ["0.png", "/1.png"], "masks": [{"inside": 3}]}
+    assert runs._absolute(frames) == {"video": [str(tmp_path / "0.png"), "/1.png"], "masks": [{"inside": 3}]}
+
+
+def test_a_module_from_elsewhere_is_not_even_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match="'elsewhere_module:Thing' is no class of interp"):
+        runs._class_named("elsewhere_module:Thing")
+
+
+@pytest.mark.parametrize("mllm", ["organism", object(), 3])
+def test_a_model_that_is_not_open_runs_nothing(mllm: Any, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="mllm is the study's model, opened by"):
+        runs.run_cells((), tmp_path, workers=1, progress=False, mllm=mllm)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_studies_that_others_need_run_with_the_same_options(tmp_path: Path) -> None:
+    given: list[Any] = []
+
+    def resolved(out: Any, **options: Any) -> str:
+        given.append((out, options))
+        return f"ready {len(given)}"
+
+    model = SimpleNamespace(encode=None)
+    cells: Any = tuple(
+        ({"n": str(n)}, SimpleNamespace(unresolved=True, model=model, resolved=resolved)) for n in "ab"
+    )
+    workers: Any = "workers"
+    ready, opened = runs._ready(cells, None, tmp_path, workers=workers, progress=False)
+    assert ready == (({"n": "a"}, "ready 1"), ({"n": "b"}, "ready 2"))
+    assert opened is model
+    assert given == [(tmp_path, {"workers": "workers", "progress": False, "mllm": model})] * 2
+    settled: Any = (({}, SimpleNamespace(unresolved=False)),)
+    assert runs._ready(settled, model, tmp_path, workers=workers, progress=True) == (settled, model)
+
+
+@pytest.mark.parametrize(
+    "value", [[("a", 1)], {"k": [(1.5, None)]}, ([True], {"a": ({"b": []},)}), [{1: "one"}], NATURAL]
+)
+def test_what_is_written_is_read_with_its_types(value: Any, tmp_path: Path) -> None:
+    files: dict[str, str] = {}
+    written = json.loads(json.dumps(runs._written(value, files)))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    found = runs._read(written, tmp_path)
+    assert found == value
+    assert type(found) is type(value)

@@ -83,6 +83,7 @@ def test_the_seed_decides_between_equals_and_repeats() -> None:
     first = matched(frame, seed=1)
     assert first.pairs.equals(matched(frame, seed=1).pairs)
     assert not first.pairs.equals(matched(frame, seed=2).pairs)
+    assert first.raw == matched(frame, seed=1).raw != matched(frame, seed=2).raw
 
 
 def test_slices_of_one_volume_do_not_count_as_many() -> None:
@@ -179,3 +180,14 @@ def test_a_result_is_compared_one_cell_at_a_time(result: Result, tmp_path: Path)
     assert found.raw.mean == pytest.approx(-0.61, abs=0.15)
     assert found.difference.mean == pytest.approx(0, abs=1e-12)
     assert len(found.pairs) == 10  # natural has 5 boxes of 1 token and 5 of 2
+
+
+def test_a_results_groups_stand_as_they_are_shown(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = area_frame(result, "kl", 0)
+    frame = frame[frame.seed == "0"]
+    monkeypatch.setattr("interp.study.size_matching.area_frame", lambda *_: frame)
+    monkeypatch.setattr("interp.study.size_matching.shown_groups", lambda _: {"natural-0": "scan.png"})
+    names = ("natural", "medical")
+    shown, stored = (set(matched(one, layer=0, names=names).pairs.group_a) for one in (result, frame))
+    assert shown - stored == {"scan.png"}
+    assert stored - shown == {"natural-0"}

@@ -37,7 +37,7 @@ def test_by_hand() -> None:
     frame = pd.DataFrame(
         {
             "data": ["x"] * 4 + ["y"] * 4,
-            "group": list("abcdefgh"),
+            "group": [None, "b", "c", "c", *"efgh"],
             "area": [1, 1, 2, 2, 1, 2, 2, 3],
             "value": [1.0, 3.0, 10.0, 20.0, 5.0, 11.0, 13.0, 99.0],
         }
@@ -46,6 +46,10 @@ def test_by_hand() -> None:
     strata = found.strata
     assert strata.n_a.tolist() == [2, 2, 0]
     assert strata.n_b.tolist() == [1, 2, 1]
+    assert (strata.n_groups_a.tolist(), strata.n_groups_b.tolist()) == ([2, 1, 0], [1, 2, 1])
+    np.testing.assert_equal(strata.mean_a.to_numpy(), [2, 15, np.nan])
+    assert strata.mean_b.tolist() == [5, 12, 99]
+    np.testing.assert_allclose(strata.imbalance, [0, 0, np.nan])
     assert strata.high.tolist()[:2] == pytest.approx([1, 2])
     assert strata.difference.tolist()[:2] == [2 - 5, 15 - 12]
     assert strata.weight.tolist() == pytest.approx([4 / 3, 2, 0])

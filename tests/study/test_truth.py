@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_a_mask_counts_by_the_fraction_of_each_token() -> None:
     assert np.flatnonzero(tokens_inside(tokens, one, "masks")).tolist() == [0]
     assert inside_of(tokens, one, "touch").sum() == 2
     assert lost_share(tokens, one, "masks") == 0
+
+
+def test_the_worst_box_says_what_is_lost() -> None:
+    """The model sees the left 40 of 100 columns: none of one box is lost, half of another, and a mask all."""
+    one = sample(0, boxes=[(0, 0, 20, 20), (20, 0, 60, 20)])
+    whole = token_map(one)
+    seen = whole.footprints[:, 2] <= 40
+    tokens = replace(whole, footprints=np.where(seen[:, None], whole.footprints, np.nan))
+    assert lost_share(tokens, one, "touch") == 0.5
+    inside = np.zeros((2, 80, 100), bool)
+    inside[0, :20, :20] = inside[1, :20, 60:] = True
+    assert lost_share(tokens, one.replace(masks=list(inside)), "masks") == 1
 
 
 def test_a_sweep_scores_maps_against_the_masks(tmp_path: Path) -> None:

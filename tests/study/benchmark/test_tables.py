@@ -16,7 +16,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.methods import Plain
 from interp.study import BenchmarkResult, Grid
-from interp.study.benchmark.tables import asks_yes_or_no, cell_text, left_out, strata
+from interp.study.benchmark.tables import asks_yes_or_no, cell_text, left_out, rows_text, strata
 from tests.study.benchmark.planted_benchmark import benchmark
 from tests.study.planted import sample
 from tests.study.planted_methods import Answering, Swap, named
@@ -158,3 +158,10 @@ def test_every_cell_has_both_answers_or_it_is_no_yes_or_no() -> None:
     assert not asks(["yes", "no"], ["yes", "yes"])
     assert not asks(["yes", "no", "left"])
     assert not asks()
+
+
+def test_names_stand_on_the_left_and_numbers_on_the_right() -> None:
+    text = rows_text(pd.DataFrame({"model": ["N", "longer"], "x": [1234.0, 5.0]}), "A title")
+    assert text.startswith("A title ")
+    assert "│ N      │ 1,234 │" in text
+    assert "│ longer │   5.0 │" in text

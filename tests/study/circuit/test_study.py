@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -51,6 +53,36 @@ def test_the_graph_holds_heads_whose_ablation_flips_answers(mllm, data, found):
     assert len(heads) < 20
     names = {name for edge in found.graph(40) for name in edge}
     assert {"image", "answer"} <= names | {"image"}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_edges_and_heads_worked_by_hand() -> None:
+    rows = [
+        ("b", "L1H10", "answer", 1.0, np.nan),
+        ("b", "L1H10", "answer", -5.0, -3.0),
+        ("b", "image", "L1H10", 1.0, np.nan),
+        ("a", "image", "L0H2", 0.5, 0.25),
+        ("a", "image", "L0H2", 0.0, 0.75),
+        ("a", "L10H0", "answer", 0.25, np.nan),
+        ("a", "L0H2", "L10H0", -0.5, np.nan),
+    ]
+    frame = pd.DataFrame(rows, columns=["model", "source", "receiver", "effect", "exact"])
+    made: Any = SimpleNamespace(axes=("model",), cells=(), _frames=lambda _: frame)
+    edges = CircuitResult.edges.func(made)
+    assert list(zip(edges.model, edges.source, edges.receiver, edges.effect, strict=True)) == [
+        ("a", "L0H2", "L10H0", -0.5),
+        ("a", "image", "L0H2", 0.25),
+        ("a", "L10H0", "answer", 0.25),
+        ("b", "L1H10", "answer", -2.0),
+        ("b", "image", "L1H10", 1.0),
+    ]
+    assert (edges.n.tolist(), edges.n_exact.tolist()) == ([1, 2, 1, 2, 1], [0, 2, 0, 1, 0])
+    assert edges.positive.tolist() == [0, 0.5, 1, 0.5, 1]
+    assert_allclose(edges.exact, [np.nan, 0.5, np.nan, -3, np.nan])
+    made.edges = edges
+    made.graph = lambda n: CircuitResult.graph(made, n)
+    assert made.graph(2) == (("L0H2", "L10H0"), ("image", "L0H2"))
+    assert CircuitResult.heads(made, 4) == ((0, 2), (1, 10), (10, 0))
 
 
 def test_layers_that_cannot_be_had_stop_the_run(mllm, data, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -180,3 +182,49 @@ def test_words_that_the_vocabulary_lacks_are_a_caution():
     (found,) = words_check(tokenizer, "What colour is the zebra?")
     assert (found.flag, found.value) == ("caution", 2 / 5)
     assert "lacks “colour”, “zebra”: it read an unknown token" in found.finding
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("weight", "n", "flag", "said"),
+    [
+        (
+            17.0,
+            16,
+            "caution",
+            "53 % of the weight lies on 1 token of outlying size (of 16); a uniform map puts 6 %",
+        ),
+        (1.0, 16, "no caution", "6 % of the weight lies on 1 token of outlying size (of 16)"),
+        (17.0, 18, "not measured", "Not measured: the map is over patches"),
+    ],
+)
+def test_weight_on_outlying_tokens_is_compared_with_their_share(
+    monkeypatch: pytest.MonkeyPatch, weight: float, n: int, flag: str, said: str
+) -> None:
+    outlier = np.arange(n) == 5
+    found = SimpleNamespace(outlier=SimpleNamespace(values=outlier), n=1)
+    monkeypatch.setattr(trust, "sinks", lambda *_, **__: (found,))
+    check = checks(shown(np.where(np.arange(16) == 5, weight, 1.0)))["attention sinks"]
+    assert check.flag == flag
+    assert check.finding.startswith(said)
+    found.n, outlier[5] = 0, False
+    if n == 16:
+        none = checks(shown(np.ones(16)))["attention sinks"]
+        assert (none.flag, none.finding) == ("no caution", "No image token has an outlying size.")
+
+
+@pytest.mark.parametrize(
+    ("special", "n"),
+    [
+        ({}, 1),
+        ({"unk_token_id": None}, 0),
+        ({"pad_token_id": 7}, 0),
+        ({"eos_token_id": 7}, 0),
+        ({"bos_token_id": 7}, 0),
+    ],
+)
+def test_an_unknown_token_with_another_role_is_no_sign(special: dict[str, int | None], n: int) -> None:
+    roles = {"unk_token_id": 7, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2} | special
+    tokenizer = SimpleNamespace(**roles, encode=lambda word, **_: [7 if word == "zebra" else 3])
+    assert len(words_check(tokenizer, "Is the (zebra) here?")) == n
+    assert words_check(tokenizer, "Is it here?") == []

@@ -102,6 +102,13 @@ def test_a_list_that_is_none_is_refused(pairs: Any, message: str, unchecked: Non
         HeadSet.of(pairs)
 
 
+@pytest.mark.parametrize("other", [sweep(), "kl", ModelSpec("somewhere")])
+@pytest.mark.usefixtures("unchecked")
+def test_the_top_is_of_a_head_ranking_alone(other: Any) -> None:
+    with pytest.raises(StudyError, match=r"ranking is an interp\.HeadRanking; got"):
+        HeadSet(ranking=other, k=2)
+
+
 def test_a_set_is_a_ranking_or_a_list_and_not_both() -> None:
     for changes in ({}, {"ranking": ranking(), "k": 2, "listed": ((1, 1),)}):
         with pytest.raises(StudyError, match="either the top of a ranking or a list of heads"):

@@ -15,7 +15,7 @@ from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import HeadRoles, HeadTable
 from interp.study.dataframes import where
-from interp.study.head_roles.task import row_measures
+from interp.study.head_roles.task import _scores, row_measures
 from interp.tracing import AblateHeads, Mllm, Rows, Site, wrap
 
 
@@ -49,6 +49,12 @@ def test_measures_of_rows_worked_by_hand():
     assert half == pytest.approx(1 - bits)
     assert np.isnan(row_measures(rows, np.array([1, 2]), other[..., :1])["position"]).all()
     assert np.isnan(row_measures(rows, np.array([1]), None)["entropy"]).all()
+
+
+def test_scores_carry_the_layers_that_have_attention() -> None:
+    values = np.array([[0.1, 0.2], [0.3, 0.4]])
+    found = [(one["layer"], one["head"], one["value"]) for one in _scores(7, (1, 3), {"ablation": values})]
+    assert found == [(1, 0, 0.1), (1, 1, 0.2), (3, 0, 0.3), (3, 1, 0.4)]
 
 
 def test_a_samples_scores_are_its_rows_and_its_ablations(mllm, data, table):

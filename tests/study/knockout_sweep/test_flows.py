@@ -78,7 +78,15 @@ def test_flows_are_written_as_texts_or_pairs() -> None:
         ("mine", Flow(("image",), ["last", "question"])),
     )
     assert as_flows(as_flows(["image→last"])) == as_flows(["image→last"])
-    for wrong in ("image→last", 3, ["image"], {"a": "image"}, [("a", "b", "c")]):
+    for wrong in (
+        "image→last",
+        3,
+        ["image"],
+        {"a": "image"},
+        {"a": "ab"},
+        {"a": ("image",)},
+        [("a", "b", "c")],
+    ):
         with pytest.raises(StudyError, match="flows= is a mapping such as"):
             as_flows(wrong)
     for wrong in ({}, ["image→last", "image->last"]):

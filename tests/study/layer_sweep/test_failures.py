@@ -10,7 +10,8 @@ from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from interp.errors import StudyError
-from interp.study.layer_sweep.failures import counts, relations, thresholds, verdicts
+from interp.stats import Interval
+from interp.study.layer_sweep.failures import _together, counts, figures, relations, thresholds, verdicts
 
 CHOICE: Any = SimpleNamespace(layers={"m": 2})
 
@@ -122,3 +123,29 @@ def test_no_relation_is_claimed_where_every_answer_is_right() -> None:
     related = relations(found)["m", "scans"]
     assert np.isnan(related["difference"].mean)
     assert np.isnan(related["auroc"].mean)
+
+
+def test_each_data_set_has_a_panel_with_its_own_threshold() -> None:
+    one, other = result([3.0, 1.0], [True, False]), result([5.0, 4.0], [True, True], data="slides")
+    limits = {("m", "scans"): 2.0, ("m", "slides"): 4.5}
+    found = pd.concat([verdicts(each, CHOICE, limits) for each in (one, other)], ignore_index=True)
+    figure: Any = figures(found, limits)["outcomes"]
+    dots = [trace for trace in figure.data if trace.mode == "markers"]
+    drawn = {
+        axis: sorted(x for t in dots if t.xaxis == axis for x in t.x if x is not None) for axis in ("x", "x2")
+    }
+    assert drawn == {"x": [1, 3], "x2": [4, 5]}
+    assert [trace.showlegend for trace in dots] == [True] * 4 + [False] * 4
+    assert {(line.xref, line.x0) for line in figure.layout.shapes} == {("x", 2.0), ("x2", 4.5)}
+    said = {note.text: note.xref for note in figure.layout.annotations if "threshold" in note.text}
+    assert said == {"threshold 2.00": "x", "threshold 4.50": "x2"}
+
+
+def test_a_relation_is_told_in_percentage_points() -> None:
+    difference, auroc = Interval(0.25, 0.1, 0.4, 60, 30), Interval(0.625, 0.5, 0.75, 60, 30)
+    said = _together({"difference": difference, "auroc": auroc})
+    assert "minus the share among the others: 25 [10, 40] percentage points." in said
+    assert "AUROC of AR for a right answer: 0.62 [0.50, 0.75] (0.5: no relation)." in said
+    nothing = Interval(np.nan, np.nan, np.nan, 60, 30)
+    assert "cannot be said" in _together({"difference": nothing, "auroc": nothing})
+    assert "cannot be said" not in _together({"difference": nothing, "auroc": auroc})

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data import Samples, nifti
 from interp.errors import RunError, StudyError
 from interp.report.tables import read_csv
 from interp.study import Grid, Result, choose_layer, matched
-from interp.study.layer_sweep.result import lesion_hits
+from interp.study.layer_sweep.result import _chance, _number, lesion_hits
 from tests.study.planted import Model, Planted, sample, samples, sweep
 
 
@@ -263,3 +265,39 @@ def test_lesions_of_a_volume_count_once(tmp_path: Path) -> None:
     found = lesion_hits(run(tmp_path / "runs", data=data)).set_index(["layer", "control"])
     assert (found.loc[1, "boxes"].n, found.loc[1, "boxes"].n_groups) == (2, 1)
     assert (found.loc[1, "boxes"].slices, found.loc[1, "boxes"].hits) == (2.0, 1.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("rule", "chance"), [("touch", 2 / 3), ("masks", 0.75 / 3)])
+def test_chance_is_of_the_tokens_that_see_something(rule: str, chance: float) -> None:
+    """Four tokens, one without a footprint: two are in the box, and of the mask's fractions the sum is ¾."""
+    masks = ("a mask",)
+    tokens = SimpleNamespace(coverage=lambda given: np.array([0.5, 0.25, 0, 0]) if given == masks else None)
+    cell: Any = SimpleNamespace(
+        sweep=SimpleNamespace(rule=rule, data=[None, SimpleNamespace(masks=masks)]),
+        tokens=lambda index: {1: tokens}[index],
+    )
+    row = {"index": 1, "n_box_tokens": 2, "footprints": [0.0, 0, 1, 1] * 3 + [np.nan] * 4}
+    assert _chance(cell, row) == pytest.approx(chance)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_each_model_is_shown_at_its_own_layer() -> None:
+    rows = [
+        (model, layer, control, index, value)
+        for (model, layer), own in {("a", 0): 1, ("a", 1): 99, ("b", 0): 99, ("b", 1): 5}.items()
+        for control, value in (("boxes", own), ("shuffled_boxes", own - 0.5))
+        for index in range(2)
+    ]
+    values = pd.DataFrame(rows, columns=["model", "layer", "control", "index", "value"])
+    values = values.assign(metric="ar", group=values["index"].map("g{}".format))
+    made: Any = SimpleNamespace(values=values, axes=("model",), seed=0, layers=lambda _: {"a": 0, "b": 1})
+    found = Result.at_layer(made, 0).set_index(["model", "control"])["mean"]
+    assert found.to_dict() == {
+        ("a", "boxes"): 1, ("a", "shuffled_boxes"): 0.5, ("a", "boxes − shuffled_boxes"): 0.5,
+        ("b", "boxes"): 5, ("b", "shuffled_boxes"): 4.5, ("b", "boxes − shuffled_boxes"): 0.5,
+    }  # fmt: skip
+
+
+def test_a_number_has_no_negative_zero() -> None:
+    assert [_number(one) for one in (-0.001, 0.25, -0.5)] == ["0.00", "0.25", "-0.50"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from interp.stats import paired_test
-from interp.study.layer_sweep.text_tokens import against_last, own_layer_scores
+from interp.study.layer_sweep.text_tokens import _few, against_last, failures_said, own_layer_scores
 
 N = 24
 
@@ -80,3 +80,22 @@ def test_each_kind_is_scored_at_its_own_layer() -> None:
     own = own_layer_scores(result, choices)
     own = own[own.control == "boxes"].groupby("indicator").value.mean()
     assert own.to_dict() == pytest.approx({"last": 2.0, "word": 10.0})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_sample_is_left_out_once_per_kind_and_reason() -> None:
+    """Two samples of one id, the second of which failed at two layers."""
+    columns = ["model", "data", "indicator", "sample", "index", "error", "reason"]
+    first = pd.DataFrame([("m", "d", "word", "s", 3, "MapError", "no map")], columns=columns)
+    second = pd.DataFrame([("m", "d", "word", "s", 4, "MapError", "no map")] * 2, columns=columns)
+    results: list[Any] = [SimpleNamespace(failures=one) for one in (first, second)]
+    assert failures_said(results) == "Left out: word: MapError ×2. The first, s: no map"
+    assert failures_said([SimpleNamespace(failures=first[:0])]) == "None: every sample was measured."  # type: ignore[list-item]
+
+
+def test_the_groups_of_few_are_told_in_the_order_of_the_kinds() -> None:
+    two = scores({"word": (2.0, 1.0), "last": (3.0, 1.0)}, "few", n=2)
+    said = _few(pd.concat([scores({"last": (1, 1)}, "many"), two]))
+    assert "Few. Only 2 groups" in said
+    assert "word (g0: 2.01, g1: 1.99); last (g0: 3.01, g1: 2.99)." in said
+    assert "Many" not in said

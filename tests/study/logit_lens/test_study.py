@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from numpy.testing import assert_allclose
 from scipy.stats import rankdata
 
@@ -22,8 +23,8 @@ from interp.report.figures import GREY, SERIES
 from interp.study import GridResult, HeadAttribution, HeadRanking, LensSweep, ModelSpec
 from interp.study.dataframes import where
 from interp.study.head_attribution.page import agreements, head_table
-from interp.study.logit_lens.page import lens_gaps, peaks
-from interp.study.logit_lens.task import measures
+from interp.study.logit_lens.page import _card, lens_gaps, peaks
+from interp.study.logit_lens.task import LensSweepTask, measures
 from interp.study.logit_lens.wording import LENS_WORDING, MIXED, wording_of
 from interp.tracing import Knockout, Mllm, Site, wrap
 from tests import tiny
@@ -154,6 +155,39 @@ def test_measures_of_a_map_worked_by_hand() -> None:
     assert found == {
         "inside": 2.5, "outside": 1.0, "gap": 1.5, "auroc": 3 / 4, "first inside": 1.0, "first outside": 0.5
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("other", "of"),
+    [
+        ("Circle", {"own word"}),
+        ("nodule", {"own word", "another's word"}),
+        ("unread", {"own word"}),
+        (None, {"own word"}),
+    ],
+)
+def test_the_same_word_in_capitals_is_no_control(other: str | None, of: set[str]) -> None:
+    words = ["circle", "Circle", "nodule"]
+    found = xr.Dataset(
+        {name: (("layer", "token", "word"), np.zeros((2, 2, 3))) for name in ("score", "rank")},
+        {"word": words, "layer": [0, 1]},
+    )
+    task: Any = SimpleNamespace(_word=lambda index, _: ("circle", other)[index], _partners={0: 1})
+    out: dict[str, list[Any]] = {"scores": [], "maps": []}
+    masks = np.array([True, False]), np.array([True, True])
+    LensSweepTask._add_word(task, out, 0, "label", found, masks)
+    assert {row["of"] for row in out["scores"]} == of
+    assert [(row["said"], row["layer"]) for row in out["maps"]] == [("circle", 0), ("circle", 1)]
+
+
+def test_a_card_names_its_layers(sweep):
+    (cell,) = sweep.cells
+    row = cell.frame("samples").set_index("sample", drop=False).loc["1"]
+    card = html.unescape(str(_card(cell, row.to_dict(), "answer", 0)))
+    for place in ("input", "layer 0", "layer 2"):
+        assert card.count(f"(“left”), {place}") > 0
+    assert _card(cell, row.to_dict(), "answer", 9) is None
 
 
 def test_a_page_speaks_of_its_lens_or_of_several() -> None:
