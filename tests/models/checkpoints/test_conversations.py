@@ -87,3 +87,21 @@ def test_several_turns(conversation, expected):
     closed = said(conversation, *turns, open_end=False)
     assert expected.startswith(closed)
     assert len(closed) < len(expected) or conversation is MISTRAL
+
+
+@pytest.mark.parametrize(
+    ("conversation", "first", "second"),
+    [
+        (
+            MISTRAL,
+            "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n<image>\nIs it 'x'? [/INST]",
+            "[INST] why? [/INST]",
+        ),
+        (HUATUO, "<|user|>\nBe brief.\n<image>\nIs it 'x'?\n", "<|user|>\nwhy?\n"),
+        (VICUNA, "Be brief. USER: <image>\nIs it 'x'? ", "USER: why? "),
+    ],
+)
+def test_a_system_message_is_said_once(conversation, first, second):
+    answer = "yes".join(conversation.assistant)
+    turns = (("system", "Be brief."), asked(), ("assistant", "yes"), ("user", "why?"))
+    assert said(conversation, *turns, open_end=False) == first + answer + second

@@ -10,7 +10,8 @@ import interp
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.models.adapter import attends_in, find
-from interp.models.measured.behaviour import Felt, attends_by
+from interp.models.measured.behaviour import Call, Felt, attends_by
+from interp.models.measured.behaviour import felt as rows_that_felt
 from interp.models.measured.embedder import Embedder, fitted, prompt_text
 
 FAST = ("gemma4", "molmo2")
@@ -55,6 +56,25 @@ def test_an_attention_without_a_name_is_refused(layers: list[Felt]) -> None:
         ModelError, match=r"none of causal, image_blocks, .*by layer: layer 0: \d of 7 and \d of 6"
     ):
         attends_by(layers, IMAGE)
+
+
+class Bands(torch.nn.Module):
+    """Row i of the output is 1 where the last token's feature lies in a band of its own, the last row is the token."""
+
+    bands = ((2, 4), (-4, -2), (7, 9), (-9, -7), (20, 30))
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor]:
+        one = hidden_states[:, -1:]
+        return (torch.cat([*(((low < one) & (one < high)).float() for low, high in self.bands), one], dim=1),)
+
+
+@pytest.mark.parametrize(
+    "given", [((torch.ones(1, 6, 4),), {}), ((), {"hidden_states": torch.ones(1, 6, 4)})]
+)
+def test_a_row_that_felt_any_change_felt_it(given: tuple[Any, Any]) -> None:
+    """A token of ones becomes 3, −3, 8 and −8; each of four rows sees one of these, the fifth none."""
+    call = Call(Bands(), *given, positions=None, attention=True)
+    assert rows_that_felt(call, 5).tolist() == [True, True, True, True, False]
 
 
 @pytest.mark.parametrize(
