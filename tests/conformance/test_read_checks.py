@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from interp.conformance import CheckResult, Subject
-from interp.conformance.read_checks import Agreement, _apart, _declared, relative
+from interp.conformance.read_checks import Agreement, _apart, _declared, _differentiable, _errors, relative
 from interp.conformance.suite import seconds_left
 from interp.inputs.tokens import TokenMap
 
@@ -134,3 +135,24 @@ def test_the_time_left_is_by_the_shares_of_the_checks() -> None:
         for name, n in zip(chosen, (1.0, 30.0, 2.0), strict=True)
     ]
     assert [seconds_left(done[:n], chosen) for n in (1, 2, 3)] == [31.5, 1.5, 0]
+
+
+def test_errors_of_gradients_are_of_all_samples_together() -> None:
+    """By layer: 3/5 of one sample's (3, 4) with (0, 4), beside a sample of zeros; and 1/2."""
+    true = [[torch.tensor([3.0, 4.0]), torch.tensor([2.0])], [torch.zeros(2), torch.tensor([0.0])]]
+    found = [[torch.tensor([0.0, 4.0]), torch.tensor([3.0])], [torch.zeros(2), torch.tensor([0.0])]]
+    assert _errors(found, true) == pytest.approx([0.6, 0.5])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_weights_are_frozen_again(frozen: bool) -> None:
+    words = torch.nn.Embedding(2, 2)
+    words.weight.requires_grad_(not frozen)
+    model: Any = torch.nn.Module()
+    model.get_input_embeddings = lambda: words
+    for error in (None, ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError) if error else nullcontext(), _differentiable(model):
+            assert words.weight.requires_grad
+            if error:
+                raise error
+        assert words.weight.requires_grad is not frozen
