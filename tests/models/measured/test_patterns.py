@@ -54,6 +54,14 @@ def test_many_bins_are_painted_as_combs_and_a_gray_code() -> None:
         assert np.array_equal(code.masks[26 + bit], ~code.masks[24 + bit])
 
 
+@pytest.mark.parametrize(("length", "bits"), [(365, 2), (480, 2), (481, 3), (960, 3), (961, 4)])
+def test_a_gray_code_has_a_number_for_every_tooth(length: int, bits: int) -> None:
+    """97 bins have five teeth, 193 nine."""
+    code = stripes(length, 20)
+    assert code.n == 24 + 2 * bits
+    assert len({tuple(column) for column in code.masks.T.tolist()}) == code.masks.shape[1]
+
+
 CODE = Code(
     np.array([0.0, 10, 30, 40]),
     np.array([[True, False, False], [False, True, True], [True, True, True], [False, False, False]]),

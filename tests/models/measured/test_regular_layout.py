@@ -37,6 +37,7 @@ def test_a_layout_fits_when_half_of_its_tokens_do() -> None:
     assert (found.window, found.grid, found.order) == ("squash", (2, 2), "rows")
     assert found.overlap == pytest.approx(0.75)
     assert layout_of([measured((1.0, 0.7, 0.6, 0.5))]) is None
+    assert layout_of([measured((1.0, 0.7, 0.7, 0.5))]) is not None
 
 
 def test_the_size_that_fits_worst_decides() -> None:
@@ -98,12 +99,10 @@ def test_the_written_adapter_lays_what_was_found(order: str, grid: tuple[int, in
     assert (made.name, made.model_types) == ("seer_measured", ("seer",))
     assert (made.attends, made.first_position, made.nested_images) == ("image_blocks", 1, False)
     assert made.image_positions([[4, 5, 6, 7, 5]], None).tolist() == [1, 3, 4]
-    assert layout.words.startswith("2×3 tokens" if grid else "a grid that follows image_grid_thw")
-    assert ("down the columns" in layout.words, "row by row" in layout.words) == (
-        order != "rows",
-        order == "rows",
-    )
-    assert layout.words.endswith("(median IoU ≥ 0.91 at every size)")
+    start = "2×3 tokens" if grid else "a grid that follows image_grid_thw"
+    along = "row by row" if order == "rows" else "down the columns"
+    assert made.layout == f"{start}, {along}, over the image padded to a square, in the middle"
+    assert layout.words == made.layout + " (median IoU ≥ 0.91 at every size)"
     processor = SimpleNamespace(image_processor=SimpleNamespace(merge_size=2))
     inputs = {"image_grid_thw": np.array([[1, 4, 6], [1, 2, 8]])}
     sizes, grids = [SIZE, (30, 60)], [grid] * 2 if grid else [(2, 3), (1, 4)]
