@@ -215,7 +215,7 @@ def test_a_footprint_meets_a_box_if_they_share_area() -> None:
     assert not _meets(tokens_of(nowhere, (9, 9)), 0, box)
 
 
-def test_slivers_are_of_the_views_median_and_all_views_are_probed() -> None:
+def test_slivers_are_of_the_median_of_each_view() -> None:
     """Cells of 10, 10, 10 and 3 pixels, then 2.9; another view's are smaller than any of these."""
     boxes = np.array([[0, 0, 10, 1], [10, 0, 20, 1], [20, 0, 30, 1], [30, 0, 33, 1], [33, 0, 35.9, 1]], float)
     small = boxes / 2

@@ -156,3 +156,18 @@ def test_frozen_weights_are_frozen_again(frozen: bool) -> None:
             if error:
                 raise error
         assert words.weight.requires_grad is not frozen
+
+
+@pytest.mark.parametrize(("row", "worst"), [(0.4, 0.2), (0.5, 0.1)])
+def test_rounding_is_the_worst_of_all_rows_and_logits(row: float, worst: float) -> None:
+    """Logits are 0.2 of 2 and 0.4 of 8 off; a row of the first sample is 0.1 off in each of two keys."""
+    eager = [([1.0, 2.2], [0.5, 0.5]), ([1.0, -7.6], [0.5, 0.5])]
+    true = [([1.0, 2.0], [row, 1 - row]), ([1.0, -8.0], [0.5, 0.5])]
+
+    def reader(of: list[Any]) -> Any:
+        found = [(torch.tensor([a]), [torch.tensor([[b]]), torch.tensor([[[0.0, 1.0]]])]) for a, b in of]
+        return type("Reads", (), {"reading": lambda self, sample, keep: found[sample]})()
+
+    own = {"samples": [0, 0], "plain": lambda self, i: i, "eager": reader(eager), "finer": reader(true)}
+    kind: Any = type("Numbers", (Subject,), own)
+    assert kind.__new__(kind).rounding == pytest.approx(worst)

@@ -177,7 +177,7 @@ def test_each_processors_patches_are_put_together_again(layout: str) -> None:
             pixel_views(inputs, wrong, processor, config)
 
 
-def test_smaller_views_are_padded_and_class_tokens_have_no_pixels() -> None:
+def test_padded_views_and_class_tokens_without_pixels() -> None:
     """Mistral 3's images of 4×4 and 4×8 pixels, patches of 2, after a class token each."""
     laid = cells((1, 1), (2, 2), (1, 1), (2, 4))
     classes = np.isin(np.arange(14), [0, 5])
