@@ -11,11 +11,21 @@ import pytest
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.measured import Measurement
+from interp.models.measured.embedder import Embedder
 from interp.models.measured.lattice import Lattice
 from interp.models.measured.measured_family import _of_all
 from interp.models.measured.measured_views import View
-from interp.models.measured.measurement import _agreement, _change, _cost, _footprints, _profiles, _seen
-from interp.models.measured.patterns import Raw, stripes
+from interp.models.measured.measurement import (
+    _agreement,
+    _change,
+    _cost,
+    _energies,
+    _footprints,
+    _profiles,
+    _seen,
+    scan,
+)
+from interp.models.measured.patterns import Code, Raw, stripes
 
 
 def measured(**more: Any) -> Measurement:
@@ -163,3 +173,50 @@ def test_a_refused_measurement_lists_forty_tokens() -> None:
     )
     with pytest.raises(ModelError, match=said):
         one.check()
+
+
+def embedding(of: Any) -> Any:
+    """What embeds samples by this function."""
+    kind: Any = type("Given", (Embedder,), {"__call__": lambda self, samples: (of(one) for one in samples)})
+    return kind.__new__(kind)
+
+
+def halves(pictures: Any) -> np.ndarray:
+    """A word, the left and right half of the first picture, and the quarters of the second."""
+    first, second = (np.asarray(one, float).mean(axis=2) for one in pictures)
+    quarters = [part for half in np.split(second, 2) for part in np.split(half, 2, axis=1)]
+    return np.array([[0.0], *([one.mean()] for one in (*np.split(first, 2, axis=1), *quarters))])
+
+
+def test_a_scan_paints_one_picture_of_a_sample() -> None:
+    """Four tokens, too few to tell leakage from what they see."""
+    sizes = [(40, 20), (60, 80)]
+    found = scan(embedding(halves), sizes, 1)
+    assert (found.size, found.positions.tolist()) == ((60, 80), [3, 4, 5, 6])
+    assert [code.length for code in found.codes] == [60, 80]
+    assert found.n_images == len(found.energies) * (2 + found.codes[0].n + found.codes[1].n)
+    for across, down in found.energies:
+        left = found.codes[0].masks[:, found.codes[0].edges[1:] > 30].any(axis=1) == 0
+        upper = found.codes[1].masks[:, found.codes[1].edges[1:] > 40].any(axis=1) == 0
+        assert not across[1::2][:, left].any()
+        assert across[::2][:, left].any()
+        assert not down[2:][:, upper].any()
+        assert down[:2][:, upper].any()
+    assert (scan(embedding(halves), sizes, 0).size, len(scan(embedding(halves), sizes).positions)) == (
+        (40, 20),
+        2,
+    )
+    with pytest.raises(ModelError, match="nothing that enters the language model changes"):
+        scan(embedding(lambda _: np.zeros((3, 1))), sizes)
+
+
+@pytest.mark.parametrize(("n", "sparse", "first", "other"), [(6, 4, 0, 9), (6, 1, 1, 16), (4, 1, 1, 16)])
+def test_what_all_tokens_change_by_is_leakage(n: int, sparse: int, first: float, other: float) -> None:
+    """All change by 1, the last by 4: by 3 more where few see the stripes; four tokens are too few to tell."""
+    code = Code(np.array([0.0, 1, 2]), np.eye(2, dtype=bool), np.array([True, sparse == 4]))
+    moved = np.ones((n + 1, 1))
+    moved[-1] = 4
+    found = _energies(embedding(lambda _: moved), [0, 0], np.zeros((n + 1, 1)), np.arange(1, n + 1), code)
+    assert found.shape == (n, 2)
+    assert found[[0, -1], 1].tolist() == [first, other]
+    assert found[0, 0] == (0 if n > 4 else 1)
