@@ -10,9 +10,18 @@ import pytest
 import torch
 
 from interp.conformance import CheckResult, Subject
-from interp.conformance.read_checks import Agreement, _apart, _declared, _differentiable, _errors, relative
+from interp.conformance.read_checks import (
+    Agreement,
+    _apart,
+    _declared,
+    _differentiable,
+    _errors,
+    attends,
+    relative,
+)
 from interp.conformance.suite import seconds_left
 from interp.inputs.tokens import TokenMap
+from interp.tracing import Mllm
 
 EXACT: dict[str, Any] = {"exact": True, "tolerance": 1e-5, "eps": 1e-7}
 HALF: dict[str, Any] = {"exact": False, "tolerance": 0.1, "eps": 0.01}
@@ -171,3 +180,24 @@ def test_rounding_is_the_worst_of_all_rows_and_logits(row: float, worst: float) 
     own = {"samples": [0, 0], "plain": lambda self, i: i, "eager": reader(eager), "finer": reader(true)}
     kind: Any = type("Numbers", (Subject,), own)
     assert kind.__new__(kind).rounding == pytest.approx(worst)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wrong"),
+    [([(0, 1, 2)], 0), ([(1, 1, 2)], 0), ([], 1), ([(0, 1, 2), (1, 0, 3)], 1), ([(0, 2, 3)], 2)],
+)
+def test_a_later_token_that_any_head_sees_is_seen(seen: list[tuple[int, int, int]], wrong: int) -> None:
+    """Positions 1 and 2 of four are an image's; entries are (head, row, key) of the second of two layers."""
+    weights = torch.ones(2, 1, 2, 4, 4).tril()
+    for head, row, key in seen:
+        weights[1, 0, head, row, key] = 0.1
+    model: Any = type("Given", (Mllm,), {"layer_kinds": ("attention", "attention")})
+    own: dict[str, Any] = {"samples": [0], "tokens": [tokens([1, 2], 4)], "attends": "image_blocks"}
+    own["eager"] = type(
+        "Reads", (), {"reading": lambda self, sample, keep: (0, [keep(one) for one in weights])}
+    )()
+    own |= {"plain": lambda self, i: i, "mllm": model.__new__(model)}
+    kind: Any = type("Numbers", (Subject,), own)
+    found = attends(kind.__new__(kind))
+    assert (found.value, found.passed) == (wrong, not wrong)
+    assert f"; {len(seen)} pairs of a row" in found.detail

@@ -214,6 +214,8 @@ def test_several_tiles_are_followed_by_the_whole() -> None:
     sizes, views = [WIDE, (20, 20)], torch.zeros(4, 3, 20, 20)
     given = sizes, {"pixel_values": views}, tiling_processor()
     assert squashed_tiles(*given, "x", canvas_of) == ([(20, 20)] * 2, [(2, 1), (1, 1)])
+    with pytest.raises(ModelError, match="pixel_values hold 3 views of 20×20"):
+        squashed_tiles(sizes, {"pixel_values": views[:3]}, given[2], "x", canvas_of)
     found = tiled_footprints(*given, config, family="x", ratio=0.5)
     assert found.views.tolist() == ["tile"] * 8 + ["thumbnail"] * 4 + ["tile"] * 4
     assert found.image.tolist() == [0] * 12 + [1] * 4
