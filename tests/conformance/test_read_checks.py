@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,18 @@ import pytest
 import torch
 
 from interp.conformance import CheckResult, Subject
-from interp.conformance.read_checks import Agreement, _apart, _declared, relative
+from interp.conformance.read_checks import (
+    Agreement,
+    _apart,
+    _declared,
+    _differentiable,
+    _errors,
+    attends,
+    relative,
+)
 from interp.conformance.suite import seconds_left
 from interp.inputs.tokens import TokenMap
+from interp.tracing import Mllm
 
 EXACT: dict[str, Any] = {"exact": True, "tolerance": 1e-5, "eps": 1e-7}
 HALF: dict[str, Any] = {"exact": False, "tolerance": 0.1, "eps": 0.01}
@@ -134,3 +144,60 @@ def test_the_time_left_is_by_the_shares_of_the_checks() -> None:
         for name, n in zip(chosen, (1.0, 30.0, 2.0), strict=True)
     ]
     assert [seconds_left(done[:n], chosen) for n in (1, 2, 3)] == [31.5, 1.5, 0]
+
+
+def test_errors_of_gradients_are_of_all_samples_together() -> None:
+    """By layer: 3/5 of one sample's (3, 4) with (0, 4), beside a sample of zeros; and 1/2."""
+    true = [[torch.tensor([3.0, 4.0]), torch.tensor([2.0])], [torch.zeros(2), torch.tensor([0.0])]]
+    found = [[torch.tensor([0.0, 4.0]), torch.tensor([3.0])], [torch.zeros(2), torch.tensor([0.0])]]
+    assert _errors(found, true) == pytest.approx([0.6, 0.5])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_weights_are_frozen_again(frozen: bool) -> None:
+    words = torch.nn.Embedding(2, 2)
+    words.weight.requires_grad_(not frozen)
+    model: Any = torch.nn.Module()
+    model.get_input_embeddings = lambda: words
+    for error in (None, ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError) if error else nullcontext(), _differentiable(model):
+            assert words.weight.requires_grad
+            if error:
+                raise error
+        assert words.weight.requires_grad is not frozen
+
+
+@pytest.mark.parametrize(("row", "worst"), [(0.4, 0.2), (0.5, 0.1)])
+def test_rounding_is_the_worst_of_all_rows_and_logits(row: float, worst: float) -> None:
+    """Logits are 0.2 of 2 and 0.4 of 8 off; a row of the first sample is 0.1 off in each of two keys."""
+    eager = [([1.0, 2.2], [0.5, 0.5]), ([1.0, -7.6], [0.5, 0.5])]
+    true = [([1.0, 2.0], [row, 1 - row]), ([1.0, -8.0], [0.5, 0.5])]
+
+    def reader(of: list[Any]) -> Any:
+        found = [(torch.tensor([a]), [torch.tensor([[b]]), torch.tensor([[[0.0, 1.0]]])]) for a, b in of]
+        return type("Reads", (), {"reading": lambda self, sample, keep: found[sample]})()
+
+    own = {"samples": [0, 0], "plain": lambda self, i: i, "eager": reader(eager), "finer": reader(true)}
+    kind: Any = type("Numbers", (Subject,), own)
+    assert kind.__new__(kind).rounding == pytest.approx(worst)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wrong"),
+    [([(0, 1, 2)], 0), ([(1, 1, 2)], 0), ([], 1), ([(0, 1, 2), (1, 0, 3)], 1), ([(0, 2, 3)], 2)],
+)
+def test_a_later_token_that_any_head_sees_is_seen(seen: list[tuple[int, int, int]], wrong: int) -> None:
+    """Positions 1 and 2 of four are an image's; entries are (head, row, key) of the second of two layers."""
+    weights = torch.ones(2, 1, 2, 4, 4).tril()
+    for head, row, key in seen:
+        weights[1, 0, head, row, key] = 0.1
+    model: Any = type("Given", (Mllm,), {"layer_kinds": ("attention", "attention")})
+    own: dict[str, Any] = {"samples": [0], "tokens": [tokens([1, 2], 4)], "attends": "image_blocks"}
+    own["eager"] = type(
+        "Reads", (), {"reading": lambda self, sample, keep: (0, [keep(one) for one in weights])}
+    )()
+    own |= {"plain": lambda self, i: i, "mllm": model.__new__(model)}
+    kind: Any = type("Numbers", (Subject,), own)
+    found = attends(kind.__new__(kind))
+    assert (found.value, found.passed) == (wrong, not wrong)
+    assert f"; {len(seen)} pairs of a row" in found.detail

@@ -53,6 +53,8 @@ def test_results_are_values():
     assert [row.name for row in result.failures] == ["locality", "tiling"]
     assert result["rows"] is rows[0]
     assert [row.number for row in rows] == ["2e-06 ≤ 1e-05", "0.25 ≥ 0.9", "–"]
+    assert rows[0].line == "pass  rows, 2e-06 ≤ 1e-05, 0.5 s"
+    assert rows[1].line == "FAIL  locality, 0.25 ≥ 0.9, 1.0 s: 1 of 4"
     frame = result.to_frame()
     assert frame.columns[:4].tolist() == ["family", "name", "passed", "value"]
     assert frame.passed.tolist() == [True, False, False]

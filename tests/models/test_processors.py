@@ -238,6 +238,31 @@ def test_a_processor_without_patch_size_gets_the_models(stored, saved, tmp_path)
     np.testing.assert_array_equal(np.asarray(mllm.trace(batch).logits), np.asarray(expected))
 
 
+@pytest.mark.parametrize(
+    ("kind", "patch", "tower", "made"),
+    [
+        (
+            "got_ocr2",
+            None,
+            "x",
+            (64, None, None),
+        ),  # 448 px in patches of 14 are 32, a quarter of that squared
+        ("llava", None, "clip_vision_model", (256, 14, 1)),
+        ("llava", None, "siglip_vision_model", (256, 14, 0)),
+        ("llava", 16, "clip_vision_model", (256, 16, None)),
+        ("llava_next", None, "clip_vision_model", (256, None, None)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the processor of here names no patch_size")
+def test_what_a_processor_counts_with_is_the_models(kind, patch, tower, made):
+    vision = SimpleNamespace(image_size=448, patch_size=14, model_type=tower)
+    config = SimpleNamespace(model_type=kind, vision_config=vision, vision_feature_select_strategy="full")
+    processor = SimpleNamespace(num_image_tokens=256, patch_size=patch, num_additional_image_tokens=None)
+    found = room._counting(processor, config, "here")
+    assert (found.num_image_tokens, found.patch_size, found.num_additional_image_tokens) == made
+    assert getattr(found, "vision_feature_select_strategy", None) == (None if made[2] is None else "full")
+
+
 def test_pixtral_is_transformers_own_class(tmp_path):
     kind = pixtral_processor()
     assert kind.__module__ == "transformers.models.pixtral.processing_pixtral"

@@ -12,7 +12,10 @@ import torch
 from interp.errors import ModelError
 from interp.inputs.footprints import squash
 from interp.models.resizing import (
+    agree,
+    blank,
     check_views,
+    cropped_window,
     down_columns,
     halved_twice,
     in_corner,
@@ -26,6 +29,7 @@ from interp.models.resizing import (
     setting,
     squashed_size,
     tile_windows,
+    whole,
     without_area,
 )
 
@@ -166,3 +170,47 @@ def test_views_of_one_image_keep_a_grid_only_alone() -> None:
 
 def test_a_size_is_of_the_keys_that_are_set() -> None:
     assert pixel_size(SimpleNamespace(size={"height": 3.0, "width": None})) == {"height": 3}
+
+
+SQUARE = {"height": 20, "width": 20}
+
+
+@pytest.mark.parametrize(
+    ("size", "seen", "window", "settings"),
+    [
+        ((40, 60), (18, 20), (0, 0, 36, 60), {"size": SQUARE}),  # 18 of 20 pixels are in whole patches
+        ((20, 20), (20, 20), (0, 0, 20, 20), {"size": {"height": 9, "width": 9}, "do_resize": False}),
+        ((60, 40), (20, 20), (10, 0, 50, 40), {"size": {"shortest_edge": 20}, "do_center_crop": True}),
+        ((40, 60), (20, 20), (0, 10, 40, 50), {"size": {"shortest_edge": 20}, "do_center_crop": True}),
+        ((20, 20), (20, 20), (0, 0, 20, 20), {"size": SQUARE, "crop_size": {"height": 9, "width": 9}}),
+        ((60, 40), (20, 20), (0, -10, 60, 50), {"size": SQUARE, "do_pad": True}),
+        ((40, 60), (20, 20), (-10, 0, 50, 60), {"size": SQUARE, "do_pad": True}),
+        # 15 pixels in a crop of 20: torchvision's backend puts 2 of the 5 in front, Pillow's 3
+        ((15, 20), (20, 20), (-2, 0, 18, 20), {"size": SQUARE, "do_resize": False, "do_center_crop": True}),
+        (
+            (15, 20),
+            (20, 20),
+            (-3, 0, 17, 20),
+            {"size": SQUARE, "do_resize": False, "do_center_crop": True, "backend": "pil"},
+        ),
+    ],
+)
+def test_a_crops_window_is_in_the_image(size: Any, seen: Any, window: Any, settings: dict[str, Any]) -> None:
+    given = SimpleNamespace(**{"crop_size": SQUARE, **settings})
+    assert cropped_window(size, (20, 20), seen, given) == pytest.approx(window)
+    with pytest.raises(ModelError, match=r"into 20×20 pixels, but pixel_values are 20×21"):
+        cropped_window(size, (20, 21), seen, given)
+
+
+@pytest.mark.parametrize("size", [{"longest_edge": 20}, {"height": 20}, {**SQUARE, "shortest_edge": 20}])
+def test_other_sizes_have_no_window(size: dict[str, int]) -> None:
+    with pytest.raises(ModelError, match='"height" and "width" or as "shortest_edge"'):
+        cropped_window((9, 9), (20, 20), (20, 20), SimpleNamespace(size=size))
+
+
+def test_what_is_derived_agrees_with_what_is_found() -> None:
+    agree("rows", [1, 2], [1, 2], None)
+    with pytest.raises(ModelError, match=r"NoneType's settings give rows \[1\], but the inputs hold \[2\]"):
+        agree("rows", [1], [2], None)
+    assert whole((30, 40)) == (0, 0, 30, 40)
+    assert blank((30, 40)).shape == (1, 40, 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,25 @@ from numpy.testing import assert_allclose
 
 from interp.conformance.tiny import tiny
 from interp.errors import MapError, ModelError, SiteError
-from interp.inputs.footprints import check_layout, squash
+from interp.inputs.footprints import check_layout, concatenate, squash
 from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
 from interp.models.adapter import find
-from interp.models.vision_patches import merged, subdivided, tower_attention, tower_layers, usual_patches
+from interp.models.resizing import down_columns
+from interp.models.vision_patches import (
+    _grid_of,
+    block_order,
+    leading_tokens,
+    merged,
+    merged_side,
+    patch_map,
+    split_views,
+    subdivided,
+    tower_attention,
+    tower_heads,
+    tower_layers,
+    turned,
+    usual_patches,
+)
 from tests.covering import every_family
 from tests.models.footprint_checks import Bench
 from tests.tracing.tower_reference import UNREAD
@@ -226,3 +242,160 @@ def test_models_without_a_usual_tower_are_refused():
     model.config.scales = [56, 112]
     with pytest.raises(ModelError, match=r"S² .* read the language model's"):
         find(model.config).patches([(10, 10)], {}, processor, model.config)  # type: ignore[attr-defined]
+
+
+def tower(config: dict[str, Any] | None = None, **vision: Any) -> Any:
+    own = {"model_type": "siglip_vision_model", "image_size": 8, "patch_size": 2, **vision}
+    return SimpleNamespace(vision_config=SimpleNamespace(**own), **(config or {}))
+
+
+@pytest.mark.parametrize(
+    ("vision", "leading"),
+    [
+        ({}, ()),
+        ({"model_type": "clip_vision_model"}, ("cls",)),
+        ({"model_type": "dinov2_with_registers", "num_register_tokens": 2}, ("cls", "register", "register")),
+        ({"num_register_tokens": 1}, ("register",)),
+        ({"num_register_tokens": None}, ()),
+    ],
+)
+def test_what_comes_before_the_patches(vision, leading) -> None:
+    assert leading_tokens(tower(**vision)) == leading
+
+
+@pytest.mark.parametrize(
+    ("config", "vision", "k"),
+    [
+        ({}, {}, 1),
+        ({"downsample_ratio": 0.5}, {"spatial_merge_size": 3}, 2),
+        (
+            {"downsample_ratio": None, "spatial_merge_size": None, "scale_factor": 3},
+            {"spatial_merge_size": 2},
+            3,
+        ),
+        ({}, {"spatial_merge_size": 0, "hidden_stride": 2}, 2),
+        ({"spatial_merge_size": 2, "scale_factor": 4}, {}, 2),
+    ],
+)
+def test_a_configs_patches_along_a_token(config, vision, k) -> None:
+    assert merged_side(tower(config, **vision)) == k
+
+
+def test_patches_of_cells_and_blocks() -> None:
+    """Two cells one below the other, of 2×2 patches each; and two side by side."""
+    found = subdivided(squash((20, 80), (2, 1)), (2, 1), 2)
+    assert found.grid == (4, 2)
+    assert found.boxes.tolist() == [[x, y, x + 10, y + 20] for y in (0, 20, 40, 60) for x in (0, 10)]
+    assert block_order((1, 2), 2).tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
+    weights = merged((1, 2), 2)
+    assert weights.matrix().tolist() == [[0.25, 0.25, 0, 0] * 2, [0, 0, 0.25, 0.25] * 2]
+
+
+def test_views_have_equally_many_patches() -> None:
+    cells = squash((20, 20), (4, 2))
+    for shape in ((2, 3, 8, 8), (1, 2, 3, 8, 8)):
+        found = split_views(cells, {"pixel_values": torch.zeros(shape)})
+        assert [len(one) for one in found] == [4, 4]
+        assert found[1].boxes.tolist() == cells.boxes[4:].tolist()
+    assert split_views(concatenate([]), {}) == []
+
+
+def test_boxes_are_a_grid_row_by_row_or_none() -> None:
+    boxes = squash((20, 20), (2, 3)).boxes
+    assert _grid_of(boxes) == (2, 3)
+    assert _grid_of(boxes[:5]) is None
+    assert _grid_of(np.concatenate([boxes[:5], np.full((1, 4), np.nan)])) is None
+    assert _grid_of(boxes[::-1]) is None
+    assert _grid_of(boxes[[1, 0, 2, 4, 3, 5]]) is None
+    assert _grid_of(boxes[[0, 3, 1, 4, 2, 5]]) is None
+
+
+@pytest.mark.parametrize(
+    ("vision", "tokens"),
+    [
+        ({}, range(8)),
+        ({"window_size": 8}, range(8)),  # not a tower with windows
+        ({"window_size": 8, "fullatt_block_indexes": [1]}, [0, 1, 4, 5, 2, 3, 6, 7]),
+    ],
+)
+def test_windows_come_one_after_another(vision, tokens) -> None:
+    """2×4 tokens of 2×2 patches of 2 px: a window of 8 px holds 2×2 tokens. The second image has a single token."""
+    cells = concatenate([squash((40, 20), (2, 4)), squash((10, 10), (1, 1))])
+    inputs = {"image_grid_thw": [[1, 4, 8], [1, 2, 2]]}
+    found = usual_patches(cells, inputs, tower(**vision), 2)
+    patches = [8 * (2 * (t // 4) + y) + 2 * (t % 4) + x for t in tokens for y in (0, 1) for x in (0, 1)]
+    first, second = found.sequences
+    assert first.order is not None
+    assert first.order.tolist() == patches
+    assert second.order is not None
+    assert second.order.tolist() == [0, 1, 2, 3]
+    assert (first.cells.grid, second.cells.grid) == ((4, 8), (2, 2))
+    assert found.weights.shape == (9, 36)
+    assert found.weights.matrix()[5].nonzero()[0].tolist() == [18, 19, 26, 27]
+    with pytest.raises(ModelError, match="more tokens than the 9 of the prompt"):
+        usual_patches(cells, {"image_grid_thw": [[1, 4, 8], [1, 4, 2]]}, tower(), 2)
+    with pytest.raises(ModelError, match="with 2 frames"):
+        usual_patches(cells, {"image_grid_thw": [[1, 4, 8], [2, 2, 2]]}, tower(), 2)
+
+
+def test_grids_of_a_usual_tower() -> None:
+    """A grid that is known, one that the boxes show, and the tower's own of 4×4 patches, here 2×2 tokens."""
+    one, two = squash((20, 20), (2, 3)), squash((20, 20), (3, 1))
+    twice = replace(concatenate([one, one]), grid=(2, 3))
+    tiles = replace(concatenate([squash((9, 9), (2, 2))] * 2, one_image=True), grid=None)
+    tiles = replace(tiles, views=np.array(["tile"] * 4 + ["thumbnail"] * 4))
+    for cells, k, grids in (
+        (twice, 1, [(2, 3)] * 2),
+        (concatenate([one, two]), 1, [(2, 3), (3, 1)]),
+        (tiles, 2, [(4, 4)] * 2),
+        (concatenate([]), 1, []),
+    ):
+        found = usual_patches(cells, {}, tower(), k)
+        assert [each.cells.grid for each in found.sequences] == grids
+        assert all(each.order is None for each in found.sequences)
+    with pytest.raises(ModelError, match="6 image tokens are not whole grids of 2×2"):
+        usual_patches(select_six(tiles), {}, tower(), 2)
+
+
+def select_six(cells: Any) -> Any:
+    return replace(cells, boxes=cells.boxes[:6], views=cells.views[:6], image=cells.image[:6])
+
+
+def test_tokens_down_the_columns_have_patches_by_rows() -> None:
+    """Two views of 2×3 tokens: the token at row r, column c comes at 2·c + r."""
+    view = squash((30, 20), (2, 3))
+    cells = replace(concatenate([down_columns(view)] * 2), grid=None)
+    found = turned(cells, (2, 3), {}, tower(), 1)
+    assert [one.cells.boxes.tolist() for one in found.sequences] == [view.boxes.tolist()] * 2
+    expected = np.zeros((12, 12))
+    for start in (0, 6):
+        for r in (0, 1):
+            for c in range(3):
+                expected[start + 2 * c + r, start + 3 * r + c] = 1
+    np.testing.assert_array_equal(found.weights.matrix(), expected)
+
+
+def attention(**own: Any) -> torch.nn.Module:
+    made: Any = torch.nn.Linear(2, 2)
+    for name, value in own.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("own", "heads"),
+    [
+        ({"is_causal": False, "config": SimpleNamespace(num_attention_heads=4)}, 4),
+        ({"num_key_value_groups": 1, "config": SimpleNamespace(num_attention_heads=4), "num_heads": 8}, 8),
+        ({"config": SimpleNamespace(num_attention_heads=4)}, None),
+        ({"is_causal": False, "num_heads": 4}, None),
+        ({"is_causal": False, "config": SimpleNamespace()}, None),
+    ],
+)
+def test_attention_of_a_tower_by_its_form(own, heads) -> None:
+    assert tower_heads(attention(**own)) == heads
+
+
+def test_an_adapter_without_patches_is_refused() -> None:
+    with pytest.raises(ModelError, match="'seer' does not say where the patches"):
+        patch_map(SimpleNamespace(name="seer"), [], {}, None, None)

@@ -12,7 +12,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.footprints import Footprints
 from interp.models.adapter import find
-from interp.models.families.kimi_k25 import KimiImages
+from interp.models.families.kimi_k25 import KimiImages, fitted_and_padded
 from tests.models import pixel_impulses
 
 SIZES = {"square": (140, 140), "wide": (230, 90), "tall": (60, 190), "tiny": (30, 22)}
@@ -236,6 +236,22 @@ def test_kimi_shrinks_to_a_number_of_patches(models):
     found = laid(models["kimi_k25"], (460, 230))
     assert found.grid == (6, 12)
     np.testing.assert_allclose(found.boxes[0], [0, 0, 16 * 460 / 178, 16 * 230 / 89])
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "fitted", "padded"),
+    [
+        ((107, 50), 32, (85, 40), (100, 40)),  # 10×5 patches: √(32/50) = 0.8, and 85.6 pixels are cut to 85
+        ((300, 50), 999, (120, 20), (120, 20)),  # 12 patches along a side: 120/300 = 0.4
+        ((50, 300), 999, (20, 120), (20, 120)),
+        ((1000, 2), 999, (120, 1), (120, 20)),  # 0.24 pixels are one
+        ((4, 21), 1, (2, 14), (20, 20)),  # 1×2 patches, 1 allowed: √½ = 0.707, 2.83×14.8 pixels
+        ((4, 4), 999, (4, 4), (20, 20)),  # never enlarged
+    ],
+)
+def test_kimis_pixels_are_cut_to_whole_ones(size, most, fitted, padded):
+    """Patches of 10 pixels, cells of 20."""
+    assert fitted_and_padded(size, 10, 2, most, 12) == (fitted, padded)
 
 
 def test_kimi_refuses_what_it_does_not_lay(models):

@@ -10,7 +10,8 @@ import interp
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
 from interp.models.adapter import attends_in, find
-from interp.models.measured.behaviour import Felt, attends_by
+from interp.models.measured.behaviour import Call, Felt, _among, attends_by
+from interp.models.measured.behaviour import felt as rows_that_felt
 from interp.models.measured.embedder import Embedder, fitted, prompt_text
 
 FAST = ("gemma4", "molmo2")
@@ -55,6 +56,53 @@ def test_an_attention_without_a_name_is_refused(layers: list[Felt]) -> None:
         ModelError, match=r"none of causal, image_blocks, .*by layer: layer 0: \d of 7 and \d of 6"
     ):
         attends_by(layers, IMAGE)
+
+
+class Bands(torch.nn.Module):
+    """Row i of the output is 1 where the last token's feature lies in a band of its own, the last row is the token."""
+
+    bands = ((2, 4), (-4, -2), (7, 9), (-9, -7), (20, 30))
+
+    def forward(self, hidden_states: torch.Tensor, alone: bool = False) -> Any:
+        one = hidden_states[:, -1:]
+        rows = [*(((low < one) & (one < high)).float() for low, high in self.bands), one]
+        return torch.cat(rows, dim=1) if alone else (torch.cat(rows, dim=1), None)
+
+
+STATES = torch.ones(1, 6, 4)
+
+
+@pytest.mark.parametrize(
+    "given", [((STATES,), {}), ((), {"hidden_states": STATES}), ((STATES,), {"alone": True})]
+)
+def test_a_row_that_felt_any_change_felt_it(given: tuple[Any, Any]) -> None:
+    """A token of ones becomes 3, −3, 8 and −8; each of four rows sees one of these, the fifth none."""
+    call = Call(Bands(), *given, positions=None, attention=True)
+    assert rows_that_felt(call, 5).tolist() == [True, True, True, True, False]
+    assert (STATES == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "found"),
+    [
+        (
+            "tiCiCit",
+            ["..xxx", "....."],
+            [67],
+        ),  # the column tokens see the last image token, in one of the layers
+        ("tiCiCit", ["..x..", "....x"], [67]),  # each in another layer
+        ("tiCiCit", ["..xx."], []),  # one of them does not
+        ("tiCiCiC", ["..xxx"], [67]),  # one behind the last image token cannot
+        ("CiCiEit", ["x.x.x"], [67, 69]),
+        ("tiCiCit", [".x.x."], []),  # image tokens alone
+    ],
+)
+def test_tokens_that_see_later_images_wherever_they_are(
+    words: str, rows: list[str], found: list[int]
+) -> None:
+    ids = np.array([ord(c) for c in words])
+    image = np.array([c == "i" for c in words])
+    assert _among(ids, image, [felt(0, one) for one in rows]).tolist() == found
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from interp.models.measured.consistency import (
+    _lean,
+    _shares,
     agreement,
     kept,
     lean,
@@ -44,6 +46,8 @@ def test_a_grid_on_a_part_of_the_image_spans_a_part() -> None:
     far = grid(8, (1, 2), (0, 200), 60)  # no cell of it is in the image
     assert spanned([upper, far], boxes_of(upper, far)) == 0
     assert spanned([], np.full((3, 4), np.nan)) == 0
+    assert spanned([upper], boxes_of(upper, lower)) == 0.5  # the upper half is 80×40
+    assert spanned([], boxes_of(upper)) == 0
 
 
 def test_two_placements_five_pixels_apart() -> None:
@@ -53,6 +57,18 @@ def test_two_placements_five_pixels_apart() -> None:
     both = boxes_of(view, same)
     assert agreement([same, view], both, SIZE) == pytest.approx(15 / 25)  # the worse of both
     assert agreement([], both, SIZE) == 0
+
+
+def test_a_cell_that_one_placement_lacks_does_not_agree() -> None:
+    nowhere = np.full(4, np.nan)
+    first, second = (
+        grid(0, (1, 2), (60, 0), 20),
+        grid(0, (1, 2), (40, 0), 20),
+    )  # 60 to 80 and outside; 40 to 80
+    boxes = np.array([[60, 0, 80, 20], [0, 0, 20, 20]], float)
+    assert agreement([first], boxes, SIZE) == 0.5
+    assert agreement([second], np.array([[40, 0, 60, 20], nowhere]), SIZE) == 0.5
+    assert agreement([first], np.array([boxes[0], nowhere]), SIZE) == 1
 
 
 def test_the_least_sure_view() -> None:
@@ -112,6 +128,38 @@ def test_what_one_side_has_more(n, tower, wanted):
     lattice = Lattice(0, n * n, n, "rows", np.zeros(2), np.full(2, PITCH), np.zeros(n * n))
     view = View(np.arange(n * n), lattice.places, np.zeros(2), np.full(2, PITCH), (lattice,))
     assert lean([view], codes, energies) == pytest.approx(wanted, abs=0.03)
+
+
+def beside(axis: int) -> tuple[View, tuple, np.ndarray]:
+    """A view of 8×3 cells over 150×40 pixels, along x or y, whose tokens move with all that lies after their centre.
+
+    Centres along the axis are −5, 15, … 135: five of them have 35 pixels of image, 1.75 cells, on both sides. The third
+    line across lies outside the image. Bins are 5 pixels long.
+    """
+    pitch, origin = np.full(2, PITCH), np.array([-15.0, 0.0])
+    lattice = Lattice(0, 24, 8, "rows", origin, pitch, np.zeros(24))
+    codes, places = (stripes(150, PITCH), stripes(40, PITCH)), lattice.places
+    centres = -15 + PITCH * (places[:, :1] + 0.5)
+    energy = (np.arange(30) * 5 + 2.5 > centres).astype(float)
+    if axis == 0:
+        return View(np.arange(24), places, origin, pitch, (lattice,)), codes, energy
+    return View(np.arange(24), places[:, ::-1], origin[::-1], pitch, (lattice,)), codes[::-1], energy
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_shares_beside_a_cell_are_of_tokens_inside(axis: int) -> None:
+    """Seven bins follow a centre within 1.75 cells; five of them are 0.6 cells and more away."""
+    view, codes, energy = beside(axis)
+    assert _shares(view, codes, energy, axis) == pytest.approx([5 / 7] * 10)
+    assert _shares(view, codes, energy[:, ::-1] * 0 + 1, axis) == pytest.approx([0] * 10)
+
+
+def test_four_profiles_show_a_lean_three_do_not() -> None:
+    view, codes, energy = beside(0)
+    for places, textures, wanted in (((2, 3), 2, 5 / 7), ((2, 3, 4), 1, 0), ((2, 3, 4, 5), 1, 5 / 7)):
+        some = np.array(places)
+        one = View(some, view.places[some], view.origin, view.pitch, view.lattices)
+        assert _lean(one, codes, [energy] * textures, 0) == pytest.approx(wanted)
 
 
 def test_few_tokens_show_no_lean():

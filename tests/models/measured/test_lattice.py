@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from interp.models.measured.lattice import Lattice, cut_into_lattices, weighted_median
+from interp.models.measured.lattice import (
+    Lattice,
+    _cuts,
+    _fitted,
+    _line,
+    _Tokens,
+    _tokens,
+    _turns,
+    cut_into_lattices,
+    single_lattices,
+    weighted_median,
+)
 from interp.models.measured.patterns import intervals, painted, stripes, texture
 
 
@@ -96,3 +107,80 @@ def test_painted_pictures_take_their_stripes_from_the_other() -> None:
     assert len(pictures) == 4
     np.testing.assert_array_equal(pictures[1][6:12], other[6:12])
     np.testing.assert_array_equal(np.delete(pictures[1], np.s_[6:12], 0), np.delete(still, np.s_[6:12], 0))
+
+
+def tokens_of(boxes: np.ndarray, gaps: tuple[int, ...] = (), weak: tuple[int, ...] = ()) -> _Tokens:
+    weight = np.ones(len(boxes))
+    weight[list(weak)] = 0.01
+    return _tokens(boxes, weight, gaps_of(len(boxes), gaps), (400, 400))
+
+
+def test_a_grid_may_begin_where_tokens_turn_back() -> None:
+    """Or where they are more than e^0.8 = 2.2 times as large, or behind another token; a weak one says nothing."""
+    two = cells(2, 4, (0, 0), (20, 20))
+    assert _turns(tokens_of(two)) == [0, 4, 8]
+    assert _turns(tokens_of(two, (5,))) == [0, 4, 6, 8]
+    assert _turns(tokens_of(two, weak=(4,))) == [0, 5, 8]
+    for wide, turns in ((50, [0, 3, 6]), (40, [0, 6])):
+        row = np.concatenate([cells(1, 3, (0, 0), (20, 20)), cells(1, 3, (60, 0), (wide, 20))])
+        assert _turns(tokens_of(row)) == turns
+
+
+@pytest.mark.parametrize(
+    ("n", "turns", "runs", "gaps", "cuts"),
+    [
+        (7, [0, 7], [3], (), [0, 1, 3, 4, 6, 7]),  # runs of three from both ends
+        (12, [0, 5, 12], [4, 3], (6,), [0, 3, 4, 6, 7, 8, 9, 12]),  # the turn at 5 has no other a run away
+        # turns at 5, 9 and 12, and one longest run from these; the third run is not tried from the ends
+        (12, [0, 5, 9, 12], [4, 3, 2], (), [0, 1, 3, 4, 5, 6, 8, 9, 12]),
+    ],
+)
+def test_grids_are_cut_a_run_apart(n, turns, runs, gaps, cuts) -> None:
+    assert _cuts(n, turns, runs, gaps_of(n, gaps)) == cuts
+
+
+def lined(
+    origin: float, n: int = 6, length: float = 200.0, usual: float = 15.0, pitch: float = 20.0
+) -> tuple:
+    """The line through the middles of cells as far as these lie in the image."""
+    place = np.arange(n)
+    low, high = (np.clip(origin + pitch * (place + end), 0, length) for end in (0, 1))
+    return _line(place, (low + high) / 2, usual, np.ones(n), 1, length)
+
+
+@pytest.mark.parametrize("origin", [3.0, -12.0, -19.0, 90.0])
+def test_cells_that_the_border_cuts_do_not_move_the_line(origin: float) -> None:
+    assert lined(origin) == pytest.approx((origin, 20), abs=1e-6)
+
+
+def test_a_line_of_one_place_or_backwards() -> None:
+    """Centres at 30, 34 and 31 in cells as wide as usual, 20: the median begins at 21."""
+    assert _line(np.zeros(3, int), np.array([30.0, 34, 31]), 20.0, np.ones(3), 1, 99.0) == (21, 20)
+    assert _line(np.arange(3), np.array([30.0, 20, 10]), 20.0, np.ones(3), 1, 99.0) == (0, -1)
+
+
+def test_a_token_off_its_cell_costs_its_distance() -> None:
+    """Of 3×4 cells of 20×20 px, one token lies 5 px off, a quarter of a cell, and one is e times as wide."""
+    boxes = cells(3, 4, (20, 40), (20, 20))
+    boxes[5, [0, 2]] += 5
+    boxes[7, 0] -= 10 * (np.e - 1)
+    boxes[7, 2] += 10 * (np.e - 1)
+    one, cost = _fitted(tokens_of(boxes), 0, 12, 4, "rows")
+    assert one is not None
+    assert (one.start, one.stop, one.shape, one.order) == (0, 12, (3, 4), "rows")
+    assert one.loss[[0, 5, 7]] == pytest.approx([0, 0.25, 0.5], abs=0.02)
+    assert cost == pytest.approx(0.75, abs=0.1)
+    assert _fitted(tokens_of(boxes[::-1]), 0, 12, 4, "rows") == (None, np.inf)
+
+
+def test_one_grid_through_all_tokens() -> None:
+    def found(boxes: np.ndarray, gaps: tuple[int, ...] = ()) -> list:
+        given = boxes, np.ones(len(boxes)), gaps_of(len(boxes), gaps), (400.0, 400.0)
+        return [(one.shape, one.order) for one in single_lattices(*given) if one.loss.max() < 0.01]
+
+    grid = cells(3, 4, (20, 40), (20, 20))
+    assert found(grid) == [((3, 4), "rows")]
+    assert found(grid, (3, 7)) == [((3, 4), "rows")]  # newlines
+    assert found(grid, (4,)) == []
+    assert found(grid[:11]) == []  # rows of four do not fill eleven
+    assert found(grid[:4]) == []  # a single row is no grid
