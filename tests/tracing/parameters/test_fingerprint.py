@@ -150,6 +150,8 @@ def test_hooks_are_known_by_what_they_do(own):
     assert under(scaler(2.0)) == under(scaler(2.0))
     hooks = [scaler(2.0), scaler(3.0), partial(scaled, 2.0), partial(scaled, 3.0), tiny.llava]
     assert len({under(function) for function in hooks}) == 5
+    waves = [lambda module, args, output: output.sin(), lambda module, args, output: output.cos()]
+    assert under(waves[0]) != under(waves[1])  # equal but for a name
     assert own.identity["hooks"] == "none"
     assert "model.language_model.layers.0 forward_hooks: " in under(scaler(2.0))
     assert "test_fingerprint.scaler" in under(scaler(2.0))
