@@ -16,8 +16,11 @@ from interp.errors import EditError, ModelError, PromptError, ServerError, SiteE
 from interp.tracing.reasoning import (
     MARKS,
     Follower,
+    Said,
+    Stages,
     _tokens,
     check_closed,
+    check_stages,
     leaves_open,
     make_stages,
     marks,
@@ -302,3 +305,64 @@ def test_only_tokens_up_to_the_first_end_are_said(model: tuple[interp.Mllm, Scri
     lines = [[word, end, word, end], [word, word, word, word]]
     own, _ = said_by(mllm, batch, lines, frozenset({end}))
     assert own == [(word, end), (word,) * 4]
+
+
+class _Vocabulary(_Letters):
+    """A tokenizer of whole words; what it does not know is its first."""
+
+    chat_template: str | None = None
+
+    def __init__(self, *words: str) -> None:
+        self.words = ("<unk>", *words)
+
+    def convert_tokens_to_ids(self, text: str) -> int:
+        return self.words.index(text) if text in self.words else 0
+
+    def convert_ids_to_tokens(self, place: int) -> str:
+        return self.words[place]
+
+
+def test_marks_of_a_template_come_before_those_of_the_vocabulary() -> None:
+    processor = SimpleNamespace(tokenizer=_Vocabulary("</think>"), chat_template="…◁/think▷…")
+    assert marks(processor) == MARKS[1]
+    processor.chat_template = None
+    assert marks(processor) == MARKS[0]
+    processor.tokenizer.chat_template = "…[/THINK]…"
+    assert marks(processor) == MARKS[4]
+    assert marks(SimpleNamespace(tokenizer=_Vocabulary("yes"))) is None
+
+
+def _followed(*lines: str, opened: bool) -> Stages:
+    stages = Stages(_letters("</think>"), [opened] * len(lines))
+    for follow, line in zip(stages.followers, lines, strict=True):
+        for one in line:
+            follow(ord(one))
+    return stages
+
+
+def test_a_thought_that_edits_took_for_the_answer_is_refused() -> None:
+    text = "It is.</think>yes"
+    thought, n = Said("yes", "It is.", 14), [len(text)] * 2
+    check_stages(_followed(text, text, opened=True), [thought] * 2, n)
+    check_stages(_followed(text, text, opened=False), [Said(text)] * 2, n)
+    with pytest.raises(EditError, match="sample 1 of the batch ended a thought"):
+        check_stages(_followed(text, text, opened=False), [Said(text), thought], n)
+    check_stages(_followed("It i", opened=True), [Said(None, "It is", 5)], [5])  # the last token is not run
+
+
+def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Script]) -> None:
+    mllm = interp.wrap(*tiny("llava"))
+    batch = mllm.encode([picture()])
+    read, other = (interp.Rows(interp.Site(queries=name)) for name in ("reasoning", "answer"))
+    edit = interp.Knockout(interp.Site(queries="reasoning"), steps="decode")
+    for reads, edits in (([other, read], []), ([], [edit])):
+        with pytest.raises(
+            SiteError, match="neither the chat template nor the tokenizer of this model has the marks"
+        ):
+            make_stages(mllm, batch, reads, edits)
+    assert make_stages(mllm, batch, [other], []) is None
+    put = [replace(own, spans={**own.spans, "reasoning": np.array([1])}) for own in batch.tokens]
+    assert make_stages(mllm, replace(batch, tokens=tuple(put)), [read], []) is None
+    assert (
+        make_stages(model[0], model[0].encode([picture()]), [read], [interp.Knockout(interp.Site())]) is None
+    )

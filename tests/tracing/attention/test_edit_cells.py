@@ -81,3 +81,9 @@ def test_an_edit_of_a_stage_sleeps_until_a_token_of_it_comes() -> None:
     assert not change.awake
     live.follow([True, False])
     assert change.awake
+
+
+def test_an_edit_changes_its_cells_alone() -> None:
+    change = Change(ScaleWeights(Site(), 0.5), cells())
+    found = change(torch.ones(2, 1, 2, 2), At(torch.tensor([[0, 1], [0, 1]]), torch.tensor([0]), 2))
+    assert found[:, 0].tolist() == [[[1, 1], [0.5, 1]], [[1, 0.5], [1, 1]]]
