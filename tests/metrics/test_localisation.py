@@ -309,19 +309,3 @@ def test_several_masks_broadcast_over_several_maps(metric):
     for i in range(3):
         for j in range(4):
             np.testing.assert_allclose(scores[i, j], metric(maps[i, 0], masks[j]))
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    "grid",
-    [(4,), (2, 2, 1), (2.0, 2), (True, 4), (0, 4), (-2, -2), (2, -2), "22", 4, np.ones((1, 2)), {2: 2}],
-    ids=str,
-)
-def test_a_grid_is_two_whole_numbers_above_0(grid):
-    with pytest.raises(MapError, match=r"the token grid is two whole numbers above 0, \(rows, cols\); got"):
-        attention_ratio_sliding(np.ones(4), FIRST, grid)
-
-
-def test_a_grid_may_be_an_array_or_a_list(unchecked):
-    assert attention_ratio_sliding([1.0, 2, 3, 4], FIRST, np.array([2, 2])) == pytest.approx(1 / 2.5)
-    assert attention_ratio_sliding([1.0, 2, 3, 4], FIRST, [1, 4]) == pytest.approx(1 / 2.5)
