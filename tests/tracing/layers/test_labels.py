@@ -133,3 +133,26 @@ def test_an_array_gets_other_values() -> None:
     assert without.dims == ("layer", "query", "token")
     assert "head" not in without.coords
     assert without["position"].values.tolist() == [1, 2]
+
+
+def test_rows_of_generated_tokens_have_steps_and_no_positions() -> None:
+    selection = Selection({1: (2, 0)}, None, False, places([], []), places([1, 2], [1, 2]), True)
+    rows = {(0, step): [weights(1, (2, 0))[:, :, :1] + 10_000 * step] for step in (1, 2)}
+    found = [one[0] for one in label_rows(rows, [selection], [prompt(1, 2)] * 2, [2, 3])]
+    assert [one.dims for one in found] == [("step", "layer", "head", "query", "token")] * 2
+    assert [one["step"].values.tolist() for one in found] == [[1], [1, 2]]
+    assert [one.shape for one in found] == [(1, 1, 2, 1, 2), (2, 1, 2, 1, 2)]
+    assert found[1][:, 0, 0, 0, 0].values.tolist() == [11200.5, 21200.5]
+    assert "query" not in found[0].coords
+
+
+def test_routing_lies_along_tokens_where_all_are_of_the_image() -> None:
+    rows = {(0, 0): [torch.arange(12.0).reshape(2, 2, 3)]}
+    for queries, dim, numbers in (([1, 2], "token", [0, 1]), ([2, 3], "position", [2, 3])):
+        selection = StreamSelection((1,), places(queries, queries), False, "experts")
+        (first,), (second,) = label_rows(rows, [selection], [prompt(1, 2)] * 2, None)
+        assert first.dims == ("layer", dim, "expert")
+        assert first[dim].values.tolist() == numbers
+        assert first["expert"].values.tolist() == [0, 1, 2]
+        assert first["position"].values.tolist() == queries
+        assert second.values.tolist() == [[[6, 7, 8], [9, 10, 11]]]
