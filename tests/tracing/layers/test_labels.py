@@ -156,3 +156,38 @@ def test_routing_lies_along_tokens_where_all_are_of_the_image() -> None:
         assert first["expert"].values.tolist() == [0, 1, 2]
         assert first["position"].values.tolist() == queries
         assert second.values.tolist() == [[[6, 7, 8], [9, 10, 11]]]
+
+
+def test_vectors_of_prompts_have_no_step() -> None:
+    rows = {(0, 0): [torch.tensor([[[1.0], [2]], [[3], [4]]]) + 10 * layer for layer in (0, 2)]}
+    selection = StreamSelection((2, 0), places([3], [2, 3]), False)
+    (first,), (second,) = label_rows(rows, [selection], [prompt(1)] * 2, None)
+    assert first.dims == second.dims == ("layer", "position", "hidden")
+    assert (first["position"].values.tolist(), second["position"].values.tolist()) == ([3], [2, 3])
+    assert (first.values.tolist(), second[1].values.tolist()) == ([[[21]], [[1]]], [[3], [4]])
+
+
+def test_what_was_never_run_has_no_steps() -> None:
+    """Each sample's only token is not run: no rows, of the right sizes."""
+    heads, none, keys = {1: (2, 0), 0: (2, 0)}, places([], []), places([1, 2], [1])
+    selections = [
+        Selection(heads, None, False, none, keys, True),
+        Selection({1: (2,), 0: (0,)}, ((1, 2), (0, 0)), False, none, keys, True),
+        Selection(heads, None, True, none, keys, True),
+        StreamSelection((2, 0), none, True),
+    ]
+    first, second = label_rows({}, selections, [prompt(1, 2)] * 2, [1, 1])
+    assert [one.shape for one in first] == [(0, 2, 2, 1, 2), (0, 2, 1, 2), (0, 2, 1, 2), (0, 2, 1, 0)]
+    assert [one.shape for one in second[:3]] == [(0, 2, 2, 1, 1), (0, 2, 1, 1), (0, 2, 1, 1)]
+    assert [one.dims[1] for one in first] == ["layer", "head", "layer", "layer"]
+
+
+def test_rows_of_linear_layers_say_that_they_are_signed() -> None:
+    rows = {(0, 0): [weights(1, (2, 0))]}
+    for kind, name in (("linear", "linear attention"), ("attention", "attention")):
+        kept: Any = kind
+        selection = Selection({1: (2, 0)}, None, False, places([3], [3]), places([1], [2]), False, kept)
+        found = label_rows(rows, [selection], [prompt(1, 2)] * 2, None)[0][0]
+        assert found.name == name
+        assert found.attrs.get("signed") is (True if kind == "linear" else None)
+        assert bool(found.attrs) == bool(found.attrs.get("long_name")) == (kind == "linear")
