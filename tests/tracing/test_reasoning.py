@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,16 +15,19 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.tracing.reasoning import (
+    BLIND,
     MARKS,
     Follower,
     Said,
     Stages,
     _tokens,
+    blind_from,
     check_closed,
     check_stages,
     leaves_open,
     make_stages,
     marks,
+    n_sentences,
     said,
     said_by,
     sentences,
@@ -366,3 +370,58 @@ def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Scr
     assert (
         make_stages(model[0], model[0].encode([picture()]), [read], [interp.Knockout(interp.Site())]) is None
     )
+
+
+class _Pieces:
+    """A fast tokenizer of words, single marks and runs of line breaks; a piece's id is its place among all texts'."""
+
+    is_fast = True
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+        found = list(re.finditer(r"\n+|\w+|[^\w\n]", text))
+        self.pieces += [one.group() for one in found if one.group() not in self.pieces]
+        ids = [self.pieces.index(one.group()) for one in found]
+        return {"input_ids": ids, "offset_mapping": [one.span() for one in found]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "added", "pieces", "places"),
+    [
+        ("A:", "yes no", ["yes", " ", "no"], [(0, 3), (3, 4), (4, 6)]),
+        ("x<image>A:", "yes", ["yes"], [(0, 3)]),
+        ("A\n", "\nyes", ["\n", "yes"], [(0, 1), (1, 4)]),  # together the line breaks would be one token
+    ],
+)
+@pytest.mark.parametrize("image", ["<image>", None])
+def test_tokens_after_a_prompt_and_their_characters(
+    prompt: str, added: str, pieces: list[str], places: list[tuple[int, int]], image: str | None
+) -> None:
+    tokenizer = _Pieces()
+    ids, found = _tokens(SimpleNamespace(tokenizer=tokenizer, image_token=image), prompt, added)
+    assert [tokenizer.pieces[one] for one in ids] == pieces
+    assert found == places
+
+
+@pytest.mark.parametrize(("prompt", "head"), [(OPEN, 0), (interp.Prompt(), 1)])
+def test_a_thoughts_sentences_begin_at_their_first_tokens(
+    model: tuple[interp.Mllm, Script], prompt: interp.Prompt, head: int
+) -> None:
+    """(<think>) there is a circle . yes </think>"""
+    mllm, _ = model
+    n = mllm.encode([picture()], prompt).tokens[0].length
+    batch = mllm.reasoned([picture()], ["there is a circle . yes"], prompt)
+    spans = {name: at.tolist() for name, at in batch.tokens[0].spans.items()}
+    stop = n + head + 7
+    assert batch.tokens[0].length == stop
+    assert spans["reasoning"] == list(range(n, stop))
+    firsts = [n + head, n + head + 5, n + head + 6]
+    names = ["from sentence 0", "from sentence 1", "from the end"]
+    assert [spans[name] for name in names] == [list(range(first, stop)) for first in firsts]
+    assert n_sentences(batch, 0) == 2
+    lines = blind_from(mllm, batch, 0)
+    assert [one.spans[BLIND].tolist() for one in lines.tokens] == [
+        list(range(first, stop)) for first in firsts
+    ]
