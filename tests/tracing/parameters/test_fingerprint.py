@@ -249,6 +249,20 @@ def test_a_set_in_code_counts_without_its_order():
     assert _code(one) == _code(other) != _code(code)
 
 
+def test_code_counts_with_its_names_and_constants_but_not_its_place():
+    code = (lambda x: x.first).__code__
+    others = [
+        code,
+        code.replace(co_names=("second",)),
+        code.replace(co_varnames=("y",)),
+        code.replace(co_consts=(None, 2)),
+        (lambda x: lambda: 1).__code__,
+        (lambda x: lambda: 2).__code__,
+    ]
+    assert len({repr(_code(one)) for one in others}) == 6
+    assert _code(code.replace(co_filename="elsewhere.py", co_firstlineno=99)) == _code(code)
+
+
 def test_a_family_that_moved_keeps_the_name_in_hashes():
     kept = {adapter.name: _family(adapter) for adapter in built_in()}
     assert kept["llava"] == "interp.models.llava.Llava"
