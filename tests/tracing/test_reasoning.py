@@ -326,7 +326,7 @@ class _Vocabulary(_Letters):
         return self.words[place]
 
 
-def test_marks_of_a_template_come_before_those_of_the_vocabulary() -> None:
+def test_marks_of_a_template_come_before_the_vocabularys() -> None:
     processor = SimpleNamespace(tokenizer=_Vocabulary("</think>"), chat_template="…◁/think▷…")
     assert marks(processor) == MARKS[1]
     processor.chat_template = None

@@ -220,7 +220,7 @@ def test_answers_are_fed_token_by_token_and_their_last_again():
     assert [step[0, 0].item() for step in follow.steps] == [0, 1, 2]
 
 
-def test_an_end_token_is_part_of_an_answer_only_where_it_is_first(monkeypatch):
+def test_an_end_token_is_an_answer_only_where_it_is_first(monkeypatch):
     lines = torch.tensor([[9, 5, 5], [5, 9, 6], [5, 6, 7]])
     monkeypatch.setattr("interp.tracing.target.execute", lambda *_, **__: (0, 0, SimpleNamespace(ids=lines)))
     monkeypatch.setattr("interp.tracing.target.ends", lambda _: frozenset({9}))

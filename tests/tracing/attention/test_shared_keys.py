@@ -44,7 +44,7 @@ def test_a_soft_cap_applies_to_shared_and_own_keys(zero: bool) -> None:
     torch.testing.assert_close(found, (weights @ values).transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
-def test_hidden_cells_of_some_variants_and_one_that_hides_nothing() -> None:
+def test_hidden_cells_of_variants_and_one_that_hides_nothing() -> None:
     """Variant 0 hides key 1 from row 0 in both heads, variant 1 keys 0 and 2 from row 1 in head 1."""
     queries, keys = torch.tensor([[True, False], [False, True]]), torch.tensor([[0, 1, 0], [1, 0, 1]]).bool()
     heads = torch.tensor([[True, True], [False, True]])

@@ -71,7 +71,7 @@ def test_keys_of_one_kind(site: Site, layers: list[int], message: str) -> None:
         is_cross(site, layers, CROSS.cross)
 
 
-def test_the_residual_stream_is_of_all_kinds_but_has_no_image_rows_beside_it() -> None:
+def test_the_stream_is_of_all_kinds_but_has_no_rows_beside_it() -> None:
     assert HYBRID.stream(Site(queries="image")) == (0, 1, 2, 3, 4)
     assert CROSS.stream(Site(queries="last")) == (0, 1, 2, 3)
     with pytest.raises(SiteError, match="image tokens have no rows"):

@@ -249,7 +249,7 @@ def test_a_set_in_code_counts_without_its_order():
     assert _code(one) == _code(other) != _code(code)
 
 
-def test_code_counts_with_its_names_and_constants_but_not_its_place():
+def test_code_counts_with_names_and_constants_not_its_place():
     code = (lambda x: x.first).__code__
     others = [
         code,

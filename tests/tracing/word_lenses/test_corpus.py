@@ -96,7 +96,7 @@ class Pieces:
         return {"input_ids": list(range(10, 11 + len(spans))), "offset_mapping": [(0, 0), *spans]}
 
 
-def test_words_are_found_at_their_last_token_but_not_at_the_first() -> None:
+def test_words_are_found_at_their_last_token_not_at_the_first() -> None:
     """<s> Red bloo d vess el , red: the first word has no context."""
     found = list(occurrences(Pieces(), "Red blood vessel, red", ["Blood VESSEL", "lung", "blood red"]))
     assert [(one.word, one.position) for one in found] == [
