@@ -12,7 +12,7 @@ import xarray as xr
 import interp
 from interp.errors import MapError, ModelError, PromptError
 from interp.indicators import Maps, RandomMap, TokenKnockout
-from interp.indicators.maps import label_map
+from interp.indicators.maps import _joined, label_map
 from interp.inputs.footprints import squash
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -182,3 +182,26 @@ def test_samples_are_one_per_map() -> None:
     maps = labelled()
     with pytest.raises(MapError, match=r"one Sample per map, or none; got 2 samples for 1 map"):
         Maps(maps.arrays, maps.tokens, Cost(), None, maps.samples * 2)
+
+
+def test_maps_of_parts_come_back_in_the_order_of_samples() -> None:
+    def part(*numbers: int, with_logits: bool = True) -> Maps:
+        logits = xr.DataArray([[10.0 * n] for n in numbers], dims=["sample", "token_id"])
+        arrays, own = tuple(array(1, n + 1) for n in numbers), tuple(tokens(n + 1) for n in numbers)
+        return Maps(arrays, own, Cost(forwards=len(numbers)), logits if with_logits else None)
+
+    found = _joined([((2, 0), part(2, 0)), ((1,), part(1))])
+    assert [one.sizes["token"] for one in found] == [one.n for one in found.tokens] == [1, 2, 3]
+    assert found.cost.forwards == 3
+    assert found.logits is not None
+    assert found.logits.values.tolist() == [[0], [10], [20]]
+    assert _joined([((1,), part(1, with_logits=False)), ((0,), part(0, with_logits=False))]).logits is None
+    alone = part(0)
+    assert _joined([((0,), alone)]) is alone
+
+
+def test_maps_show_as_many_values_and_maps_as_fit() -> None:
+    flat = [array(n, dims=("token",)) for n in (4, 5)]
+    head, *lines = repr(Maps(tuple(flat), (tokens(4), tokens(5)), Cost())).splitlines()
+    assert lines == ["  [0] 0 0 0 0", "  [1] 0 0 0 0 …"]
+    assert head == "Maps(2 × [token 4; token 5])"

@@ -123,6 +123,7 @@ def test_padding_is_no_place_to_look():
     cells = cell_grid(values.reshape(-1), footprints.boxes)
     assert cells.values.shape == (4, 6)
     np.testing.assert_allclose(cells.rows, [[0, 5], [5, 25], [25, 45], [45, 50]])
+    assert cells.within(40) == (2, 2)  # of whole cells; rows cut at the edges do not make it three
     assert select(values.reshape(-1), footprints.boxes, size, 20, (1.0,)).box == (100, 25, 120, 45)
 
 

@@ -69,6 +69,8 @@ def test_ratio_does_not_collapse_at_small_scales():
     assert ratio_by_hand(values * 1e-11, mask) < 1.0 < 2.0 < attention_ratio(values * 1e-11, mask)
     np.testing.assert_allclose(attention_ratio(values * 1e-300, mask), attention_ratio(values, mask))
     np.testing.assert_allclose(attention_ratio(values * 4e307, mask), attention_ratio(values, mask))
+    together = attention_ratio(np.stack([values * 1e-300, values * 1e300]), mask)
+    np.testing.assert_allclose(together, [attention_ratio(values, mask)] * 2)
 
 
 def test_ratio_counts_negative_values_as_zero():

@@ -101,6 +101,7 @@ def test_a_pixel_is_filled_where_its_centre_lies_inside() -> None:
         (lambda: mask_recall([LEFT], [LEFT], threshold=1.5), "above 0 and at most 1; got 1.5"),
         (lambda: mask_recall([LEFT], [LEFT], threshold=True), "above 0 and at most 1; got True"),
         (lambda: mask_recall([LEFT], Mask(LEFT)), r"truths is a list of masks; got Mask"),
+        (lambda: mask_recall(3, [LEFT]), r"masks is a list of masks; got int"),
         (lambda: mask_recall(Mask(LEFT), [LEFT]), r"masks is a list of masks; got Mask. Write \[mask\]"),
     ],
 )

@@ -177,10 +177,12 @@ def test_a_map_and_a_mask_that_do_not_fit_are_refused(metric):
 
 
 @EVERY
-def test_a_checked_pair_scores_as_its_maps_under_each_mask(metric):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_checked_pair_scores_as_its_maps_under_each_mask(metric, whole):
     rng = np.random.default_rng(3)
-    maps, masks = rng.random((4, N)), rng.random((2, N)) < 0.3
+    maps, inside = rng.integers(1, 9, (4, N)) / 8, rng.random((2, N)) < 0.3
+    masks = inside if whole else inside * rng.integers(1, 5, (2, N)) / 4
     maps[1], maps[2, 0] = 0.0, np.nan
     found = metric(check(maps[:, None], masks), masks, (ROWS, COLS))
     alone = [[metric(one, mask, (ROWS, COLS)) for mask in masks] for one in maps]
-    np.testing.assert_array_equal(found, np.array(alone))
+    np.testing.assert_allclose(found, np.array(alone), rtol=1e-12)

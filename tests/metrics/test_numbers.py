@@ -136,6 +136,8 @@ def test_labels_in_another_order_are_refused() -> None:
     mask = xr.DataArray(MASK, dims="token", coords={"token": [0, 1, 2, 3]})
     with pytest.raises(MapError, match=r"different labels along 'token'.*xarray\.align"):
         attention_ratio(turned, mask)
+    assert attention_ratio(turned[::-1], mask) == attention_ratio(MAP[::-1], MASK)
+    assert attention_ratio(pd.Series(MAP, index=[3, 2, 1, 0]), pd.Series(MASK, index=[3, 2, 1, 0])) == 2.0
     with pytest.raises(MapError, match=r"index differ.*to_numpy"):
         attention_ratio(pd.Series(MAP, index=[3, 2, 1, 0]), pd.Series(MASK))
 

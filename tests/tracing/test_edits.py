@@ -20,7 +20,7 @@ from interp.tracing import (
     image_mask,
     positions,
 )
-from interp.tracing.edits import check_last_of_generated, check_order
+from interp.tracing.edits import check_edits, check_last_of_generated, check_order
 from interp.tracing.values import for_samples
 from tests import tiny
 
@@ -373,3 +373,47 @@ def test_some_samples_keep_their_own_masks_and_values():
     assert float(given[1].values.of_sample(1, 3).max()) == 1.0
     one = PatchResidual([0], "last", values[2]).values
     assert float(one.of_sample(1, 3).max()) == 2.0
+
+
+def test_numbers_of_edits_by_hand():
+    """Two heads with the scores −2, 3 and 4, −1; the mean sizes over heads are 3 and 2."""
+    values, cells = torch.tensor([[[[-2.0, 3.0]], [[4.0, -1.0]]]]), torch.tensor([[[[True, False]]]])
+    found = {
+        Boost(Site(), 0.5): [[-1, 4.5], [6, -0.5]],
+        Boost(Site(), -1.0): [[-4, 0], [0, -2]],
+        Guide(Site(), 0.5): [[-0.5, 4], [5.5, 0]],
+        ScaleScores(Site(), 0.5): [[-1, 1.5], [2, -0.5]],
+        Knockout(Site(), "zero"): [[0, 0], [0, 0]],
+        Apply(Site(), lambda given, inside: given.masked_fill_(~inside, torch.inf)): [
+            [-2, np.inf],
+            [4, np.inf],
+        ],
+        Apply(Site(), lambda given, inside: given[:, :1, :, :1]): [[-2, -2], [-2, -2]],
+    }
+    for edit, expected in found.items():
+        assert edit.on(values, cells)[0, :, 0].tolist() == expected
+    assert values[0, :, 0].tolist() == [[-2, 3], [4, -1]]  # a function gets values of its own
+
+
+def test_keyword_defaults_are_hashed():
+    def scaled(values, cells, *, k=2.0):
+        return values * k
+
+    two = Apply(Site(), scaled).to_dict()
+    scaled.__kwdefaults__ = {"k": 3.0}
+    assert Apply(Site(), scaled).to_dict() != two
+
+
+def test_what_is_no_list_of_edits_is_explained(unchecked):
+    one = Knockout(Site())
+    check_edits([one])
+    check_edits(())
+    for given, message in (
+        (one, r"edits= is a list of edits .* Write edits=\[Knockout\(.*\]"),
+        ("ab", r"edits= is a list of edits .*; got 'ab'\.$"),
+        ({one}, "edits= is a list of edits"),
+        ([one, Site()], r"edits= takes edits .* Write edits=\[interp\.Knockout\(Site"),
+        ([Rows(Site())], r"edits= takes edits such as interp\.Knockout\(site\); got Rows"),
+    ):
+        with pytest.raises(EditError, match=message):
+            check_edits(given)

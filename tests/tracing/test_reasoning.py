@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,13 +15,19 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import EditError, ModelError, PromptError, ServerError, SiteError
 from interp.tracing.reasoning import (
+    BLIND,
     MARKS,
     Follower,
+    Said,
+    Stages,
     _tokens,
+    blind_from,
     check_closed,
+    check_stages,
     leaves_open,
     make_stages,
     marks,
+    n_sentences,
     said,
     said_by,
     sentences,
@@ -302,3 +309,119 @@ def test_only_tokens_up_to_the_first_end_are_said(model: tuple[interp.Mllm, Scri
     lines = [[word, end, word, end], [word, word, word, word]]
     own, _ = said_by(mllm, batch, lines, frozenset({end}))
     assert own == [(word, end), (word,) * 4]
+
+
+class _Vocabulary(_Letters):
+    """A tokenizer of whole words; what it does not know is its first."""
+
+    chat_template: str | None = None
+
+    def __init__(self, *words: str) -> None:
+        self.words = ("<unk>", *words)
+
+    def convert_tokens_to_ids(self, text: str) -> int:
+        return self.words.index(text) if text in self.words else 0
+
+    def convert_ids_to_tokens(self, place: int) -> str:
+        return self.words[place]
+
+
+def test_marks_of_a_template_come_before_the_vocabularys() -> None:
+    processor = SimpleNamespace(tokenizer=_Vocabulary("</think>"), chat_template="…◁/think▷…")
+    assert marks(processor) == MARKS[1]
+    processor.chat_template = None
+    assert marks(processor) == MARKS[0]
+    processor.tokenizer.chat_template = "…[/THINK]…"
+    assert marks(processor) == MARKS[4]
+    assert marks(SimpleNamespace(tokenizer=_Vocabulary("yes"))) is None
+
+
+def _followed(*lines: str, opened: bool) -> Stages:
+    stages = Stages(_letters("</think>"), [opened] * len(lines))
+    for follow, line in zip(stages.followers, lines, strict=True):
+        for one in line:
+            follow(ord(one))
+    return stages
+
+
+def test_a_thought_that_edits_took_for_the_answer_is_refused() -> None:
+    text = "It is.</think>yes"
+    thought, n = Said("yes", "It is.", 14), [len(text)] * 2
+    check_stages(_followed(text, text, opened=True), [thought] * 2, n)
+    check_stages(_followed(text, text, opened=False), [Said(text)] * 2, n)
+    with pytest.raises(EditError, match="sample 1 of the batch ended a thought"):
+        check_stages(_followed(text, text, opened=False), [Said(text), thought], n)
+    check_stages(_followed("It i", opened=True), [Said(None, "It is", 5)], [5])  # the last token is not run
+
+
+def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Script]) -> None:
+    mllm = interp.wrap(*tiny("llava"))
+    batch = mllm.encode([picture()])
+    read, other = (interp.Rows(interp.Site(queries=name)) for name in ("reasoning", "answer"))
+    edit = interp.Knockout(interp.Site(queries="reasoning"), steps="decode")
+    for reads, edits in (([other, read], []), ([], [edit])):
+        with pytest.raises(
+            SiteError, match="neither the chat template nor the tokenizer of this model has the marks"
+        ):
+            make_stages(mllm, batch, reads, edits)
+    assert make_stages(mllm, batch, [other], []) is None
+    put = [replace(own, spans={**own.spans, "reasoning": np.array([1])}) for own in batch.tokens]
+    assert make_stages(mllm, replace(batch, tokens=tuple(put)), [read], []) is None
+    assert (
+        make_stages(model[0], model[0].encode([picture()]), [read], [interp.Knockout(interp.Site())]) is None
+    )
+
+
+class _Pieces:
+    """A fast tokenizer of words, single marks and runs of line breaks; a piece's id is its place among all texts'."""
+
+    is_fast = True
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+        found = list(re.finditer(r"\n+|\w+|[^\w\n]", text))
+        self.pieces += [one.group() for one in found if one.group() not in self.pieces]
+        ids = [self.pieces.index(one.group()) for one in found]
+        return {"input_ids": ids, "offset_mapping": [one.span() for one in found]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "added", "pieces", "places"),
+    [
+        ("A:", "yes no", ["yes", " ", "no"], [(0, 3), (3, 4), (4, 6)]),
+        ("x<image>A:", "yes", ["yes"], [(0, 3)]),
+        ("A\n", "\nyes", ["\n", "yes"], [(0, 1), (1, 4)]),  # together the line breaks would be one token
+    ],
+)
+@pytest.mark.parametrize("image", ["<image>", None])
+def test_tokens_after_a_prompt_and_their_characters(
+    prompt: str, added: str, pieces: list[str], places: list[tuple[int, int]], image: str | None
+) -> None:
+    tokenizer = _Pieces()
+    ids, found = _tokens(SimpleNamespace(tokenizer=tokenizer, image_token=image), prompt, added)
+    assert [tokenizer.pieces[one] for one in ids] == pieces
+    assert found == places
+
+
+@pytest.mark.parametrize(("prompt", "head"), [(OPEN, 0), (interp.Prompt(), 1)])
+def test_a_thoughts_sentences_begin_at_their_first_tokens(
+    model: tuple[interp.Mllm, Script], prompt: interp.Prompt, head: int
+) -> None:
+    """(<think>) there is a circle . yes </think>"""
+    mllm, _ = model
+    n = mllm.encode([picture()], prompt).tokens[0].length
+    batch = mllm.reasoned([picture()], ["there is a circle . yes"], prompt)
+    spans = {name: at.tolist() for name, at in batch.tokens[0].spans.items()}
+    stop = n + head + 7
+    assert batch.tokens[0].length == stop
+    assert spans["reasoning"] == list(range(n, stop))
+    firsts = [n + head, n + head + 5, n + head + 6]
+    names = ["from sentence 0", "from sentence 1", "from the end"]
+    assert [spans[name] for name in names] == [list(range(first, stop)) for first in firsts]
+    assert n_sentences(batch, 0) == 2
+    lines = blind_from(mllm, batch, 0)
+    assert [one.spans[BLIND].tolist() for one in lines.tokens] == [
+        list(range(first, stop)) for first in firsts
+    ]

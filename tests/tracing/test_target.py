@@ -17,9 +17,23 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import Target, diff
 from interp.tracing import Knockout, Mllm, Rows, Site, wrap
-from interp.tracing.cost import Meter
+from interp.tracing.cost import Cost, Meter
 from interp.tracing.execution import execute
-from interp.tracing.target import ANSWER_ROWS, PROMPT_LAST, aims, answer_ids, forced
+from interp.tracing.target import (
+    ANSWER_ROWS,
+    PROMPT_LAST,
+    Aim,
+    Aims,
+    Scores,
+    _Follow,
+    _greedy,
+    aims,
+    answer_ids,
+    forced,
+    is_half,
+    joined_scores,
+    wide_logits,
+)
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_attention import greedy
 
@@ -183,3 +197,54 @@ def test_an_answer_outside_the_vocabulary_is_refused():
         ):
             model.score(samples()[0], target)
     assert np.isfinite(model.score(samples()[0], Target("yes")).values[0])
+
+
+def test_scores_of_parts_come_back_in_the_order_of_samples():
+    one, two, three = (Aim(((i,),), (1.0,)) for i in range(3))
+    parts = [
+        (
+            (2, 0),
+            Scores(np.array([-3.0, -1.0]), Aims((three, one), Cost(0, 0, 1, 0, 5)), Cost(0, 0, 2, 0, 7)),
+        ),
+        ((1,), Scores(np.array([-2.0]), Aims((two,), Cost(0, 0, 4, 0, 5)), Cost(0, 0, 8, 0, 7))),
+    ]
+    found = joined_scores(parts)
+    assert found.values.tolist() == [-1, -2, -3]
+    assert found.aims.each == (one, two, three)
+    assert (found.aims.cost.forwards, found.cost.forwards) == (5, 10)
+
+
+def test_answers_are_fed_token_by_token_and_their_last_again():
+    follow = _Follow([(1,), (2, 3, 4)])
+    assert [follow(torch.full((2, 5), float(i))).tolist() for i in range(3)] == [[1, 2], [1, 3], [1, 4]]
+    assert [step[0, 0].item() for step in follow.steps] == [0, 1, 2]
+
+
+def test_an_end_token_is_an_answer_only_where_it_is_first(monkeypatch):
+    lines = torch.tensor([[9, 5, 5], [5, 9, 6], [5, 6, 7]])
+    monkeypatch.setattr("interp.tracing.target.execute", lambda *_, **__: (0, 0, SimpleNamespace(ids=lines)))
+    monkeypatch.setattr("interp.tracing.target.ends", lambda _: frozenset({9}))
+    monkeypatch.setattr("interp.tracing.target._answer_start", lambda _, ids: ids)
+    model: Any = wrap(*tiny("llava"))
+    found = _greedy(model, model.encode(samples()), 3, Meter(torch.device("cpu")))
+    assert found == [(9,), (5,), (5, 6, 7)]
+
+
+def test_the_output_layer_is_as_it_was_after_an_error():
+    head = torch.nn.Linear(3, 2).bfloat16()
+    hf, given = SimpleNamespace(get_output_embeddings=lambda: head), torch.ones(1, 3, dtype=torch.bfloat16)
+    with wide_logits(hf):
+        wanted = (head.weight.float().sum(1) + head.bias.float())[None]
+        assert_allclose(head(given).detach(), wanted.detach())
+        assert head(given).dtype == torch.float32
+    with pytest.raises(ValueError, match="boom"), wide_logits(hf):
+        raise ValueError("boom")
+    assert not head._forward_hooks
+    head.float()
+    with wide_logits(hf):
+        assert not head._forward_hooks
+
+
+def test_which_dtypes_have_fewer_digits():
+    kinds = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int8)
+    assert [is_half(kind) for kind in kinds] == [True, True, False, False, False]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,18 @@ def test_a_missing_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
         StudyError, match=r"Bleu1 needs the library nltk; install it with: pip install 'interp\[eval\]'"
     ):
         Bleu1().scores(["x"], [asked("x")], Prompt())
+
+
+def test_each_setting_is_part_of_a_scorer_as_json() -> None:
+    assert Bleu1(extract="first_line").to_dict() == {"scorer": "BLEU-1", "extract": "first_line"}
+    recall = {"scorer": "recall", "clean": True, "extract": "last_line"}
+    assert OpenRecall(clean=True, extract="last_line").to_dict() == recall
+    assert OpenRecall().to_dict() == {"scorer": "recall", "clean": False, "extract": "whole"}
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("ab", "cd"), ([1.0], "a"), ([1.0], 1.0), ([1.0], iter([1.0])), ([1.0], ["a"])], ids=str
+)
+def test_what_is_no_list_of_scores_is_refused(given: Any, unchecked: None) -> None:
+    with pytest.raises(StudyError, match=r"open_average takes lists|a score is a finite number"):
+        open_average(*given)

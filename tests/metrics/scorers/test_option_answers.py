@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,15 @@ def test_an_answer_is_taken_out_of_a_longer_text() -> None:
         "Bc",
         "A",
     ]
+    lines = " \n  B \n C  \n "
+    assert [extracted(lines, how) for how in ("first_line", "last_line")] == ["B", "C"]
+    assert [extracted(text, "first_letter", n) for text, n in (("so B", 0), ("so B", 1), ("so B", 2))] == [
+        "so B",
+        "so B",
+        "B",
+    ]
+    with pytest.raises(StudyError, match="n_options is a whole number of at least 0; got -1"):
+        extracted("B", "first_letter", -1)
     with pytest.raises(StudyError, match="extract is 'whole' or 'first_word'"):
         Strict(extract="letter")
 
@@ -108,6 +119,7 @@ def test_scorers_are_values_with_names() -> None:
         ("The LIVER, not the spleen", False),  # the last option named
         ("Not the spleen but the liver.", True),
         ("A liver", True),  # the article is no letter
+        ("THE SPLEEN", False),
         ("livr", True),  # the most similar
         ("spln", False),
         ("", True),  # of equal ones the last
@@ -172,5 +184,29 @@ def test_what_is_no_log_probability(values: object) -> None:
         RULE.scores([values], [SAMPLE], Prompt())  # pyright: ignore[reportArgumentType]
     with pytest.raises(StudyError, match="each sample has a list of log-probabilities"):
         RULE.scores([], [SAMPLE], Prompt())
+    with pytest.raises(StudyError, match="of is 'letter' or 'text'; got 'word'"):
+        OptionLogProbability(of="word")
     with pytest.raises(StudyError, match="normalise is 'sum' or 'mean'; got 'length'"):
         OptionLogProbability(normalise="length")
+
+
+def test_rounding_above_0_is_no_error(unchecked: None) -> None:
+    assert RULE.scores([[1e-7, -1.0, -2.0]], [SAMPLE], Prompt()) == [0]
+    assert RULE.scores(np.array([[-2.0, -1.0, -2.0]]), [SAMPLE], Prompt()) == [1]
+    assert RULE.scores([[-np.inf] * 3], [SAMPLE], Prompt()) == [pytest.approx(1 / 3)]
+
+
+@pytest.mark.parametrize("given", ["x", 3, None, {0: [-1.0]}, iter([[-1.0] * 3])], ids=str)
+def test_what_is_no_list_of_log_probabilities(given: Any, unchecked: None) -> None:
+    with pytest.raises(StudyError, match="each sample has a list of log-probabilities, one an option"):
+        RULE.scores(given, [SAMPLE], Prompt())
+
+
+def test_samples_come_as_a_list(unchecked: None) -> None:
+    wrong: Any = iter([SAMPLE])
+    for call in (
+        lambda: checked_texts(["x"], wrong, Prompt()),
+        lambda: RULE.scores([[-1.0] * 3], wrong, Prompt()),
+    ):
+        with pytest.raises(StudyError, match="a scorer takes the list of samples that were answered"):
+            call()

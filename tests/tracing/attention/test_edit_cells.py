@@ -43,15 +43,15 @@ def test_cells_are_of_a_blocks_rows_and_chosen_heads() -> None:
 
 
 def test_patched_values_of_each_step_sample_head_and_place() -> None:
-    """Values name their place; the second sample has values for one step of two."""
+    """Values name their place; the second sample has values for one step of two, and its keys the other way round."""
     values = torch.arange(2 * 2 * 2 * 1 * 2.0).reshape(2, 2, 2, 1, 2)
-    where = torch.tensor([[0, 1]] * 2)
+    where = torch.tensor([[0, 1], [1, 0]])
     patch = Patch(
         values, torch.tensor([1, 0]), torch.zeros(2, 2, dtype=torch.long), where, torch.tensor([2, 1])
     )
     rows, heads = torch.tensor([[1], [0]]), torch.tensor([0, 1])
     first = patch.at(At(rows, heads, 2, 0))
-    assert first[:, :, 0].tolist() == [[[2, 3], [0, 1]], [[6, 7], [4, 5]]]
+    assert first[:, :, 0].tolist() == [[[2, 3], [0, 1]], [[7, 6], [5, 4]]]
     assert patch.at(At(rows, heads, 2, 1))[0, 0, 0].tolist() == [10, 11]
     assert patch.at(At(rows, heads, 2, 9))[0, 0, 0].tolist() == [10, 11]
     edit = PatchRows(Site(), torch.zeros(1, 1, 1, 1))
@@ -71,3 +71,19 @@ def test_only_a_knockout_of_scores_hides() -> None:
         for edit in (Knockout(Site()), Knockout(Site(), "zero"), ScaleWeights(Site(), 0))
     ]
     assert hides == [True, False, False]
+
+
+def test_an_edit_of_a_stage_sleeps_until_a_token_of_it_comes() -> None:
+    one = cells()
+    live = Live("answer", one.queries)
+    change = Change(Knockout(Site()), Cells(None, live.queries, one.keys, live))
+    assert Change(Knockout(Site()), one).awake
+    assert not change.awake
+    live.follow([True, False])
+    assert change.awake
+
+
+def test_an_edit_changes_its_cells_alone() -> None:
+    change = Change(ScaleWeights(Site(), 0.5), cells())
+    found = change(torch.ones(2, 1, 2, 2), At(torch.tensor([[0, 1], [0, 1]]), torch.tensor([0]), 2))
+    assert found[:, 0].tolist() == [[[1, 1], [0.5, 1]], [[1, 0.5], [1, 1]]]

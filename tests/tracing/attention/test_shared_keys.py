@@ -42,3 +42,23 @@ def test_a_soft_cap_applies_to_shared_and_own_keys(zero: bool) -> None:
     weights = scores.masked_fill(closed, -torch.inf).softmax(dim=-1)
     weights = weights.masked_fill(hidden[:, None, None], 0.0) if zero else weights
     torch.testing.assert_close(found, (weights @ values).transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_hidden_cells_of_variants_and_one_that_hides_nothing() -> None:
+    """Variant 0 hides key 1 from row 0 in both heads, variant 1 keys 0 and 2 from row 1 in head 1."""
+    queries, keys = torch.tensor([[True, False], [False, True]]), torch.tensor([[0, 1, 0], [1, 0, 1]]).bool()
+    heads = torch.tensor([[True, True], [False, True]])
+    found = HiddenCells(queries, keys, heads, zero=True)
+    assert found.cells(slice(0, 1)).nonzero().tolist() == [[0, 0, 0, 1], [0, 1, 0, 1]]
+    assert found.cells(slice(1, 2)).nonzero().tolist() == [[0, 1, 1, 0], [0, 1, 1, 2]]
+    more = found.with_none()
+    assert more.cells(slice(0, 3)).nonzero().tolist() == found.cells(slice(0, 2)).nonzero().tolist()
+    assert more.cells(slice(0, 3)).shape == (3, 2, 2, 3)
+    every = HiddenCells(queries, keys)
+    assert every.cells(slice(0, 2)).shape == every.with_none().cells(slice(0, 2)).shape == (2, 1, 2, 3)
+    assert [one.zero for one in (found, more, every.with_none(), found.on(torch.device("cpu")))] == [
+        True,
+        True,
+        False,
+        True,
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from numpy.testing import assert_allclose
 
 import interp
@@ -16,7 +17,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError, SiteError
 from interp.models.families.gemma import Gemma3
 from interp.tracing import Mllm, norm_outliers, wrap
-from interp.tracing.derived.outlying_norms import feature_layer, spaced
+from interp.tracing.derived.outlying_norms import _in_order, _sinks, feature_layer, spaced
 from tests.tiny import uneven_samples as samples
 
 
@@ -155,3 +156,31 @@ def test_an_adapter_that_miscounts_is_refused():
     object.__setattr__(mllm, "adapter", Wrong())
     with pytest.raises(ModelError, match="has 64 positions, but the adapter 'gemma3' describes 16"):
         interp.sinks(mllm, samples()[0])
+
+
+def test_the_share_of_attention_on_outliers_by_hand():
+    """The last token is an outlier: 3 of 10, all, and of a layer that gives the image no attention nothing is known."""
+    rows = xr.DataArray(
+        [[[1.0, 1, 1, 1, 2], [2, 0, 1, 0, 1]], [[0.0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], np.zeros((2, 5))],
+        {"layer": [4, 1, 0], "token": [5, 6, 7, 8, 9]},
+        dims=["layer", "query", "token"],
+    )
+    found = _sinks(np.array([1.0, 2, 3, 4, 100]), rows, 3, 5.0, "vision")
+    assert_allclose(found.share, [0.3, 1.0, np.nan])
+    assert found.share["layer"].values.tolist() == [4, 1, 0]
+    assert (found.n, found.layer, found.where) == (1, 3, "vision")
+    assert found.outlier["token"].values[found.outlier.values].tolist() == [9]
+    none = _sinks(np.array([1.0, 2, 3, 4, 5]), rows, 3, 5.0, "decoder")
+    assert_allclose(none.share, [0, 0, np.nan])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_padding_of_the_towers_lines_is_cut():
+    """Two samples, of two sequences and of one; each line is a sequence, or all are one."""
+    states = [torch.arange(6.0).reshape(2, 3, 1), torch.arange(6.0, 9).reshape(1, 3, 1)]
+    made: list[Any] = [SimpleNamespace(padded=True, sequence=np.array(one)) for one in ([0, 0, 1], [0, 0, 0])]
+    assert _in_order(states, made).ravel().tolist() == [0, 1, 3, 6, 7, 8]
+    assert _in_order(states, made[1:]).ravel().tolist() == list(range(9))
+    whole: list[Any] = [SimpleNamespace(padded=False)]
+    assert _in_order(states, whole).ravel().tolist() == list(range(9))
+    assert _in_order([], whole).shape == (0, 0)

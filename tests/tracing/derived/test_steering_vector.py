@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 
 import interp
 import tests.tiny as tiny
-from interp.errors import MapError
-from interp.tracing import Residual, SteeringVector, load_steering_vector, wrap
+from interp.errors import MapError, SiteError
+from interp.tracing import AddResidual, Residual, SteeringVector, load_steering_vector, wrap
 from interp.tracing.derived.steering_vector import _agreement
 
 
@@ -41,6 +41,7 @@ def test_norms_are_of_both_sides_and_labels_say_what_was_read() -> None:
     assert found.model.startswith("llava")
 
 
+BOTH = ["all", "last"]
 WHOLE = SteeringVector(np.ones((2, 4), np.float32), (0, 3), np.ones(2), np.ones(2), 2, ["last"], "llava")
 
 
@@ -63,3 +64,11 @@ def test_parts_of_other_numbers_of_layers_are_refused(tmp_path, changes) -> None
         MapError, match=r"must hold one vector per layer; their numbers differ\. Save it again"
     ):
         load_steering_vector(path)
+
+
+def test_an_edit_adds_the_vector_of_its_own_layer() -> None:
+    one = replace(WHOLE, vectors=np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
+    assert one.edit(3, -2.0, BOTH, "all") == AddResidual([3], BOTH, np.array([3.0, 4.0]), -2.0, "all")
+    assert one.edit(0) == AddResidual([0], "last", np.array([1.0, 2.0]), 1.0, "prefill")
+    with pytest.raises(SiteError, match=r"has layers \[0, 3\]; got 1"):
+        one.edit(1)

@@ -102,6 +102,23 @@ def test_a_prefix_is_not_exact_where_read_or_beyond_windows():
     assert exact([3, 3], tokens, Visibility("causal", (None, 6)))
 
 
+def test_states_go_on_through_padding_and_all_must_be_closed():
+    tokens, states = [prompt(), prompt()], Visibility(recurrent=True)
+    assert exact([3, 3], tokens, states)
+    assert not exact([3, 4], tokens, states)
+    blocks = Visibility("image_blocks")
+    assert [blocks.closed(tokens, own) for own in ([1, 3], [1, 2], [2, 3])] == [True, False, False]
+
+
+def test_a_layer_may_have_a_window_or_a_chunk():
+    assert Visibility(windows=(3, None), chunks=(None, 4)).limits == (3, 4)
+    assert Visibility(windows=(6, None), chunks=(None, 4)).narrowest == 4
+    assert (Visibility(windows=(None, 5)).limits, Visibility().limits) == ((None, 5), ())
+    assert Visibility(windows=(None,)).narrowest is None
+    both = Visibility(windows=(3,), chunks=(4,))
+    assert [both.seen(prompt(), row, 0).tolist() for row in (1, 5, 7)] == [[0, 1], [4, 5], [5, 6, 7]]
+
+
 def test_a_prompt_without_images_has_no_blocks():
     text = TokenMap(np.empty(0, int), np.empty((0, 4)), None, np.empty(0, str), np.empty(0, int), (), 3)
     assert Visibility("image_blocks").horizon(text).tolist() == [0, 1, 2]

@@ -150,6 +150,8 @@ def test_hooks_are_known_by_what_they_do(own):
     assert under(scaler(2.0)) == under(scaler(2.0))
     hooks = [scaler(2.0), scaler(3.0), partial(scaled, 2.0), partial(scaled, 3.0), tiny.llava]
     assert len({under(function) for function in hooks}) == 5
+    waves = [lambda module, args, output: output.sin(), lambda module, args, output: output.cos()]
+    assert under(waves[0]) != under(waves[1])  # equal but for a name
     assert own.identity["hooks"] == "none"
     assert "model.language_model.layers.0 forward_hooks: " in under(scaler(2.0))
     assert "test_fingerprint.scaler" in under(scaler(2.0))
@@ -245,6 +247,20 @@ def test_a_set_in_code_counts_without_its_order():
     one, other = (code.replace(co_consts=(None, frozenset(order))) for order in ((0, 8), (8, 0)))
     assert repr(one.co_consts) != repr(other.co_consts)
     assert _code(one) == _code(other) != _code(code)
+
+
+def test_code_counts_with_names_and_constants_not_its_place():
+    code = (lambda x: x.first).__code__
+    others = [
+        code,
+        code.replace(co_names=("second",)),
+        code.replace(co_varnames=("y",)),
+        code.replace(co_consts=(None, 2)),
+        (lambda x: lambda: 1).__code__,
+        (lambda x: lambda: 2).__code__,
+    ]
+    assert len({repr(_code(one)) for one in others}) == 6
+    assert _code(code.replace(co_filename="elsewhere.py", co_firstlineno=99)) == _code(code)
 
 
 def test_a_family_that_moved_keeps_the_name_in_hashes():

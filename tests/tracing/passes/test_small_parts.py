@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,28 @@ def test_bars_are_shown_again_after_an_error() -> None:
     with pytest.raises(ValueError, match="boom"):
         fail(True)
     assert not progress_bar._HIDDEN.get()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "notebook", "widgets", "shows"),
+    [
+        (True, False, False, True),
+        (False, True, True, True),
+        (False, True, False, False),
+        (False, False, True, False),
+    ],
+)
+def test_a_notebook_shows_bars_where_it_has_widgets(
+    terminal: bool,
+    notebook: bool,
+    widgets: bool,
+    shows: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    unchecked: None,
+) -> None:
+    monkeypatch.setattr(progress_bar, "find_spec", lambda name: (name == "ipywidgets" and widgets) or None)
+    console: Any = SimpleNamespace(is_terminal=terminal, is_jupyter=notebook)
+    assert progress_bar._shows(console) is shows
 
 
 @pytest.mark.parametrize(
