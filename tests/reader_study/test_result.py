@@ -12,7 +12,7 @@ import pytest
 
 from interp.errors import DataError, StudyError
 from interp.reader_study import Key, ReaderResult, read_key, read_study, write_pack
-from interp.reader_study.result import readers_figure
+from interp.reader_study.result import _crossed_note, readers_figure
 from interp.stats import krippendorff_alpha, two_way_share
 from tests.reader_study.cases import answer_file, cases, maps, prefers
 from tests.report.hostile_samples import ATTACK, Elements
@@ -264,6 +264,43 @@ def test_damaged_keys_are_refused(made: tuple[Path, Key], tmp_path: Path, change
     (tmp_path / "key.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match=message):
         read_key(tmp_path / "key.json")
+
+
+def test_the_report_says_who_compared_what(made: tuple[Path, Key], tmp_path: Path) -> None:
+    page = answered(made, tmp_path).report(tmp_path / "r.html").read_text()
+    text = Elements(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)).text
+    assert "3 readers compared “new” and “old” on 6 cases, 2 of them shown twice." in text
+    assert "Ties were allowed." in text
+    heads = re.findall(r"<b>(\d+ %)</b> <span[^>]*>for “(new|old)” \[\d+, \d+\]", page)
+    assert heads == [("57 %", "new"), ("43 %", "old")]  # 8.5 and 6.5 of 15
+    assert re.search(r"α, on 6 cases<", page)
+    assert 'class="note' not in page
+
+
+@pytest.mark.parametrize("frame", ["preference", "per_reader"])
+def test_a_higher_level_gives_wider_intervals(made: tuple[Path, Key], tmp_path: Path, frame: str) -> None:
+    first = [one.item for one in made[1].items if one.duplicate_of is None]
+    new, old = prefers(made[1], "new"), prefers(made[1], "old")
+    files = []
+    for name, n in (("a", 2), ("b", 3), ("c", 4)):
+        sides = {item: (new if place < n else old)[item] for place, item in enumerate(first)}
+        files.append(answer_file(tmp_path / name, made[1], name, sides))
+    result = read_study(made[1], files)
+    narrow, wide = (getattr(result, frame)(level=level) for level in (0.5, 0.99))
+    assert (wide.low < narrow.low).all()
+    assert (wide.high > narrow.high).all()
+
+
+@pytest.mark.parametrize(
+    ("n_readers", "n_groups", "few_readers", "few_groups"),
+    [(19, 20, True, False), (20, 20, False, False), (20, 19, False, True), (19, 19, True, True)],
+)
+def test_a_claim_needs_20_readers_and_20_groups(
+    n_readers: int, n_groups: int, few_readers: bool, few_groups: bool
+) -> None:
+    note = _crossed_note(n_readers, n_groups)
+    assert ("Only 19 readers" in note, "Only 19 groups" in note) == (few_readers, few_groups)
+    assert bool(note) == (few_readers or few_groups)
 
 
 def test_a_level_outside_0_to_1_is_refused(made: tuple[Path, Key], tmp_path: Path) -> None:
