@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import xarray as xr
 
 import interp
 from interp import doctor_command
@@ -45,34 +43,6 @@ def test_the_doctor_says_how_to_mend_a_version(capsys: Any, monkeypatch: pytest.
     assert "run pip install 'numpy>=99'" in said
     assert "PROBLEM: no-such-package is missing: run pip install 'no-such-package>=1'." in said
     assert "PROBLEM: the bundled model does not run: ZeroDivisionError" in said
-
-
-@pytest.mark.parametrize(
-    ("answer", "off", "found"),
-    [("left", 0.0, False), ("right", 0.0, True), ("left", 2e-4, True), ("left", -2e-4, True)],
-)
-def test_a_wrong_answer_or_sum_is_a_problem(
-    monkeypatch: pytest.MonkeyPatch, answer: str, off: float, found: bool
-) -> None:
-    sums = [1.0, 1.0 + off, 1.0]  # of three heads, one is off
-    rows = xr.DataArray(
-        [[[part * total for part in (0.25, 0.75)] for total in sums]], dims=("step", "head", "key")
-    )
-
-    class Trace(list[Any]):
-        answers = (answer,)
-
-    class Mllm:
-        def trace(self, samples: Any, **options: Any) -> Any:
-            return Trace([SimpleNamespace(rows=rows)])
-
-    monkeypatch.setattr(interp, "load", lambda name: Mllm())
-    monkeypatch.setattr(interp.data, "bundled", lambda name, n: [SimpleNamespace(answer="left")])
-    problems: list[str] = []
-    list(doctor_command._at_work(problems))
-    assert [problem.partition(":")[0] for problem in problems] == [
-        "the bundled model answers wrongly, or its attention does not add up to 1"
-    ] * found
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 180])
