@@ -271,6 +271,9 @@ def test_the_report_says_who_compared_what(made: tuple[Path, Key], tmp_path: Pat
     text = Elements(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)).text
     assert "3 readers compared “new” and “old” on 6 cases, 2 of them shown twice." in text
     assert "Ties were allowed." in text
+    assert "Share for “new” of each reader" in text
+    (figures,) = re.findall(r'id="figures">(.*?)</script>', page, flags=re.DOTALL)
+    assert json.loads(figures)["figure-readers"]["layout"]["xaxis"]["title"]["text"] == "answers for “new”, %"
     heads = re.findall(r"<b>(\d+ %)</b> <span[^>]*>for “(new|old)” \[\d+, \d+\]", page)
     assert heads == [("57 %", "new"), ("43 %", "old")]  # 8.5 and 6.5 of 15
     assert re.search(r"α, on 6 cases<", page)

@@ -44,6 +44,33 @@ def test_single_map_needs_no_layer(sample: Sample) -> None:
     assert [a.text for a in figure.layout.annotations] == ["image", "map"]
 
 
+def test_each_image_is_followed_by_its_own_maps() -> None:
+    images = [np.full((40, 60, 3), value, np.uint8) for value in (0, 200)]
+    pair, laid = Sample(images=images, question="?"), squash((60, 40), (1, 1))
+    places = np.array([0, 1])
+    tokens = TokenMap(
+        np.arange(2),
+        np.repeat(laid.boxes, 2, 0),
+        (1, 2),
+        np.repeat(laid.views, 2),
+        places,
+        ((60, 40),) * 2,
+        4,
+    )
+    figure = show_maps(pair, xr.DataArray([1.0, 0.0], dims="token"), tokens, columns=2, title="both")
+    of = [" · image 1 of 2", " · image 2 of 2"]
+    assert [note.text for note in figure.layout.annotations] == [
+        f"{name}{one}" for one in of for name in ("image", "map")
+    ]
+    axes = [(trace.xaxis, trace.yaxis) for trace in figure.data]
+    assert axes == [(f"x{number}", f"y{number}") for number in ("", 2, 3, 4)]
+    plain = [np.asarray(figure.data[place].z)[20, 30].tolist() for place in (0, 2)]
+    assert plain == [[0] * 3, [200] * 3]
+    lowered = show_maps(pair, xr.DataArray([1.0, 0.0], dims="token"), tokens, columns=2)
+    assert figure.layout.height - lowered.layout.height == 30  # the room of the title
+    assert (lowered.layout.width, lowered.layout.height) == (2 * 190 + 40, 2 * (190 + 42) + 30)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 24), (2, 23)])
 def test_maps_of_another_shape_teach(sample: Sample, shape: tuple[int, ...]) -> None:
     maps = xr.DataArray(np.ones(shape), dims=("layer", "head", "token")[-len(shape) :])
