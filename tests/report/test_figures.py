@@ -81,6 +81,8 @@ def test_colours_and_steps_by_hand() -> None:
     assert figures.clear("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
     assert figures.series_colours(["x", "y"]) == {"x": "#0072B2", "y": "#D55E00"}
     assert len({figures.series_colour(place) for place in range(20)}) == 20
+    assert figures.ticks_at([4, 0, 40, 2, 2]) == {"tickvals": [0, 2, 4, 40]}
+    assert figures.ticks_at(range(100, 0, -1), 4) == {"tickvals": [1, 26, 51, 76]}
     assert (figures.every(range(24)), figures.every(range(23)), figures.every([])) == (2, 1, 1)
     assert figures.plain('<b>"x"\ny') == "&lt;b&gt;&quot;x&quot;<br>y"
 

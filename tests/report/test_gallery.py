@@ -143,7 +143,8 @@ def test_samples_are_drawn_by_the_seed_and_shown_in_order() -> None:
     found = [gallery.drawn(range(100), 5, seed) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert all(one == sorted(set(one)) and len(one) == 5 for one in found)
-    assert gallery.drawn(range(5), 5, 0) == [0, 1, 2, 3, 4]
+    assert gallery.drawn([3, 0, 4, 2, 1], 5, 0) == [0, 1, 2, 3, 4]
+    assert gallery.drawn(reversed(range(100)), 5, 1) == found[2]  # whatever their order
 
 
 def test_an_answer_is_coloured_where_it_was_judged() -> None:

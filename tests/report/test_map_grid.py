@@ -42,6 +42,13 @@ def test_each_map_lights_its_own_token_and_carries_its_name(sample: Sample) -> N
 def test_single_map_needs_no_layer(sample: Sample) -> None:
     figure = show_maps(sample, xr.DataArray(np.ones(24), dims="token"), tokens_of((4, 6), (60, 40)))
     assert [a.text for a in figure.layout.annotations] == ["image", "map"]
+    assert (figure.layout.width, figure.layout.margin.t) == (4 * 190 + 40, 40)
+    left = [figure.layout[name].domain[0] for name in ("xaxis", "xaxis2")]
+    assert left[1] - left[0] == pytest.approx((1 + 0.015) / 4)  # four beside one another, gaps of 0.015
+    many = show_maps(sample, xr.DataArray(np.ones((39, 24)), dims=("layer", "token"), coords={"layer": range(39)}),
+                     tokens_of((4, 6), (60, 40)))  # fmt: skip
+    tops = [many.layout[name].domain for name in ("yaxis", "yaxis5")]
+    assert tops[0][0] - tops[1][1] == pytest.approx(0.3 / 10)  # ten rows: less than the tenth that two have
 
 
 def test_each_image_is_followed_by_its_own_maps() -> None:
