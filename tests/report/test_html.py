@@ -11,6 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
+from interp.errors import RunError
 from interp.report.figures import laid_out, panels
 from interp.report.html import (
     Cell,
@@ -31,6 +32,7 @@ from interp.report.html import (
     save_page,
     section,
     table,
+    tip,
 )  # fmt: skip
 
 ATTACK = "<script>x</script>"
@@ -88,7 +90,9 @@ def test_a_wide_table_of_texts_knows_the_column_of_each_entry() -> None:
     found = str(table(["name", bold("what <it> is"), "why"], [["a", "b", "c"]], "text"))
     assert '<table class="text parts">' in found
     assert re.findall(r'data-column="(.*?)"', found) == ["name", "what &lt;it&gt; is", "why"]
-    assert "data-column" not in table(["name", "what"], [["a", "b"]], "text")
+    narrow = table(["name", "what"], [["a", "b"]], "text")
+    assert "data-column" not in narrow
+    assert '<table class="text">' in narrow
 
 
 def test_a_page_is_whole_and_its_text_cannot_become_markup(tmp_path: Path) -> None:
@@ -143,6 +147,7 @@ def test_a_head_of_several_rows_names_groups_of_columns() -> None:
         (["a", "1", "b"], "words"),
         (["a", "", "–", "1"], ""),  # what is empty counts for nothing
         (["", "–"], ""),
+        ([" ", " ", "1"], ""),
         (["x" * 24], "words"),
         (["a", "x" * 25], "words long"),
         (["[0.1, 0.2]", "< 0.001", "≥ 3", "−2 %", ".5", "≈ +1"], ""),
@@ -165,6 +170,16 @@ def test_parts_have_the_kind_and_the_title_they_are_given() -> None:
     assert section("t", "x", intro="i") == '<h2>t</h2><p class="soft wide">i</p>x'
     assert figure_cards(["a", "b"]).count('<div class="card"><div class="figure" id="figure-') == 2
     assert headline("3", "of") == '<div class="number"><b>3</b> <span class="soft">of</span></div>'
+
+
+def test_a_word_says_more_on_hovering() -> None:
+    assert tip("a", '"b"', kind="c") == '<span class="c" title="&#34;b&#34;">a</span>'
+
+
+def test_a_page_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"expected path to end in \.html or \.htm"):
+        save_page(tmp_path / "page.png", title="t", question="q", lead=Markup(""), body=[])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_changes_on_a_narrow_screen_is_stored_twice() -> None:

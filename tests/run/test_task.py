@@ -45,6 +45,7 @@ def test_joining_keeps_columns_only_where_all_have_the_same() -> None:
     joined = joined_rows([columns(1, 2), (), columns(3)])
     assert isinstance(joined, Columns)
     assert list(joined.values["index"]) == [1, 2, 3]
+    assert joined_rows([]) == joined_rows([(), []]) == []
     mixed = joined_rows([columns(1), [{"index": 2, "name": "x", "value": 0.5}]])
     parts = [columns(1), Columns({"index": np.array([2])})]
     assert joined_rows(parts)[1] == {"index": 2}
