@@ -196,7 +196,7 @@ def test_parts_are_disjoint_alike_in_size_and_make_up_the_whole(n_shards: int, o
 
 
 def test_a_part_is_written_i_of_n() -> None:
-    assert as_part("2/3") == (2, 3)
+    assert [as_part(text) for text in ("1/3", " 2/3 ", "3/3", "1/1")] == [(1, 3), (2, 3), (3, 3), (1, 1)]
     assert as_part("") is None
     for wrong in ("0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"):
         with pytest.raises(RunError, match=rf"1 ≤ i ≤ n, such as 1/3, got '{wrong}'"):
