@@ -97,6 +97,9 @@ def test_hovering_shows_the_interval_and_the_counts() -> None:
 
 def test_a_line_at_a_value_is_drawn_where_it_is_asked() -> None:
     figure = figures.panels(["a", "b"])
+    assert {axis.ticks for axis in (*figure.select_xaxes(), *figure.select_yaxes())} == {
+        None
+    }  # as the template says
     for column in (1, 2):
         figure.add_trace(go.Scatter(x=[0], y=[0]), row=1, col=column)
     figures.reference_line(figure, x=3, text="here", row=1, col=2)
