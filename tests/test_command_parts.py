@@ -149,6 +149,22 @@ def test_an_overlay_shows_each_view_beside_the_other(tmp_path: Path) -> None:
     assert np.array_equal(picture[:120, 408:], plain[:120])  # no box of the first view
 
 
+def test_an_overlay_is_as_large_as_fits_480_pixels(tmp_path: Path) -> None:
+    boxes = np.array([[0, 0, 10, 10]], float)
+    for size, scale in (((240, 100), 2), ((241, 100), 1), ((100, 500), 1)):
+        seen = Footprints(boxes, None, np.array(["a"]), np.zeros(1, int))
+        one = SimpleNamespace(size=size, footprints=seen, confidence=np.array([0.5]))
+        with Image.open(_overlay(one, tmp_path / "a.png")) as picture:
+            assert picture.size == (scale * size[0], scale * size[1])
+            assert picture.getpixel((0, 5)) == (128, 127, 0)  # half sure
+
+
+def test_sizes_are_those_of_the_images_or_three(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    assert model_commands._sizes([tmp_path / "a.png"]) == [(8, 6)]
+    assert model_commands._sizes([]) == [(336, 336), (448, 252), (224, 420)]
+
+
 def test_a_look_takes_every_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from interp.curation import rating_page, read_ratings
-from interp.curation.ratings import PAPER_SHARES, SCALES, SCORES, Ratings, kind_of
+from interp.curation.ratings import PAPER_SHARES, SCALES, SCORES, Ratings, _item, kind_of
 from interp.data import Samples
 from interp.errors import DataError, SampleError
 from interp.inputs.sample import Sample
@@ -134,6 +134,22 @@ def test_pictures_say_how_many_boxes_or_outlines_they_show(tmp_path: Path, unche
     for wrong in ({"title": "\x00"}, {"side": 63}, {"side": 4097}):
         with pytest.raises(DataError, match=r"title holds the control|side is a whole number of at least 64"):
             rating_page(to_rate(1), tmp_path / "b.html", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"answer": None, "meta": {}}, ()),
+        ({"options": ("yes", "no")}, (("Answer", "yes"), ("Options", "yes, no"))),
+        (
+            {"meta": {"label": "liver", "kind": "x", "modality": "CT"}},
+            (("Answer", "yes"), ("Modality", "CT"), ("Label", "liver")),
+        ),
+        ({"meta": {"label": 3}}, (("Answer", "yes"),)),
+    ],
+)
+def test_the_page_shows_what_is_known_of_a_sample(changes: Any, facts: Any) -> None:
+    assert _item("0", to_rate(1, **changes)[0], 64).facts == facts
 
 
 def test_texts_that_try_to_be_markup_stay_texts(tmp_path: Path) -> None:

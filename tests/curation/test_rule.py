@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.curation import Curation, curate, read_ratings
 from interp.curation.ratings import PAPER_SHARES
+from interp.curation.rule import SHOWN, _folded
 from interp.data import Samples, jsonl
 from interp.errors import DataError, RunError
+from interp.inputs.sample import Sample
 from interp.stats import krippendorff_alpha, weighted_kappa
 from tests.curation.rated import rating_file, to_rate
 from tests.report.hostile_samples import ATTACK, Elements
@@ -177,6 +181,53 @@ def test_masks_are_kept_and_written_as_boxes(tmp_path: Path) -> None:
     assert len(found.samples[0].masks) == 1
     (box,) = jsonl(found.save(tmp_path / "kept.jsonl"))[0].boxes
     assert box.as_tuple() == (2, 5, 6, 9)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_video_is_kept_by_its_place(tmp_path: Path, listed: bool) -> None:
+    (tmp_path / "frames").mkdir()
+    files = [tmp_path / "frames" / f"{i}.png" for i in range(2)]
+    for file in files:
+        to_rate(1)[0].load().save(file)
+    video = [str(file) for file in files] if listed else str(tmp_path / "frames")
+    samples = Samples([Sample(video=video, fps=2, question="?", boxes=[(1, 1, 4, 4, 1)], id="v")], "a video")
+    path = curated(tmp_path, ({0: GOOD},), samples=samples).save(tmp_path / "out" / "kept.jsonl")
+    beside = ["../frames/0.png", "../frames/1.png"] if listed else "../frames"
+    assert json.loads(path.read_text())["video"] == beside
+    (read,) = jsonl(path)
+    assert (read.fingerprint, read.boxes[0].frame) == (samples[0].fingerprint, 1)
+
+
+def test_a_table_names_every_kind_in_order(tmp_path: Path) -> None:
+    named = ["d", "b", "e", "c", "a"]
+    samples = to_rate(5)
+    samples = samples.like(
+        [one.replace(meta={"kind": name}) for one, name in zip(samples, named, strict=True)]
+    )
+    found = curated(tmp_path, (dict.fromkeys(range(5), GOOD),), samples=samples).table()
+    assert found.kind.tolist() == [kind for kind in "abcde" for _ in range(3)]
+
+
+def test_a_page_without_edits_or_losses_has_no_lists(tmp_path: Path) -> None:
+    page = curated(tmp_path, (dict.fromkeys(range(4), GOOD),)).report(tmp_path / "r.html").read_text()
+    assert "One rater: there is nothing to compare." in page
+    assert "<details" not in page
+    text = Elements(page).text
+    assert "4 samples (to rate), rated by rater 0." in text
+    assert "A sample needs all three scores of at least 1 rater." in text
+
+
+@pytest.mark.parametrize(("n", "said"), [(SHOWN, ""), (SHOWN + 2, "And 2 more.")])
+def test_a_long_list_counts_what_it_leaves_out(n: int, said: str) -> None:
+    found = str(_folded("all", pd.DataFrame({"a": [f"<{i}>" for i in range(n)]}), {"A": "a"}))
+    assert (f"&lt;{SHOWN - 1}&gt;" in found, f"&lt;{SHOWN}&gt;" in found) == (True, False)
+    assert found.count(" more.") == bool(said)
+    assert said in found
+
+
+def test_only_ratings_are_curated(unchecked: None) -> None:
+    with pytest.raises(DataError, match=r"ratings are what read_ratings\(paths, samples\) returns; got list"):
+        curate([])  # type: ignore[arg-type]
 
 
 def test_nothing_kept_is_said(tmp_path: Path) -> None:

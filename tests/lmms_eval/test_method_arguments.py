@@ -48,6 +48,8 @@ def test_chosen_heads_keep_the_layers_that_were_given(
 @pytest.mark.parametrize(("name", "variant"), [("vgrefine", "code"), ("vgrefine_paper", "paper")])
 def test_given_heads_are_not_chosen(asked: list[Any], name: str, variant: Any) -> None:
     assert method(name, "0-1", "2") == VGRefine(heads=((0, 1),), layers=(2,), variant=variant)
+    spaced = VGRefine(heads=((0, 1), (3, 12)), layers=(2, 5), variant=variant)
+    assert method(name, "0 - 1 + 3-12", " 2 + 5 ") == spaced
     assert asked == []
 
 

@@ -54,6 +54,20 @@ def test_documents_are_marked_by_the_packages_rule(written: Any) -> None:
     assert documents.recall(two, ["lung lung lung"]) == {"recall": 0.75, "clean_recall": 0.5}
 
 
+def test_the_first_of_several_answers_is_marked(written: Any) -> None:
+    doc = {name: value for name, value in written[0].items() if name != "images"}
+    assert [documents.right(doc, two)["strict"] for two in (["B", "A"], ["A", "B"])] == [1, 0]
+    assert documents.recall(doc, ["liver", "spleen"])["recall"] == 1
+    assert documents.recall(doc, ["spleen", "liver"])["recall"] == 0
+
+
+def test_what_a_sample_does_not_say_is_empty() -> None:
+    sample = bundled("medical", n=1)[0].replace(meta={"subject": "x", "kind": None}, id="own", options=None)
+    row = documents._row(sample)
+    assert (row["id"], row["modality"], row["subject"], row["kind"]) == ("own", "", "x", "")
+    assert (row["question"], row["answer"], row["options"]) == (sample.question, sample.answer, [])
+
+
 def test_questions_without_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected questions with answers"):
         documents.write(Samples([bundled("medical", n=1)[0].replace(answer=None)], "mute"), tmp_path / "mute")

@@ -1,16 +1,18 @@
 """The bundled organism is what docs/organism.md says it is, on scenes of a seed used for nothing else."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 
 import interp
 from interp.data.scenes import natural_scenes
 from interp.errors import ModelError
 from interp.organism import folder
-from interp.organism.parts import GRID, vocabulary
+from interp.organism.parts import GRID, build_model, build_processor, vocabulary
+from interp.organism.places import ORGANISMS
 from studies.organism.counterfactuals import counterfactual
 
 SEED = 77
@@ -73,6 +75,64 @@ def test_only_recolouring_the_object_changes_the_answer(mllm: interp.Mllm) -> No
     stays = np.mean([a == c.question.answer for a, c in zip(ask("outside"), cases, strict=True)])
     assert follows >= 0.8
     assert stays >= 0.8
+
+
+def test_a_built_organism_is_of_the_stored_shape() -> None:
+    built, stored = build_model().config.to_dict(), LlavaConfig.from_pretrained(folder()).to_dict()
+    own = {"architectures", "dtype"}  # what a stored one says besides
+    assert {k: v for k, v in built.items() if k not in own} == {
+        k: v for k, v in stored.items() if k not in own
+    }
+    assert built["interp_organism"] is True
+
+
+def test_a_built_processor_is_the_stored_one() -> None:
+    built, stored = build_processor(), AutoProcessor.from_pretrained(folder())
+    assert built.image_processor.to_dict() == stored.image_processor.to_dict()
+    for name in (
+        "chat_template", "patch_size", "num_additional_image_tokens", "vision_feature_select_strategy"
+    ):  # fmt: skip
+        assert getattr(built, name) == getattr(stored, name), name
+    words = ["USER: <image>\nWhat color is the Circle, left? ASSISTANT: zebra.", "a"]
+    found, expected = (dict(one.tokenizer(words, padding=True)) for one in (built, stored))
+    assert found == expected
+    assert built.tokenizer.special_tokens_map == stored.tokenizer.special_tokens_map
+    ids = vocabulary()
+    assert found["input_ids"][0][:3] == [1, ids["user"], ids[":"]]
+    assert found["input_ids"][0][-2:] == [ids["<unk>"], ids["."]]
+    assert found["input_ids"][1][-2:] == [1, ids["a"]]  # padded on the left
+    assert set(found["input_ids"][1][:-2]) == {0}
+
+
+def test_patches_begin_with_waves_along_rows_and_columns() -> None:
+    """Half the width for rows, half for columns; sines first; from a twenty-fourth of π a patch to 2/3 of π."""
+    table = build_model().model.vision_tower.embeddings.position_embedding.weight.detach().numpy()
+    for row, column in ((0, 0), (0, 11), (7, 2), (11, 11)):
+        found = table[1 + 12 * row + column]
+        for start, place in ((0, row), (64, column)):
+            slow, fast = (place + 0.5) * math.pi / 24, (place + 0.5) * math.pi * 2 / 3
+            expected = [math.sin(slow), math.sin(fast), math.cos(slow), math.cos(fast)]
+            wave = found[[start, start + 31, start + 32, start + 63]]
+            assert wave == pytest.approx([0.5 * one for one in expected], abs=1e-5)
+    assert abs(table[0]).max() < 0.2  # the class token's stays as it was
+
+
+def test_a_vocabulary_of_256_words_is_full() -> None:
+    known = [word for word in vocabulary() if not word.startswith("<unused")]
+    full = vocabulary([f"w{i}" for i in range(256 - len(known))])
+    assert (len(full), list(full)[-1]) == (256, f"w{255 - len(known)}")
+    with pytest.raises(ValueError, match="257 words do not fit into a vocabulary of 256"):
+        vocabulary([f"w{i}" for i in range(257 - len(known))])
+
+
+def test_every_bundled_organism_has_its_own_weights() -> None:
+    assert len({folder(name) for name in ORGANISMS}) == len(ORGANISMS)
+
+
+def test_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ORGANISMS, "organism-1", "nowhere")
+    with pytest.raises(ModelError, match=r"the weights of 'organism-1' are not at .*nowhere\. Reinstall"):
+        folder("organism-1")
 
 
 def test_vocabulary_never_moves_and_never_overflows() -> None:

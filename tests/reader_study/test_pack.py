@@ -205,6 +205,26 @@ def test_other_answers_make_another_form(tmp_path: Path) -> None:
     assert few.n_items == len({one.case for one in read_key(few.key).items}) == 6
 
 
+def test_answers_belong_to_what_the_readers_saw(tmp_path: Path) -> None:
+    """Another order, other maps, another question: a file of answers of one page is refused by another's key."""
+    given = {"x": maps(4, 1), "y": maps(4, 2)}
+    asked = Samples([cases(4)[0].replace(question="?"), *cases(4)[1:]])
+    drawn = {**given, "y": maps(4, 3)}
+    packs = [
+        (cases(4), given, 1),
+        (cases(4), given, 2),
+        (cases(4), drawn, 1),
+        (asked, given, 1),
+        (cases(4), given, 1),
+    ]
+    forms = []
+    for place, (samples, shown, seed) in enumerate(packs):
+        page, key = tmp_path / f"{place}.html", tmp_path / f"{place}.json"
+        forms.append(read_key(write_pack(samples, shown, page=page, key=key, seed=seed, side=64).key).form)
+    assert len(set(forms[:4])) == 4
+    assert forms[4] == forms[0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,7 +12,8 @@ import pytest
 
 from interp.errors import DataError, StudyError
 from interp.reader_study import Key, ReaderResult, read_key, read_study, write_pack
-from interp.reader_study.result import readers_figure
+from interp.reader_study.result import _crossed_note, readers_figure
+from interp.report import answer_form
 from interp.stats import krippendorff_alpha, two_way_share
 from tests.reader_study.cases import answer_file, cases, maps, prefers
 from tests.report.hostile_samples import ATTACK, Elements
@@ -175,6 +176,7 @@ def test_the_report_escapes_names_and_marks_its_note(tmp_path: Path) -> None:
         ({"answers": [1]}, "answer 0: expected an object"),
         ({"answers": [{"item": "99", "values": {}}]}, "item '99' is not on the page"),
         ({"answers": [{"item": 1, "values": {}}]}, "item 1 is not on the page"),
+        ({"answers": [{"item": ["1"], "values": {}}]}, r"item \['1'\] is not on the page"),
         ({"answers": [{"item": "1", "values": {}}] * 2}, "answer 1: item '1' is answered twice"),
         ({"answers": [{"item": "1", "values": {"choice": "C"}}]}, "'choice' is 'C'; expected one of"),
         ({"answers": [{"item": "1", "values": {"choice": ["A"]}}]}, "'choice' is"),
@@ -193,14 +195,46 @@ def test_files_of_answers_are_checked(
         read_study(made[1], [file])
 
 
+def test_names_and_comments_are_kept_up_to_a_length(made: tuple[Path, Key], tmp_path: Path) -> None:
+    def read(**changes: Any) -> Any:
+        return read_study(made[1], [answer_file(tmp_path / "a.json", made[1], "Ana", {"1": "A"}, **changes)])
+
+    assert read(by="  Ana \t B ").answers[0].by == "Ana B"
+    assert read(by="x" * 100).answers[0].by == "x" * 100
+    with pytest.raises(DataError, match="by is a text of at most 100 characters"):
+        read(by="x" * 101)
+    one = {"item": "1", "values": {"choice": "A"}}
+    (found,) = read(answers=[{**one, "comment": "y" * 5000}, {"item": "2", "values": {}}]).answers
+    assert (found.comments, found.texts) == ({"1": "y" * 5000}, {})
+    assert found.values == {"1": {"choice": "A"}, "2": {}}
+    assert found.path == tmp_path / "a.json"
+    with pytest.raises(DataError, match="answer 0, comment is a text of at most 5,000 characters"):
+        read(answers=[{**one, "comment": "y" * 5001}])
+    with pytest.raises(DataError, match="files of answers are a list of paths"):
+        read_study(made[1], [])
+
+
+def test_a_file_of_answers_has_a_largest_size(
+    made: tuple[Path, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = answer_file(tmp_path / "a.json", made[1], "Ana", {"1": "A"})
+    size = file.stat().st_size
+    monkeypatch.setattr(answer_form, "MOST_BYTES", size)
+    assert len(read_study(made[1], [file]).frame) == 1
+    monkeypatch.setattr(answer_form, "MOST_BYTES", size - 1)
+    with pytest.raises(DataError, match=f"has {size} bytes; a file of answers has at most {size - 1}"):
+        read_study(made[1], [file])
+
+
 def test_two_files_by_one_reader_are_refused(made: tuple[Path, Key], tmp_path: Path, unchecked: None) -> None:
     files = [
         answer_file(tmp_path / name, made[1], by, {"1": "A"}) for name, by in (("a", "Ana"), ("b", " ANA "))
     ]
     with pytest.raises(DataError, match="are both by"):
         read_study(made[1], files)
-    with pytest.raises(DataError, match=r"Write \[path\]"):
-        read_study(made[1], files[0])  # pyright: ignore[reportArgumentType]
+    for alone in (files[0], str(files[0])):
+        with pytest.raises(DataError, match=r"Write \[path\]"):
+            read_study(made[1], alone)  # pyright: ignore[reportArgumentType]
 
 
 def test_ties_are_refused_where_they_were_not_offered(tmp_path: Path) -> None:
@@ -264,6 +298,46 @@ def test_damaged_keys_are_refused(made: tuple[Path, Key], tmp_path: Path, change
     (tmp_path / "key.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match=message):
         read_key(tmp_path / "key.json")
+
+
+def test_the_report_says_who_compared_what(made: tuple[Path, Key], tmp_path: Path) -> None:
+    page = answered(made, tmp_path).report(tmp_path / "r.html").read_text()
+    text = Elements(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)).text
+    assert "3 readers compared “new” and “old” on 6 cases, 2 of them shown twice." in text
+    assert "Ties were allowed." in text
+    assert "Share for “new” of each reader" in text
+    (figures,) = re.findall(r'id="figures">(.*?)</script>', page, flags=re.DOTALL)
+    assert json.loads(figures)["figure-readers"]["layout"]["xaxis"]["title"]["text"] == "answers for “new”, %"
+    heads = re.findall(r"<b>(\d+ %)</b> <span[^>]*>for “(new|old)” \[\d+, \d+\]", page)
+    assert heads == [("57 %", "new"), ("43 %", "old")]  # 8.5 and 6.5 of 15
+    assert re.search(r"α, on 6 cases<", page)
+    assert 'class="note' not in page
+
+
+@pytest.mark.parametrize("frame", ["preference", "per_reader"])
+def test_a_higher_level_gives_wider_intervals(made: tuple[Path, Key], tmp_path: Path, frame: str) -> None:
+    first = [one.item for one in made[1].items if one.duplicate_of is None]
+    new, old = prefers(made[1], "new"), prefers(made[1], "old")
+    files = []
+    for name, n in (("a", 2), ("b", 3), ("c", 4)):
+        sides = {item: (new if place < n else old)[item] for place, item in enumerate(first)}
+        files.append(answer_file(tmp_path / name, made[1], name, sides))
+    result = read_study(made[1], files)
+    narrow, wide = (getattr(result, frame)(level=level) for level in (0.5, 0.99))
+    assert (wide.low < narrow.low).all()
+    assert (wide.high > narrow.high).all()
+
+
+@pytest.mark.parametrize(
+    ("n_readers", "n_groups", "few_readers", "few_groups"),
+    [(19, 20, True, False), (20, 20, False, False), (20, 19, False, True), (19, 19, True, True)],
+)
+def test_a_claim_needs_20_readers_and_20_groups(
+    n_readers: int, n_groups: int, few_readers: bool, few_groups: bool
+) -> None:
+    note = _crossed_note(n_readers, n_groups)
+    assert ("Only 19 readers" in note, "Only 19 groups" in note) == (few_readers, few_groups)
+    assert bool(note) == (few_readers or few_groups)
 
 
 def test_a_level_outside_0_to_1_is_refused(made: tuple[Path, Key], tmp_path: Path) -> None:

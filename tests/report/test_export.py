@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,105 @@ def test_pdflatex_reads_the_table(tmp_path: Path) -> None:
         ["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_every_sign_and_every_command_of_latex_is_printed() -> None:
+    cells = ["−→←↑↓", "×≥≤·ρ", "–…“x”", "&%$#_{}", "\\^~"]
+    lines = latex(pd.DataFrame({"↑ is better": cells})).splitlines()
+    assert lines[2] == r"$\uparrow$ is better \\"
+    assert lines[4] == r"$-$$\rightarrow$$\leftarrow$$\uparrow$$\downarrow$ \\"
+    assert lines[5] == r"$\times$$\geq$$\leq$$\cdot$$\rho$ \\"
+    assert lines[6] == r"--\ldots{}``x'' \\"
+    assert lines[7] == r"\&\%\$\#\_\{\} \\"
+    long = latex(pd.DataFrame({"a": range(41)}), caption=r"&%$#_{} − x")
+    assert r"\caption{\&\%\$\#\_\{\} $-$ x}" in long
+    assert "caption" not in latex(pd.DataFrame({"a": range(41)}))
+
+
+def test_numbers_of_a_latex_table_have_the_digits_asked_for() -> None:
+    assert latex(pd.DataFrame({"a": [0.12345], "n": [7]}), digits=1).splitlines()[4] == r"0.1 & 7 \\"
+
+
+def test_a_file_for_each_figure_width_and_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: True)
+    monkeypatch.setattr(
+        export, "_rendered", lambda jobs: [f"{figure.layout.width} {kind}".encode() for figure, kind in jobs]
+    )
+    figures = {"by layer/all": go.Figure(), "//": go.Figure()}
+    written = export_figures(figures, tmp_path / "new", columns=[2, 1, 2], formats=["png", "png", "svg"])
+    names = [f"{name}-{width}col.{kind}" for name in ("by-layer-all", "figure") for width in (2, 1)
+             for kind in ("png", "svg")]  # fmt: skip
+    assert [path.name for path in written] == names
+    held = [path.read_text() for path in written]
+    assert held == ["648 png", "648 svg", "312 png", "312 svg"] * 2  # 6.75 and 3.25 inches of 96 pixels
+
+
+@pytest.mark.parametrize(
+    ("traces", "layout", "rows"),
+    [
+        ([{"name": "x" * 10}] * 2, {}, 1),  # 48 + 5.5 · 10 pixels each, of 242
+        ([{"name": "x" * 10}] * 3, {}, 2),
+        ([{"name": "x" * 10}] * 3, {"showlegend": False}, 0),
+        ([{"name": "x" * 10, "showlegend": False}, {"name": "x" * 10}, {}], {}, 1),
+        ([{"name": "x" * 90}, {"name": "y"}], {}, 2),  # one that is too long has a line of its own
+        ([{}], {}, 0),
+        ([{"name": "x" * 13}, {"name": "y" * 13}], {}, 1),  # 2 · 119.5 pixels
+        ([{"name": "x" * 13}, {"name": "y" * 14}], {}, 2),  # 119.5 + 125
+    ],
+)
+def test_a_legend_takes_the_lines_that_its_names_need(traces: list[Any], layout: Any, rows: int) -> None:
+    figure = go.Figure([go.Scatter(x=[0], y=[0], **one) for one in traces]).update_layout(**layout)
+    assert export._legend_rows(figure, 1) == rows
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "height", "bottom"),
+    [
+        (1, [None], 0.7 * 400, None),
+        (2, [None], 0.85 * 400, None),
+        (2, ["a", "b"], 0.85 * 400, None),
+        (
+            1,
+            ["a", "b"],
+            0.7 * 400 + 82 - 0.7 * 62,
+            82,
+        ),  # below the curves: 62 for the ticks, 20 for the legend
+    ],
+)
+def test_a_printed_figure_is_lower(columns: int, names: list[Any], height: float, bottom: Any) -> None:
+    found = printable(go.Figure([go.Scatter(x=[0], y=[0], name=name) for name in names]), columns)
+    assert (found.layout.height, found.layout.margin.b) == (round(height), bottom)
+
+
+def test_panels_of_a_printed_figure_lie_below_one_another() -> None:
+    figure = panels(["one", "two", "three"])
+    for column in (1, 2, 3):
+        figure.add_trace(go.Scatter(x=[0], y=[0], name=f"{column}", showlegend=column < 3), row=1, col=column)
+    found = printable(
+        laid_out(figure, 400, columns=3), 1
+    )  # 3 panels, 2 gaps, the top, ticks and the legend's line
+    assert found.layout.height == 3 * 150 + 2 * 64 + 30 + 56 + 20
+    assert (found.layout.margin.t, found.layout.margin.b) == (30, 76)
+    beside = printable(laid_out(figure, 400, columns=3), 2)
+    assert beside.layout.height == 0.85 * 400
+
+
+def test_bars_and_words_in_a_figure_have_its_type() -> None:
+    marker = {"color": [1], "colorbar": {"title": {"text": "own"}}}
+    figure = go.Figure([go.Scatter(x=[0], y=[0], marker=marker, textfont={"size": 30}),
+                        go.Heatmap(z=[[1]], colorbar={"title": {"text": "z"}})])  # fmt: skip
+    figure.update_layout(coloraxis2={"colorbar": {"title": {"text": "shared"}}})
+    found = printable(figure, 2)
+    bars = [found.data[0].marker.colorbar, found.data[1].colorbar, found.layout.coloraxis2.colorbar]
+    for bar in bars:
+        assert (bar.thickness, bar.title.font.size, bar.tickfont.size) == (
+            9,
+            10,
+            10,
+        )  # 7.5 points of 4/3 pixels
+    assert found.data[0].textfont.size == 10
+    assert found.layout.xaxis.tickfont.size == found.layout.yaxis.title.font.size == 10
+    assert found.layout.title.font.size == 11
 
 
 def test_a_long_table_may_break_over_pages() -> None:
@@ -123,10 +223,14 @@ def test_a_long_legend_does_not_take_the_room_of_the_curves() -> None:
         ({"formats": ["pdf"]}, r"formats is a list of 'svg', 'png'; got \['pdf'\]"),
         ({"formats": "svg"}, "formats is a list of 'svg', 'png'; got 'svg'"),
         ({"columns": [3]}, r"columns is a list of 1, 2; got \[3\]"),
+        ({"formats": ["svg", "pdf"]}, r"formats is a list of 'svg', 'png'; got \['svg', 'pdf'\]"),
+        ({"columns": 1}, r"columns is a list of 1, 2; got 1"),
         ({"columns": [True]}, r"columns is a list of 1, 2; got \[True\]"),
     ],
 )
-def test_wrong_formats_and_widths_teach(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+def test_wrong_formats_and_widths_teach(
+    tmp_path: Path, unchecked: None, changes: dict[str, object], words: str
+) -> None:
     with pytest.raises(StudyError, match=words):
         export_figures({"one": go.Figure()}, tmp_path, **changes)  # pyright: ignore
     assert list(tmp_path.iterdir()) == []

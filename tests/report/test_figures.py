@@ -81,5 +81,40 @@ def test_colours_and_steps_by_hand() -> None:
     assert figures.clear("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
     assert figures.series_colours(["x", "y"]) == {"x": "#0072B2", "y": "#D55E00"}
     assert len({figures.series_colour(place) for place in range(20)}) == 20
+    assert figures.ticks_at([4, 0, 40, 2, 2]) == {"tickvals": [0, 2, 4, 40]}
+    assert figures.ticks_at(range(100, 0, -1), 4) == {"tickvals": [1, 26, 51, 76]}
     assert (figures.every(range(24)), figures.every(range(23)), figures.every([])) == (2, 1, 1)
     assert figures.plain('<b>"x"\ny') == "&lt;b&gt;&quot;x&quot;<br>y"
+
+
+def test_hovering_shows_the_interval_and_the_counts() -> None:
+    found: Any = figures.line(summary(20), "<own>", "#0072B2", digits=1)
+    assert found.customdata.tolist() == [[0.25, 1.0, 40, 20], [0.5, 0.8, 40, 20]]
+    assert found.hovertemplate.startswith("%{y:.1f} [%{customdata[0]:.1f}, %{customdata[1]:.1f}]")
+    assert (found.mode, found.name, found.line.width) == ("lines+markers", "&lt;own&gt;", 2.5)
+    assert figures.line(summary(20), "b", "#0072B2", dash="dot").line.width == 1.6
+
+
+def test_a_line_at_a_value_is_drawn_where_it_is_asked() -> None:
+    figure = figures.panels(["a", "b"])
+    assert {axis.ticks for axis in (*figure.select_xaxes(), *figure.select_yaxes())} == {
+        None
+    }  # as the template says
+    for column in (1, 2):
+        figure.add_trace(go.Scatter(x=[0], y=[0]), row=1, col=column)
+    figures.reference_line(figure, x=3, text="here", row=1, col=2)
+    figures.reference_line(figure, y=0)
+    drawn = [(one.x0, one.y0, one.xref.partition(" ")[0]) for one in figure.layout.shapes]
+    assert drawn == [(3, 0, "x2"), (0, 0, "x"), (0, 0, "x2")]
+    assert [note.text for note in figure.layout.annotations] == ["a", "b", "here"]
+    figures.level_line(figure, 0.5, "chance", row=1, col=1)
+    assert (figure.layout.shapes[-1].y0, figure.data[-1].name) == (0.5, "chance")
+    assert figure.data[-1].line.dash == figure.layout.shapes[-1].line.dash == "dashdot"
+
+
+def test_a_long_name_of_a_metric_takes_two_lines() -> None:
+    long = next(name for name, one in figures.METRICS.items() if len(one.label) > 22)
+    label = figures.METRICS[long].label
+    assert figures.metric_axis(long, ", ").startswith(f"{label} ")
+    assert "<br>" in figures.metric_axis(long).rpartition(",<br>")[0]
+    assert figures.metric_axis(long).replace("<br>", " ").startswith(f"{label} ")

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from interp.inputs.footprints import center_crop, squash
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.report import gallery
@@ -105,11 +106,45 @@ def test_a_crop_is_its_own_part_of_the_image() -> None:
     assert tuple(framed[round(40 * scale), round(100 * scale)]) == (200, 200, 200)
 
 
+def test_the_frame_of_a_crop_lies_inside_its_edges() -> None:
+    shown = np.asarray(gallery.crop_frame(grey(300, 200), (30, 20, 120, 80)))
+    assert shown.shape == (200, 300, 3)
+    coloured = np.argwhere((shown == gallery.CROP_COLOUR).all(-1))
+    assert (coloured.min(0).tolist(), coloured.max(0).tolist()) == ([20, 30], [79, 119])
+
+
+def test_frames_of_a_video_say_their_time() -> None:
+    frames = [np.full((10, 10, 3), 90, np.uint8)] * 3
+    clip = Sample(video=frames, times=[0, 0.5, 2.25], question="?")
+    assert gallery.frame_name(clip, 2) == "frame 2 (2.25 s) of 3"
+    assert [said for said, _ in gallery.views(clip, "", lambda i: Image.new("L", (1, 1)))] == [
+        "frame 0 (0 s) of 3", "frame 1 (0.5 s) of 3", "frame 2 (2.25 s) of 3"
+    ]  # fmt: skip
+
+
+def test_outlines_are_shown_before_boxes() -> None:
+    mask = Mask(np.ones((10, 10), np.uint8), image=4)
+    masked = Sample(
+        images=[np.full((10, 10, 3), 90, np.uint8)] * 5, question="?", boxes=[(1, 1, 5, 5, 1)], masks=[mask]
+    )
+    assert gallery.shown_frames(masked, 1) == [4]
+
+
+def test_pictures_are_as_many_in_a_row_as_asked() -> None:
+    shown = [(name, Image.new("L", (2, 1))) for name in "abc"]
+    for columns, said in ((0, 3), (2, 2)):
+        assert f"--columns: {said}" in gallery.sample_card(shown, "?", [], columns=columns)
+    assert "--columns: 2" in gallery.picture_grid(shown, 2)
+    assert gallery.picture_grid([], 2) == ""
+    assert "score" not in gallery.sample_card(shown, "?", [])
+
+
 def test_samples_are_drawn_by_the_seed_and_shown_in_order() -> None:
     found = [gallery.drawn(range(100), 5, seed) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert all(one == sorted(set(one)) and len(one) == 5 for one in found)
-    assert gallery.drawn(range(5), 5, 0) == [0, 1, 2, 3, 4]
+    assert gallery.drawn([3, 0, 4, 2, 1], 5, 0) == [0, 1, 2, 3, 4]
+    assert gallery.drawn(reversed(range(100)), 5, 1) == found[2]  # whatever their order
 
 
 def test_an_answer_is_coloured_where_it_was_judged() -> None:

@@ -11,9 +11,12 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
+from interp.errors import RunError
+from interp.report.figures import laid_out, panels
 from interp.report.html import (
     Cell,
     Row,
+    _drawn,
     _environment,
     bold,
     card,
@@ -21,12 +24,15 @@ from interp.report.html import (
     details,
     element,
     figure_card,
+    figure_cards,
     grid,
+    headline,
     join,
     paragraph,
     save_page,
     section,
     table,
+    tip,
 )  # fmt: skip
 
 ATTACK = "<script>x</script>"
@@ -84,7 +90,9 @@ def test_a_wide_table_of_texts_knows_the_column_of_each_entry() -> None:
     found = str(table(["name", bold("what <it> is"), "why"], [["a", "b", "c"]], "text"))
     assert '<table class="text parts">' in found
     assert re.findall(r'data-column="(.*?)"', found) == ["name", "what &lt;it&gt; is", "why"]
-    assert "data-column" not in table(["name", "what"], [["a", "b"]], "text")
+    narrow = table(["name", "what"], [["a", "b"]], "text")
+    assert "data-column" not in narrow
+    assert '<table class="text">' in narrow
 
 
 def test_a_page_is_whole_and_its_text_cannot_become_markup(tmp_path: Path) -> None:
@@ -120,6 +128,81 @@ def test_a_page_without_figures_still_has_what_its_script_reads(tmp_path: Path) 
 def test_a_template_refuses_a_name_it_was_not_given() -> None:
     with pytest.raises(UndefinedError, match="is undefined"):
         _environment().get_template("page.html").render(title="t")
+
+
+def test_a_head_of_several_rows_names_groups_of_columns() -> None:
+    heads = [Row(["", Cell("both", span=2)]), Row(["name", "low", "high"])]
+    found = str(table(heads, [["x", 1, 2]]))
+    above = '<th scope="col"></th><th scope="colgroup" colspan="2">both</th>'
+    below = '<th scope="col">name</th><th scope="col">low</th><th scope="col">high</th>'
+    assert f"<thead><tr>{above}</tr><tr>{below}</tr></thead>" in found
+    assert re.findall('data-column="(.*?)"', table(heads, [["x", 1, 2]], "text")) == ["name", "low", "high"]
+    assert "<thead>" not in table([], [["x", 1]])
+
+
+@pytest.mark.parametrize(
+    ("entries", "kind"),
+    [
+        (["a", "1"], ""),  # half of them are numbers
+        (["a", "1", "b"], "words"),
+        (["a", "", "–", "1"], ""),  # what is empty counts for nothing
+        (["", "–"], ""),
+        ([" ", " ", "1"], ""),
+        (["x" * 24], "words"),
+        (["a", "x" * 25], "words long"),
+        (["[0.1, 0.2]", "< 0.001", "≥ 3", "−2 %", ".5", "≈ +1"], ""),
+        (["x1"], "words"),
+    ],
+)
+def test_a_column_is_words_where_fewer_than_half_are_numbers(entries: list[str], kind: str) -> None:
+    found = str(table([], [["x", one] for one in entries]))
+    assert set(re.findall(r'<td>x</td><td(?: class="(.*?)")?>', found)) == {kind}
+
+
+def test_parts_have_the_kind_and_the_title_they_are_given() -> None:
+    assert card("x") == '<div class="card">x</div>'
+    assert card("x", title="t", kind="wide") == '<div class="card wide"><h3>t</h3>x</div>'
+    assert grid(["x", ""], "top") == '<div class="grid top">x</div>'
+    assert grid(["x"]) == '<div class="grid">x</div>'
+    assert details("s", "x") == "<details><summary>s</summary>x</details>"
+    assert details("s", "x", opened=True) == "<details open><summary>s</summary>x</details>"
+    assert section("t", "x") == "<h2>t</h2>x"
+    assert section("t", "x", intro="i") == '<h2>t</h2><p class="soft wide">i</p>x'
+    assert figure_cards(["a", "b"]).count('<div class="card"><div class="figure" id="figure-') == 2
+    assert headline("3", "of") == '<div class="number"><b>3</b> <span class="soft">of</span></div>'
+
+
+def test_a_word_says_more_on_hovering() -> None:
+    assert tip("a", '"b"', kind="c") == '<span class="c" title="&#34;b&#34;">a</span>'
+
+
+def test_a_page_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"expected path to end in \.html or \.htm"):
+        save_page(tmp_path / "page.png", title="t", question="q", lead=Markup(""), body=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_changes_on_a_narrow_screen_is_stored_twice() -> None:
+    one = laid_out(go.Figure(go.Scatter(x=[1], y=[2])), 300)
+    assert "narrow" not in _drawn(one)["layout"].get("meta", {})
+    several = panels(["a", "b"])
+    for column in (1, 2):
+        several.add_trace(go.Scatter(x=[1], y=[2]), row=1, col=column)
+    layout = _drawn(laid_out(several, 300, columns=2))["layout"]
+    narrow = layout["meta"]["narrow"]
+    assert narrow["xaxis2"]["domain"] == [0.0, 1.0]
+    assert narrow["height"] != layout["height"]
+    assert "template" not in narrow
+
+
+def test_a_page_carries_plotly_only_for_figures(tmp_path: Path) -> None:
+    sizes = []
+    for figures in ({}, {"one": go.Figure()}):
+        page = save_page(
+            tmp_path / "page.htm", title="t", question="q", lead=Markup(""), body=[], figures=figures
+        )
+        sizes.append(page.stat().st_size)
+    assert sizes[0] < 10**6 < sizes[1]
 
 
 def test_an_element_escapes_what_it_holds_and_its_attributes() -> None:

@@ -42,6 +42,40 @@ def test_each_map_lights_its_own_token_and_carries_its_name(sample: Sample) -> N
 def test_single_map_needs_no_layer(sample: Sample) -> None:
     figure = show_maps(sample, xr.DataArray(np.ones(24), dims="token"), tokens_of((4, 6), (60, 40)))
     assert [a.text for a in figure.layout.annotations] == ["image", "map"]
+    assert (figure.layout.width, figure.layout.margin.t) == (4 * 190 + 40, 40)
+    left = [figure.layout[name].domain[0] for name in ("xaxis", "xaxis2")]
+    assert left[1] - left[0] == pytest.approx((1 + 0.015) / 4)  # four beside one another, gaps of 0.015
+    many = show_maps(sample, xr.DataArray(np.ones((39, 24)), dims=("layer", "token"), coords={"layer": range(39)}),
+                     tokens_of((4, 6), (60, 40)))  # fmt: skip
+    tops = [many.layout[name].domain for name in ("yaxis", "yaxis5")]
+    assert tops[0][0] - tops[1][1] == pytest.approx(0.3 / 10)  # ten rows: less than the tenth that two have
+
+
+def test_each_image_is_followed_by_its_own_maps() -> None:
+    images = [np.full((40, 60, 3), value, np.uint8) for value in (0, 200)]
+    pair, laid = Sample(images=images, question="?"), squash((60, 40), (1, 1))
+    places = np.array([0, 1])
+    tokens = TokenMap(
+        np.arange(2),
+        np.repeat(laid.boxes, 2, 0),
+        (1, 2),
+        np.repeat(laid.views, 2),
+        places,
+        ((60, 40),) * 2,
+        4,
+    )
+    figure = show_maps(pair, xr.DataArray([1.0, 0.0], dims="token"), tokens, columns=2, title="both")
+    of = [" · image 1 of 2", " · image 2 of 2"]
+    assert [note.text for note in figure.layout.annotations] == [
+        f"{name}{one}" for one in of for name in ("image", "map")
+    ]
+    axes = [(trace.xaxis, trace.yaxis) for trace in figure.data]
+    assert axes == [(f"x{number}", f"y{number}") for number in ("", 2, 3, 4)]
+    plain = [np.asarray(figure.data[place].z)[20, 30].tolist() for place in (0, 2)]
+    assert plain == [[0] * 3, [200] * 3]
+    lowered = show_maps(pair, xr.DataArray([1.0, 0.0], dims="token"), tokens, columns=2)
+    assert figure.layout.height - lowered.layout.height == 30  # the room of the title
+    assert (lowered.layout.width, lowered.layout.height) == (2 * 190 + 40, 2 * (190 + 42) + 30)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 24), (2, 23)])

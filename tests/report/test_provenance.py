@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from interp.report.provenance import SHOWN_RUNS, failure_list, metric_terms, opening, provenance
+from interp.report.provenance import SHOWN_RUNS, as_json, failure_list, metric_terms, opening, provenance
 
 
 def test_metrics_are_explained_by_the_rule_of_the_run() -> None:
@@ -46,6 +46,23 @@ def test_each_distinct_failure_is_listed_with_what_failed() -> None:
     assert failure_list(found, ["sample", "metric"], shown=1).count("<tr>") == 1
     assert "E: one" in failure_list(found[1:2], ["metric"])
     assert ">b<" in failure_list(found[1:2], ["metric"])  # no name is left: the sample's
+
+
+def test_a_setting_is_told_as_json() -> None:
+    class Setting:
+        def to_dict(self) -> dict[str, str]:
+            return {"name": "é"}
+
+    assert as_json(Setting()) == '{"name": "é"}'
+    assert as_json([1, None, "ü"]) == '[1, null, "ü"]'
+
+
+def test_the_note_of_an_organism_follows_the_lead() -> None:
+    plain, noted = (opening(Markup("<i>w</i>"), organism=True, note=note) for note in ("", "More."))
+    assert plain.startswith('<p class="lead"><i>w</i></p><p class="note wide">The model is a model organism')
+    assert plain.endswith("clinical\nmodel.</p>")
+    assert noted.endswith("clinical\nmodel. More.</p>")
+    assert opening(Markup("w"), organism=False) == '<p class="lead">w</p>'
 
 
 def test_an_organism_is_said_to_be_one() -> None:

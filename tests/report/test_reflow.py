@@ -39,6 +39,8 @@ def test_panels_go_below_one_another_in_order(figure: go.Figure) -> None:
     assert all(above[2] > below[3] for above, below in itertools.pairwise(places))
     assert [note.text for note in found.layout.annotations] == ["a", "b", "c"] * 2
     assert [note.y for note in found.layout.annotations] == tops
+    anchors = {(one.x, one.xref, one.yref, one.xanchor, one.yanchor) for one in found.layout.annotations}
+    assert anchors == {(0.5, "paper", "paper", "center", "bottom")}
     assert found.layout.height > figure.layout.height
     assert n_columns(found) == 1
 
@@ -73,6 +75,9 @@ def test_colour_bars_lie_below_a_column_of_panels(figure: go.Figure) -> None:
     places = [found.layout[name].colorbar for name in ("coloraxis", "coloraxis2")]
     assert [(one.orientation, one.title.side) for one in places] == [("h", "top")] * 2
     assert 0 > places[0].y > places[1].y
+    assert {(one.x, one.xanchor, one.yanchor, one.len) for one in places} == {(0.5, "center", "top", 1.0)}
+    panels_high = found.layout.height - found.layout.margin.t - found.layout.margin.b
+    assert (places[0].y - places[1].y) * panels_high == pytest.approx(70)  # a bar with its title and ticks
     assert found.layout.coloraxis3.colorbar.orientation is None
     assert found.layout.margin.b > reflowed(figure, 2).layout.margin.b
 

@@ -12,7 +12,7 @@ import pytest
 from interp.cli import main
 from interp.errors import RunError, StudyError
 from interp.paper_options import HeadChoice, PaperChoice
-from interp.reproduce import DATA, Figure, Request, Session, figures_named, session
+from interp.reproduce import DATA, Figure, Request, Session, figures_named, index_page, session
 from interp.study import ModelSpec
 
 HUATUO = "FreedomIntelligence/HuatuoGPT-Vision-7B-hf"
@@ -272,3 +272,59 @@ def test_a_script_of_one_model_takes_one_size() -> None:
     assert PaperChoice().model("a", device="cuda") == ModelSpec("a", device="cuda")
     with pytest.raises(StudyError, match=r"--pixels takes one number; got \(1, 2\)"):
         PaperChoice(pixels=(1, 2)).model("a")
+
+
+@pytest.mark.parametrize(
+    ("paper", "n", "way", "few"),
+    [
+        (True, None, "as the paper does.", " As many samples as each script draws by itself."),
+        (False, 1, "by this toolkit's own conventions.", " At most 1 sample of each data set."),
+        (True, 0, "as the paper does.", ""),
+    ],
+)
+def test_the_index_says_what_was_asked(
+    folders: dict[str, Path], paper: bool, n: int | None, way: str, few: str
+) -> None:
+    request = Request(Path("o"), ("a", "b"), some(folders, "coco", "slake"), paper, n)
+    named = "Layers, boxes, metrics and the length of closed answers"
+    assert index_page._asked(request) == f"Models: a, b. Data: COCO, SLAKE. {named} {way}{few}"
+    assert "Data: none of the paper's." in index_page._asked(Request(Path("o"), ("a",)))
+
+
+def test_the_index_names_each_missing_set_once(folders: dict[str, Path]) -> None:
+    figures = [PLAIN, TABLE, replace(PLAIN, data=("vgmed",))]
+    shown = str(index_page._missing(Request(Path("o"), ("a",), some(folders, "coco", "slake")), figures))
+    assert [shown.count(f">{DATA[name].label}<") for name in ("vgmed", "vqa_rad", "coco")] == [1, 1, 0]
+    assert index_page._missing(Request(Path("o"), ("a",), folders), figures) == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "here", "made"),
+    [
+        ("done", '<a href="fig0.html">page</a>', True),
+        ("failed", '<b>failed</b> · <a href="logs/fig0.txt">what it printed</a>', True),
+        ("missing", '<b>missing</b> · <a href="logs/fig0.txt">what it printed</a>', False),
+        ("not run", 'not run · <a href="logs/fig0.txt">what it printed</a>', False),
+    ],
+)
+def test_a_line_of_the_index(
+    folders: dict[str, Path], tmp_path: Path, scripts: Path, outcome: Any, here: str, made: bool
+) -> None:
+    own = Session(Request(tmp_path, ("a", "b"), some(folders, "coco")), scripts)
+    own.log(PLAIN).parent.mkdir()
+    own.log(PLAIN).touch()
+    state = session.State(outcome, reason="why", command="python <x>")
+    paper, shows, link, on, known = index_page._line(own, PLAIN, state)
+    assert (paper, shows, link) == ("<b>Figure 0</b>", "nothing", here)
+    assert on == ("a; COCO" if made else "–")
+    folded = "<details><summary>command</summary><code>python &lt;x&gt;</code></details>"
+    several = "<p>Only for a: the script takes one model.</p>"
+    assert known == f"<p>why</p>{several}<p>Not given: VGMED.</p>{folded}"
+    of_all = replace(PLAIN, models="many", note="a note")
+    assert index_page._line(own, of_all, state)[3] == ("a, b; COCO" if made else "–")
+    assert index_page._to_know(own.request, of_all, session.State("done")) == (
+        "<p>a note</p><p>Not given: VGMED.</p>"
+    )
+    own.log(PLAIN).unlink()
+    bare = {"failed": "<b>failed</b>", "missing": "<b>missing</b>", "not run": "not run"}
+    assert index_page._line(own, PLAIN, state)[2] == bare.get(outcome, here)

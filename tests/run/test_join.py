@@ -56,6 +56,18 @@ def test_little_memory_gives_the_same_rows(folder: RunFolder, budget: int) -> No
     ]
 
 
+@pytest.mark.parametrize("budget", [1, 100, 10**6])
+@pytest.mark.parametrize("empty", [{0, 2}, {3}, {0, 1, 2, 3}])
+def test_shards_without_rows_are_joined(tmp_path: Path, empty: set[int], budget: int) -> None:
+    folder = RunFolder.create(tmp_path, "joined", {"schema": SCHEMA_VERSION})
+    for shard in range(4):
+        rows = [] if shard in empty else [{"index": i, "value": i / 2} for i in (7 - shard, shard)]
+        folder.write_shard(shard, {"scores": pa.Table.from_pylist(rows, schema=SCHEMA)})
+    join_tables(folder, 4, {"scores": SCHEMA}, budget=budget)
+    samples = sorted(i for shard in {0, 1, 2, 3} - empty for i in (7 - shard, shard))
+    assert folder.read_table("scores").column("value").to_pylist() == [i / 2 for i in samples]
+
+
 def test_a_range_of_samples_is_in_memory_at_a_time(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

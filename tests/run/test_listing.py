@@ -127,6 +127,21 @@ def test_a_grid_that_names_itself_is_a_row(tmp_path: Path) -> None:
     assert set(interp.runs(tmp_path).state) == {"0 of 1 run finished"}
 
 
+def test_a_grid_says_nothing_of_runs_that_are_gone(tmp_path: Path) -> None:
+    for name in ("here-0123456789ab", "grid"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here-0123456789ab" / "study.json").write_text(json.dumps({"study": "here"}))
+    model = json.dumps({"model": {"family": "llava"}})
+    (tmp_path / "here-0123456789ab" / "manifest.json").write_text(model)
+    cells = [{"labels": {"model": "m"}, "run": name} for name in ("here-0123456789ab", "gone-0123456789ab")]
+    (tmp_path / "grid" / "study.json").write_text(json.dumps({"cells": cells}))
+    found = interp.runs(tmp_path).set_index("study")
+    assert set(found.index) == {"grid of here", "here"}
+    assert found.model["here"] == "llava"  # a model without an id
+    assert found.n.isna().all()  # no run says how many
+    assert found.state["grid of here"] == "0 of 2 runs finished"
+
+
 def test_no_runs_and_no_folder(tmp_path: Path) -> None:
     assert len(interp.runs(tmp_path)) == 0
     for name in ("nowhere", "x" * 5000):

@@ -286,3 +286,36 @@ def test_without_loaders_no_thread_starts() -> None:
         done: list[int] = []
         ahead.write(lambda: done.append(threading.get_ident()))
     assert done == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_error_of_the_writer_is_raised_once(loaders: int) -> None:
+    written: list[int] = []
+
+    def broken() -> None:
+        raise RunError("the disk is full")
+
+    def every(ahead: Ahead, *writes: Callable[[], None]) -> None:
+        for write in writes:
+            ahead.write(write)
+
+    with pytest.raises(RunError, match="the disk is full"), Ahead(loaders) as ahead:
+        ahead.write(broken)  # nothing follows it: told at the end
+    with Ahead(loaders) as ahead:
+        with pytest.raises(RunError, match="the disk is full"):
+            every(ahead, broken, lambda: written.append(1))
+        ahead.write(lambda: written.append(2))
+    assert written == [2]
+
+
+def test_what_went_wrong_first_is_told() -> None:
+    def broken() -> None:
+        raise RunError("the disk is full")
+
+    def both() -> None:
+        with Ahead(1) as ahead:
+            ahead.write(broken)
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        both()

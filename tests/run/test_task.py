@@ -45,6 +45,7 @@ def test_joining_keeps_columns_only_where_all_have_the_same() -> None:
     joined = joined_rows([columns(1, 2), (), columns(3)])
     assert isinstance(joined, Columns)
     assert list(joined.values["index"]) == [1, 2, 3]
+    assert joined_rows([]) == joined_rows([(), []]) == []
     mixed = joined_rows([columns(1), [{"index": 2, "name": "x", "value": 0.5}]])
     parts = [columns(1), Columns({"index": np.array([2])})]
     assert joined_rows(parts)[1] == {"index": 2}
@@ -195,7 +196,7 @@ def test_parts_are_disjoint_alike_in_size_and_make_up_the_whole(n_shards: int, o
 
 
 def test_a_part_is_written_i_of_n() -> None:
-    assert as_part("2/3") == (2, 3)
+    assert [as_part(text) for text in ("1/3", " 2/3 ", "3/3", "1/1")] == [(1, 3), (2, 3), (3, 3), (1, 1)]
     assert as_part("") is None
     for wrong in ("0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"):
         with pytest.raises(RunError, match=rf"1 ≤ i ≤ n, such as 1/3, got '{wrong}'"):

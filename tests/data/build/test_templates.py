@@ -92,6 +92,8 @@ def test_the_draw_is_even_over_strata_and_labels() -> None:
         ({"modality": "CT", "label": "vertebra"}, ("CT", "not stated")),
         ({"modality": "MRI T1", "label": "left kidney"}, ("MR", "Abdomen")),
         ({"label": "x", "region": "pelvic"}, ("not stated", "Pelvic")),
+        ({"modality": "dermoscopy", "label": "head"}, ("Dermoscopy", "Skin")),
+        ({"modality": "endoscopy", "label": "left kidney"}, ("Endoscopy", "Others")),
     ],
 )  # fmt: skip
 def test_modality_and_region_in_the_papers_words(meta: dict[str, str], expected: tuple[str, str]) -> None:

@@ -83,6 +83,7 @@ def test_models_on_cuda_get_a_gpu_on_ray_and_others_none() -> None:
     ray = Workers(2, address="auto")
     assert ray.for_models_on(["cuda:1"]).gpus == 1
     assert ray.for_models_on(["cpu"]).gpus == 0
+    assert Workers(2, address="auto", gpus=0).for_models_on(["cpu"]).gpus == 0
     assert Workers(2, address="auto", gpus=0.5).for_models_on(["cuda"]).gpus == 0.5
     with pytest.raises(RunError, match="at least a part of a GPU"):
         Workers(2, address="auto", gpus=0).for_models_on(["cuda"])
