@@ -76,7 +76,7 @@ def test_each_setting_is_part_of_a_scorer_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [(), ("ab", "cd"), ([1.0], "a"), ([1.0], 1.0), ([1.0], iter([1.0])), ([1.0], ["a"])], ids=str
+    "given", [(), ("ab", "cd"), ([1.0], "a"), ([1.0], 1.0), ([1.0], iter([1.0])), ([1.0], ["a"])]
 )
 def test_what_is_no_list_of_scores_is_refused(given: Any, unchecked: None) -> None:
     with pytest.raises(StudyError, match=r"open_average takes lists|a score is a finite number"):
