@@ -28,6 +28,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("interp.load(ld.empty(), processor=ld.empty())", "Name the folder that save_pretrained wrote", "interp.load(ld.saved(), processor=ld.saved())"),
     ("interp.load('x' * 5000)", "the name of a model has at most", "interp.load('organism')"),
     ("interp.load(ld.saved(num_hidden_layers=2))", "Or is config.json the wrong one?", "interp.load(ld.saved(num_hidden_layers=3))"),
+    ("interp.wrap('llava', own.processor)", "Write interp.wrap(hf_model, processor)", "interp.wrap(*tiny('llava'))"),
     ("interp.wrap(ld.sharded(), own.processor)", "by saving it and loading the saved files, and wrap that", "interp.load(ld.written(ld.sharded()))"),
     ("interp.wrap(*ld.for_flash())", "attn_implementation='sdpa'", "interp.wrap(*tiny('gemma3', 'sdpa'))"),
     ("interp.wrap(ld.old_class(), own.processor)", "Use a model class that does", "interp.wrap(*tiny('llava'))"),

@@ -28,6 +28,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("strange().crop('pure_grad')", "Use map='rel_att' or 'grad_att'", "[strange().crop('rel_att'), strange().crop('grad_att')]"),
     ("halved().crop('pure_grad')", "Use map='rel_att' or 'grad_att'", "[halved().crop('rel_att'), halved().crop('grad_att')]"),
     ("indicators.ActivationPatching({FIRST.id: WIDE})(qwen(), [FIRST])", "an image of the same size", "indicators.ActivationPatching({FIRST.id: SAME_SIZE}, layers=[0], block=4)(qwen(), [FIRST])"),
+    ("indicators.ActivationPatching({})", "Name the partner of at least one sample", "indicators.ActivationPatching({FIRST.id: SAME_SIZE})"),
     ("embeddings_of(WIDE)", "Use an image of the same size", "embeddings_of(SAME_SIZE)"),
     ("Attention(queries='answer')(speechless(), [one])", "use queries='last'", "Attention(queries='last')(speechless(), [one])"),
     ("label_map(squared('float16', tokens.n), tokens, 'mine')", 'Load it with dtype="float32"', "label_map(squared('float32', tokens.n), tokens, 'mine')"),

@@ -142,6 +142,16 @@ ROWS: list[tuple[str, str, str]] = [
 IN_TOWER = interp.Site(tower="vision", queries="cls", keys=interp.positions([3]))
 
 ELSEWHERE: dict[str, str] = {
+    "give one split for all data, or one for each name": "tests/studies/test_benchmark_scripts.py::test_splits_are_one_for_all_or_one_for_each",
+    "PatchRows names rows of generated tokens by": "tests/tracing/test_edits.py, where patches of generated tokens are refused and run",
+    "PatchResidual names generated tokens by": "tests/tracing/test_edits.py, where patches of generated tokens are refused and run",
+    "circuits explain the difference between two answers": "tests/tracing/test_circuits.py reads it; its advice is another image",
+    "to_lens cannot stack the values of": "tests/tracing/lens/test_lens.py::test_layers_that_cannot_be_stacked_are_refused",
+    "TransformerLens has no adapter for": "tests/tracing/lens/test_lens.py::test_families_without_an_adapter_are_refused_by_name",
+    "sharing takes an interp.tracing.Prefixes": "says which type is taken; there is no way on but to give it",
+    "the server needs the exact name of": "needs a hub that cannot be reached; tests/tracing/remote/test_digest.py reads what is looked up",
+    "{…}={…} is a group of tokens, such as": "tests/tracing/test_site.py, where groups that do not exist are refused",
+    "the tokenizer makes no token from the answer": "tests/tracing/test_target.py reads it; its advice is another answer",
     "no circuit can be run through TransformerLens": "tests/study/circuit/test_study.py::test_layers_that_cannot_be_had_stop_the_run",
     "{…}.forward does not call transformers'": "tests/tracing/attention/test_delta_tap.py::test_a_forward_that_calls_no_rule_is_named",
     "accelerate moves the weights of this {…}": "tests/tracing/attention/test_delta_tap.py::test_weights_that_accelerate_fetches_are_named",
