@@ -12,6 +12,7 @@ import interp
 from interp import conformance, indicators, methods, models
 from interp.conformance.tiny import tiny
 from interp.tracing import Cost, word_lenses
+from tests.fuzz.input_kinds import scratch
 from tests.fuzz.masks import model_masks
 from tests.fuzz.trials import Call, called_back, given
 from tests.fuzz.value_calls import SITE, sample
@@ -140,16 +141,16 @@ def _stored() -> list[Call]:
     return [
         Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
         Call("Maps.save", at.maps.save, given(path="saved-maps")),
-        Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save("saved-maps.safetensors")}),
+        Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save(scratch() / "saved-maps.safetensors")}),
         Call(
             "load_steering_vector",
             interp.load_steering_vector,
-            lambda: {"path": _direction().save("saved-direction.safetensors")},
+            lambda: {"path": _direction().save(scratch() / "saved-direction.safetensors")},
         ),
         Call(
             "load_trace",
             interp.load_trace,
-            lambda: {"path": mllm.trace([at.sample]).save("saved-trace.safetensors")},
+            lambda: {"path": mllm.trace([at.sample]).save(scratch() / "saved-trace.safetensors")},
         ),
     ]
 
