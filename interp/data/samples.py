@@ -195,9 +195,10 @@ class Samples(Sequence[Sample]):
 
     def __repr__(self) -> str:
         groups = {sample.group for sample in self._samples}
-        named = f" in {len(groups)} groups" if None not in groups else ""
+        many = "sample" if len(self) == 1 else "samples"
+        named = "" if None in groups else f" in {len(groups)} {'group' if len(groups) == 1 else 'groups'}"
         left = "".join(f"; left out: {n} × {reason}" for reason, n in self._skipped.items())
-        return f"Samples({self._name!r}: {len(self)} samples{named}{left})"
+        return f"Samples({self._name!r}: {len(self)} {many}{named}{left})"
 
 
 def _file_name(sample: Sample) -> str | None:

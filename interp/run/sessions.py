@@ -101,7 +101,7 @@ def n_threads() -> int | None:
 def command() -> str | None:
     """Returns the command that started this process, to run it again; None in a notebook or an interactive session."""
     given = sys.orig_argv
-    typed = len(given) < 2 or "-c" in given[1:3] or any("ipykernel" in word for word in given)
+    typed = len(given) < 2 or sys.argv[:1] == ["-c"] or any("ipykernel" in word for word in given)
     return None if typed else shlex.join([Path(given[0]).name, *given[1:]])
 
 

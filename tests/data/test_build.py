@@ -158,13 +158,13 @@ def test_cut_keeps_picture_and_labels_together() -> None:
 def test_mirror_flips_the_picture_and_the_words() -> None:
     pixels = np.arange(6 * 10, dtype=np.uint8).reshape(6, 10)
     sample = Sample(
-        pixels, "Which side is the left kidney on, bright or leftmost?", [(1, 2, 4, 5)], "right",
+        pixels, "Left or RIGHT: where is the left kidney, bright or leftmost?", [(1, 2, 4, 5)], "right",
         ["left", "right"], id="a", group="g", meta={"kind": "localization"},
     )  # fmt: skip
     flipped = build.mirror(sample)
     np.testing.assert_array_equal(np.asarray(flipped.load())[..., 0], pixels[:, ::-1])
     assert flipped.boxes[0].as_tuple() == (6, 2, 9, 5)
-    assert flipped.question == "Which side is the right kidney on, bright or leftmost?"
+    assert flipped.question == "Right or LEFT: where is the right kidney, bright or leftmost?"
     assert (flipped.answer, flipped.options, flipped.id) == ("left", ("right", "left"), "a:mirrored")
     assert (flipped.group, flipped.meta["mirrored"], flipped.meta["kind"]) == ("g", True, "localization")
     assert build.mirror(flipped) == sample

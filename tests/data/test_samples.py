@@ -181,6 +181,7 @@ def test_wrong_types_are_named(unchecked: None) -> None:
 
 def test_repr_counts_samples_and_groups(four: Samples) -> None:
     assert repr(four) == "Samples('four': 4 samples in 2 groups)"
+    assert repr(Samples(list(four)[:1], "one")) == "Samples('one': 1 sample in 1 group)"
 
 
 def test_groups_of_images_are_shown_by_their_files(tmp_path: Path) -> None:

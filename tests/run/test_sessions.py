@@ -95,12 +95,14 @@ def test_a_commit_says_whether_files_differ(tmp_path: Path, monkeypatch: pytest.
         (["/usr/bin/python", "-m", "ipykernel_launcher"], None),
         (["/usr/bin/python", "my study.py", "--out", "x"], "python 'my study.py' --out x"),
         (["/usr/bin/python", "study.py"], "python study.py"),
+        (["/usr/bin/python", "study.py", "-c", "gpu.toml"], "python study.py -c gpu.toml"),
     ],
 )
 def test_the_command_is_that_of_a_script(
     given: list[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.orig_argv", given)
+    monkeypatch.setattr("sys.argv", given[1:2] if given[1:] else [""])
     assert sessions.command() == expected
 
 

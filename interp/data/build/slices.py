@@ -246,8 +246,9 @@ def mirror(sample: Sample) -> Sample:
 
 
 def _swap(words: str) -> str:
-    other = {"left": "right", "right": "left"}
-    return re.sub(r"\b(left|right)\b", lambda match: other[match[0]], words)
+    other = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
+    other |= {right: left for left, right in other.items()}
+    return re.sub(rf"\b({'|'.join(other)})\b", lambda match: other[match[0]], words)
 
 
 def _pieces(mask: Bool[np.ndarray, "*shape"]) -> tuple[Integer[np.ndarray, "*shape"], int]:

@@ -16,7 +16,7 @@ __all__ = ["agreement", "kept", "lean", "least_trust", "line_trust", "overlap", 
 
 
 _SAME_SIZE = 1.25
-"""Up to this ratio of their widths and of their heights, the cells of two views are of one size."""
+"""Below this ratio of their widths and of their heights, the cells of two views are of one size."""
 
 _STRONG = 0.9
 """Quantile of the tokens' changes above which all tokens count alike."""
