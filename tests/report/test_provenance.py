@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from interp.report.provenance import SHOWN_RUNS, as_json, failure_list, metric_terms, opening, provenance
+from interp.report.provenance import (
+    SHOWN_RUNS,
+    as_json,
+    failure_list,
+    metric_terms,
+    opening,
+    origin,
+    provenance,
+)
+from interp.run import RunFolder
 
 
 def test_metrics_are_explained_by_the_rule_of_the_run() -> None:
@@ -68,3 +81,51 @@ def test_the_note_of_an_organism_follows_the_lead() -> None:
 def test_an_organism_is_said_to_be_one() -> None:
     assert "model organism" in opening(Markup("words"), organism=True, note="More.")
     assert "More." not in opening(Markup("words"), organism=False, note="More.")
+
+
+def rows(shown: Markup) -> dict[str, str]:
+    """The table of one run: first column → second."""
+    return dict(re.findall(r"<tr><td[^>]*>(.*?)</td><td[^>]*>(.*?)</td></tr>", shown))
+
+
+def run_of(tmp_path: Path, manifest: dict[str, Any], total: dict[str, float]) -> RunFolder:
+    folder = RunFolder.create(tmp_path, "sweep", {"study": "sweep"})
+    folder.write_json("manifest.json", manifest)
+    folder.write_json("cost.json", {"total": total})
+    return folder
+
+
+def test_a_run_is_told_by_its_last_session_and_its_cost(tmp_path: Path) -> None:
+    last = {"started": "2031", "machine": "M2", "versions": {"torch": "2", "numpy": "1"}, "commit": "abc",
+            "command": "python a <b>"}  # fmt: skip
+    manifest = {
+        "model": {"id": "org/m", "family": "llava", "fingerprint": "0123456789abcdefg", "footprints": "own"},
+        "data": {"name": "d", "n": 1, "fingerprint": "f"},
+        "device": "cuda:0",
+        "sessions": [{"started": "2030", "machine": "M1"}, last],
+    }
+    total = {"wall_seconds": 12.345, "seconds": 5.0, "forwards": 7.0, "peak_bytes": 2e9}
+    folder = run_of(tmp_path, manifest, total)
+    assert list(rows(origin(folder, [("rule", "any")])).items()) == [
+        ("run", folder.path.name),
+        ("model", "org/m, fingerprint 0123456789abcdef"),
+        ("data", "d, 1 sample, fingerprint f"),
+        ("footprints", "own"),
+        ("rule", "any"),
+        ("device", "cuda:0; M2"),
+        ("computed", "2031, 2 sessions"),
+        ("versions", "numpy 1, torch 2"),
+        ("commit", "abc"),
+        ("command", "<code>python a &lt;b&gt;</code>"),
+        ("time", "12.3 s, 7 forward passes"),
+        ("peak memory", "2.0 GB"),
+    ]
+
+
+def test_what_a_run_does_not_say_is_a_dash(tmp_path: Path) -> None:
+    manifest = {"model": {"family": "llava"}, "sessions": [{}]}
+    found = rows(origin(run_of(tmp_path, manifest, {})))
+    assert found["model"].startswith("llava, ")
+    assert "footprints" not in found
+    assert [found[name] for name in ("commit", "command", "peak memory")] == ["–"] * 3
+    assert found["time"] == "0.0 s, 0 forward passes"

@@ -243,6 +243,30 @@ def test_a_run_without_its_study_is_not_left_out_in_silence(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_shard_that_vanishes_during_a_merge_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = parts(tmp_path)
+    read, times = RunFolder.shard_bytes, [0]
+
+    def vanishing(self: RunFolder, shard: int, tables: Any) -> Any:
+        times[0] += shard == 4 and "machine-2" in str(self.path)
+        if times[0] == 2:  # it was there when the merge was planned
+            self.shard_file(4, "maps").unlink(missing_ok=True)
+        return read(self, shard, tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "shard_bytes", vanishing)
+        with pytest.raises(
+            RunError, match=r"shard 4 of .*machine-2.* stay whole while it was merged.*Run that part again"
+        ):
+            merge(places, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*/tables/*.json"))  # nothing looks finished
+    run_task(Roots(bad=(5, 9)), places[1], progress=False, part=(2, 3))
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
 def test_leftovers_of_a_killed_merge_are_removed(tmp_path: Path) -> None:
     places = parts(tmp_path)
     target = tmp_path / "out" / next(places[0].iterdir()).name
