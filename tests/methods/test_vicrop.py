@@ -272,6 +272,12 @@ def test_samples_of_several_images_are_refused(mllm):
         ViCrop().answer(mllm, [three()[0], sample])
 
 
+def test_a_video_is_refused(mllm):
+    clip = Sample(video=[rough(80, 64, i) for i in range(2)], times=[0, 1], question="is it red?", id="clip")
+    with pytest.raises(MethodError, match=r"sample clip shows a video\. Make one sample per frame"):
+        ViCrop().crop(mllm, clip)
+
+
 def test_max_new_tokens_is_checked_first(mllm, unchecked):
     with pytest.raises(MethodError, match="at least 1"):
         ViCrop().answer(mllm, three(), max_new_tokens=0)

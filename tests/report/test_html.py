@@ -29,6 +29,7 @@ from interp.report.html import (
     grid,
     headline,
     join,
+    key,
     paragraph,
     save_page,
     section,
@@ -176,6 +177,10 @@ def test_parts_have_the_kind_and_the_title_they_are_given() -> None:
 
 def test_a_word_says_more_on_hovering() -> None:
     assert tip("a", '"b"', kind="c") == '<span class="c" title="&#34;b&#34;">a</span>'
+
+
+def test_a_key_is_a_square_of_its_colour() -> None:
+    assert key("#0072B2") == '<span class="key" style="background:#0072B2"></span>'
 
 
 def test_a_page_is_no_picture(tmp_path: Path) -> None:

@@ -267,6 +267,51 @@ def test_a_shard_that_vanishes_during_a_merge_is_named(
     assert fingerprints(tmp_path / "out") == whole(tmp_path)
 
 
+def test_parts_that_disagree_on_their_number_give_no_hint(tmp_path: Path) -> None:
+    for number, part in ((1, (1, 3)), (2, (1, 2))):
+        run_task(Roots(n=12), tmp_path / str(number), progress=False, part=part)
+    with pytest.raises(RunError, match=r"shards \[1\] are absent") as caught:
+        merge([tmp_path / "1", tmp_path / "2"], tmp_path / "out")
+    assert "--shard" not in str(caught.value)
+
+
+def test_a_merge_killed_before_it_joined_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    places = parts(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge(places, tmp_path / "out")
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
+def test_what_a_run_was_made_of_comes_from_the_first_part_that_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, written = parts(tmp_path), list[str]()
+    for number, place in enumerate(places[1:], 2):
+        (folder,) = place.iterdir()
+        (folder / "declared.json").write_text(f"part {number}")
+        (folder / "samples-a.jsonl").write_text(f"samples {number}")
+    replace = os.replace
+
+    def noted(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    (merged,) = merge(places, tmp_path / "out")
+    assert (merged.path / "declared.json").read_text() == "part 2"
+    assert (merged.path / "samples-a.jsonl").read_text() == "samples 2"
+    assert written.index("samples-a.jsonl") < written.index("declared.json")  # which says that they are there
+    (merged.path / "declared.json").write_text("its own")
+    merge(places[2:], tmp_path / "out")
+    assert (merged.path / "declared.json").read_text() == "its own"
+
+
 def test_leftovers_of_a_killed_merge_are_removed(tmp_path: Path) -> None:
     places = parts(tmp_path)
     target = tmp_path / "out" / next(places[0].iterdir()).name

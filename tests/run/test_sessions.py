@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,27 @@ def test_a_commit_says_whether_files_differ(tmp_path: Path, monkeypatch: pytest.
     assert sessions.git_commit(tmp_path / "changed") == "abc+changes"
     answers["rev-parse"] = ""
     assert sessions.git_commit(tmp_path / "none") is None
+
+
+def test_a_file_that_git_does_not_know_is_no_change(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "known").write_text("1")
+    git("add", "known")
+    git("commit", "-qm", "first")
+    (tmp_path / "unknown").write_text("1")
+    head = git("rev-parse", "HEAD")
+    sessions.git_commit.cache_clear()
+    assert sessions.git_commit(tmp_path) == head
+    (tmp_path / "known").write_text("2")
+    sessions.git_commit.cache_clear()
+    assert sessions.git_commit(tmp_path) == f"{head}+changes"
+    sessions.git_commit.cache_clear()
 
 
 @pytest.mark.parametrize(

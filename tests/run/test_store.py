@@ -52,6 +52,55 @@ def test_rows_are_found_across_shards(tmp_path: Path) -> None:
     assert folder.find("scores", index=[1, 8, 12]).to_pydict() == {"index": [1, 8], "value": [1.5, 8.0]}
 
 
+def test_rows_are_found_by_several_columns_at_once(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    table = pa.table({"index": [1, 1, 2], "layer": [0, 1, 1]})
+    folder.write_shard(0, {"maps": table})
+    assert folder.find("maps", index=[1], layer=[1, 2]).to_pylist() == [{"index": 1, "layer": 1}]
+
+
+def test_some_columns_of_a_joined_table_are_read(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.write_table("scores", pa.table({"index": [1, 2], "value": [0.5, 1.5], "layer": [3, 4]}))
+    assert folder.read_table("scores", ["value", "index"]).to_pydict() == {
+        "value": [0.5, 1.5],
+        "index": [1, 2],
+    }
+
+
+def test_a_table_that_the_seal_does_not_name_is_not_there(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    assert folder.has_shard(3, ["scores"])
+    folder.shard_file(3, "maps").write_bytes(folder.shard_file(3, "scores").read_bytes())
+    assert not folder.has_shard(3, ["scores", "maps"])
+    assert folder.shard_bytes(3, ["scores", "maps"]) is None
+
+
+def test_a_shard_of_some_of_its_tables_is_sealed_as_such(tmp_path: Path) -> None:
+    folder, other = make(tmp_path), make(tmp_path / "other")
+    (table,) = (folder.read_shard(3, SCHEMA) or {}).values()
+    folder.write_shard(3, {"scores": table, "maps": table})
+    files, alone = (one.shard_bytes(3, ["scores"]) for one in (folder, other))
+    assert files == alone
+    assert list(files or {})[-1] == "00003.json"  # the seal, which makes it complete, is written last
+
+
+def test_a_record_of_another_type_is_the_default(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.write_json("cost.json", [1])
+    assert folder.read_json("cost.json", {"a": 1}) == {"a": 1}
+    assert folder.read_json("cost.json", []) == folder.read_json("cost.json", None) == [1]
+    assert folder.read_json("absent.json", None) is None
+
+
+def test_nothing_is_joined_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.path.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=r"study\.json, but it is gone"):
+        folder.write_table("scores", pa.table({"index": [1]}))
+    assert not folder.path.exists()
+
+
 def test_an_edited_study_json_is_refused(tmp_path: Path) -> None:
     folder = make(tmp_path)
     (folder.path / "study.json").write_text("{}")

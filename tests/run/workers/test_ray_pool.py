@@ -18,10 +18,10 @@ from interp.run.sessions import begin_session
 from interp.run.shards import Job
 from interp.run.workers import ray_cluster, store_sent_files
 from interp.run.workers.private_ray import PrivateRay
-from interp.run.workers.ray_cluster import RayCluster
+from interp.run.workers.ray_cluster import RayCluster, RemoteWorker
 from interp.run.workers.worker import Message, about_this_process
 from tests.run.fake_task import Roots
-from tests.run.workers.stand_in_ray import ActorDiedError, StandInRay
+from tests.run.workers.stand_in_ray import ActorDiedError, Call, StandInRay
 
 
 @pytest.fixture
@@ -65,6 +65,20 @@ def test_an_actor_computes_a_unit_and_sends_its_files(ray: StandInRay, tmp_path:
     store_sent_files(folder, done.value[0])
     assert folder.has_shard(2, ["scores", "maps", "failures"])
     assert cluster.wait() == []  # every message is told once
+
+
+def test_an_actor_fetches_a_group_once(ray: StandInRay, tmp_path: Path) -> None:
+    task, fetched = Roots(), list[int]()
+    folder = RunFolder.create(tmp_path, task.name, task.to_dict())
+    packed = pickle.dumps([Job(task, folder, "session")])
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        return packed
+
+    worker = RemoteWorker([Call(fetch)], None, None)
+    assert [worker.compute(Unit(0, (0,), shard))[0] for shard in (0, 1)] == ["done"] * 2
+    assert fetched == [1]
 
 
 def test_an_actor_that_is_gone_has_died_and_is_ended(ray: StandInRay) -> None:
