@@ -163,3 +163,23 @@ def test_a_card_escapes_its_question_and_leaves_out_empty_lines() -> None:
     assert card.count('<p class="soft">') == 1
     assert str(gallery.origin_line("s<1", "s<1")) == "<code>s&lt;1</code>"
     assert str(gallery.origin_line("s", "g<")) == "<code>s</code> · group g&lt;"
+
+
+def test_the_colours_of_a_map_run_from_low_to_high() -> None:
+    shown = str(gallery.ramp())
+    assert shown.startswith(
+        '<span class="scale">low <span class="ramp" style="background:linear-gradient(90deg, '
+    )
+    assert shown.endswith('"></span> high</span>')
+    assert shown.index(gallery.MAP[0]) < shown.index(gallery.MAP[-1])
+
+
+def test_a_crop_is_as_large_as_the_other_pictures() -> None:
+    sample = grey(400, 200)
+    assert gallery.crop(sample, (0, 0, 100, 50)).size == (300, 150)
+    assert gallery.crop(sample, (10, 0, 60, 100)).size == (150, 300)
+    assert gallery.crop(sample, (10, 0, 60, 100)).mode == "RGB"
+    point = np.asarray(
+        gallery.crop_frame(sample, (8, 8, 8, 8))
+    )  # an edge of no length has a frame all the same
+    assert (point == gallery.CROP_COLOUR).all(-1).any()
