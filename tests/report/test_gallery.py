@@ -183,3 +183,14 @@ def test_a_crop_is_as_large_as_the_other_pictures() -> None:
         gallery.crop_frame(sample, (8, 8, 8, 8))
     )  # an edge of no length has a frame all the same
     assert (point == gallery.CROP_COLOUR).all(-1).any()
+
+
+def test_hidden_tokens_are_those_of_the_image_that_is_drawn() -> None:
+    laid = squash((10, 10), (1, 1))
+    places = np.array([0, 1])
+    tokens = TokenMap(np.arange(2), np.repeat(laid.boxes, 2, 0), (1, 2), np.repeat(laid.views, 2), places,
+                      ((10, 10),) * 2, 4)  # fmt: skip
+    kept = np.array([True, False])
+    first, second = (np.asarray(gallery.hidden_tokens(several(n=2), tokens, kept, image)) for image in (0, 1))
+    assert (first == 90).all()
+    assert (second == 20).all()

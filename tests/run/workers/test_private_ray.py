@@ -117,6 +117,7 @@ def test_a_private_ray_is_closed_with_or_without_its_messages(tmp_path: Path) ->
         ray = PrivateRay(1)
         own = started(tmp_path)
         assert ray.address == "127.0.0.1:1"
+        assert Path(ray.folder).parent == Path("/tmp")  # Ray's sockets need short names
         assert all(one.is_running() for one in own)
         ray.close(leave_messages=leave)
         await_end(own)
@@ -208,6 +209,40 @@ def test_a_node_is_waited_for_while_it_lives(
             assert clock[0] - 50 == pytest.approx(seconds)
     if len(faults) == 5000:
         assert clock[0] - 50 == pytest.approx(300, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("children", "n_looks"),
+    [
+        ([("raylet", "zombie"), ("gcs", "running")], 1),
+        ([("raylet", "running"), ("gcs", "zombie")], 4),
+        ([], 4),
+    ],
+)
+def test_a_node_that_ended_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, children: list[tuple[str, str]], n_looks: int
+) -> None:
+    looks: list[int] = []
+
+    def look() -> str:
+        looks.append(1)
+        if len(looks) < 4:
+            raise RuntimeError("no node")
+        return "node"
+
+    below = [SimpleNamespace(name=lambda n=name: n, status=lambda s=state: s) for name, state in children]
+    process = SimpleNamespace(children=lambda: below)
+    module(monkeypatch, "psutil", STATUS_ZOMBIE="zombie", Process=lambda: process)
+    monkeypatch.setattr(private_ray, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _: None))
+    services = module(monkeypatch, "ray._private.services", get_node=look)
+    module(monkeypatch, "ray._private.worker")
+    with quiet_and_patient():
+        if n_looks == 1:
+            with pytest.raises(RuntimeError, match="no node"):
+                services.get_node()
+        else:
+            assert services.get_node() == "node"
+    assert len(looks) == n_looks
 
 
 def test_a_token_is_shown_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
