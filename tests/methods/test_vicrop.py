@@ -178,6 +178,7 @@ def test_the_published_layers_and_their_share_of_other_depths(family, layers, ex
         ("llava", 384, (500, 600), 250),
         ("gemma3", 896, (2000, 3000), 896),
         ("internvl", [448, 448], (2000, 600), 300),
+        ("internvl", [448, 224], (2000, 1600), 224),
         ("another", None, (300, 200), 100),
         ("gemma3", 896, (1, 1), 1),
     ],
@@ -191,6 +192,18 @@ def test_a_fraction_is_of_the_shorter_side(mllm):
     crops = ViCrop(base=0.5, ratios=[1]).crop(mllm, three())
     assert {crop.base for crop in crops} == {32.0}
     assert {(c.box[2] - c.box[0], c.box[3] - c.box[1]) for c in crops} == {(32, 32)}
+    (point,) = ViCrop(base=1, ratios=[1]).crop(mllm, three()[:1])
+    assert (point.base, point.box[2] - point.box[0]) == (1.0, 1)  # a pixel, not the whole side
+
+
+def test_a_crop_says_which_layer_it_read(mllm):
+    sample = three()[:1]
+    found = {
+        kind: ViCrop(kind, base=SMALL).crop(mllm, sample)[0].details() for kind in ("grad_att", "pure_grad")
+    }
+    assert (found["grad_att"]["layer"], found["pure_grad"]["layer"]) == (1, None)
+    assert ViCrop("grad_att", layer=2, base=SMALL).crop(mllm, sample)[0].layer == 2
+    assert found["grad_att"].keys() == {"map", "crop", "ratio", "base", "layer"}
 
 
 def test_a_large_base_shows_the_whole_image_twice(mllm):

@@ -93,6 +93,10 @@ def test_hidden_tokens_are_dark_and_kept_ones_as_they_were() -> None:
     )
     assert (shown[50, 20] == 90).all()
     assert (shown[50, 280] == 20).all()  # 0.22 of 90
+    found = center_crop((300, 100), (1, 1))
+    middle = TokenMap(np.arange(1), found.boxes, (1, 1), found.views, found.image, ((300, 100),), 1)
+    shown = np.asarray(gallery.hidden_tokens(grey(300, 100), middle, np.array([False])))
+    assert (shown[50, [20, 150, 280], 0] == [90, 20, 90]).all()  # what no token sees stays as it is
 
 
 def test_a_crop_is_its_own_part_of_the_image() -> None:
