@@ -65,6 +65,13 @@ def test_parts_may_be_run_folders_in_any_order(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in places[0].glob("**/*.parquet")} == before
 
 
+def test_a_single_path_is_a_list_of_one(tmp_path: Path, unchecked: None) -> None:
+    folder = run_task(Roots(n=6), tmp_path / "one", progress=False)
+    for number, given in enumerate((str(tmp_path / "one"), folder.path)):
+        merge(given, tmp_path / str(number))  # pyright: ignore[reportArgumentType]
+        assert fingerprints(tmp_path / str(number)) == fingerprints(tmp_path / "one")
+
+
 def test_more_parts_than_shards(tmp_path: Path) -> None:
     places = [tmp_path / str(number) for number in range(1, 4)]
     for number, place in enumerate(places, 1):

@@ -52,6 +52,13 @@ def test_rows_are_found_across_shards(tmp_path: Path) -> None:
     assert folder.find("scores", index=[1, 8, 12]).to_pydict() == {"index": [1, 8], "value": [1.5, 8.0]}
 
 
+def test_rows_come_in_the_order_of_their_shards(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    for shard in (12, 5, 100, 0, 7, 30, 1):
+        folder.write_shard(shard, {"maps": pa.table({"index": [shard]})})
+    assert folder.find("maps", index=range(200)).to_pydict() == {"index": [0, 1, 5, 7, 12, 30, 100]}
+
+
 def test_rows_are_found_by_several_columns_at_once(tmp_path: Path) -> None:
     folder = make(tmp_path)
     table = pa.table({"index": [1, 1, 2], "layer": [0, 1, 1]})

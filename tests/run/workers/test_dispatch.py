@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from interp.errors import RunError
-from interp.run import run_task
+from interp.run import Workers, run_task
 from interp.run.prepare import Unit
 from interp.run.workers import dispatch
-from interp.run.workers.dispatch import dispatched
-from interp.run.workers.worker import about_this_process
+from interp.run.workers.dispatch import Processes, dispatched
+from interp.run.workers.worker import Message, about_this_process
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints
 from tests.run.workers.placed_task import Placed
@@ -170,3 +172,86 @@ def test_local_workers_take_the_devices_in_turn(tmp_path: Path) -> None:
     assert fingerprints(tmp_path / "two") == fingerprints(tmp_path / "one")
     with pytest.raises(RunError, match="of the type of the study's model, fake, got other:0"):
         run_task(Placed(), tmp_path / "three", devices=["other:0"], progress=False)
+
+
+@pytest.mark.parametrize(("n", "n_started"), [(1, 1), (8, 8), (20, 8)])
+def test_no_more_workers_start_than_there_are_units(
+    monkeypatch: pytest.MonkeyPatch, n: int, n_started: int
+) -> None:
+    pool = SimulatedPool()
+    monkeypatch.setattr(dispatch, "Processes", lambda *_: pool)
+    found = dispatch.compute_units([b""], UNITS, Workers(n), say=print, describe=str)
+    assert [unit for unit, _ in found] == UNITS
+    assert len(pool.slots) == n_started
+
+
+class StandInProcess:
+    """A process that never runs, and so has closed its pipe."""
+
+    exitcode: int | None = 0
+    lives = False
+    made: list[StandInProcess] = []  # noqa: RUF012
+
+    def __init__(self, *, target: Any, args: tuple[Any, ...], name: str) -> None:
+        self.args, self.waited, self.killed = args, list[float | None](), False
+        self.made.append(self)
+
+    def start(self) -> None:
+        pass
+
+    def join(self, timeout: float | None = None) -> None:
+        self.waited.append(timeout)
+
+    def is_alive(self) -> bool:
+        return self.lives and not self.killed
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[StandInProcess]:
+    """The processes that a pool would have started."""
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=StandInProcess)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
+    monkeypatch.setattr(StandInProcess, "made", [])
+    return StandInProcess.made
+
+
+def test_processes_take_devices_by_their_slot(processes: list[StandInProcess]) -> None:
+    pool = Processes([b"jobs"], Workers(3, devices=("fake:0", "fake:1")), 5)
+    for worker, slot in enumerate((0, 1, 2, 1)):  # the last one replaces a worker
+        pool.start(worker, slot)
+    assert [one.args[3] for one in StandInProcess.made] == ["fake:0", "fake:1", "fake:0", "fake:1"]
+    assert {(one.args[1][0], one.args[2]) for one in StandInProcess.made} == {(b"jobs", 5)}
+    pool.close(kill=True)
+    Processes([], Workers(2), None).start(0, 0)
+    assert StandInProcess.made[-1].args[2:] == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(None, "it closed its pipe"), (-9, "it was killed by SIGKILL"), (3, "it ended with exit code 3")],
+)
+def test_what_ended_a_process_is_told(
+    processes: list[StandInProcess], monkeypatch: pytest.MonkeyPatch, code: int | None, reason: str
+) -> None:
+    monkeypatch.setattr(StandInProcess, "exitcode", code)
+    pool = Processes([], Workers(2), None)
+    pool.start(4, 0)
+    pool.send(4, UNITS[0])  # it is gone already
+    assert pool.wait() == [Message(4, "died", reason)]
+    pool.close(kill=False)
+
+
+@pytest.mark.parametrize(("kill", "waited"), [(False, 5.0), (True, 0)])
+def test_a_process_that_does_not_end_is_killed(
+    processes: list[StandInProcess], monkeypatch: pytest.MonkeyPatch, kill: bool, waited: float
+) -> None:
+    pool = Processes([], Workers(2), None)
+    for worker in (0, 1):
+        pool.start(worker, worker)
+    monkeypatch.setattr(StandInProcess.made[1], "lives", True)
+    pool.close(kill=kill)
+    assert [one.killed for one in StandInProcess.made] == [False, True]
+    assert [one.waited for one in StandInProcess.made] == [[waited], [waited, None]]
