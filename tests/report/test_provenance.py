@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from interp.metrics import METRICS
 from interp.report.provenance import (
     SHOWN_RUNS,
     as_json,
     failure_list,
+    meanings,
     metric_terms,
     opening,
     origin,
@@ -39,6 +41,31 @@ def test_runs_that_are_not_shown_are_counted(folded: bool) -> None:
     assert f"run {SHOWN_RUNS}<" not in page
     assert "And 2 more runs." in page
     assert "more runs" not in provenance(runs[:SHOWN_RUNS], folded=folded)
+    assert (f"<summary>{SHOWN_RUNS + 2} runs</summary>" in page) == folded
+    assert "<h3>run 0</h3>x" in page
+
+
+def test_a_page_says_how_to_cite_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", {"interp": "7.8.9"}.__getitem__)
+    said = provenance([("run", Markup("x"))])
+    assert said.index("Provenance and cost") < said.index("How to cite")
+    assert "<code>@software{interp, title = {{interp}: where a multimodal LLM looks" in said
+    assert "version = {7.8.9}}</code>" in said
+
+
+def test_each_list_of_terms_is_a_card() -> None:
+    shown = meanings({"a": "one"}, {"b<": "two", "c": Markup("<b>3</b>")})
+    assert shown.count('<div class="card"><dl>') == 2
+    assert "<dt>b&lt;</dt><dd>two</dd><dt>c</dt><dd><b>3</b></dd>" in shown
+    assert shown.startswith("<h2>What the words mean</h2>")
+
+
+def test_a_metric_is_told_with_its_formula_and_its_chance() -> None:
+    known = METRICS["kl"]
+    (_, (name, words)) = metric_terms(["kl"], "any").items()
+    assert str(name) == f"{known.label[0].upper()}{known.label[1:]} <code>kl</code>"
+    assert str(words).startswith(f"<code>{escape(known.formula)}</code><br>")
+    assert str(words).endswith(f"Lower is better; a uniform map scores {escape(known.chance)}.")
 
 
 def test_each_distinct_failure_is_listed_with_what_failed() -> None:

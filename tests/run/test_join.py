@@ -86,3 +86,6 @@ def test_a_range_of_samples_is_in_memory_at_a_time(
     join_tables(folder, SHARDS, {"scores": SCHEMA}, n_samples=SHARDS * EACH, budget=3000)
     assert len(parts) > 4
     assert max(parts) < 2 * 3000, parts
+    parts.clear()
+    join_tables(folder, SHARDS, {"scores": SCHEMA}, budget=1)
+    assert len(parts) == 256  # files that are open at once

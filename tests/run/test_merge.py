@@ -65,6 +65,14 @@ def test_parts_may_be_run_folders_in_any_order(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in places[0].glob("**/*.parquet")} == before
 
 
+def test_a_merge_adds_up_what_its_parts_cost(tmp_path: Path) -> None:
+    (folder,) = merge(parts(tmp_path), tmp_path / "out")
+    cost = folder.read_json("cost.json", {})
+    assert cost["total"]["seconds"] == 0.5 * 15  # for each micro-batch of thirty samples
+    assert set(cost["shards"]) == {str(shard) for shard in range(8)}
+    assert len(folder.read_json("manifest.json", {})["sessions"]) == 3
+
+
 def test_a_single_path_is_a_list_of_one(tmp_path: Path, unchecked: None) -> None:
     folder = run_task(Roots(n=6), tmp_path / "one", progress=False)
     for number, given in enumerate((str(tmp_path / "one"), folder.path)):

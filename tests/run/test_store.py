@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from interp.errors import RunError
@@ -35,6 +37,36 @@ def test_the_folder_is_named_by_the_sha256_of_its_study_json(tmp_path: Path) -> 
     assert RunFolder.open(folder.path) == folder
     assert digest({"b": 1, "a": [1, 2], "study": "s"}) == folder.digest
     assert canonical({"é": 1}) == '{\n "é": 1\n}\n'
+
+
+def test_a_seal_and_its_files_say_what_they_are_of(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    file = folder.path / "shards" / "00003.scores.parquet"
+    assert json.loads((folder.path / "shards" / "00003.json").read_text()) == {
+        "run": folder.digest,
+        "shard": "3",
+        "version": 4,
+        "sha256": {"scores": hashlib.sha256(file.read_bytes()).hexdigest()},
+    }
+    folder.write_table("scores", pa.table({"index": [1]}))
+    for part, shard in ((file, "3"), (folder.path / "tables" / "scores.parquet", "all")):
+        marks = {"run": folder.digest, "shard": shard, "version": "4"}
+        found = pq.read_schema(part).metadata
+        assert {name.decode(): value.decode() for name, value in found.items()} == marks
+
+
+def test_a_stored_plan_names_shards_and_tables(tmp_path: Path) -> None:
+    folder = run_task(Roots(n=6), tmp_path, progress=False)
+    stored = json.loads((folder.path / "plan.json").read_text())
+    sha = stored.pop("sha256")
+    assert stored == {
+        "version": 4,
+        "run": folder.digest,
+        "shards": [[[0, 3], [1, 4]], [[2, 5]]],  # two samples of one length in each micro-batch
+        "tables": ["failures", "maps", "scores"],
+        "joined": ["scores", "failures"],
+    }
+    assert sha == digest(stored)
 
 
 def test_a_shard_reads_back_as_it_was_written(tmp_path: Path) -> None:

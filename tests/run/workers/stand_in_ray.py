@@ -45,6 +45,10 @@ class StandInRay:
     n_shutdowns: int = 0
     exceptions: Any = field(default_factory=lambda: SimpleNamespace(RayError=ActorDiedError))
 
+    cloudpickle: Any = field(
+        default_factory=lambda: SimpleNamespace(dumps=lambda value: f"code of {value}".encode())
+    )
+
     def is_initialized(self) -> bool:
         return self.initialized
 

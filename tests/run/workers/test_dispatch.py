@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +117,13 @@ def test_a_worker_of_another_version_is_refused(name: str) -> None:
     with pytest.raises(RunError, match=rf"have the versions of this process.*one has {name} other and not"):
         run(pool)
     assert pool.sent == []
+
+
+def test_a_library_that_a_worker_lacks_is_named() -> None:
+    own = {name: version for name, version in about_this_process().items() if name != "torch"}
+    pool = SimulatedPool(versions=own)
+    with pytest.raises(RunError, match="one has torch none and not"):
+        run(pool)
 
 
 def test_a_run_that_is_given_up_kills_its_workers() -> None:
@@ -242,6 +251,26 @@ def test_what_ended_a_process_is_told(
     pool.send(4, UNITS[0])  # it is gone already
     assert pool.wait() == [Message(4, "died", reason)]
     pool.close(kill=False)
+
+
+def test_an_idle_process_is_asked_to_end(
+    processes: list[StandInProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Connection] = []
+
+    def listen(self: StandInProcess) -> None:
+        heard.append(Connection(os.dup(self.args[0].fileno())))
+
+    monkeypatch.setattr(StandInProcess, "start", listen)
+    pool = Processes([], Workers(2), None)
+    for worker in (0, 1):
+        pool.start(worker, worker)
+    pool.send(1, UNITS[3])
+    pool.close(kill=False)
+    assert heard[0].recv() is None
+    assert (heard[1].recv(), heard[1].recv()) == (UNITS[3], None)
+    for end in heard:
+        end.close()
 
 
 @pytest.mark.parametrize(("kill", "waited"), [(False, 5.0), (True, 0)])

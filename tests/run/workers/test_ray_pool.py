@@ -16,7 +16,7 @@ from interp.run import RunFolder, Workers
 from interp.run.prepare import Unit
 from interp.run.sessions import begin_session
 from interp.run.shards import Job
-from interp.run.workers import ray_cluster, store_sent_files
+from interp.run.workers import packed_jobs, ray_cluster, store_sent_files
 from interp.run.workers.private_ray import PrivateRay
 from interp.run.workers.ray_cluster import RayCluster, RemoteWorker
 from interp.run.workers.worker import Message, about_this_process
@@ -65,6 +65,11 @@ def test_an_actor_computes_a_unit_and_sends_its_files(ray: StandInRay, tmp_path:
     store_sent_files(folder, done.value[0])
     assert folder.has_shard(2, ["scores", "maps", "failures"])
     assert cluster.wait() == []  # every message is told once
+
+
+def test_jobs_travel_to_ray_with_their_code(ray: StandInRay) -> None:
+    assert packed_jobs([], Workers(2, address="auto")) == b"code of []"
+    assert pickle.loads(packed_jobs([], Workers(2))) == []
 
 
 def test_an_actor_fetches_a_group_once(ray: StandInRay, tmp_path: Path) -> None:
