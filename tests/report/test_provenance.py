@@ -40,7 +40,8 @@ def test_runs_that_are_not_shown_are_counted(folded: bool) -> None:
     assert f"run {SHOWN_RUNS - 1}<" in page
     assert f"run {SHOWN_RUNS}<" not in page
     assert "And 2 more runs." in page
-    assert "more runs" not in provenance(runs[:SHOWN_RUNS], folded=folded)
+    assert "And 1 more run." in provenance(runs[:-1], folded=folded)
+    assert "more run" not in provenance(runs[:SHOWN_RUNS], folded=folded)
     assert (f"<summary>{SHOWN_RUNS + 2} runs</summary>" in page) == folded
     assert "<h3>run 0</h3>x" in page
 

@@ -132,6 +132,11 @@ def test_progress_is_told_at_each_quarter(capsys: Any) -> None:
     Progress().track("run", plan, [7], own=range(8))
     Progress().track("run", plan, [7], own=[7])
     assert capsys.readouterr().err == "run: 8 samples, 7 kept from before\nrun: 1 sample\n"
+    half = Progress().track("run", plan, [4, 5, 6, 7], own=range(8))
+    half.advance(4)  # 5 of 8: the half was there before
+    half.advance(5)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said] == ["run: 8 samples", "run: 6/8 samples"]
     hidden = Progress(show=False)
     hidden.track("run", plan, [7], own=[7]).advance(7)
     hidden.say("more")

@@ -93,6 +93,16 @@ def test_workers_that_never_start_end_the_run() -> None:
     with pytest.raises(RunError, match=r"expected workers to start, but 3 in a row.*__main__"):
         run(pool)
     assert pool.sent == []
+    assert len(pool.slots) == 4  # two, and one for each of the first two that did not start
+
+
+def test_a_worker_that_starts_begins_the_count_anew() -> None:
+    pool = SimulatedPool(
+        lambda worker, slot, unit: "died" if worker == 2 else "done",
+        starts=lambda worker, slot: worker not in (0, 1, 3, 4),
+    )
+    assert set(run(pool, 1)) == set(UNITS)
+    assert set(pool.slots) == set(range(6))
 
 
 def test_failing_starts_do_not_matter_while_others_work() -> None:

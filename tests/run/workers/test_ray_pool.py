@@ -228,3 +228,12 @@ def test_a_long_computation_is_no_wait_for_a_place(ray: StandInRay, monkeypatch:
     ray.ready, clock[0] = False, 5000.0
     assert cluster.wait() == []
     assert said == []
+
+
+def test_a_place_that_came_late_is_taken(ray: StandInRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(ray_cluster, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    cluster = pool()
+    cluster.start(0, 0)
+    clock[0] = 5000.0  # this process slept meanwhile
+    assert cluster.wait()[0].kind == "ready"
