@@ -20,8 +20,8 @@ VALUES = ([[0, 1, 0, 0], [0, 0, 2.5, 7.25], [0, 0, 0, 0]], [[0] * 4] * 3)
 """Feature → sample → its activation at each of four image tokens."""
 
 
-def activations(first: int = 2) -> FeatureActivations:
-    """Two features at the image tokens of three samples; the prompt's own tokens come first."""
+def activations(last: int = 2) -> FeatureActivations:
+    """Two features at the image tokens of three samples, which begin at 2; those of the last sample are read from `last` on."""
     laid = squash((20, 20), (2, 2))
     tokens = TokenMap(np.arange(2, 6), laid.boxes, (2, 2), laid.views, laid.image, ((20, 20),), 9)
     samples = tuple(
@@ -31,7 +31,12 @@ def activations(first: int = 2) -> FeatureActivations:
     dense = np.array(VALUES, np.float32)
     sparse = tuple(csr_array(dense[:, place].T) for place in range(3))
     return FeatureActivations(
-        sparse, (np.arange(first, first + 4),) * 3, (tokens,) * 3, samples, Cost(), "SAE<1>"
+        sparse,
+        (np.arange(2, 6), np.arange(2, 6), np.arange(last, last + 4)),
+        (tokens,) * 3,
+        samples,
+        Cost(),
+        "SAE<1>",
     )
 
 
@@ -75,7 +80,7 @@ def test_a_feature_that_is_active_nowhere_says_so(tmp_path: Path) -> None:
 
 def test_activations_of_other_tokens_have_no_page(tmp_path: Path) -> None:
     with pytest.raises(MapError, match='Read positions="image"'):
-        save_feature_page(activations(first=1), 0, tmp_path / "p.html")
+        save_feature_page(activations(last=1), 0, tmp_path / "p.html")
     with pytest.raises(MapError, match="feature"):
         save_feature_page(activations(), 2, tmp_path / "p.html")
     assert list(tmp_path.iterdir()) == []

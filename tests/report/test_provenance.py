@@ -87,6 +87,7 @@ def test_each_distinct_failure_is_listed_with_what_failed() -> None:
     assert failure_list(found, ["sample", "metric"], shown=1).count("<tr>") == 1
     assert "E: one" in failure_list(found[1:2], ["metric"])
     assert ">b<" in failure_list(found[1:2], ["metric"])  # no name is left: the sample's
+    assert ">3 · 0<" in failure_list(found[:1].assign(layer=3, head=0), ["layer", "head"])
 
 
 def test_a_setting_is_told_as_json() -> None:

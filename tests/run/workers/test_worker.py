@@ -35,7 +35,10 @@ def test_sent_files_make_the_folder_that_one_process_writes(tmp_path: Path) -> N
     assert [kind for kind, _ in outcomes] == ["done"] * 8
     assert not (tmp_path / "sent").exists()
     elsewhere.rename(tmp_path / "sent")
-    for _, files in outcomes:
+    for shard, (_, files) in enumerate(outcomes):
+        own = [name for name in files[0] if name.startswith("shards/")]
+        assert own
+        assert all(name.startswith(f"shards/{shard:05d}.") for name in own)  # what was sent is not sent again
         *_, last = files[0]
         assert last.endswith(".json")  # the seal, which makes the shard complete
         store_sent_files(folder, files[0])
