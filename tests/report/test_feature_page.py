@@ -21,7 +21,7 @@ VALUES = ([[0, 1, 0, 0], [0, 0, 2.5, 7.25], [0, 0, 0, 0]], [[0] * 4] * 3)
 
 
 def activations(last: int = 2) -> FeatureActivations:
-    """Two features at the image tokens of three samples, which begin at 2; those of the last sample are read from `last` on."""
+    """Two features at the image tokens (from 2 on) of three samples; the last sample is read from `last` on."""
     laid = squash((20, 20), (2, 2))
     tokens = TokenMap(np.arange(2, 6), laid.boxes, (2, 2), laid.views, laid.image, ((20, 20),), 9)
     samples = tuple(
