@@ -119,6 +119,14 @@ def test_batches_and_prefixes_serve(mllm):
     assert one[0].details["crop"] == expected[0].details["crop"]
 
 
+def test_the_kind_of_answer_is_said_beside_the_crop(mllm):
+    found = ViCrop(base=SMALL, images="crop").answer(mllm, three()[:1], max_new_tokens=1)[0].details
+    crop = ViCrop(base=SMALL).crop(mllm, three()[:1])[0]
+    assert {name: value for name, value in found.items() if name != "map"} == {
+        "crop": crop.box, "ratio": crop.ratio, "base": 30.0, "layer": 1, "images": "crop"
+    }  # fmt: skip
+
+
 def test_costs_add_up(mllm):
     """rel_att: a prefix, two suffixes, two generated tokens' passes; pure_grad: two of each per sample."""
     found = ViCrop(base=SMALL).answer(mllm, three(), max_new_tokens=2)

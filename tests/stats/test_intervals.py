@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -331,3 +332,30 @@ def test_one_group_of_a_kind_is_counted_as_one() -> None:
     found = two_way([1.0, 2.0], ["a", "a"], ["x", "y"])
     assert (found.mean, found.n, found.n_groups) == (1.5, 2, 1)
     assert math.isnan(found.high)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("groups", ["ab", {"a": 1, "b": 2}, {1, 2}, 5, [["a"], ["b"]]])
+def test_what_is_no_list_of_labels_is_refused(groups):
+    with pytest.raises(StudyError, match=r"groups are (a list of )?one label for each row"):
+        bootstrap([1.0, 2.0], groups)
+
+
+def test_a_table_per_group_needs_groups(unchecked) -> None:
+    with pytest.raises(StudyError, match="per_group needs the group of each row; got None"):
+        per_group([1.0], None)  # pyright: ignore[reportArgumentType]
+
+
+def test_labels_in_tensors_are_their_numbers(unchecked) -> None:
+    zero, one = torch.tensor(0), torch.tensor(1)
+    for groups in (torch.tensor([0, 0, 1]), [zero, torch.tensor(0), one], np.array([0, 0, 1])):
+        assert bootstrap([1.0, 2.0, 3.0], groups, n=10).n_groups == 2
+
+
+def test_columns_are_matched_by_place_and_not_by_index() -> None:
+    values = pd.Series([1.0, 3.0, 8.0], index=[2, 0, 1])
+    groups = pd.Series(["a", "a", "b"], index=[0, 1, 2])
+    assert per_group(values, groups)["mean"].tolist() == [2.0, 8.0]
+    assert bootstrap(values, groups, n=50) == bootstrap([1.0, 3.0, 8.0], ["a", "a", "b"], n=50)
+    other = pd.Series([1.0, 1.0, 1.0], index=[5, 6, 7])
+    assert paired(values, other, None, n=10).mean == 3.0
