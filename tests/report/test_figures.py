@@ -39,6 +39,8 @@ def test_curves_show_an_interval_or_the_groups() -> None:
     assert list(line.y) == [0.5, 0.6]
     first, second, line = curves(summary(19), SCORES, "own", "#0072B2")
     assert first.meta == second.meta == ONE_GROUP
+    assert first.hoverinfo == second.hoverinfo == band.hoverinfo == "skip"  # the means say it
+    assert (first.showlegend, band.showlegend) == (False, False)
     assert (list(first.x), list(first.y), list(second.y)) == ([0, 1], [1.5, 7.0], [5.0])
     assert line.showlegend
     (line,) = curves(summary(19), SCORES, "baseline", "#0072B2", dash="dot", legend=False)
