@@ -35,6 +35,7 @@ PAI, HGAI, VGREFINE = range(2, 32), range(5, 19), range(16, 17)
         (VGREFINE, 28, 1, [0]),  # 0.57 → 1, beyond the last layer
         (range(31, 32), 32, 3, [2]),
         ([0], 4, 9, [0]),
+        (range(1, 3), 32, 4, [0]),  # 0.125 and 0.375 → 0, and a range has a layer
     ],
 )
 def test_layers_keep_their_fraction_of_the_depth(published, depth, n_layers, expected):

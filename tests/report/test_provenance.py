@@ -158,3 +158,4 @@ def test_what_a_run_does_not_say_is_a_dash(tmp_path: Path) -> None:
     assert "footprints" not in found
     assert [found[name] for name in ("commit", "command", "peak memory")] == ["–"] * 3
     assert found["time"] == "0.0 s, 0 forward passes"
+    assert origin(run_of(tmp_path, manifest, {})).startswith('<div class="scroll"><table class="text">')

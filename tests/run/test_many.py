@@ -200,7 +200,7 @@ def test_a_single_shard_starts_no_worker(tmp_path: Path) -> None:
     assert sorted(task.calls) == sorted(task.plan().shards[0])
 
 
-def test_a_run_that_lacks_its_tables_alone_is_joined_beside_others(
+def test_a_run_that_lacks_tables_alone_is_joined_beside_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = run_tasks(kins("", n=10), tmp_path, progress=False)

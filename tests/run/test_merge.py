@@ -303,7 +303,7 @@ def test_a_merge_killed_before_it_joined_is_finished(tmp_path: Path, monkeypatch
     assert fingerprints(tmp_path / "out") == whole(tmp_path)
 
 
-def test_what_a_run_was_made_of_comes_from_the_first_part_that_says(
+def test_what_a_run_was_made_of_is_of_the_first_part_that_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places, written = parts(tmp_path), list[str]()

@@ -306,7 +306,7 @@ def test_parts_of_a_column_are_bootstrapped_as_if_alone() -> None:
     assert bootstrap_parts([], [], np.array([], int)) == []
 
 
-def test_each_resampling_draws_as_many_whole_groups_as_there_are() -> None:
+def test_each_resampling_draws_as_many_groups_as_there_are() -> None:
     found = bootstrap_statistic(len, [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], ["a", "b", "c"] * 2, n=60)
     assert (found.mean, found.low, found.high) == (6.0, 6.0, 6.0)
 

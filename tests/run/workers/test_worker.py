@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
 from interp.errors import ModelError, RunError
 from interp.run import run_task
@@ -72,6 +73,14 @@ def test_a_worker_takes_its_own_device(tmp_path: Path) -> None:
     _, packed = begun(Placed(diary=str(tmp_path / "diary")), tmp_path)
     Worker({0: packed}.__getitem__, device="fake:3").outcome(Unit(0, (0,), 0))
     assert set((tmp_path / "diary").read_text().split()) == {"fake:3"}
+
+
+def test_a_worker_has_the_threads_of_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    Worker({}.__getitem__, threads=3)
+    Worker({}.__getitem__)
+    assert given == [3]
 
 
 def test_a_device_of_another_type_is_another_study(tmp_path: Path) -> None:
