@@ -327,6 +327,16 @@ def test_what_a_run_was_made_of_is_of_the_first_part_that_says(
     assert (merged.path / "declared.json").read_text() == "its own"
 
 
+@pytest.mark.parametrize("name", ["scores", "failures"])
+def test_a_merge_joins_whichever_table_is_not_there(tmp_path: Path, name: str) -> None:
+    places = parts(tmp_path)
+    (folder,) = merge(places, tmp_path / "out")
+    before = fingerprints(tmp_path / "out")
+    (folder.path / "tables" / f"{name}.json").unlink()
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == before
+
+
 def test_leftovers_of_a_killed_merge_are_removed(tmp_path: Path) -> None:
     places = parts(tmp_path)
     target = tmp_path / "out" / next(places[0].iterdir()).name
