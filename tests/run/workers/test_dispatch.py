@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,19 @@ def test_a_slot_whose_workers_always_die_is_given_up() -> None:
     assert said[-1] == "a worker died again (it was killed by SIGKILL); the run goes on without it."
 
 
+def test_who_finished_a_unit_before_it_died_is_replaced() -> None:
+    given, said = Counter[int](), list[str]()
+
+    def fate(worker: int, slot: int, unit: Unit) -> str:
+        given[worker] += 1
+        return "died" if slot == 1 and given[worker] == 2 else "done"
+
+    pool = SimulatedPool(fate)
+    assert set(run(pool, 2, said)) == set(UNITS)
+    assert len(said) >= 2
+    assert not any("again" in line for line in said)  # each of them did something
+
+
 def test_the_last_worker_is_replaced_until_its_unit_is_done() -> None:
     pool = SimulatedPool(lambda worker, slot, unit: "died" if worker < 2 else "done")
     assert set(run(pool, 1)) == set(UNITS)
@@ -93,7 +107,10 @@ def test_workers_that_never_start_end_the_run() -> None:
     with pytest.raises(RunError, match=r"expected workers to start, but 3 in a row.*__main__"):
         run(pool)
     assert pool.sent == []
-    assert len(pool.slots) == 4  # two, and one for each of the first two that did not start
+    alone = SimulatedPool(starts=lambda worker, slot: False)
+    with pytest.raises(RunError, match="3 in a row"):
+        run(alone, 1)
+    assert len(alone.slots) == 3
 
 
 def test_a_worker_that_starts_begins_the_count_anew() -> None:
