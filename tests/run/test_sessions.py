@@ -209,6 +209,7 @@ def test_a_session_says_when_where_and_with_what(
     run, before = folder(tmp_path), datetime.datetime.now(datetime.UTC)
     name = begin_session(run, {"who": "me"}, missing=2, total=3, part=[1, 2])
     (session,) = run.read_json("manifest.json", {})["sessions"]
+    assert not (run.path / "cost.json").exists()  # nothing was computed yet
     started = datetime.datetime.fromisoformat(session.pop("started"))
     assert -1 < (started - before).total_seconds() < 60
     assert name.startswith(f"{started:%Y%m%dT%H%M%S}")
