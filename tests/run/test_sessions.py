@@ -100,6 +100,8 @@ def test_a_file_that_git_does_not_know_is_no_change(tmp_path: Path) -> None:
             command, cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout.strip()
 
+    sessions.git_commit.cache_clear()
+    assert sessions.git_commit(tmp_path) is None  # no repository yet
     git("init", "-q")
     (tmp_path / "known").write_text("1")
     git("add", "known")
@@ -190,7 +192,9 @@ def test_a_manifest_that_no_report_can_read_is_made_anew(tmp_path: Path, wrong: 
     assert manifest_of(run)["layers"] == {"a": "b"}  # one that is whole is taken as it stands
 
 
-@pytest.mark.parametrize("wrong", [{"seconds": "2"}, {"seconds": 1e301}, {"seconds": None}])
+@pytest.mark.parametrize(
+    "wrong", [{"seconds": "2"}, {"seconds": 1e301}, {"seconds": -1e301}, {"seconds": None}]
+)
 def test_a_cost_that_is_none_is_added_up_anew(tmp_path: Path, wrong: dict[str, Any]) -> None:
     run = folder(tmp_path)
     Ledger(run, begin_session(run, {}, missing=1, total=1)).add(0, {"seconds": 2.0}, [])
@@ -227,3 +231,10 @@ def test_threads_are_those_of_torch_where_it_is_open(monkeypatch: pytest.MonkeyP
     assert sessions.n_threads() == 5
     monkeypatch.delitem(sys.modules, "torch")
     assert sessions.n_threads() is None
+
+
+def test_a_run_that_nobody_began_has_no_records(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    publish(run)
+    assert (manifest_of(run), cost_of(run)) == ({}, {})
+    assert [file.name for file in run.path.iterdir()] == ["study.json"]
