@@ -95,7 +95,7 @@ def provenance(runs: Iterable[tuple[str, Markup]], *, folded: bool = False) -> M
     """
     cards = [card(shown, title=title) for title, shown in runs]
     left = len(cards) - SHOWN_RUNS
-    more = f"And {left} more runs." if left > 0 else ""
+    more = f"And {count(left, 'more run')}." if left > 0 else ""
     shown = grid(cards[:SHOWN_RUNS], "top")
     told = (
         details(count(len(cards), "run"), shown, more)

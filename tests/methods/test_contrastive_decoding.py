@@ -209,6 +209,26 @@ def test_values_are_json_and_wrong_ones_are_explained(mllm, unchecked):
         CCD(FINDINGS).answer(mllm, tiny.sample(id="other"))
 
 
+def test_everything_that_answers_depend_on_is_in_the_dict():
+    assert VCD(0.5, 0.2, 300, 7).to_dict() == {
+        "method": "VCD", "alpha": 0.5, "cutoff": 0.2, "step": 300, "seed": 7
+    }  # fmt: skip
+    found = CCD({"b": {"y": 0.5, "x": 1}, "a": {"z": 0.25}}, alpha=0.1, beta=0.2, gamma=3.0)
+    assert found.to_dict() == {
+        "method": "CCD", "findings": {"a": {"z": 0.25}, "b": {"x": 1, "y": 0.5}},
+        "alpha": 0.1, "beta": 0.2, "gamma": 3.0,
+    }  # fmt: skip
+    published = [
+        VCD().alpha,
+        VCD().cutoff,
+        VCD().step,
+        CCD(FINDINGS).alpha,
+        CCD(FINDINGS).beta,
+        CCD(FINDINGS).gamma,
+    ]
+    assert published == [1, 0.1, 500, 0.5, 0.5, 10]
+
+
 def test_an_image_without_pixels_is_told_what_else_there_is(mllm, monkeypatch):
     batch = mllm.encode(SAMPLES[0])
     single = batch.singles[0]

@@ -76,6 +76,18 @@ def test_maps_that_are_given_stay_with_their_samples():
         VGREFINE.answer(mllm, own, maps=maps[:2], batch_size=2)
 
 
+@pytest.mark.parametrize(("size", "batches"), [(1, 2), (WHOLE, 1)])
+def test_the_cost_of_a_call_is_that_of_all_its_batches(size, batches):
+    """Plain is one pass a batch; VGRefine one over the image and three over the text, of which two are the triage's."""
+    mllm, own = family("llava"), samples()[:2]  # of two images
+    each: dict[str, Any] = {"batch_size": size, "progress": False}
+    plain = Plain().answer(mllm, own, max_new_tokens=1, **each)
+    assert {one.cost.forwards for one in plain} == {batches}
+    refined = VGREFINE.answer(mllm, own, max_new_tokens=1, **each)
+    assert {one.cost.forwards for one in refined} == {4 * batches}
+    assert VGREFINE.head_maps(mllm, own, **each).cost.forwards == 3 * batches
+
+
 def test_sizes_that_are_none_are_refused(unchecked):
     for method in METHODS.values():
         with pytest.raises(ModelError, match="batch_size, the samples in one pass"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from interp.errors import MethodError
 from interp.methods import scaled_layers
-from interp.methods.published_layers import chosen_layers
+from interp.methods.published_layers import chosen_layers, editable_layers
 
 PAI, HGAI, VGREFINE = range(2, 32), range(5, 19), range(16, 17)
 
@@ -33,6 +35,7 @@ PAI, HGAI, VGREFINE = range(2, 32), range(5, 19), range(16, 17)
         (VGREFINE, 28, 1, [0]),  # 0.57 → 1, beyond the last layer
         (range(31, 32), 32, 3, [2]),
         ([0], 4, 9, [0]),
+        (range(1, 3), 32, 4, [0]),  # 0.125 and 0.375 → 0, and a range has a layer
     ],
 )
 def test_layers_keep_their_fraction_of_the_depth(published, depth, n_layers, expected):
@@ -66,3 +69,25 @@ def test_a_model_has_layers():
         MethodError, match=r"n_layers, a number of decoder layers, is a whole number of at least 1 .*; got 0"
     ):
         scaled_layers(PAI, depth=32, n_layers=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("layers", "given", "expected"),
+    [
+        ((7, 3), None, (7, 3)),
+        (range(2, 9), None, (3, 7)),  # of the published ones those with a softmax
+        ((4,), None, (3,)),
+        ((6,), None, (7,)),
+        ((5,), None, (7,)),  # the later of two equally near ones
+        ((9, 10), None, (11,)),  # near the first
+        ((0, 1), None, (3,)),
+        ((30,), None, (11,)),
+        ((5, 7), [5, 7], (5, 7)),  # what was asked for stays, and is refused later
+    ],
+)
+def test_a_hybrid_model_is_edited_where_it_attends(
+    layers: Any, given: Any, expected: tuple[int, ...]
+) -> None:
+    hybrid: Any = SimpleNamespace(attention_layers=(3, 7, 11))
+    assert editable_layers(hybrid, layers, given) == expected

@@ -250,6 +250,11 @@ def test_as_many_maps_as_samples(mllm):
         CODE.answer(mllm, tiny.samples(), maps=[np.ones(16)])
 
 
+def test_maps_are_a_list(mllm, unchecked):
+    with pytest.raises(MethodError, match="one map per sample, as a list; got 5"):
+        CODE.answer(mllm, tiny.samples(), maps=5)  # pyright: ignore[reportArgumentType]
+
+
 def test_flat_maps_hide_nothing(mllm):
     prefix = mllm.prefix(tiny.samples())
     found = CODE.answer(mllm, prefix, maps=[np.ones(16)] * 3, max_new_tokens=1)

@@ -119,6 +119,14 @@ def test_batches_and_prefixes_serve(mllm):
     assert one[0].details["crop"] == expected[0].details["crop"]
 
 
+def test_the_kind_of_answer_is_said_beside_the_crop(mllm):
+    found = ViCrop(base=SMALL, images="crop").answer(mllm, three()[:1], max_new_tokens=1)[0].details
+    crop = ViCrop(base=SMALL).crop(mllm, three()[:1])[0]
+    assert {name: value for name, value in found.items() if name != "map"} == {
+        "crop": crop.box, "ratio": crop.ratio, "base": 30.0, "layer": 1, "images": "crop"
+    }  # fmt: skip
+
+
 def test_costs_add_up(mllm):
     """rel_att: a prefix, two suffixes, two generated tokens' passes; pure_grad: two of each per sample."""
     found = ViCrop(base=SMALL).answer(mllm, three(), max_new_tokens=2)
@@ -178,6 +186,7 @@ def test_the_published_layers_and_their_share_of_other_depths(family, layers, ex
         ("llava", 384, (500, 600), 250),
         ("gemma3", 896, (2000, 3000), 896),
         ("internvl", [448, 448], (2000, 600), 300),
+        ("internvl", [448, 224], (2000, 1600), 224),
         ("another", None, (300, 200), 100),
         ("gemma3", 896, (1, 1), 1),
     ],
@@ -191,6 +200,18 @@ def test_a_fraction_is_of_the_shorter_side(mllm):
     crops = ViCrop(base=0.5, ratios=[1]).crop(mllm, three())
     assert {crop.base for crop in crops} == {32.0}
     assert {(c.box[2] - c.box[0], c.box[3] - c.box[1]) for c in crops} == {(32, 32)}
+    (point,) = ViCrop(base=1, ratios=[1]).crop(mllm, three()[:1])
+    assert (point.base, point.box[2] - point.box[0]) == (1.0, 1)  # a pixel, not the whole side
+
+
+def test_a_crop_says_which_layer_it_read(mllm):
+    sample = three()[:1]
+    found = {
+        kind: ViCrop(kind, base=SMALL).crop(mllm, sample)[0].details() for kind in ("grad_att", "pure_grad")
+    }
+    assert (found["grad_att"]["layer"], found["pure_grad"]["layer"]) == (1, None)
+    assert ViCrop("grad_att", layer=2, base=SMALL).crop(mllm, sample)[0].layer == 2
+    assert found["grad_att"].keys() == {"map", "crop", "ratio", "base", "layer"}
 
 
 def test_a_large_base_shows_the_whole_image_twice(mllm):
@@ -270,6 +291,12 @@ def test_samples_of_several_images_are_refused(mllm):
     sample = Sample(images=[rough(80, 64), rough(80, 64, 1)], question="is it red?", id="pair")
     with pytest.raises(SampleError, match=r"sample pair has 2\. Make one sample per image"):
         ViCrop().answer(mllm, [three()[0], sample])
+
+
+def test_a_video_is_refused(mllm):
+    clip = Sample(video=[rough(80, 64, i) for i in range(2)], times=[0, 1], question="is it red?", id="clip")
+    with pytest.raises(MethodError, match=r"sample clip shows a video\. Make one sample per frame"):
+        ViCrop().crop(mllm, clip)
 
 
 def test_max_new_tokens_is_checked_first(mllm, unchecked):

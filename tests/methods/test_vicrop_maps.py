@@ -327,3 +327,17 @@ def test_rounding_is_no_detail():
     noise = np.random.default_rng(0).random((3, 20, 24)) * 1e-8
     assert not high_pass(0.5 + noise, np.ones((20, 24), bool)).any()
     assert 0.4 < high_pass(0.5 + 1e4 * noise, np.ones((20, 24), bool)).mean() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"do_normalize": True, "image_std": [0.25, 0.5, 0.75]}, [0.25, 0.5, 0.75]),
+        ({"do_normalize": True, "image_std": 0.5}, [0.5] * 3),
+        ({"do_normalize": False, "image_std": [0.25, 0.5, 0.75]}, [1.0] * 3),
+        ({"do_normalize": True, "image_std": None}, [1.0] * 3),
+    ],
+)
+def test_channels_are_scaled_as_the_processor_scaled_them(settings, expected):
+    processor = SimpleNamespace(image_processor=SimpleNamespace(**settings))
+    assert channel_scale(processor).tolist() == expected

@@ -39,6 +39,8 @@ def test_curves_show_an_interval_or_the_groups() -> None:
     assert list(line.y) == [0.5, 0.6]
     first, second, line = curves(summary(19), SCORES, "own", "#0072B2")
     assert first.meta == second.meta == ONE_GROUP
+    assert first.hoverinfo == second.hoverinfo == band.hoverinfo == "skip"  # the means say it
+    assert (first.showlegend, band.showlegend) == (False, False)
     assert (list(first.x), list(first.y), list(second.y)) == ([0, 1], [1.5, 7.0], [5.0])
     assert line.showlegend
     (line,) = curves(summary(19), SCORES, "baseline", "#0072B2", dash="dot", legend=False)
@@ -118,3 +120,30 @@ def test_a_long_name_of_a_metric_takes_two_lines() -> None:
     assert figures.metric_axis(long, ", ").startswith(f"{label} ")
     assert "<br>" in figures.metric_axis(long).rpartition(",<br>")[0]
     assert figures.metric_axis(long).replace("<br>", " ").startswith(f"{label} ")
+
+
+def test_a_colour_bar_has_its_title_along_it() -> None:
+    layout = go.Layout(coloraxis={"colorbar": figures.colour_bar("share", thickness=5)})
+    bar = layout.coloraxis.colorbar
+    assert (bar.title.text, bar.title.side, bar.thickness, bar.outlinewidth) == ("share", "right", 5, 0)
+    assert figures.colour_bar("share")["thickness"] == 12
+
+
+def test_names_of_points_are_text_and_arms_are_as_asked() -> None:
+    found = figures.points(
+        summary(20), ["<b>a", "b"], marker={"size": 3}, arms={"thickness": 7}, name="own", showlegend=False
+    )
+    assert list(found.y) == ["&lt;b&gt;a", "b"]
+    assert (found.mode, found.marker.size, found.error_x.thickness) == ("markers", 3, 7)
+    assert (found.name, found.showlegend) == ("own", False)
+    other = summary(20).rename(columns={"mean": "gap", "low": "least", "high": "most"})
+    arms = figures.interval_arms(other, of=("gap", "least", "most"))
+    assert arms["array"] == pytest.approx([0.5, 0.2])
+    assert arms["arrayminus"] == pytest.approx([0.25, 0.1])
+
+
+def test_shared_axes_have_ticks_where_they_have_labels() -> None:
+    figure = figures.panels(["a", "b"], rows=2, columns=2, shared_xaxes=True, shared_yaxes=True)
+    shown = [axis.ticks for axis in (*figure.select_xaxes(), *figure.select_yaxes())]
+    assert shown == ["", "", None, None, None, "", None, ""]
+    assert [note.text for note in figures.panels(["<i>"], columns=1).layout.annotations] == ["&lt;i&gt;"]

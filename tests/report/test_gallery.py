@@ -93,6 +93,10 @@ def test_hidden_tokens_are_dark_and_kept_ones_as_they_were() -> None:
     )
     assert (shown[50, 20] == 90).all()
     assert (shown[50, 280] == 20).all()  # 0.22 of 90
+    found = center_crop((300, 100), (1, 1))
+    middle = TokenMap(np.arange(1), found.boxes, (1, 1), found.views, found.image, ((300, 100),), 1)
+    shown = np.asarray(gallery.hidden_tokens(grey(300, 100), middle, np.array([False])))
+    assert (shown[50, [20, 150, 280], 0] == [90, 20, 90]).all()  # what no token sees stays as it is
 
 
 def test_a_crop_is_its_own_part_of_the_image() -> None:
@@ -163,3 +167,34 @@ def test_a_card_escapes_its_question_and_leaves_out_empty_lines() -> None:
     assert card.count('<p class="soft">') == 1
     assert str(gallery.origin_line("s<1", "s<1")) == "<code>s&lt;1</code>"
     assert str(gallery.origin_line("s", "g<")) == "<code>s</code> · group g&lt;"
+
+
+def test_the_colours_of_a_map_run_from_low_to_high() -> None:
+    shown = str(gallery.ramp())
+    assert shown.startswith(
+        '<span class="scale">low <span class="ramp" style="background:linear-gradient(90deg, '
+    )
+    assert shown.endswith('"></span> high</span>')
+    assert shown.index(gallery.MAP[0]) < shown.index(gallery.MAP[-1])
+
+
+def test_a_crop_is_as_large_as_the_other_pictures() -> None:
+    sample = grey(400, 200)
+    assert gallery.crop(sample, (0, 0, 100, 50)).size == (300, 150)
+    assert gallery.crop(sample, (10, 0, 60, 100)).size == (150, 300)
+    assert gallery.crop(sample, (10, 0, 60, 100)).mode == "RGB"
+    point = np.asarray(
+        gallery.crop_frame(sample, (8, 8, 8, 8))
+    )  # an edge of no length has a frame all the same
+    assert (point == gallery.CROP_COLOUR).all(-1).any()
+
+
+def test_hidden_tokens_are_those_of_the_image_that_is_drawn() -> None:
+    laid = squash((10, 10), (1, 1))
+    places = np.array([0, 1])
+    tokens = TokenMap(np.arange(2), np.repeat(laid.boxes, 2, 0), (1, 2), np.repeat(laid.views, 2), places,
+                      ((10, 10),) * 2, 4)  # fmt: skip
+    kept = np.array([True, False])
+    first, second = (np.asarray(gallery.hidden_tokens(several(n=2), tokens, kept, image)) for image in (0, 1))
+    assert (first == 90).all()
+    assert (second == 20).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -28,11 +29,13 @@ from interp.report.html import (
     grid,
     headline,
     join,
+    key,
     paragraph,
     save_page,
     section,
     table,
     tip,
+    written_by,
 )  # fmt: skip
 
 ATTACK = "<script>x</script>"
@@ -176,6 +179,10 @@ def test_a_word_says_more_on_hovering() -> None:
     assert tip("a", '"b"', kind="c") == '<span class="c" title="&#34;b&#34;">a</span>'
 
 
+def test_a_key_is_a_square_of_its_colour() -> None:
+    assert key("#0072B2") == '<span class="key" style="background:#0072B2"></span>'
+
+
 def test_a_page_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"expected path to end in \.html or \.htm"):
         save_page(tmp_path / "page.png", title="t", question="q", lead=Markup(""), body=[])
@@ -208,3 +215,17 @@ def test_a_page_carries_plotly_only_for_figures(tmp_path: Path) -> None:
 def test_an_element_escapes_what_it_holds_and_its_attributes() -> None:
     shown = element("p", "a < b", Markup("<i>c</i>"), None, kind='x"', data_id="&", hidden=None, open=True)
     assert shown == '<p class="x&#34;" data-id="&amp;" open>a &lt; b<i>c</i>–</p>'
+
+
+def test_a_page_says_which_version_wrote_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", {"interp": "7.8.9"}.__getitem__)
+    page = save_page(tmp_path / "page.html", title="t\udcff", question="q", lead=Markup(""), body=[])
+    said = page.read_text()
+    assert "7.8.9" in said
+    assert "t\\udcff" in said  # what no file can hold is written as its code
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert written_by() == "(source)"

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures import laid_out, panels
-from interp.report.reflow import n_columns, narrowed, reflowed
+from interp.report.reflow import Space, n_columns, narrowed, reflowed
 
 
 @pytest.fixture
@@ -64,6 +64,8 @@ def test_a_figure_that_fits_stays_as_it_is(figure: go.Figure) -> None:
     assert figure.to_dict() == before
     single = go.Figure(go.Scatter(x=[1], y=[1]))
     assert reflowed(single, 1) is single
+    pie = go.Figure(go.Pie(values=[1, 2]))  # which has no axes
+    assert narrowed(pie) is pie
 
 
 def test_colour_bars_lie_below_a_column_of_panels(figure: go.Figure) -> None:
@@ -130,3 +132,70 @@ def test_long_names_along_an_axis_are_slanted_and_get_room() -> None:
 def test_ticks_without_labels_are_not_drawn(figure: go.Figure) -> None:
     assert {axis.ticks for axis in figure.select_yaxes() if axis.showticklabels is False} == {""}
     assert {axis.ticks for axis in reflowed(figure, 1).select_yaxes()} == {"outside"}
+
+
+ROOM = Space(panel=100, gap=50, top=10, bottom=20, between=0.08)
+
+
+def test_a_narrow_figure_is_as_high_as_its_parts(figure: go.Figure) -> None:
+    found = reflowed(figure, 1, ROOM)
+    assert found.layout.height == 6 * 100 + 5 * 50 + 10 + 20
+    assert (found.layout.margin.t, found.layout.margin.b, found.layout.meta["min_width"]) == (10, 20, 0)
+    first, second = (place(found, trace) for trace in found.data[:2])
+    assert first == pytest.approx((0, 1, 1 - 100 / 850, 1))
+    assert second == pytest.approx((0, 1, 1 - 250 / 850, 1 - 150 / 850))
+    figure.update_layout(title="a title")
+    figure.update_xaxes(title_text="across<br>two lines", row=2)
+    higher = reflowed(figure, 1, ROOM)  # 26 for the title, 17 for each second line
+    assert higher.layout.height == 6 * 100 + 5 * (50 + 17) + (10 + 26) + (20 + 17)
+    assert (higher.layout.margin.t, higher.layout.margin.b) == (36, 37)
+
+
+def test_panels_of_two_old_rows_share_no_new_one(figure: go.Figure) -> None:
+    found = reflowed(figure, 2, ROOM)  # a b, c, a b, c
+    assert found.layout.height == 4 * 100 + 3 * 50 + 10 + 20
+    lefts = [place(found, trace)[:2] for trace in found.data]
+    expected = [(0, 0.46), (0.54, 1), (0, 0.46)] * 2
+    assert [one for pair in lefts for one in pair] == pytest.approx(
+        [one for pair in expected for one in pair]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [
+        (["x" * 17, "y" * 17], 0),  # 34 letters fit
+        (["x" * 17, "y" * 18], 5 * 18 - 10 - 17),  # 80 at most
+        (["x" * 9, "y" * 9, "z" * 9, "w" * 9], 5 * 9 - 17),
+        (["x" * 9] * 4, 0),  # one name
+    ],
+)
+def test_slanted_names_take_their_depth(names: list[str], more: int) -> None:
+    found = panels(["a", "b"])
+    for column in (1, 2):
+        found.add_trace(go.Bar(x=names, y=[1] * len(names)), row=1, col=column)
+    drawn = reflowed(laid_out(found, 400, columns=2), 1, ROOM)
+    assert drawn.layout.height == 2 * 100 + 50 + more + 10 + 20
+
+
+def test_a_bar_that_is_alone_lies_below(figure: go.Figure) -> None:
+    """Also without a title: there is no other bar that it could be taken for."""
+    figure.data[0].update(marker={"color": [0, 1], "coloraxis": "coloraxis"})
+    figure.update_layout(coloraxis={"colorbar": {"thickness": 8}})
+    bar = reflowed(figure, 1, ROOM).layout.coloraxis.colorbar
+    assert (bar.orientation, bar.yanchor) == ("h", "top")
+    figure.update_layout(coloraxis2={"colorbar": {"thickness": 8}})
+    figure.data[1].update(marker={"color": [0, 1], "coloraxis": "coloraxis2"})
+    figure.data[2].update(marker={"color": [0, 1], "coloraxis": "coloraxis2"})
+    found = reflowed(figure, 1, ROOM)
+    kinds = [found.layout[name].colorbar.orientation for name in ("coloraxis", "coloraxis2")]
+    assert kinds == ["v", "h"]  # the second one is of two panels
+    assert found.layout.margin.b == 20 + 70
+
+
+def test_panels_without_titles_get_none() -> None:
+    found = panels(["", ""])
+    for column in (1, 2):
+        found.add_trace(go.Scatter(x=[0], y=[1]), row=1, col=column)
+    assert len(reflowed(found, 1).layout.annotations) == 0
+    assert n_columns(go.Figure()) == 1

@@ -128,3 +128,9 @@ def test_rows_take_columns_and_functions_of_a_row() -> None:
     expected = [[3, 4], [4, 6]]
     columns = {"B": "b", "sum": lambda row: row["a"] + row["b"]}
     assert tables.rows(frame, columns) == tables.rows(frame.to_dict("records"), columns) == expected
+
+
+def test_an_empty_cell_comes_back_as_undefined(tmp_path: Path) -> None:
+    found = read_csv(write_csv(pd.DataFrame({"a": [1.5, None], "b": ["x", None]}), tmp_path / "t.csv"))
+    assert found.a.dtype == float
+    assert found.isna().to_numpy().tolist() == [[False, False], [True, True]]

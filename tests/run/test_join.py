@@ -68,9 +68,9 @@ def test_shards_without_rows_are_joined(tmp_path: Path, empty: set[int], budget:
     assert folder.read_table("scores").column("value").to_pylist() == [i / 2 for i in samples]
 
 
-def test_a_range_of_samples_is_in_memory_at_a_time(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each part of a table that is written."""
     parts: list[int] = []
     write = RunFolder.write_rows
 
@@ -83,6 +83,26 @@ def test_a_range_of_samples_is_in_memory_at_a_time(
         write(self, name, seen())  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunFolder, "write_rows", counting)
+    return parts
+
+
+def test_a_range_of_samples_is_in_memory_at_a_time(folder: RunFolder, parts: list[int]) -> None:
     join_tables(folder, SHARDS, {"scores": SCHEMA}, n_samples=SHARDS * EACH, budget=3000)
+    assert len(parts) > 4
+    assert max(parts) < 2 * 3000, parts
+    parts.clear()
+    join_tables(folder, SHARDS, {"scores": SCHEMA}, budget=1)
+    assert len(parts) == 256  # files that are open at once
+
+
+def test_ranges_are_guessed_where_n_samples_is_not_known(tmp_path: Path, parts: list[int]) -> None:
+    """From the shards that were read first, of which each holds as many samples."""
+    folder = RunFolder.create(tmp_path, "joined", {"schema": SCHEMA_VERSION})
+    for shard in range(SHARDS):
+        rows = [
+            {"index": i, "value": float(i)} for i in range(shard * EACH, (shard + 1) * EACH) for _ in range(3)
+        ]
+        folder.write_shard(shard, {"scores": pa.Table.from_pylist(rows, schema=SCHEMA)})
+    join_tables(folder, SHARDS, {"scores": SCHEMA}, budget=3000)
     assert len(parts) > 4
     assert max(parts) < 2 * 3000, parts

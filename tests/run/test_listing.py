@@ -147,3 +147,28 @@ def test_no_runs_and_no_folder(tmp_path: Path) -> None:
     for name in ("nowhere", "x" * 5000):
         with pytest.raises(RunError, match="there is no folder"):
             interp.runs(tmp_path / name)
+
+
+def test_a_grid_is_finished_when_its_runs_are(tmp_path: Path) -> None:
+    runs = [run_task(Roots(n), tmp_path, progress=False).path for n in (4, 6)]
+    grid = tmp_path / "grid"
+    grid.mkdir()
+    (grid / "study.json").write_text(json.dumps({"cells": [{"labels": {}, "run": one.name} for one in runs]}))
+    assert state_of(grid) == "finished"
+    (runs[0] / "tables" / "scores.json").unlink()
+    assert state_of(grid) == "1 of 2 runs finished"
+    link = tmp_path / "elsewhere" / "grid"
+    link.parent.mkdir()
+    link.symlink_to(grid)
+    assert state_of(link) == "1 of 2 runs finished"  # its runs lie beside the grid, not beside the link
+
+
+def test_sessions_without_a_date_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "study.json").write_text(json.dumps({"study": "a"}))
+    sessions = [{"started": "2030-01-01T00:00:00+00:00"}, {"started": "soon"}, {}, 3]
+    manifest = {"sessions": sessions, "model": {"id": 5}, "data": {"name": 7}}
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
+    found = interp.runs(tmp_path)
+    assert found.started[0].isoformat() == "2030-01-01T00:00:00+00:00"
+    assert (found.model[0], found.data[0]) == ("5", "7")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from interp.errors import RunError
-from interp.run import Outcome, ProcessCache, prepare, run_task, run_tasks
-from interp.run.workers import dispatch
+from interp.run import Outcome, ProcessCache, Workers, prepare, run_task, run_tasks, runner
+from interp.run.prepare import Unit
+from interp.run.workers import Computed, dispatch
+from interp.run.workers.worker import Worker
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints, leftovers
 
@@ -174,3 +176,57 @@ def test_no_tasks_are_no_folders_and_zero_workers_are_refused(tmp_path: Path) ->
     assert run_tasks([], tmp_path, progress=False) == ()
     with pytest.raises(RunError, match="workers ≥ 1, got 0"):
         run_tasks([group(Roots())], tmp_path, workers=0)
+
+
+def computed_here(monkeypatch: pytest.MonkeyPatch, at_the_end: Callable[[], object] = lambda: None) -> None:
+    """Units that are handed to workers are computed by one in this process."""
+
+    def compute(
+        groups: Sequence[bytes], units: Sequence[Unit], workers: Workers, **_: Any
+    ) -> Iterator[Computed]:
+        worker = Worker(groups.__getitem__)
+        for unit in units:
+            kind, value = worker.outcome(unit)
+            assert kind == "done"
+            yield unit, value
+        at_the_end()
+
+    monkeypatch.setattr(runner, "compute_units", compute)
+
+
+def test_a_single_shard_starts_no_worker(tmp_path: Path) -> None:
+    task = Roots(n=4)
+    run_task(task, tmp_path, workers=2, progress=False)
+    assert sorted(task.calls) == sorted(task.plan().shards[0])
+
+
+def test_a_run_that_lacks_tables_alone_is_joined_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = run_tasks(kins("", n=10), tmp_path, progress=False)
+    before = fingerprints(tmp_path)
+    (folders[0].path / "tables" / "scores.parquet").unlink()
+    for shard in (0, 1, 2):
+        folders[1].seal_file(shard).unlink()
+    dead = folders[1].path / "shards" / f".00000.json.{os.uname().nodename}.{2**22 + 1}.0123abcd.tmp"
+    computed_here(monkeypatch, dead.touch)  # a worker that was killed while it wrote
+    diary = tmp_path / "diary"
+    run_tasks(kins(diary, n=10), tmp_path, workers=2, progress=False)
+    assert {line.split()[1] for line in lines(diary, "batch")} == {"b"}
+    assert fingerprints(tmp_path) == before
+    assert leftovers(tmp_path) == []
+
+
+def test_a_run_is_joined_as_soon_as_its_last_shard_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[int] = []
+
+    def count() -> None:
+        joined.append(len(list(tmp_path.glob("*/tables/scores.parquet"))))
+
+    computed_here(monkeypatch, count)
+    groups = [*kins("", models=("one", "two"), n=10)]
+    for folder in run_tasks(groups, tmp_path, workers=2, progress=False):
+        assert folder.n_rows("scores") == 20
+    assert joined == [6]

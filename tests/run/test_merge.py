@@ -65,6 +65,21 @@ def test_parts_may_be_run_folders_in_any_order(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in places[0].glob("**/*.parquet")} == before
 
 
+def test_a_merge_adds_up_what_its_parts_cost(tmp_path: Path) -> None:
+    (folder,) = merge(parts(tmp_path), tmp_path / "out")
+    cost = folder.read_json("cost.json", {})
+    assert cost["total"]["seconds"] == 0.5 * 15  # for each micro-batch of thirty samples
+    assert set(cost["shards"]) == {str(shard) for shard in range(8)}
+    assert len(folder.read_json("manifest.json", {})["sessions"]) == 3
+
+
+def test_a_single_path_is_a_list_of_one(tmp_path: Path, unchecked: None) -> None:
+    folder = run_task(Roots(n=6), tmp_path / "one", progress=False)
+    for number, given in enumerate((str(tmp_path / "one"), folder.path)):
+        merge(given, tmp_path / str(number))  # pyright: ignore[reportArgumentType]
+        assert fingerprints(tmp_path / str(number)) == fingerprints(tmp_path / "one")
+
+
 def test_more_parts_than_shards(tmp_path: Path) -> None:
     places = [tmp_path / str(number) for number in range(1, 4)]
     for number, place in enumerate(places, 1):
@@ -241,6 +256,85 @@ def test_a_run_without_its_study_is_not_left_out_in_silence(tmp_path: Path) -> N
     ):
         merge(places, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_vanishes_during_a_merge_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = parts(tmp_path)
+    read, times = RunFolder.shard_bytes, [0]
+
+    def vanishing(self: RunFolder, shard: int, tables: Any) -> Any:
+        times[0] += shard == 4 and "machine-2" in str(self.path)
+        if times[0] == 2:  # it was there when the merge was planned
+            self.shard_file(4, "maps").unlink(missing_ok=True)
+        return read(self, shard, tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "shard_bytes", vanishing)
+        with pytest.raises(
+            RunError, match=r"shard 4 of .*machine-2.* stay whole while it was merged.*Run that part again"
+        ):
+            merge(places, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*/tables/*.json"))  # nothing looks finished
+    run_task(Roots(bad=(5, 9)), places[1], progress=False, part=(2, 3))
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
+def test_parts_that_disagree_on_their_number_give_no_hint(tmp_path: Path) -> None:
+    for number, part in ((1, (1, 3)), (2, (1, 2))):
+        run_task(Roots(n=12), tmp_path / str(number), progress=False, part=part)
+    with pytest.raises(RunError, match=r"shards \[1\] are absent") as caught:
+        merge([tmp_path / "1", tmp_path / "2"], tmp_path / "out")
+    assert "--shard" not in str(caught.value)
+
+
+def test_a_merge_killed_before_it_joined_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    places = parts(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge(places, tmp_path / "out")
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == whole(tmp_path)
+
+
+def test_what_a_run_was_made_of_is_of_the_first_part_that_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, written = parts(tmp_path), list[str]()
+    for number, place in enumerate(places[1:], 2):
+        (folder,) = place.iterdir()
+        (folder / "declared.json").write_text(f"part {number}")
+        (folder / "samples-a.jsonl").write_text(f"samples {number}")
+    replace = os.replace
+
+    def noted(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    (merged,) = merge(places, tmp_path / "out")
+    assert (merged.path / "declared.json").read_text() == "part 2"
+    assert (merged.path / "samples-a.jsonl").read_text() == "samples 2"
+    assert written.index("samples-a.jsonl") < written.index("declared.json")  # which says that they are there
+    (merged.path / "declared.json").write_text("its own")
+    merge(places[2:], tmp_path / "out")
+    assert (merged.path / "declared.json").read_text() == "its own"
+
+
+@pytest.mark.parametrize("name", ["scores", "failures"])
+def test_a_merge_joins_whichever_table_is_not_there(tmp_path: Path, name: str) -> None:
+    places = parts(tmp_path)
+    (folder,) = merge(places, tmp_path / "out")
+    before = fingerprints(tmp_path / "out")
+    (folder.path / "tables" / f"{name}.json").unlink()
+    merge(places, tmp_path / "out")
+    assert fingerprints(tmp_path / "out") == before
 
 
 def test_leftovers_of_a_killed_merge_are_removed(tmp_path: Path) -> None:

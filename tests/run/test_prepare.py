@@ -132,6 +132,11 @@ def test_progress_is_told_at_each_quarter(capsys: Any) -> None:
     Progress().track("run", plan, [7], own=range(8))
     Progress().track("run", plan, [7], own=[7])
     assert capsys.readouterr().err == "run: 8 samples, 7 kept from before\nrun: 1 sample\n"
+    half = Progress().track("run", plan, [4, 5, 6, 7], own=range(8))
+    half.advance(4)  # 5 of 8: the half was there before
+    half.advance(5)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said] == ["run: 8 samples", "run: 6/8 samples"]
     hidden = Progress(show=False)
     hidden.track("run", plan, [7], own=[7]).advance(7)
     hidden.say("more")
@@ -144,3 +149,18 @@ def test_a_line_above_the_bars_is_plain_text() -> None:
     progress.bars = bars(Console(file=written, force_terminal=True, width=20))
     progress.say("[b]3 of 'x', and more than twenty columns")
     assert written.getvalue() == "[b]3 of 'x', and more than twenty columns\n"
+
+
+def test_the_bar_of_a_terminal_counts_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    progress.bars = bars(Console(file=StringIO(), force_terminal=True))
+    plan = Plan((((0,),), ((1, 2),), ((3, 4), (5,))))
+    with progress:
+        assert progress.bars.live.is_started
+        track = progress.track("run", plan, [1, 2], own=range(3))
+        (bar,) = progress.bars.tasks
+        assert (bar.description, bar.completed, bar.total) == ("run", 1, 6)
+        track.advance(2)
+        assert bar.completed == 4
+    assert not progress.bars.live.is_started
+    assert capsys.readouterr().err == ""  # no lines beside the bar

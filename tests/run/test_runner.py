@@ -211,6 +211,13 @@ def test_progress_without_a_terminal_is_a_few_lines(
     assert capsys.readouterr().err == ""
 
 
+def test_a_run_without_a_label_is_called_as_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_task(Roots(n=4), tmp_path)
+    assert capsys.readouterr().err.splitlines()[0] == f"{folder.path.name}: 4 samples"
+
+
 def test_zero_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="workers ≥ 1, got 0"):
         run(Roots(), tmp_path, workers=0)

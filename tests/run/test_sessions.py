@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import datetime
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -87,6 +93,29 @@ def test_a_commit_says_whether_files_differ(tmp_path: Path, monkeypatch: pytest.
     assert sessions.git_commit(tmp_path / "none") is None
 
 
+def test_a_file_that_git_does_not_know_is_no_change(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    sessions.git_commit.cache_clear()
+    assert sessions.git_commit(tmp_path) is None  # no repository yet
+    git("init", "-q")
+    (tmp_path / "known").write_text("1")
+    git("add", "known")
+    git("commit", "-qm", "first")
+    (tmp_path / "unknown").write_text("1")
+    head = git("rev-parse", "HEAD")
+    sessions.git_commit.cache_clear()
+    assert sessions.git_commit(tmp_path) == head
+    (tmp_path / "known").write_text("2")
+    sessions.git_commit.cache_clear()
+    assert sessions.git_commit(tmp_path) == f"{head}+changes"
+    sessions.git_commit.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -136,3 +165,76 @@ def test_records_of_another_form_count_as_absent(tmp_path: Path, place: str, tex
     if not place:  # what is made from the sessions is made again
         assert run.read_json("cost.json", {})["total"]["seconds"] == 1.0
         assert len(run.read_json("manifest.json", {})["sessions"]) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sessions": []},
+        {"layers": 3},
+        {"layers": {"a": 1}},
+        {"model": {"n_layers": "3"}},
+        {"data": []},
+        {"sessions": [{"versions": []}]},
+        {"sessions": [{"shards": {"part": [1]}}]},
+        {"sessions": [{"shards": {"part": [0, 2]}}]},
+        {"sessions": [{"shards": {"part": ["1", 2]}}]},
+        {"sessions": [{}, 3]},
+    ],
+)
+def test_a_manifest_that_no_report_can_read_is_made_anew(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    run = folder(tmp_path)
+    begin_session(run, {"who": "first"}, missing=1, total=1)
+    whole = run.read_json("manifest.json", {})
+    run.write_json("manifest.json", {"sessions": [{}], **wrong})
+    assert manifest_of(run) == whole
+    run.write_json("manifest.json", {"sessions": [{"shards": {"part": [1, 2]}}], "layers": {"a": "b"}})
+    assert manifest_of(run)["layers"] == {"a": "b"}  # one that is whole is taken as it stands
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seconds": "2"}, {"seconds": 1e301}, {"seconds": -1e301}, {"seconds": None}]
+)
+def test_a_cost_that_is_none_is_added_up_anew(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    run = folder(tmp_path)
+    Ledger(run, begin_session(run, {}, missing=1, total=1)).add(0, {"seconds": 2.0}, [])
+    run.write_json("cost.json", {"total": wrong})
+    assert cost_of(run) == {"seconds": 2.0}
+    run.write_json("cost.json", {"total": {"seconds": 5}})
+    assert cost_of(run) == {"seconds": 5}
+
+
+@pytest.mark.parametrize(("threads", "said"), [(3, "3 threads"), (None, "1 threads")])
+def test_a_session_says_when_where_and_with_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, said: str
+) -> None:
+    for name, value in (("git_commit", "abc"), ("command", "python x.py"), ("n_threads", threads)):
+        monkeypatch.setattr(sessions, name, lambda *_, value=value: value)
+    run, before = folder(tmp_path), datetime.datetime.now(datetime.UTC)
+    name = begin_session(run, {"who": "me"}, missing=2, total=3, part=[1, 2])
+    (session,) = run.read_json("manifest.json", {})["sessions"]
+    assert not (run.path / "cost.json").exists()  # nothing was computed yet
+    started = datetime.datetime.fromisoformat(session.pop("started"))
+    assert -1 < (started - before).total_seconds() < 60
+    assert name.startswith(f"{started:%Y%m%dT%H%M%S}")
+    assert session == {
+        "machine": f"{platform.system()} {platform.machine()}, {said}",
+        "versions": sessions.versions(),
+        "commit": "abc",
+        "command": "python x.py",
+        "shards": {"missing": 2, "total": 3, "part": [1, 2]},
+    }
+
+
+def test_threads_are_those_of_torch_where_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: 5))
+    assert sessions.n_threads() == 5
+    monkeypatch.delitem(sys.modules, "torch")
+    assert sessions.n_threads() is None
+
+
+def test_a_run_that_nobody_began_has_no_records(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    publish(run)
+    assert (manifest_of(run), cost_of(run)) == ({}, {})
+    assert [file.name for file in run.path.iterdir()] == ["study.json"]

@@ -16,8 +16,9 @@ import torch
 from interp.errors import RunError, SampleError
 from interp.indicators import Maps
 from interp.inputs.sample import Sample
-from interp.run import Outcome, RunFolder, run_task, run_tasks
-from interp.run.shards import Ahead, check_loaders, compute_batch, finished, schemas_of
+from interp.run import Outcome, ProcessCache, RunFolder, run_task, run_tasks
+from interp.run.sessions import Ledger
+from interp.run.shards import Ahead, Job, check_loaders, compute_batch, compute_shard, finished, schemas_of
 from interp.tracing.passes.out_of_memory import out_of_memory
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints
@@ -319,3 +320,39 @@ def test_what_went_wrong_first_is_told() -> None:
 
     with pytest.raises(KeyError, match="first"):
         both()
+
+
+def test_a_shard_that_another_process_stored_is_left_alone(tmp_path: Path) -> None:
+    tasks = [Roots(n=8), Roots(n=8, bad=(5,))]
+    folders = [run_task(task, tmp_path, progress=False) for task in tasks]
+    folders[1].seal_file(1).unlink()
+    again = [Roots(n=8), Roots(n=8, bad=(5,))]
+    jobs = [
+        (Job(task, folder, "s"), Ledger(folder, "s")) for task, folder in zip(again, folders, strict=True)
+    ]
+    compute_shard(jobs, 0, ProcessCache())
+    assert again[0].calls == again[1].calls == []
+    compute_shard(jobs, 1, ProcessCache())
+    assert again[0].calls == []
+    assert {index for call in again[1].calls for index in call} == set(again[1].plan().indices(1))
+    assert finished(folders[1], again[1].plan(), schemas_of(again[1]), 1)
+
+
+def test_the_seconds_of_a_shard_are_those_of_its_batches(tmp_path: Path) -> None:
+    folder = run_task(Roots(n=8, pause=0.02), tmp_path, progress=False)
+    cost = folder.read_json("cost.json", {})
+    assert all(0.04 <= one["wall_seconds"] < 10 for one in cost["shards"].values())
+    total = sum(one["wall_seconds"] for one in cost["shards"].values())
+    assert cost["total"]["wall_seconds"] == pytest.approx(total)
+    largest = {str(shard): float(max(Roots(n=8).plan().indices(shard))) for shard in (0, 1)}
+    assert {shard: one["peak_bytes"] for shard, one in cost["shards"].items()} == largest
+
+
+def test_what_went_wrong_says_where_and_that_a_rerun_resumes(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_task(Roots(n=8, bug=7), tmp_path, progress=False)
+    (note,) = caught.value.__notes__
+    (folder,) = tmp_path.iterdir()
+    assert f"in run {folder}, shard 1, samples [" in note
+    assert "(ids " in note
+    assert note.endswith("Finished shards are kept: run again to resume.")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from interp.errors import RunError
@@ -37,6 +39,36 @@ def test_the_folder_is_named_by_the_sha256_of_its_study_json(tmp_path: Path) -> 
     assert canonical({"é": 1}) == '{\n "é": 1\n}\n'
 
 
+def test_a_seal_and_its_files_say_what_they_are_of(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    file = folder.path / "shards" / "00003.scores.parquet"
+    assert json.loads((folder.path / "shards" / "00003.json").read_text()) == {
+        "run": folder.digest,
+        "shard": "3",
+        "version": 4,
+        "sha256": {"scores": hashlib.sha256(file.read_bytes()).hexdigest()},
+    }
+    folder.write_table("scores", pa.table({"index": [1]}))
+    for part, shard in ((file, "3"), (folder.path / "tables" / "scores.parquet", "all")):
+        marks = {"run": folder.digest, "shard": shard, "version": "4"}
+        found = pq.read_schema(part).metadata
+        assert {name.decode(): value.decode() for name, value in found.items()} == marks
+
+
+def test_a_stored_plan_names_shards_and_tables(tmp_path: Path) -> None:
+    folder = run_task(Roots(n=6), tmp_path, progress=False)
+    stored = json.loads((folder.path / "plan.json").read_text())
+    sha = stored.pop("sha256")
+    assert stored == {
+        "version": 4,
+        "run": folder.digest,
+        "shards": [[[0, 3], [1, 4]], [[2, 5]]],  # two samples of one length in each micro-batch
+        "tables": ["failures", "maps", "scores"],
+        "joined": ["scores", "failures"],
+    }
+    assert sha == digest(stored)
+
+
 def test_a_shard_reads_back_as_it_was_written(tmp_path: Path) -> None:
     folder = make(tmp_path)
     read = folder.read_shard(3, SCHEMA)
@@ -50,6 +82,62 @@ def test_rows_are_found_across_shards(tmp_path: Path) -> None:
     rows = [{"index": index, "value": float(index)} for index in (7, 8, 9)]
     folder.write_shard(4, {"scores": pa.Table.from_pylist(rows, schema=SCHEMA["scores"])})
     assert folder.find("scores", index=[1, 8, 12]).to_pydict() == {"index": [1, 8], "value": [1.5, 8.0]}
+
+
+def test_rows_come_in_the_order_of_their_shards(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    for shard in (12, 5, 100, 0, 7, 30, 1):
+        folder.write_shard(shard, {"maps": pa.table({"index": [shard]})})
+    assert folder.find("maps", index=range(200)).to_pydict() == {"index": [0, 1, 5, 7, 12, 30, 100]}
+
+
+def test_rows_are_found_by_several_columns_at_once(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    table = pa.table({"index": [1, 1, 2], "layer": [0, 1, 1]})
+    folder.write_shard(0, {"maps": table})
+    assert folder.find("maps", index=[1], layer=[1, 2]).to_pylist() == [{"index": 1, "layer": 1}]
+
+
+def test_some_columns_of_a_joined_table_are_read(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.write_table("scores", pa.table({"index": [1, 2], "value": [0.5, 1.5], "layer": [3, 4]}))
+    assert folder.read_table("scores", ["value", "index"]).to_pydict() == {
+        "value": [0.5, 1.5],
+        "index": [1, 2],
+    }
+
+
+def test_a_table_that_the_seal_does_not_name_is_not_there(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    assert folder.has_shard(3, ["scores"])
+    folder.shard_file(3, "maps").write_bytes(folder.shard_file(3, "scores").read_bytes())
+    assert not folder.has_shard(3, ["scores", "maps"])
+    assert folder.shard_bytes(3, ["scores", "maps"]) is None
+
+
+def test_a_shard_of_some_of_its_tables_is_sealed_as_such(tmp_path: Path) -> None:
+    folder, other = make(tmp_path), make(tmp_path / "other")
+    (table,) = (folder.read_shard(3, SCHEMA) or {}).values()
+    folder.write_shard(3, {"scores": table, "maps": table})
+    files, alone = (one.shard_bytes(3, ["scores"]) for one in (folder, other))
+    assert files == alone
+    assert list(files or {})[-1] == "00003.json"  # the seal, which makes it complete, is written last
+
+
+def test_a_record_of_another_type_is_the_default(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.write_json("cost.json", [1])
+    assert folder.read_json("cost.json", {"a": 1}) == {"a": 1}
+    assert folder.read_json("cost.json", []) == folder.read_json("cost.json", None) == [1]
+    assert folder.read_json("absent.json", None) is None
+
+
+def test_nothing_is_joined_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.path.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match=r"study\.json, but it is gone"):
+        folder.write_table("scores", pa.table({"index": [1]}))
+    assert not folder.path.exists()
 
 
 def test_an_edited_study_json_is_refused(tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ def test_kappa_is_its_formula_also_where_values_are_unused(weights: str, power: 
     assert with_gaps == pytest.approx(expected)
 
 
+def test_kappa_is_quadratic_and_counts_places_on_the_scale() -> None:
+    a, b, scale = [1, 2, 10, 10, 1, 2], [1, 10, 10, 2, 2, 2], [1, 2, 10]
+    assert weighted_kappa(a, b, scale) == pytest.approx(kappa(a, b, scale, 2))
+    assert kappa(a, b, scale, 2) != pytest.approx(kappa(a, b, scale, 1))
+    back = weighted_kappa(a, b, scale[::-1])  # the same distances
+    assert back == pytest.approx(kappa(a, b, scale, 2))
+
+
 def test_unused_values_lie_between_the_used_ones() -> None:
     assert weighted_kappa([1, 5, 5], [1, 5, 1], [1, 2, 3, 4, 5]) == pytest.approx(
         kappa([1, 5, 5], [1, 5, 1], [1, 5], 2)

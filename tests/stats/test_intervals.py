@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -303,3 +304,58 @@ def test_parts_of_a_column_are_bootstrapped_as_if_alone() -> None:
     assert [(one.mean, one.n, one.n_groups, one.n_nan) for one in found] == [(3.0, 3, 3, 1), (5.0, 2, 2, 0)]
     assert found == [bootstrap(values[parts == i], groups[parts == i], seed=3, n=200) for i in (0, 1)]
     assert bootstrap_parts([], [], np.array([], int)) == []
+
+
+def test_each_resampling_draws_as_many_groups_as_there_are() -> None:
+    found = bootstrap_statistic(len, [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]], ["a", "b", "c"] * 2, n=60)
+    assert (found.mean, found.low, found.high) == (6.0, 6.0, 6.0)
+
+
+def test_without_rows_every_count_is_zero() -> None:
+    for found in (two_way([np.nan], ["a"], ["b"]), unpaired([np.nan], [], ["a"], [])):
+        assert (found.n, found.n_groups, found.n_nan) == (0, 0, 1)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("statistic", "columns"), [("mean", [[1.0]]), (np.mean, "12"), (np.mean, 3.0)])
+def test_what_is_no_statistic_of_columns_is_refused(statistic, columns):
+    with pytest.raises(StudyError, match="a statistic is a function of columns"):
+        bootstrap_statistic(statistic, columns, None)
+
+
+def test_a_single_resampling_is_made() -> None:
+    found = bootstrap([1.0, 2.0, 6.0], None, n=1)
+    assert found.low == found.high in {total / 3 for total in range(3, 19)}
+
+
+def test_one_group_of_a_kind_is_counted_as_one() -> None:
+    found = two_way([1.0, 2.0], ["a", "a"], ["x", "y"])
+    assert (found.mean, found.n, found.n_groups) == (1.5, 2, 1)
+    assert math.isnan(found.high)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("groups", ["ab", {"a": 1, "b": 2}, {1, 2}, 5, [["a"], ["b"]]])
+def test_what_is_no_list_of_labels_is_refused(groups):
+    with pytest.raises(StudyError, match=r"groups are (a list of )?one label for each row"):
+        bootstrap([1.0, 2.0], groups)
+
+
+def test_a_table_per_group_needs_groups(unchecked) -> None:
+    with pytest.raises(StudyError, match="per_group needs the group of each row; got None"):
+        per_group([1.0], None)  # pyright: ignore[reportArgumentType]
+
+
+def test_labels_in_tensors_are_their_numbers(unchecked) -> None:
+    zero, one = torch.tensor(0), torch.tensor(1)
+    for groups in (torch.tensor([0, 0, 1]), [zero, torch.tensor(0), one], np.array([0, 0, 1])):
+        assert bootstrap([1.0, 2.0, 3.0], groups, n=10).n_groups == 2
+
+
+def test_columns_are_matched_by_place_and_not_by_index() -> None:
+    values = pd.Series([1.0, 3.0, 8.0], index=[2, 0, 1])
+    groups = pd.Series(["a", "a", "b"], index=[0, 1, 2])
+    assert per_group(values, groups)["mean"].tolist() == [2.0, 8.0]
+    assert bootstrap(values, groups, n=50) == bootstrap([1.0, 3.0, 8.0], ["a", "a", "b"], n=50)
+    other = pd.Series([1.0, 1.0, 1.0], index=[5, 6, 7])
+    assert paired(values, other, None, n=10).mean == 3.0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp import stats
@@ -100,3 +101,28 @@ def test_the_ends_of_the_options_are_allowed() -> None:
     for n, level in ((MOST + 1, 0.95), (1, 0.0), (1, 1.0)):
         with pytest.raises(StudyError, match="n is a number of resamplings"):
             check_options(n, level)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("gap", [None, pd.NA])
+def test_none_and_na_are_missing_values(gap: Any) -> None:
+    one: Any = [1.0, gap, 3.0, 5.0]
+    nan = [1.0, np.nan, 3.0, 5.0]
+    other = [2.0, 2.0, 2.0, 1.0]
+    calls: list[Callable[[Any], Any]] = [
+        lambda given: stats.bootstrap(given, None, n=20),
+        lambda given: stats.paired(given, other, None, n=20),
+        lambda given: stats.paired(other, given, None, n=20),
+        lambda given: stats.two_way(given, None, None),
+        lambda given: stats.stratified_mean(given, list("aabb"), None, n=20),
+        lambda given: stats.paired_test(given, other, None),
+        lambda given: stats.holm(
+            [0.1 * value if isinstance(value, float) else value for value in given]
+        ).tolist(),
+        lambda given: stats.krippendorff_alpha([given, other], level="nominal"),
+        lambda given: stats.weighted_kappa(given, other, [1, 2, 3, 5]),
+    ]
+    for call in calls:
+        assert str(call(one)) == str(call(nan))
+    marks: Any = [1, gap, 0]
+    assert stats.flips(marks, [1, 1, 1]) == stats.flips([1, np.nan, 0], [1, 1, 1])

@@ -37,7 +37,8 @@ def test_it_is_the_general_bootstrap_number_for_number(weights: dict[str, float]
 def test_strata_of_unequal_size_weigh_alike() -> None:
     found = stratified_mean([1, 1, 1, 0], ["large", "large", "large", "small"], None)
     assert (found.mean, found.n) == (0.5, 4)
-    assert stratified_mean([np.nan], ["a"], None).n == 0
+    nothing = stratified_mean([np.nan], ["a"], None)
+    assert (nothing.n, nothing.n_groups, nothing.n_nan) == (0, 0, 1)
     assert np.isnan(
         stratified_mean([1.0, 0.0], ["a", "b"], ["g", "g"]).low
     )  # one group says nothing about others

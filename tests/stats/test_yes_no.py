@@ -87,6 +87,7 @@ def test_few_groups_carry_a_note(n_groups, noted):
     groups = [f"g{i % n_groups}" for i in range(60)]
     for found in (marks(said, truth, groups=groups), yes_no_change(said, said, truth, groups, n=50)):
         assert set(found.note) == {population_note(n_groups)}
+        assert (set(found.n), set(found.n_groups)) == ({60}, {n_groups})
         assert bool(found.note.iloc[0]) == noted
 
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from interp.errors import RunError
-from interp.run import run_task
+from interp.run import Workers, run_task
 from interp.run.prepare import Unit
 from interp.run.workers import dispatch
-from interp.run.workers.dispatch import dispatched
-from interp.run.workers.worker import about_this_process
+from interp.run.workers.dispatch import Processes, dispatched
+from interp.run.workers.worker import Message, about_this_process
 from tests.run.fake_task import Roots
 from tests.run.run_fingerprints import fingerprints
 from tests.run.workers.placed_task import Placed
@@ -78,6 +83,19 @@ def test_a_slot_whose_workers_always_die_is_given_up() -> None:
     assert said[-1] == "a worker died again (it was killed by SIGKILL); the run goes on without it."
 
 
+def test_who_finished_a_unit_before_it_died_is_replaced() -> None:
+    given, said = Counter[int](), list[str]()
+
+    def fate(worker: int, slot: int, unit: Unit) -> str:
+        given[worker] += 1
+        return "died" if slot == 1 and given[worker] == 2 else "done"
+
+    pool = SimulatedPool(fate)
+    assert set(run(pool, 2, said)) == set(UNITS)
+    assert len(said) >= 2
+    assert not any("again" in line for line in said)  # each of them did something
+
+
 def test_the_last_worker_is_replaced_until_its_unit_is_done() -> None:
     pool = SimulatedPool(lambda worker, slot, unit: "died" if worker < 2 else "done")
     assert set(run(pool, 1)) == set(UNITS)
@@ -89,6 +107,19 @@ def test_workers_that_never_start_end_the_run() -> None:
     with pytest.raises(RunError, match=r"expected workers to start, but 3 in a row.*__main__"):
         run(pool)
     assert pool.sent == []
+    alone = SimulatedPool(starts=lambda worker, slot: False)
+    with pytest.raises(RunError, match="3 in a row"):
+        run(alone, 1)
+    assert len(alone.slots) == 3
+
+
+def test_a_worker_that_starts_begins_the_count_anew() -> None:
+    pool = SimulatedPool(
+        lambda worker, slot, unit: "died" if worker == 2 else "done",
+        starts=lambda worker, slot: worker not in (0, 1, 3, 4),
+    )
+    assert set(run(pool, 1)) == set(UNITS)
+    assert set(pool.slots) == set(range(6))
 
 
 def test_failing_starts_do_not_matter_while_others_work() -> None:
@@ -113,6 +144,13 @@ def test_a_worker_of_another_version_is_refused(name: str) -> None:
     with pytest.raises(RunError, match=rf"have the versions of this process.*one has {name} other and not"):
         run(pool)
     assert pool.sent == []
+
+
+def test_a_library_that_a_worker_lacks_is_named() -> None:
+    own = {name: version for name, version in about_this_process().items() if name != "torch"}
+    pool = SimulatedPool(versions=own)
+    with pytest.raises(RunError, match="one has torch none and not"):
+        run(pool)
 
 
 def test_a_run_that_is_given_up_kills_its_workers() -> None:
@@ -170,3 +208,106 @@ def test_local_workers_take_the_devices_in_turn(tmp_path: Path) -> None:
     assert fingerprints(tmp_path / "two") == fingerprints(tmp_path / "one")
     with pytest.raises(RunError, match="of the type of the study's model, fake, got other:0"):
         run_task(Placed(), tmp_path / "three", devices=["other:0"], progress=False)
+
+
+@pytest.mark.parametrize(("n", "n_started"), [(1, 1), (8, 8), (20, 8)])
+def test_no_more_workers_start_than_there_are_units(
+    monkeypatch: pytest.MonkeyPatch, n: int, n_started: int
+) -> None:
+    pool = SimulatedPool()
+    monkeypatch.setattr(dispatch, "Processes", lambda *_: pool)
+    found = dispatch.compute_units([b""], UNITS, Workers(n), say=print, describe=str)
+    assert [unit for unit, _ in found] == UNITS
+    assert len(pool.slots) == n_started
+
+
+class StandInProcess:
+    """A process that never runs, and so has closed its pipe."""
+
+    exitcode: int | None = 0
+    lives = False
+    made: list[StandInProcess] = []  # noqa: RUF012
+
+    def __init__(self, *, target: Any, args: tuple[Any, ...], name: str) -> None:
+        self.args, self.waited, self.killed = args, list[float | None](), False
+        self.made.append(self)
+
+    def start(self) -> None:
+        pass
+
+    def join(self, timeout: float | None = None) -> None:
+        self.waited.append(timeout)
+
+    def is_alive(self) -> bool:
+        return self.lives and not self.killed
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[StandInProcess]:
+    """The processes that a pool would have started."""
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=StandInProcess)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
+    monkeypatch.setattr(StandInProcess, "made", [])
+    return StandInProcess.made
+
+
+def test_processes_take_devices_by_their_slot(processes: list[StandInProcess]) -> None:
+    pool = Processes([b"jobs"], Workers(3, devices=("fake:0", "fake:1")), 5)
+    for worker, slot in enumerate((0, 1, 2, 1)):  # the last one replaces a worker
+        pool.start(worker, slot)
+    assert [one.args[3] for one in StandInProcess.made] == ["fake:0", "fake:1", "fake:0", "fake:1"]
+    assert {(one.args[1][0], one.args[2]) for one in StandInProcess.made} == {(b"jobs", 5)}
+    pool.close(kill=True)
+    Processes([], Workers(2), None).start(0, 0)
+    assert StandInProcess.made[-1].args[2:] == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(None, "it closed its pipe"), (-9, "it was killed by SIGKILL"), (3, "it ended with exit code 3")],
+)
+def test_what_ended_a_process_is_told(
+    processes: list[StandInProcess], monkeypatch: pytest.MonkeyPatch, code: int | None, reason: str
+) -> None:
+    monkeypatch.setattr(StandInProcess, "exitcode", code)
+    pool = Processes([], Workers(2), None)
+    pool.start(4, 0)
+    pool.send(4, UNITS[0])  # it is gone already
+    assert pool.wait() == [Message(4, "died", reason)]
+    pool.close(kill=False)
+
+
+def test_an_idle_process_is_asked_to_end(
+    processes: list[StandInProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Connection] = []
+
+    def listen(self: StandInProcess) -> None:
+        heard.append(Connection(os.dup(self.args[0].fileno())))
+
+    monkeypatch.setattr(StandInProcess, "start", listen)
+    pool = Processes([], Workers(2), None)
+    for worker in (0, 1):
+        pool.start(worker, worker)
+    pool.send(1, UNITS[3])
+    pool.close(kill=False)
+    assert heard[0].recv() is None
+    assert (heard[1].recv(), heard[1].recv()) == (UNITS[3], None)
+    for end in heard:
+        end.close()
+
+
+@pytest.mark.parametrize(("kill", "waited"), [(False, 5.0), (True, 0)])
+def test_a_process_that_does_not_end_is_killed(
+    processes: list[StandInProcess], monkeypatch: pytest.MonkeyPatch, kill: bool, waited: float
+) -> None:
+    pool = Processes([], Workers(2), None)
+    for worker in (0, 1):
+        pool.start(worker, worker)
+    monkeypatch.setattr(StandInProcess.made[1], "lives", True)
+    pool.close(kill=kill)
+    assert [one.killed for one in StandInProcess.made] == [False, True]
+    assert [one.waited for one in StandInProcess.made] == [[waited], [waited, None]]

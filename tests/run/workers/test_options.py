@@ -31,6 +31,7 @@ from tests.run.fake_task import Roots
         ({"address": "auto", "gpus": 1025}, "got 1025"),
         ({"address": "head:123456"}, "expected address to be None"),
         ({"address": ""}, "expected address to be None"),
+        ({"address": 6379}, "expected address to be None.*got 6379"),
         ({"gpus": 0}, "gpus only with an address of Ray, got gpus=0"),
         ({"devices": ("cpu", "CUDA")}, 'names such as "cuda:0"'),
         ({"devices": ("cuda:first",)}, 'names such as "cuda:0"'),

@@ -4,8 +4,9 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
-from interp.errors import RunError
+from interp.errors import ModelError, RunError
 from interp.run import run_task
 from interp.run.prepare import Unit
 from interp.run.sessions import begin_session, code_fingerprint
@@ -35,7 +36,10 @@ def test_sent_files_make_the_folder_that_one_process_writes(tmp_path: Path) -> N
     assert [kind for kind, _ in outcomes] == ["done"] * 8
     assert not (tmp_path / "sent").exists()
     elsewhere.rename(tmp_path / "sent")
-    for _, files in outcomes:
+    for shard, (_, files) in enumerate(outcomes):
+        own = [name for name in files[0] if name.startswith("shards/")]
+        assert own
+        assert all(name.startswith(f"shards/{shard:05d}.") for name in own)  # what was sent is not sent again
         *_, last = files[0]
         assert last.endswith(".json")  # the seal, which makes the shard complete
         store_sent_files(folder, files[0])
@@ -71,12 +75,63 @@ def test_a_worker_takes_its_own_device(tmp_path: Path) -> None:
     assert set((tmp_path / "diary").read_text().split()) == {"fake:3"}
 
 
+def test_a_worker_has_the_threads_of_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    Worker({}.__getitem__, threads=3)
+    Worker({}.__getitem__)
+    assert given == [3]
+
+
 def test_a_device_of_another_type_is_another_study(tmp_path: Path) -> None:
     _, packed = begun(Placed(), tmp_path)
     kind, value = Worker({0: packed}.__getitem__, device="other:0").outcome(Unit(0, (0,), 0))
     assert kind == "failed"
     with pytest.raises(RunError, match=r"but it finds the study .*process \d+ on .*different devices"):
         raise raised(value)
+
+
+def test_a_task_that_cannot_be_opened_there_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, packed = begun(Roots(), tmp_path)
+
+    def closed(self: Roots) -> None:
+        raise ModelError("no weights here")
+
+    monkeypatch.setattr(Roots, "to_dict", closed)
+    kind, value = Worker({0: packed}.__getitem__).outcome(Unit(0, (0,), 0))
+    assert kind == "failed"
+    with pytest.raises(
+        RunError, match=rf"cannot open the task of {folder.path} \(process \d+ on .*no weights here"
+    ):
+        raise raised(value)
+
+
+def test_a_worker_checks_each_job_once_and_only_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [Roots(n=8), Roots(n=12)]
+    folders = [RunFolder.create(tmp_path, task.name, task.to_dict()) for task in tasks]
+    packed = pickle.dumps([Job(task, folder, "s") for task, folder in zip(tasks, folders, strict=True)])
+    checked, read = list[int](), list[int]()
+    describe = Roots.to_dict
+
+    def noted(self: Roots) -> dict[str, object]:
+        checked.append(self.n)
+        return describe(self)
+
+    def fetch(group: int) -> bytes:
+        read.append(group)
+        return packed
+
+    monkeypatch.setattr(Roots, "to_dict", noted)
+    worker = Worker(fetch)
+    for group, place, shard in ((0, 1, 0), (0, 1, 1), (0, 0, 0), (1, 0, 1)):
+        assert worker.outcome(Unit(group, (place,), shard))[0] == "done"
+    assert checked == [12, 8, 8]
+    assert read == [0, 1]
+    assert [folder.has_shard(shard, ["scores"]) for folder in folders for shard in (0, 1)] == [True] * 4
 
 
 def test_an_error_that_cannot_travel_keeps_its_text(tmp_path: Path) -> None:
