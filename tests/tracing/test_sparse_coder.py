@@ -100,3 +100,28 @@ def test_decoding_needs_every_feature_and_a_skips_input() -> None:
         skipping.decode(torch.ones(1, 2))
     # both features write (1, 1, 1), and the skip adds twice the input
     assert skipping.decode(torch.ones(1, 2), torch.tensor([[1.0, 0.0, -1.0]])).tolist() == [[4.0, 2.0, 0.0]]
+
+
+def test_a_rescaled_stream_is_encoded_and_put_back_by_hand() -> None:
+    """(3, 0, 4) has the norm 5, so the factor to the norm √3 is √3 / 5; its mean is 7/3, its variance 13/3."""
+    stream, size = torch.tensor([[3.0, 0.0, 4.0]]), 5 / 3**0.5
+    parts = {"encoder": SQUARE[:, [2, 0]], "encoder_bias": 0 * TWO, "decoder": 2 * SQUARE[[2, 0]]}
+    bias = torch.tensor([0.5, 0.0, -0.5])
+    own = coder(**parts, decoder_bias=bias, scaling="constant_norm", centred=True)
+    active = own.encode(stream)
+    assert active[0].tolist() == pytest.approx([4 / size + 0.5, 3 / size - 0.5])
+    rebuilt = [(2 * (3 / size - 0.5) + 0.5) * size, 0.0, (2 * (4 / size + 0.5) - 0.5) * size]
+    assert own.decode(active, stream)[0].tolist() == pytest.approx(rebuilt)
+    assert own.steps(stream, torch.tensor([[10.0]]), [1])[0].tolist() == pytest.approx([20 * size, 0, 0])
+    spread = (13 / 3) ** 0.5
+    normed = coder(**parts, decoder_bias=0 * THREE, scaling="layer_norm")
+    active = normed.encode(stream)
+    assert active[0].tolist() == pytest.approx([5 / 3 / spread, 2 / 3 / spread], abs=1e-4)
+    assert normed.decode(active, stream)[0].tolist() == pytest.approx([11 / 3, 7 / 3, 17 / 3], abs=1e-4)
+    step = normed.steps(stream, torch.tensor([[1.0]]), [0])
+    assert step[0].tolist() == pytest.approx([0, 0, 2 * spread])  # the mean is not added again
+
+
+def test_a_coder_says_its_name_place_and_kind() -> None:
+    assert repr(coder(name="mine")) == "Features('mine', layer 1, 2 features, relu)"
+    assert repr(coder(activation="topk", k=2)) == "Features(layer 1, 2 features, topk 2)"
