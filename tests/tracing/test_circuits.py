@@ -73,6 +73,24 @@ def test_a_head_without_edges_is_an_ablated_head(mllm, pair, passes, head):
     assert found.value(kept) == pytest.approx(value(logits, found.answers), abs=1e-3)
 
 
+def test_a_mean_reference_is_over_all_images(mllm, pair, passes):
+    own, other = (mllm.encode([one]) for one in pair)
+    with Meter(mllm.device) as meter:
+        turned = EdgePass.of(mllm, other, own, "image", meter)
+        mean, plain = (EdgePass.of(mllm, own, other, how, meter, more=[own]) for how in ("mean", "image"))
+    assert_allclose(mean.reference, (passes["image"].reference + turned.reference) / 2, atol=1e-4)
+    assert_allclose(plain.reference, passes["image"].reference, atol=1e-5)
+
+
+def test_a_zero_reference_holds_the_embeddings_alone(mllm, pair, passes):
+    batch, reference = mllm.encode([pair[0]]), passes["zero"].reference
+    of_image = np.isin(np.arange(batch.tokens[0].length), batch.tokens[0].image)
+    entering = mllm.embeddings(batch)[0]
+    assert_allclose(reference[0], entering * of_image[:, None], atol=1e-6)
+    assert_allclose(reference[1], entering * ~of_image[:, None], atol=1e-6)
+    assert not reference[2:].any()
+
+
 @pytest.mark.parametrize("against", ["image", "zero"])
 def test_attribution_is_the_slope_of_each_edge(passes, against):
     found, step = passes[against], 0.02
