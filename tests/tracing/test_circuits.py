@@ -131,6 +131,15 @@ def test_a_patched_edge_is_a_hook_before_the_final_norm(mllm, pair, passes):
     assert_allclose(found.path_patch([edge]), [wanted], atol=1e-3)
 
 
+def test_each_edge_is_patched_alone(passes):
+    found = passes["image"]
+    answer = len(found.graph.receivers) - 1
+    edges = [(found.graph.sources.index(name), answer) for name in ("image", "text", "L02MLP")]
+    together = found.path_patch(edges)
+    assert_allclose(together, [found.path_patch([one])[0] for one in edges], atol=1e-5)
+    assert_allclose(found.path_patch(edges[::-1]), together[::-1], atol=1e-5)
+
+
 def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
     own = mllm.encode([pair[0]])
     with (
