@@ -153,6 +153,8 @@ def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
         pytest.raises(ModelError, match=r"prompts of the same length; got \d+ and \d+"),
     ):
         EdgePass.of(mllm, own, longer, "image", meter)
+    with Meter(mllm.device) as meter, pytest.raises(ModelError, match="prompts of the same length"):
+        EdgePass.of(mllm, own, mllm.encode([pair[1]]), "mean", meter, more=[longer])
     with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):
         check_layers(wrap(*tiny("gemma3")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from interp.errors import ModelError
 from interp.tracing import Features
+from tests.second_device import FIRST, second_devices
 
 HIDDEN, N = 3, 2
 THREE, TWO = torch.ones(HIDDEN), torch.ones(N)
@@ -125,3 +127,29 @@ def test_a_rescaled_stream_is_encoded_and_put_back_by_hand() -> None:
 def test_a_coder_says_its_name_place_and_kind() -> None:
     assert repr(coder(name="mine")) == "Features('mine', layer 1, 2 features, relu)"
     assert repr(coder(activation="topk", k=2)) == "Features(layer 1, 2 features, topk 2)"
+
+
+def test_a_digest_is_that_of_weights_and_settings_in_order() -> None:
+    """Fields that came later count only where they are used, so that stored hashes stay."""
+    own, hashed = coder(encoder=torch.arange(6.0).reshape(3, 2), layer=4), hashlib.sha256()
+    for name in ("encoder", "encoder_bias", "decoder", "decoder_bias"):
+        weight = getattr(own, name)
+        hashed.update(f"{name} {weight.shape}".encode() + weight.numpy().tobytes())
+    settings = {"layer": 4, "activation": "relu", "threshold": None, "k": None, "gate_bias": None}
+    settings |= {"log_scale": None, "centred": False, "rectified": True, "scaling": "none"}
+    for name, value in settings.items():
+        hashed.update(f"{name} {value}".encode())
+    assert own.digest == hashed.hexdigest()
+
+
+def test_a_coder_is_moved_once_and_learns_nothing() -> None:
+    own = coder(encoder=torch.nn.Parameter(torch.ones(HIDDEN, N)))
+    assert not own.encoder.requires_grad
+    assert own.on(torch.device("cpu")) is own
+    with second_devices():
+        there = torch.zeros(1).to(FIRST).device
+        moved = own.on(there)
+        names = ("encoder", "encoder_bias", "decoder", "decoder_bias")
+        assert {getattr(moved, name).device for name in names} == {there}
+        assert own.on(there) is moved
+    assert (moved.layer, moved.n_features) == (1, N)
