@@ -180,9 +180,12 @@ def encoded_pair(mllm: Mllm) -> tuple[Any, Any]:
     return mllm.encode([one]), mllm.encode([swapped(one, other)])
 
 
-def tiny_pair(family: str, asked: str = "is it red ?") -> tuple[Mllm, Any, Any]:
+def tiny_pair(
+    family: str, asked: str = "is it red ?", change: Any = lambda mllm: None
+) -> tuple[Mllm, Any, Any]:
     """A tiny model, a sample, and the first image of noise on which it answers a question otherwise."""
     mllm = wrap(*tiny(family), family)
+    change(mllm)
     noise = [np.random.default_rng(i).integers(0, 255 // (1 + i % 3), (56, 56, 3)) for i in range(30)]
     questions = ["is it red ?"] + [asked] * (len(noise) - 1)
     samples = [
@@ -225,6 +228,20 @@ def test_edges_through_the_lens_are_those_of_plain_layers(organism, against):
 def test_edges_are_equal_in_every_family_that_has_them(family):
     mllm, own, other = tiny_pair(family)
     check_equal(edge_pass(mllm, own, other), edge_pass(mllm, own, other, lens_layers(mllm)))
+
+
+def with_biases(mllm: Mllm) -> None:
+    draw = torch.Generator().manual_seed(0)
+    for layer in mllm.adapter.layers(mllm.hf):
+        project = layer.self_attn.o_proj
+        project.bias = torch.nn.Parameter(torch.randn(project.out_features, generator=draw) / 4)
+
+
+def test_the_biases_of_output_projections_count_in_both():
+    mllm, own, other = tiny_pair("llava", change=with_biases)
+    here, there = edge_pass(mllm, own, other), edge_pass(mllm, own, other, lens_layers(mllm))
+    for kept in (here.graph.edges, np.zeros_like(here.graph.edges)):
+        assert there.value(kept) == pytest.approx(here.value(kept), abs=2e-4)
 
 
 class Shown:
