@@ -13,7 +13,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.gradients import RowGradients, recording, row_gradients
+from interp.tracing.gradients import RowGradients, input_function, recording, row_gradients
 from interp.tracing.target import aims
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_gradients import rows
@@ -150,3 +150,15 @@ def test_only_the_last_row_is_differentiated_where_it_suffices():
     last, after = (run(one, given, queries=queries)[1].tokens for queries in ("last", "after_image"))
     assert last == 3 * (max(lengths) - 1) + 3
     assert after == 3 * max(heads) + 3 * max(rests)
+
+
+@pytest.mark.parametrize("of", ["pixels", "embeddings"])
+def test_inputs_of_a_model_in_half_precision_are_wide(of):
+    hf, processor = tiny("llava")
+    half = wrap(hf.to(torch.bfloat16), processor)
+    with Meter(half.device) as meter:
+        found = input_function(half, samples()[:1], LIKELIEST, None, meter, of=of)
+        gradient = found.gradient(found.start)
+    assert {found.start.dtype, gradient.dtype} == {torch.float32}
+    assert float(gradient.abs().max()) > 0
+    assert found.own(gradient, 0).shape == gradient.shape
