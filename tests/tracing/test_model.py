@@ -11,7 +11,7 @@ import torch
 import tests.tiny as tiny
 from interp.errors import ModelError, PromptError
 from interp.inputs.prompt import GENERIC_PROMPT, Target
-from interp.tracing import Decoding, Knockout, Mllm, Site, wrap
+from interp.tracing import AddResidual, Contrast, Decoding, Knockout, Mllm, Residual, Rows, Site, wrap
 
 
 def test_answers_are_those_of_a_trace_under_the_same_edits(mllm: Mllm) -> None:
@@ -89,3 +89,17 @@ def test_another_executor_or_store_is_another_view_of_the_model(mllm: Mllm, unch
     for call, said in ((mllm.embeddings, "embeddings"), (mllm.image_features, "image_features")):
         with pytest.raises(ModelError, match=f"{said} takes an encoded batch, .* got list"):
             call(tiny.samples())  # type: ignore[arg-type]
+
+
+def test_a_batch_and_a_prefix_stay_as_they_were(mllm: Mllm) -> None:
+    batch = mllm.encode(tiny.samples())
+    prefix = mllm.prefix(batch)
+    held = [*batch.inputs.values(), batch.positions, *prefix.keys, *prefix.values]
+    names, before = list(batch.inputs), [one.clone() for one in held]
+    edits = [AddResidual([0], "last", np.ones(64), steps="all"), Knockout(Site(queries="all"))]
+    guided = Decoding(contrast=Contrast())
+    for given in (batch, prefix):
+        mllm.trace(given, reads=[Rows(Site()), Residual()], edits=edits, generate=2, decoding=guided)
+        mllm.score(given, Target("yes"), edits=edits[:1])
+    assert list(batch.inputs) == names
+    assert all(torch.equal(one, old) for one, old in zip(held, before, strict=True))

@@ -118,7 +118,9 @@ def test_words_are_read_under_the_prompt(mllm: Mllm, lens: Any) -> None:
     wanted = mllm.trace(tiny.samples()[:1], PROMPT)
     found = read_words(mllm, tiny.samples()[:1], ["red"], lens, prompt=PROMPT)
     assert_allclose(found.logits, wanted.logits, atol=1e-5)
+    assert found.logits.dims == wanted.logits.dims == ("sample", "token_id")
     assert found[0].position.values.tolist() == wanted.tokens[0].image.tolist()
+    assert {"score", "rank", "top_word", "top_score"} == set(found[0].data_vars)
 
 
 def test_a_lens_runs_under_the_prompt(mllm: Mllm) -> None:
