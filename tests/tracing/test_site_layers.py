@@ -88,7 +88,7 @@ def test_a_kind_that_a_model_lacks_is_refused() -> None:
         (Site(layers=[4, 1, 0]), (4, 1, 0)),
         (Site(heads=[(4, 1), (0, 0), (4, 0)]), (4, 0)),
         (Site(heads=[(1, 3)]), (1,)),
-        (Site(heads=[(3, 7), (0, 1)]), (3, 0)),
+        (Site(heads=[(3, 7)]), (3,)),
     ],
 )
 def test_layers_of_the_residual_stream_are_of_all_kinds(site: Site, layers: tuple[int, ...]) -> None:
