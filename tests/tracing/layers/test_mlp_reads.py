@@ -41,9 +41,9 @@ def test_each_read_has_its_side_layers_and_positions(
 ) -> None:
     reads = [
         MLP([2, 0], "question", "input"),
-        MLP([0], "last", "input"),
+        MLP([1], "last", "input"),
         MLP([0], ("image", "last")),
-        MLP([0, 1], "last"),
+        MLP([2, 1], "last"),
     ]
     trace = mllm.using(executor).trace(batch, reads=[*reads, Residual([1]), Rows(Site())])
     assert [one.name for one in trace[0].reads[:4]] == ["mlp_input", "mlp_input", "mlp_output", "mlp_output"]
@@ -75,3 +75,11 @@ def test_each_generated_token_is_read_and_no_second_stream(mllm: Mllm, eager: An
     for one, other in zip(plain, guided, strict=True):
         for mine, same in zip(one.reads, other.reads, strict=True):
             assert_allclose(same[0], mine, atol=1e-5)
+
+
+def test_streams_of_other_layers_stay_apart(mllm: Mllm, batch: Any) -> None:
+    every = mllm.trace(batch, reads=[Residual("all", "question")])
+    reads = [Residual([2], "question"), Residual([0], "question"), Residual([1, 0], "question")]
+    for one, whole in zip(mllm.trace(batch, reads=reads), every, strict=True):
+        for read, own in zip(reads, one.reads, strict=True):
+            assert_allclose(own, whole.residual.sel(layer=list(read.layers)), atol=1e-6)
