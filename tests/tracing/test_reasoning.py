@@ -93,6 +93,13 @@ def test_a_thought_closed_but_never_opened_is_no_answer() -> None:
     assert (found.answer, found.reasoning) == ("yes", "It is.")
 
 
+def test_a_thought_begins_before_the_first_word_or_not_at_all() -> None:
+    begun = said([ord(c) for c in " \n<think> It is"], _letters("</think>"), False)
+    assert begun == Said(None, "It is", 15)
+    late = said([ord(c) for c in "yes <think> no"], _letters("</think>"), False)
+    assert late == Said("yes <think> no")
+
+
 def test_an_answer_that_never_came_is_missing() -> None:
     for text in ("It is", "It is</think>", "It is</think> \n"):
         assert said([ord(c) for c in text], _letters("</think>"), True).answer is None
