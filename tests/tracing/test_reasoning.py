@@ -273,6 +273,19 @@ def test_white_space_may_begin_a_thought_or_an_answer() -> None:
     assert labels["a <think>"] == "0" * 9
 
 
+class _Bytes(_Letters):
+    """A tokenizer of single bytes, so that characters of marks take several tokens."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+def test_a_mark_may_be_cut_inside_a_character() -> None:
+    follow = Follower(SimpleNamespace(tokenizer=_Bytes(), chat_template="…◁/think▷…"), False)
+    thought, answer = "◁think▷é◁/think▷".encode(), "◁yes".encode()
+    assert [follow(one) for one in thought + answer] == [True] * len(thought) + [False] * len(answer)
+
+
 def _labels(text: str) -> str:
     follow = Follower(_letters("</think>"), False)
     return "".join(str(int(follow(ord(c)))) for c in text)
@@ -359,6 +372,7 @@ def test_a_thought_that_edits_took_for_the_answer_is_refused() -> None:
     with pytest.raises(EditError, match="sample 1 of the batch ended a thought"):
         check_stages(_followed(text, text, opened=False), [Said(text), thought], n)
     check_stages(_followed("It i", opened=True), [Said(None, "It is", 5)], [5])  # the last token is not run
+    check_stages(_followed("It is   ", opened=True), [Said(None, "It is", 5)], [5])  # padding behind its end
 
 
 def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Script]) -> None:
@@ -374,6 +388,8 @@ def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Scr
     assert make_stages(mllm, batch, [other], []) is None
     put = [replace(own, spans={**own.spans, "reasoning": np.array([1])}) for own in batch.tokens]
     assert make_stages(mllm, replace(batch, tokens=tuple(put)), [read], []) is None
+    with pytest.raises(SiteError, match="has the marks"):  # a thought was put into one of two prompts
+        make_stages(mllm, replace(batch, tokens=(*put, *batch.tokens)), [read], [])
     assert (
         make_stages(model[0], model[0].encode([picture()]), [read], [interp.Knockout(interp.Site())]) is None
     )
