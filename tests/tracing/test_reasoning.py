@@ -395,6 +395,16 @@ def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Scr
     )
 
 
+def test_one_edit_of_a_stage_among_others_is_followed(model: tuple[interp.Mllm, Script]) -> None:
+    batch = model[0].encode([picture(), picture()], OPEN)
+    others = [interp.Knockout(interp.Site()), interp.AddResidual([0], "last", np.ones(4))]
+    staged = interp.Knockout(interp.Site(queries="answer"), steps="decode")
+    assert make_stages(model[0], batch, [], others) is None
+    found = make_stages(model[0], batch, [], [*others, staged])
+    assert found is not None
+    assert len(found.followers) == 2
+
+
 class _Pieces:
     """A fast tokenizer of words, single marks and runs of line breaks; a piece's id is its place among all texts'."""
 
