@@ -21,6 +21,7 @@ from interp.tracing.reasoning import (
     Said,
     Stages,
     _tokens,
+    _with_thought,
     blind_from,
     check_closed,
     check_stages,
@@ -458,3 +459,21 @@ def test_a_thoughts_sentences_begin_at_their_first_tokens(
     assert [one.spans[BLIND].tolist() for one in lines.tokens] == [
         list(range(first, stop)) for first in firsts
     ]
+
+
+def test_a_given_thought_is_written_between_its_marks(model: tuple[interp.Mllm, Script]) -> None:
+    """Tokens of a tokenizer that has line breaks: 4 of "<think>\\n", It, is, full stop, Yes, and the end mark."""
+    mllm, _ = model
+    one = mllm.encode([picture()]).singles[0]
+    processor = SimpleNamespace(tokenizer=_Pieces(), image_token=None)
+    found = _with_thought(one, " It is. Yes ", MARKS[0], processor)
+    added = "<think>\nIt is. Yes\n</think>\n\n"
+    assert (found.rendered.text, found.rendered.laid) == (one.text + added, one.rendered.laid + added)
+    n = one.tokens.length
+    assert found.tokens.length == n + 16
+    spans = {name: (at[0] - n, at[-1] - n) for name, at in found.tokens.spans.items() if len(at)}
+    wanted = {"reasoning": 0, "from sentence 0": 4, "from sentence 1": 9, "from the end": 11}
+    assert {name: spans[name] for name in wanted} == {name: (first, 15) for name, first in wanted.items()}
+    opened = mllm.encode([picture()], OPEN).singles[0]
+    again = _with_thought(opened, "It is.", MARKS[0], processor)
+    assert again.text == opened.text + "It is.\n</think>\n\n"
