@@ -207,3 +207,17 @@ def test_nan_logits_are_named_and_no_processor_blamed():
     hf.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match=r"^the logits of sample \w+ are not numbers .*Try dtype='float32'"):
         wrap(hf, processor, adapter="answers_only").answers(samples()[0], generate=1)
+
+
+def test_an_error_gives_the_generation_settings_back(monkeypatch):
+    hf, processor = florence()
+    mllm, before = wrap(hf, processor, adapter="answers_only"), hf.generation_config
+
+    def fail(**given):
+        assert (hf.generation_config.num_beams, hf.generation_config.max_new_tokens) == (1, 3)
+        raise ValueError("boom")
+
+    monkeypatch.setattr(hf, "generate", fail)
+    with pytest.raises(ModelError, match=r"generate fails on sample \w+ \(ValueError: boom\)"):
+        mllm.answers(samples()[:1], interp.Prompt("{question}"), generate=3)
+    assert hf.generation_config is before

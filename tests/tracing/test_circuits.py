@@ -13,7 +13,16 @@ import interp
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.tracing import AblateHeads, Mllm, Site, wrap
-from interp.tracing.circuits import EdgeGraph, EdgePass, EdgeStream, check_layers, lens_layers, repeat_keys
+from interp.tracing.circuits import (
+    EdgeGraph,
+    EdgePass,
+    EdgeStream,
+    _run_plain,
+    check_layers,
+    lens_layers,
+    repeat_keys,
+    transformers_layers,
+)
 from interp.tracing.cost import Meter
 from interp.tracing.layers.rope import settle
 from interp.tracing.lens.bridge import build_bridge
@@ -73,6 +82,24 @@ def test_a_head_without_edges_is_an_ablated_head(mllm, pair, passes, head):
     assert found.value(kept) == pytest.approx(value(logits, found.answers), abs=1e-3)
 
 
+def test_a_mean_reference_is_over_all_images(mllm, pair, passes):
+    own, other = (mllm.encode([one]) for one in pair)
+    with Meter(mllm.device) as meter:
+        turned = EdgePass.of(mllm, other, own, "image", meter)
+        mean, plain = (EdgePass.of(mllm, own, other, how, meter, more=[own]) for how in ("mean", "image"))
+    assert_allclose(mean.reference, (passes["image"].reference + turned.reference) / 2, atol=1e-4)
+    assert_allclose(plain.reference, passes["image"].reference, atol=1e-5)
+
+
+def test_a_zero_reference_holds_the_embeddings_alone(mllm, pair, passes):
+    batch, reference = mllm.encode([pair[0]]), passes["zero"].reference
+    of_image = np.isin(np.arange(batch.tokens[0].length), batch.tokens[0].image)
+    entering = mllm.embeddings(batch)[0]
+    assert_allclose(reference[0], entering * of_image[:, None], atol=1e-6)
+    assert_allclose(reference[1], entering * ~of_image[:, None], atol=1e-6)
+    assert not reference[2:].any()
+
+
 @pytest.mark.parametrize("against", ["image", "zero"])
 def test_attribution_is_the_slope_of_each_edge(passes, against):
     found, step = passes[against], 0.02
@@ -113,6 +140,15 @@ def test_a_patched_edge_is_a_hook_before_the_final_norm(mllm, pair, passes):
     assert_allclose(found.path_patch([edge]), [wanted], atol=1e-3)
 
 
+def test_each_edge_is_patched_alone(passes):
+    found = passes["image"]
+    answer = len(found.graph.receivers) - 1
+    edges = [(found.graph.sources.index(name), answer) for name in ("image", "text", "L02MLP")]
+    together = found.path_patch(edges)
+    assert_allclose(together, [found.path_patch([one])[0] for one in edges], atol=1e-5)
+    assert_allclose(found.path_patch(edges[::-1]), together[::-1], atol=1e-5)
+
+
 def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
     own = mllm.encode([pair[0]])
     with (
@@ -126,6 +162,8 @@ def test_what_cannot_be_a_circuit_is_refused(mllm, pair):
         pytest.raises(ModelError, match=r"prompts of the same length; got \d+ and \d+"),
     ):
         EdgePass.of(mllm, own, longer, "image", meter)
+    with Meter(mllm.device) as meter, pytest.raises(ModelError, match="prompts of the same length"):
+        EdgePass.of(mllm, own, mllm.encode([pair[1]]), "mean", meter, more=[longer])
     with pytest.raises(ModelError, match=r"layer 0 of this gemma3 is Gemma3DecoderLayer, with"):
         check_layers(wrap(*tiny("gemma3")))
 
@@ -196,6 +234,22 @@ def test_edges_through_the_lens_are_those_of_plain_layers(organism, against):
 def test_edges_are_equal_in_every_family_that_has_them(family):
     mllm, own, other = tiny_pair(family)
     check_equal(edge_pass(mllm, own, other), edge_pass(mllm, own, other, lens_layers(mllm)))
+
+
+def test_the_biases_of_output_projections_belong_to_no_head():
+    mllm = wrap(*tiny("llava"), "llava")
+    draw = torch.Generator().manual_seed(0)
+    for layer in mllm.adapter.layers(mllm.hf):
+        project = layer.self_attn.o_proj
+        project.bias = torch.nn.Parameter(torch.randn(project.out_features, generator=draw) / 4)
+    batch = mllm.encode([interp.Sample(np.zeros((56, 56, 3), np.uint8), "is it red ?")])
+    graph, answers = EdgeGraph(mllm.n_layers, mllm.n_heads), (3, 4)
+    plain = _run_plain(mllm, batch, Meter(mllm.device))
+    nothing = torch.zeros(len(graph.sources), *plain.embedding.shape[1:])
+    image, wanted = torch.from_numpy(batch.tokens[0].image.copy()), mllm.trace(batch).logits.values[0]
+    for run in (transformers_layers, lens_layers(mllm)):
+        found = EdgePass(mllm, graph, plain, nothing, image, answers, run).value(graph.edges)
+        assert found == pytest.approx(value(wanted, answers), abs=2e-4)
 
 
 class Shown:

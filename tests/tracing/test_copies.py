@@ -7,10 +7,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import tests.tiny as tiny
 from interp.errors import ModelError
-from interp.tracing import Mllm
+from interp.tracing import Mllm, wrap
 from interp.tracing.copies import randomised
 
 
@@ -64,3 +65,15 @@ def test_a_deep_copy_is_refused_with_advice(mllm: Mllm) -> None:
     with pytest.raises(ModelError, match=r"cannot be deep-copied: .* Load it again with interp\.load"):
         copy.deepcopy({"model": mllm})
     assert copy.copy(mllm).hf is mllm.hf
+
+
+def test_an_output_layer_tied_to_the_embeddings_stays() -> None:
+    config = tiny.config()
+    config.text_config.tie_word_embeddings = config.tie_word_embeddings = True
+    model = transformers.LlavaForConditionalGeneration(config).eval()
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    tied = wrap(model, tiny.processor())
+    names = changed(tied, randomised(tied, 1.0))
+    assert any("layers.0" in name for name in names)
+    assert not any("embed_tokens" in name or "lm_head" in name for name in names)
+    assert any("embed_tokens" in name for name in changed(tied, randomised(tied, everything=True)))

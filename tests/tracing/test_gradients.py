@@ -13,7 +13,7 @@ from interp.errors import ModelError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target, diff
 from interp.tracing import Mllm, wrap
 from interp.tracing.cost import Cost, Meter
-from interp.tracing.gradients import RowGradients, row_gradients
+from interp.tracing.gradients import RowGradients, input_function, recording, row_gradients
 from interp.tracing.target import aims
 from tests.tiny import uneven_samples as samples
 from tests.tracing.reference_gradients import rows
@@ -122,3 +122,43 @@ def test_what_cannot_be_differentiated_says_so():
     one, other = wrap(*tiny("llava")), wrap(*tiny("llava"))
     with pytest.raises(ModelError, match="this prefix was made by another model"):
         run(one, other.prefix(samples()))
+
+
+def test_weights_ask_for_gradients_afterwards_as_before():
+    """In the block none does; what was frozen stays so, after an error too."""
+    one = wrap(*tiny("llava"))
+    one.hf.lm_head.weight.requires_grad_(False)
+    before = {name: weight.requires_grad for name, weight in one.hf.named_parameters()}
+    assert set(before.values()) == {True, False}
+
+    def fail():
+        with torch.no_grad(), recording(one):
+            assert torch.is_grad_enabled()
+            assert not any(weight.requires_grad for weight in one.hf.parameters())
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        fail()
+    assert {name: weight.requires_grad for name, weight in one.hf.named_parameters()} == before
+
+
+def test_only_the_last_row_is_differentiated_where_it_suffices():
+    one, given = wrap(*tiny("llava")), samples()
+    lengths = [tokens.length for tokens in one.encode(given).tokens]
+    heads = [int(tokens.image[-1]) + 1 for tokens in one.encode(given).tokens]
+    rests = [length - head for length, head in zip(lengths, heads, strict=True)]
+    last, after = (run(one, given, queries=queries)[1].tokens for queries in ("last", "after_image"))
+    assert last == 3 * (max(lengths) - 1) + 3
+    assert after == 3 * max(heads) + 3 * max(rests)
+
+
+@pytest.mark.parametrize("of", ["pixels", "embeddings"])
+def test_inputs_of_a_model_in_half_precision_are_wide(of):
+    hf, processor = tiny("llava")
+    half = wrap(hf.to(torch.bfloat16), processor)
+    with Meter(half.device) as meter:
+        found = input_function(half, samples()[:1], LIKELIEST, None, meter, of=of)
+        gradient = found.gradient(found.start)
+    assert {found.start.dtype, gradient.dtype} == {torch.float32}
+    assert float(gradient.abs().max()) > 0
+    assert found.own(gradient, 0).shape == gradient.shape

@@ -20,6 +20,7 @@ from interp.errors import ModelError
 from interp.models.configs import refuse_kernels
 from interp.study.model_spec import model_label
 from interp.tracing import load, wrap
+from interp.tracing.loading import _check_report, _without_bar
 
 
 @pytest.fixture(scope="module")
@@ -486,3 +487,31 @@ def test_a_file_is_no_folder(saved, unchecked):
         load(saved, device=5.5)  # to(5.5) would be taken as a dtype
     with pytest.raises(ModelError, match=r"attn_implementation is a name such as 'sdpa'; got 5"):
         load(saved, attn_implementation=5)
+
+
+def test_large_weights_are_read_under_a_bar(saved, monkeypatch):
+    transformers_logging.enable_progress_bar()
+    for size, shown in ((1 << 40, False), (0, True)):
+        monkeypatch.setattr("interp.tracing.loading.SMALL", size)
+        with _without_bar(str(saved)):
+            assert transformers_logging.is_progress_bar_enabled() is shown
+        assert transformers_logging.is_progress_bar_enabled()
+    with _without_bar("organisation/name"):
+        assert transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    with _without_bar(str(saved)):
+        pass
+    assert not transformers_logging.is_progress_bar_enabled()
+    transformers_logging.enable_progress_bar()
+
+
+def test_a_report_lists_eight_weights_of_each_kind():
+    def report(**keys):
+        return {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], **keys}
+
+    _check_report("x", report(unexpected_keys=["a.rotary_emb.inv_freq", "b.position_ids"]))
+    names = [f"w{i}" for i in range(9)]
+    with pytest.raises(ModelError, match=r"the weights in x do not fit .*: 9 missing: w0, .*, w7 …\. The"):
+        _check_report("x", report(missing_keys=set(names)))
+    with pytest.raises(ModelError, match=r"describes: 8 unexpected: w0, .*, w7; 1 of another shape: m\. The"):
+        _check_report("x", report(unexpected_keys=names[:8], mismatched_keys=["m"]))

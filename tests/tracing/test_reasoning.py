@@ -21,6 +21,7 @@ from interp.tracing.reasoning import (
     Said,
     Stages,
     _tokens,
+    _with_thought,
     blind_from,
     check_closed,
     check_stages,
@@ -91,6 +92,13 @@ def test_without_a_thought_all_is_the_answer() -> None:
 def test_a_thought_closed_but_never_opened_is_no_answer() -> None:
     found = said([ord(c) for c in "It is.</think>yes"], _letters("</think>"), False)
     assert (found.answer, found.reasoning) == ("yes", "It is.")
+
+
+def test_a_thought_begins_before_the_first_word_or_not_at_all() -> None:
+    begun = said([ord(c) for c in " \n<think> It is"], _letters("</think>"), False)
+    assert begun == Said(None, "It is", 15)
+    late = said([ord(c) for c in "yes <think> no"], _letters("</think>"), False)
+    assert late == Said("yes <think> no")
 
 
 def test_an_answer_that_never_came_is_missing() -> None:
@@ -266,6 +274,19 @@ def test_white_space_may_begin_a_thought_or_an_answer() -> None:
     assert labels["a <think>"] == "0" * 9
 
 
+class _Bytes(_Letters):
+    """A tokenizer of single bytes, so that characters of marks take several tokens."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+def test_a_mark_may_be_cut_inside_a_character() -> None:
+    follow = Follower(SimpleNamespace(tokenizer=_Bytes(), chat_template="…◁/think▷…"), False)
+    thought, answer = "◁think▷é◁/think▷".encode(), "◁yes".encode()
+    assert [follow(one) for one in thought + answer] == [True] * len(thought) + [False] * len(answer)
+
+
 def _labels(text: str) -> str:
     follow = Follower(_letters("</think>"), False)
     return "".join(str(int(follow(ord(c)))) for c in text)
@@ -352,6 +373,7 @@ def test_a_thought_that_edits_took_for_the_answer_is_refused() -> None:
     with pytest.raises(EditError, match="sample 1 of the batch ended a thought"):
         check_stages(_followed(text, text, opened=False), [Said(text), thought], n)
     check_stages(_followed("It i", opened=True), [Said(None, "It is", 5)], [5])  # the last token is not run
+    check_stages(_followed("It is   ", opened=True), [Said(None, "It is", 5)], [5])  # padding behind its end
 
 
 def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Script]) -> None:
@@ -367,9 +389,21 @@ def test_rows_of_a_thought_need_a_model_with_marks(model: tuple[interp.Mllm, Scr
     assert make_stages(mllm, batch, [other], []) is None
     put = [replace(own, spans={**own.spans, "reasoning": np.array([1])}) for own in batch.tokens]
     assert make_stages(mllm, replace(batch, tokens=tuple(put)), [read], []) is None
+    with pytest.raises(SiteError, match="has the marks"):  # a thought was put into one of two prompts
+        make_stages(mllm, replace(batch, tokens=(*put, *batch.tokens)), [read], [])
     assert (
         make_stages(model[0], model[0].encode([picture()]), [read], [interp.Knockout(interp.Site())]) is None
     )
+
+
+def test_one_edit_of_a_stage_among_others_is_followed(model: tuple[interp.Mllm, Script]) -> None:
+    batch = model[0].encode([picture(), picture()], OPEN)
+    others = [interp.Knockout(interp.Site()), interp.AddResidual([0], "last", np.ones(4))]
+    staged = interp.Knockout(interp.Site(queries="answer"), steps="decode")
+    assert make_stages(model[0], batch, [], others) is None
+    found = make_stages(model[0], batch, [], [*others, staged])
+    assert found is not None
+    assert len(found.followers) == 2
 
 
 class _Pieces:
@@ -425,3 +459,21 @@ def test_a_thoughts_sentences_begin_at_their_first_tokens(
     assert [one.spans[BLIND].tolist() for one in lines.tokens] == [
         list(range(first, stop)) for first in firsts
     ]
+
+
+def test_a_given_thought_is_written_between_its_marks(model: tuple[interp.Mllm, Script]) -> None:
+    """Tokens of a tokenizer that has line breaks: 4 of "<think>\\n", It, is, full stop, Yes, and the end mark."""
+    mllm, _ = model
+    one = mllm.encode([picture()]).singles[0]
+    processor = SimpleNamespace(tokenizer=_Pieces(), image_token=None)
+    found = _with_thought(one, " It is. Yes ", MARKS[0], processor)
+    added = "<think>\nIt is. Yes\n</think>\n\n"
+    assert (found.rendered.text, found.rendered.laid) == (one.text + added, one.rendered.laid + added)
+    n = one.tokens.length
+    assert found.tokens.length == n + 16
+    spans = {name: (at[0] - n, at[-1] - n) for name, at in found.tokens.spans.items() if len(at)}
+    wanted = {"reasoning": 0, "from sentence 0": 4, "from sentence 1": 9, "from the end": 11}
+    assert {name: spans[name] for name in wanted} == {name: (first, 15) for name, first in wanted.items()}
+    opened = mllm.encode([picture()], OPEN).singles[0]
+    again = _with_thought(opened, "It is.", MARKS[0], processor)
+    assert again.text == opened.text + "It is.\n</think>\n\n"

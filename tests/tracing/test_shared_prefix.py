@@ -8,7 +8,7 @@ import pytest
 from interp.conformance.tiny import tiny
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.inputs.sample import Sample
-from interp.tracing import Knockout, Rows, Site, wrap
+from interp.tracing import Decoding, Knockout, Rows, Site, image_mask, wrap
 
 READ = Rows(Site(queries="last", keys="image"))
 QUESTIONS = ("is it red?", "where is the blue circle?", "how many squares are there in it?")
@@ -112,3 +112,23 @@ def test_a_given_prefix_serves_some_of_its_samples(llava):
     alone = llava.trace([given[1]], reads=[READ])
     np.testing.assert_allclose(found[0].rows, alone[0].rows, atol=1e-6)
     assert found.cost.tokens < alone.cost.tokens
+
+
+def test_equal_prompts_are_told_apart_by_what_is_asked(llava):
+    """Two samples of one image and question: draws, masks and edits of their own, and costs of both."""
+    given = [Sample(image("a"), QUESTIONS[0], id=name) for name in ("one", "two")]
+    drawn = {"generate": 6, "seed": 1, "decoding": Decoding(3.0)}
+    answers = llava.trace(given, **drawn).answers
+    assert answers == [llava.trace([one], **drawn).answers[0] for one in given]
+    assert answers[0] != answers[1]
+    masks = [np.arange(16) < 4, np.arange(16) > 9]
+    found = llava.trace(given, reads=[Rows(Site(keys=image_mask(masks)))])
+    whole = llava.trace(given[:1], reads=[READ])[0].rows
+    for one, mask in zip(found, masks, strict=True):
+        assert one.rows.token.values.tolist() == np.flatnonzero(mask).tolist()
+        np.testing.assert_allclose(one.rows, whole[..., mask], atol=1e-6)
+    edited = llava.trace(given, edits=[Knockout(Site(keys=image_mask(masks)))]).logits
+    for i, mask in enumerate(masks):
+        alone = llava.trace(given[:1], edits=[Knockout(Site(keys=image_mask(mask)))]).logits[0]
+        np.testing.assert_allclose(edited[i], alone, atol=1e-5)
+    assert llava.trace(given).cost.tokens < llava.trace(given, **drawn).cost.tokens

@@ -69,8 +69,14 @@ def test_layers_and_heads_that_have_no_rows_are_refused(site: Site, message: str
 def test_a_kind_that_a_model_lacks_is_refused() -> None:
     with pytest.raises(SiteError, match="the model's 2 layers are of the kind 'attention' and 'cross'"):
         Site(layers="linear").resolve(2, 2, cross=[0])
-    with pytest.raises(SiteError, match="the tower has 2 layers, 0 … 1; got layer 2"):
-        Site(layers=[2]).resolve(2, 2, whose="tower")
+    for site, got in (
+        (Site(layers=[2]), "layers, 0 … 1; got layer 2"),
+        (Site(heads=[(2, 0)]), "layers, 0 … 1; got layer 2"),
+        (Site(heads=[(0, 2)]), "heads, 0 … 1; got head 2"),
+        (Site(heads=[2]), "heads, 0 … 1; got head 2"),
+    ):
+        with pytest.raises(SiteError, match=f"the tower has 2 {got}"):
+            site.resolve(2, 2, whose="tower")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,7 @@ def test_a_kind_that_a_model_lacks_is_refused() -> None:
         (Site(layers=[4, 1, 0]), (4, 1, 0)),
         (Site(heads=[(4, 1), (0, 0), (4, 0)]), (4, 0)),
         (Site(heads=[(1, 3)]), (1,)),
+        (Site(heads=[(3, 7)]), (3,)),
     ],
 )
 def test_layers_of_the_residual_stream_are_of_all_kinds(site: Site, layers: tuple[int, ...]) -> None:

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
 
 import interp
-from interp.tracing import Site, image_mask
+from interp.tracing import MLP, Features, ReconstructResidual, Site, image_mask
 from interp.tracing.passes.decoding import ClinicalContrast, Contrast, NoisedImage
 
 SITE = Site(layers=[1])
@@ -49,3 +50,29 @@ def test_defaults_are_those_of_the_pages() -> None:
     clinical = ClinicalContrast({"a": {"Edema": 0.5}})
     assert (clinical.alpha, clinical.beta, clinical.gamma) == (0.5, 0.5, 10)
     assert NoisedImage() == NoisedImage(500, 0)
+
+
+def test_each_kind_of_edit_and_read_has_its_name() -> None:
+    """Another name would be another hash of the same study."""
+    rows, stream = np.zeros((1, 1, 1, 2)), np.zeros((1, 1, 2))
+    coder = Features(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), 0)
+    named = {
+        "knockout": interp.Knockout(SITE),
+        "scale_weights": interp.ScaleWeights(SITE, 2),
+        "scale_scores": interp.ScaleScores(SITE, 2),
+        "boost": interp.Boost(SITE, 2),
+        "guide": interp.Guide(SITE, 2),
+        "apply": interp.Apply(SITE, double),
+        "patch_rows": interp.PatchRows(SITE, rows),
+        "patch_residual": interp.PatchResidual([0], "last", stream),
+        "add_residual": interp.AddResidual([0], "last", stream[0, 0]),
+        "ablate_heads": interp.AblateHeads(SITE),
+        "clamp_feature": interp.ClampFeature(coder, 0, 1.0),
+        "ablate_feature": interp.AblateFeature(coder, 0),
+        "reconstruct_residual": ReconstructResidual(coder),
+        "rows": interp.Rows(SITE),
+        "residual": interp.Residual(),
+        "mlp": MLP(),
+        "experts": interp.Experts(),
+    }
+    assert [list(one.to_dict()) for one in named.values()] == [[name] for name in named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nnsight
@@ -13,7 +14,8 @@ import xarray as xr
 import interp
 import tests.tiny as tiny
 from interp.errors import MapError
-from interp.tracing import Mllm
+from interp.inputs.tokens import TokenMap
+from interp.tracing import Mllm, SampleTrace
 
 READS = [
     interp.Rows(interp.Site(layers=[0, 1], queries="last", keys="image")),
@@ -81,3 +83,46 @@ def test_save_is_ours_outside_and_inside_an_nnsight_trace(
     assert interp.load_trace(path).answers == trace.answers
     with pytest.raises(Exception, match="got no path"), mllm.nn.trace(**batch.inputs):
         trace.save()
+
+
+def made(answers: list[str | None], cost: interp.tracing.Cost) -> interp.Trace:
+    """A trace by hand, of a prompt of five tokens, two of them of the image."""
+    nan = np.full((2, 4), np.nan)
+    tokens = TokenMap(np.array([1, 2]), nan, None, np.full(2, ""), np.zeros(2, int), ((8, 8),), 5)
+    logits = xr.DataArray(
+        np.arange(4.0 * len(answers)).reshape(-1, 4), dims=["sample", "token_id"], name="logits"
+    )
+    samples = tuple(SampleTrace((), tokens, one, (7,), None, "because", 1) for one in answers)
+    return interp.Trace(samples, logits, answers, (tokens,) * len(answers), cost)
+
+
+def test_a_page_shows_the_first_samples_and_counts_the_rest() -> None:
+    trace = made([None, "<b>", *["yes"] * 19], interp.tracing.Cost(1.5, 0, 3, 2, 40))
+    shown = trace._repr_html_()
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", shown)]
+    samples = [row for row in cells if len(row) == 4]
+    assert samples[:2] == [["0", "5", "2", "–"], ["1", "5", "2", "&lt;b&gt;"]]
+    assert len(samples) == 20
+    assert "and 1 more<" in shown
+    assert "<div>and" not in made(["yes"] * 20, interp.tracing.Cost())._repr_html_()
+    assert "1.5 s, 3 forwards, 2 backwards, 40 token positions" in shown
+
+
+def test_a_line_names_the_first_values_and_answers() -> None:
+    few, many = (repr(made(["yes"] * n, interp.tracing.Cost())) for n in (1, 6))
+    assert few.startswith("Trace of 1 sample\n")
+    assert "logits (sample 1, token_id 4): 0, 1, 2, 3\n" in few
+    assert "logits (sample 6, token_id 4): 0, 1, 2, 3, …\n" in many
+    assert "more" not in few
+    assert ", and 2 more" in many
+    assert "0 s, 0 forwards, 0 token positions" in few
+
+
+def test_a_thought_comes_back_from_its_file(tmp_path: Path) -> None:
+    trace = made(["yes", None], interp.tracing.Cost())
+    found = interp.load_trace(trace.save(tmp_path / "t.safetensors"))
+    assert [(one.answer, one.reasoning, one.n_reasoning, one.ids) for one in found] == [
+        ("yes", "because", 1, (7,)),
+        (None, "because", 1, (7,)),
+    ]
+    assert [one.patches for one in found] == [None, None]

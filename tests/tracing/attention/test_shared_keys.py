@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from interp.tracing.attention import shared_keys
 from interp.tracing.attention.rows import Call
 from interp.tracing.attention.shared_keys import HiddenCells, SharedKeys
 
@@ -62,3 +63,40 @@ def test_hidden_cells_of_variants_and_one_that_hides_nothing() -> None:
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("size", [1, 2**20], ids=["one variant at a time", "all at once"])
+@pytest.mark.parametrize("shared", [0, 4])
+def test_variants_are_computed_a_few_at_a_time(
+    zero: bool, size: int, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five variants of three rows, four heads on two key-value heads; each hides its own keys in its own heads."""
+    for name in ("TOGETHER", "CHUNK_BYTES"):
+        monkeypatch.setattr(shared_keys, name, size)
+    torch.manual_seed(0)
+    n, rows = 5, 3
+    queries, rest = torch.randn(n, 4, rows, 8), [torch.randn(n, 2, rows, 8) for _ in range(2)]
+    prefix = (torch.randn(1, 2, shared, 8), torch.randn(1, 2, shared, 8)) if shared else None
+    n_keys = shared + rows
+    cells = HiddenCells(
+        queries=torch.rand(n, rows) < 0.7,
+        keys=torch.rand(n, n_keys) < 0.4,
+        heads=torch.rand(n, 4) < 0.6,
+        zero=zero,
+    )
+    cells.keys[:, 0] = False  # every row keeps a key
+    call = Call.of(nn.Identity(), (queries, *rest), None, {"scaling": 0.5, "is_causal": True}, prefix)
+    found, _ = SharedKeys(prefix, cells)(never, call, {})
+
+    before = (torch.zeros(1, 2, 0, 8),) * 2 if prefix is None else prefix
+    keys, values = (
+        torch.cat([one.expand(n, -1, -1, -1), mine], dim=2).repeat_interleave(2, dim=1)
+        for one, mine in zip(before, rest, strict=True)
+    )
+    later = torch.ones(rows, n_keys, dtype=torch.bool).triu(shared + 1)
+    hidden = cells.queries[:, None, :, None] & cells.keys[:, None, None] & cells.heads[:, :, None, None]
+    scores = (queries @ keys.transpose(-1, -2) * 0.5).masked_fill(later, -torch.inf)
+    scores = scores if zero else scores.masked_fill(hidden, -torch.inf)
+    weights = scores.softmax(dim=-1).masked_fill(hidden, 0.0)
+    torch.testing.assert_close(found, (weights @ values).transpose(1, 2), atol=1e-5, rtol=1e-5)

@@ -72,3 +72,8 @@ def test_an_edit_adds_the_vector_of_its_own_layer() -> None:
     assert one.edit(0) == AddResidual([0], "last", np.array([1.0, 2.0]), 1.0, "prefill")
     with pytest.raises(SiteError, match=r"has layers \[0, 3\]; got 1"):
         one.edit(1)
+
+
+def test_a_vector_says_how_far_its_pairs_agree() -> None:
+    said = repr(replace(WHOLE, agreement=np.array([0.987, -0.5])))
+    assert said == "SteeringVector(2 pairs, layers [0, 3], 4 values, agreement [0.99, -0.5])"

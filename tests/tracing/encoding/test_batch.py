@@ -248,3 +248,22 @@ def test_the_largest_word_that_is_embedded(batch: Batch):
     batch.check_words(None)
     with pytest.raises(ModelError, match=f"a token of the id {largest}, but the model embeds ids up to"):
         batch.check_words(largest)
+
+
+def test_a_prompt_takes_as_many_positions_as_its_furthest_axis(batch: Batch):
+    """Of three axes and two samples of four columns, the second with two of padding."""
+    axes = torch.tensor(
+        [[[0, 1, 2, 3], [0, 0, 0, 1]], [[0, 1, 5, 2], [0, 0, 0, 2]], [[0, 1, 1, 1], [0, 0, 0, 0]]]
+    )
+    assert replace(batch, positions=axes).extents == (6, 3)
+    assert batch.extents == (35, 40, 39)
+
+
+def test_more_tokens_are_text_by_type(batch: Batch):
+    one = batch.singles[0]
+    types = torch.ones(1, one.tokens.length, dtype=torch.long)
+    found = longer(replace(one, inputs={**one.inputs, "mm_token_type_ids": types}), [7, 8], {})
+    assert found.inputs["mm_token_type_ids"][0, -3:].tolist() == [1, 0, 0]
+    assert found.inputs["mm_token_type_ids"].dtype == torch.long
+    assert found.inputs["pixel_values"] is one.inputs["pixel_values"]
+    assert one.inputs["input_ids"].shape[1] == one.tokens.length  # the given encoding stays

@@ -317,3 +317,25 @@ def test_words_that_the_model_does_not_embed_are_refused():
         mllm.encode([asked])
     model.resize_token_embeddings(largest + 1)
     assert np.isfinite(mllm.trace([asked]).logits.values).all()
+
+
+def test_samples_of_one_question_are_told_apart_in_a_call(mllm):
+    """By their options and their number of images; a generic prompt is the same for all of one image."""
+    question = "which is it?"
+    given = [
+        tiny.sample(question, options=("left", "right")),
+        tiny.sample(question, options=("yes", "no")),
+        Sample(images=[tiny.picture(), tiny.picture(seed=1)], question=question, options=("yes", "no")),
+    ]
+    for prompt in (PAPER_PROMPT, GENERIC_PROMPT):
+        together, again = (
+            mllm.encode(given, prompt),
+            mllm.encoder.again(mllm.encode(given, PROMPTS[2]), prompt),
+        )
+        for batch in (together, again):
+            for i, sample in enumerate(given):
+                alone = mllm.encode(sample, prompt)
+                assert batch.prompts[i] == alone.prompts[0]
+                ids = [one.singles[at].inputs["input_ids"] for one, at in ((batch, i), (alone, 0))]
+                assert torch.equal(*ids)
+    assert len(set(mllm.encode(given).prompts)) == 3

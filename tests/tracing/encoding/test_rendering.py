@@ -114,6 +114,39 @@ def test_special_tokens_in_what_data_say_are_refused(token):
             encoder()(sample, Prompt("{question}"))
 
 
+def test_the_field_that_holds_a_special_token_is_named():
+    for sample, said in (
+        (ask("is </s> there"), r"the question of sample .* holds '</s>'.*sample\.replace\(question=…\)"),
+        (ask("which ?", options=["a", "x</s>"]), r"the option of sample .*sample\.replace\(options=…\)"),
+    ):
+        with pytest.raises(PromptError, match=said):
+            encoder()(sample, Prompt("{question}"))
+
+
+def test_special_tokens_are_those_of_now_and_no_words():
+    """One added after the first prompt counts; one that could be a word, or of two signs, does not."""
+    encode, sample = encoder(), ask("is <mine> there , a nodulex [] ?")
+    encode(sample, Prompt("{question}"))
+    encode.processor.tokenizer.add_special_tokens({"extra_special_tokens": ["nodulex", "[]"]})
+    encode(sample, Prompt("{question}"))
+    encode.processor.tokenizer.add_special_tokens({"extra_special_tokens": ["nodulex", "[]", "<mine>"]})
+    with pytest.raises(PromptError, match="holds '<mine>', which the tokenizer reads as a special token"):
+        encode(sample, Prompt("{question}"))
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+def test_a_templates_switch_is_set_by_its_name(name):
+    switched = USER + TEXT + f"{{% if {name} is defined and not {name} %}}brief{{% endif %}}"
+    ends = [
+        encoder(template=switched)(ask("is it"), Prompt("{question}", thinking=one)).prompts[0].split()[-1]
+        for one in (None, True, False)
+    ]
+    assert ends == ["it", "it", "brief"]
+    for template in (USER + TEXT, USER + TEXT + f"{{{{ {name} is defined }}}}", None):
+        with pytest.raises(PromptError, match="thinking=True sets the chat template's own switch"):
+            encoder(template=template)(ask("is it"), Prompt("{question}", thinking=True))
+
+
 @pytest.mark.parametrize(
     ("family", "token"),
     [("gemma3", "<image_soft_token>"), ("mistral3", "[IMG_END]"), ("qwen2_vl", "<|vision_end|>")],

@@ -295,3 +295,8 @@ def test_it_is_a_value():
     assert read == Experts(layers=(2, 1), tokens=interp.positions([3, 4]))
     assert hash(read) == hash(Experts(layers=(2, 1), tokens=interp.positions([3, 4])))
     assert read.to_dict() == {"experts": {"layers": [2, 1], "tokens": [{"positions": [3, 4]}]}}
+
+
+def test_layers_with_experts_are_read_in_the_order_asked_for():
+    assert Experts().layers_of({3: "gate", 1: "gate"}) == (1, 3)
+    assert Experts(layers=[3, 1]).layers_of({1, 3, 5}) == (3, 1)

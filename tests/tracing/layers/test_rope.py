@@ -130,6 +130,7 @@ def test_frequencies_of_each_kind_of_layer_are_forgotten() -> None:
     model.rotary.original_max_seq_len = 4
     _forget(model)
     assert model.rotary.sliding_inv_freq.tolist() == [1.0] * 3
+    assert "rotary.sliding_inv_freq" not in model.state_dict()  # it is no weight
     assert model.rotary.sliding_max_seq_len_cached == 4
 
 

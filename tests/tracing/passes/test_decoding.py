@@ -334,3 +334,35 @@ def test_a_meta_default_device_is_refused(mllm):
     ):
         mllm.trace(samples())
     assert mllm.trace(samples()).logits.size
+
+
+@pytest.mark.parametrize("step", [0, 500, 999])
+def test_the_images_share_is_that_of_the_schedule(step):
+    """What one unit of a pixel leaves: √ of the product of 1 − β up to the step."""
+    betas = 1e-5 + (5e-3 - 1e-5) / (1 + np.exp(-np.linspace(-6, 6, 1000)))
+    both = [NoisedImage(step)(torch.full((3,), value), "a") for value in (0.0, 1.0)]
+    assert_allclose(both[1] - both[0], np.sqrt(np.prod(1 - betas[: step + 1])), atol=1e-5)
+
+
+def test_views_and_other_findings_are_told_apart():
+    found = ClinicalContrast({"a": {"Lateral": 0.9, "Frontal": 0.5}, "b": {"Edema": 1, "Mass": 0.7}})
+    assert found.guide("a").strip() == "View type: Lateral, Frontal."
+    assert found.guide("b").strip() == "Attention to the following clinical instructions: Edema; Mass."
+    again = ClinicalContrast({"b": {"Edema": 1, "Mass": 0.7}, "a": {"Lateral": 0.9, "Frontal": 0.5}})
+    assert again == found
+    unbounded = ClinicalContrast({"a": {}}, gamma=1.0)
+    bound = math.log(1e-6 / (1 - 1e-6))
+    assert (unbounded._bias(0.0), unbounded._bias(1.0)) == pytest.approx((bound, -bound))
+
+
+def test_a_word_begins_after_any_mark_of_a_space():
+    """As a mark of its own before the word, or at the front of its first piece."""
+    pieces = ["▁le", "ft", "▁", "lung", "s", "Ġ", "left", "▁le"]
+    numbers = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = SimpleNamespace(
+        tokenize=lambda text: pieces, convert_tokens_to_ids=lambda names: [numbers[name] for name in names]
+    )
+    found = ClinicalContrast({"a": {"left": 0.5}}, gamma=1.0).biases("a", tokenizer)
+    shares = {numbers[name]: 0.5 * 0.95**i for name, i in (("▁le", 0), ("▁", 2), ("lung", 3), ("left", 6))}
+    shares[numbers["Ġ"]] = 0.5 * 0.95**5
+    assert found == pytest.approx({one: math.log(q / (1 - q)) for one, q in shares.items()})

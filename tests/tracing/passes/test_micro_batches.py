@@ -269,6 +269,20 @@ def test_the_longest_run_first_and_a_split_is_made_once():
     assert in_order(parts) == list(range(12))
 
 
+def test_later_parts_are_as_large_as_the_largest_that_fitted():
+    """Of five samples three fit; their halves are of three and two."""
+    tried: list[int] = []
+
+    def run(_: Any, some: MicroBatch) -> list[int]:
+        tried.append(len(some.at))
+        if len(some.at) > 3:
+            raise MemoryError
+        return list(some.at)
+
+    in_batches(SimpleNamespace(), pictures(range(10)), run, batch_size=5)
+    assert tried == [5, 3, 2, 3, 2]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     def run(_: Any, some: MicroBatch) -> list[int]:
         raise RuntimeError("shapes cannot be multiplied")

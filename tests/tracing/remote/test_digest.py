@@ -201,3 +201,25 @@ def test_errors_of_a_job_keep_their_class_and_words() -> None:
     for told in ("x does not require grad", "x does not have a grad_fn", "x appears to not have been used"):
         assert "no gradient can flow" in str(connections._of_job(f"RuntimeError: {told}", "job 7 failed"))
     assert "no words" in str(connections._of_job("", "job 7 failed"))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state"),
+    [(200, {"status": "RUNNING"}, "RUNNING"), (200, {}, "unknown"), (404, {}, "unknown")],
+)
+def test_the_state_of_a_job_is_the_servers_word(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: Any, state: str
+) -> None:
+    asked = []
+
+    def answer(url: str, headers: Any, **_: Any) -> httpx.Response:
+        asked.append((url, headers))
+        return httpx.Response(status, json=body, request=httpx.Request("GET", url))
+
+    monkeypatch.setattr(httpx, "get", answer)
+    assert Connection("http://here", "secret").state("7") == state
+    Connection("http://here").state("8")
+    assert asked == [
+        ("http://here/response/7", {"ndif-api-key": "secret"}),
+        ("http://here/response/8", {}),
+    ]

@@ -98,3 +98,10 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_settings_of_saelens_are_read(tmp_path: Path, settings: dict[str, Any], expected: tuple) -> None:
     found = interp.load_features(saved(tmp_path, {**HOOK, **settings}))
     assert (found.activation, found.k, found.centred, found.scaling) == expected
+
+
+def test_a_coder_is_named_after_its_folder_or_file(tmp_path: Path) -> None:
+    folder = tmp_path / "width.16k"
+    folder.mkdir()
+    assert interp.load_features(saved(folder, HOOK)).name == "width.16k"
+    assert interp.load_features(folder / "sae_weights.safetensors").name == "sae_weights"

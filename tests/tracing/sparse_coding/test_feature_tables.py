@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 from scipy.sparse import csr_array
 
 import tests.tiny as tiny
 from interp.errors import MapError
-from interp.tracing import Cost, FeatureActivations, FeatureFidelity
+from interp.tracing import Cost, FeatureActivations, FeatureFidelity, Features
 from interp.tracing.sparse_coding.features import Sums
 
 DENSE = (
@@ -112,3 +117,23 @@ def test_explained_variance_of_a_union_is_about_its_own_mean() -> None:
     assert np.isnan(Sums.none().explained_variance)
     assert np.isnan(Sums.none().l0)
     assert np.isnan(Sums.of(np.ones((2, 1)), np.ones((2, 1)), 1).explained_variance)
+
+
+def test_activations_are_summed_up_and_dense_where_asked_for() -> None:
+    found = activations()
+    said = "FeatureActivations(3 samples, 6 tokens, 3 features, 1.0 active at a token; planted)"
+    assert repr(found) == said
+    assert found[1].values.tolist() == DENSE[1].tolist()
+    assert (found[1].dims, found[1]["position"].values.tolist()) == (("token", "feature"), [7, 8, 9])
+    assert [one.tolist() for one in found.of(1)] == [[0, 0], [0, 5, 0], [1]]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_many_tokens_are_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of two features at a time; each piece keeps its place."""
+    monkeypatch.setattr("interp.tracing.sparse_coding.features.AT_ONCE", 4)
+    weights = (torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2))
+    stream = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [-1.0, 0.0], [5.0, 4.0]], np.float32)
+    here: Any = SimpleNamespace(device=torch.device("cpu"))
+    found = Features(*weights, 0)._sparse(here, xr.DataArray(stream[None]))
+    assert found.toarray().tolist() == stream.clip(0).tolist()

@@ -16,7 +16,7 @@ from interp.tracing import Mllm, wrap
 from interp.tracing.attention.shared_keys import HiddenCells
 from interp.tracing.cost import Meter
 from interp.tracing.target import log_probabilities
-from interp.tracing.variants.cached_pass import KeptPass
+from interp.tracing.variants.cached_pass import KeptPass, Replaced
 from interp.tracing.variants.target_pass import KeptTarget
 
 
@@ -126,3 +126,18 @@ def test_what_makes_no_sense_is_refused(mllm: Mllm) -> None:
         KeptPass.of(mllm, mllm.encode(small.samples()), meter)
     with pytest.raises(ModelError, match="a pass takes at least one variant; got none"):
         kept.run(0, 20, meter)
+
+
+def test_replaced_tokens_of_each_variant_by_hand() -> None:
+    """Rows 1 and 3 of four are image tokens; the first variant replaces both, the second the later one."""
+    stream, columns = torch.arange(4.0)[None, :, None], torch.tensor([1, 3])
+    chosen = torch.tensor([[True, True], [False, True]])
+    one = Replaced(chosen, torch.tensor([[[10.0], [30.0]]]))
+    each = Replaced(chosen, torch.tensor([[[10.0]], [[20.0]]]))
+    assert one.in_stream(stream, columns)[..., 0].tolist() == [[0, 10, 2, 30], [0, 1, 2, 30]]
+    assert each.in_stream(stream, columns)[..., 0].tolist() == [[0, 10, 2, 10], [0, 1, 2, 20]]
+    upon = 100 * stream
+    assert one.in_stream(stream, columns, upon)[..., 0].tolist() == [[0, 110, 2, 330], [0, 1, 2, 330]]
+    more = one.with_none().in_stream(stream, columns)[..., 0].tolist()
+    assert more == [[0, 10, 2, 30], [0, 1, 2, 30], [0, 1, 2, 3]]
+    assert stream[0, :, 0].tolist() == [0, 1, 2, 3]

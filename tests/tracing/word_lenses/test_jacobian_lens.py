@@ -227,3 +227,33 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, unchecked: None) -> None
     ):
         with pytest.raises(kind, match=said):
             make()
+
+
+def test_a_lens_without_a_file_is_fitted_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def fit(*given: Any, **named: Any) -> Jacobians:
+        asked.extend([given[1:], named])
+        return Jacobians({1: torch.eye(2), 0: torch.eye(2)}, 1, "", "")
+
+    mllm = model("llava")
+    monkeypatch.setattr(jacobian_lens, "fit_jacobians", fit)
+    lens = JacobianLens(corpus=["where is the {word}"], max_tokens=33)
+    opened = lens.open(mllm, ["red", "lung"], Meter(mllm.device))
+    assert asked == [(("where is the {word}",), ["red", "lung"]), {"max_tokens": 33}]
+    assert opened.layers == (0, 1, 2)
+    others = [JacobianLens(corpus=["where is the {word}"]), JacobianLens(corpus=["a"], max_tokens=33)]
+    assert len({str(one.to_dict()) for one in (lens, *others)}) == 3
+
+
+def test_words_stand_in_the_prompts_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def fit(bridge: Any, prompts: Any, corpus: str, max_tokens: int) -> Any:
+        seen.append(list(prompts))
+        return SimpleNamespace(jacobians={}, n_prompts=2)
+
+    monkeypatch.setattr(jacobian_lens, "_fitted", fit)
+    text = "where is the {word} " * 6
+    fit_jacobians(model("llava"), [text], ["red", "lung"], max_tokens=25, show_progress=False)
+    assert seen == [[text.strip().replace("{word}", word) for word in ("red", "lung")]]

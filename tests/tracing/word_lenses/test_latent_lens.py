@@ -18,6 +18,7 @@ from interp.metrics import auroc
 from interp.tracing import wrap
 from interp.tracing.word_lenses import LatentLens, read_words
 from interp.tracing.word_lenses.corpus import occurrences
+from interp.tracing.word_lenses.latent_lens import _OpenedLatentLens
 from tests.tiny import tokenizer
 from tests.tiny import uneven_samples as samples
 from tests.tracing.word_lenses.hooked import Hooked
@@ -211,3 +212,28 @@ def test_a_slow_tokenizer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(mllm.processor.tokenizer), "is_fast", False)
     with pytest.raises(ModelError, match=r"does not say where in a text .*tokenizer is fast"):
         list(occurrences(mllm.processor.tokenizer, "a red", []))
+
+
+def test_texts_and_places_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    words, lens = ["Lung", "red", "circle"], LatentLens(CORPUS)
+    whole = read_words(model("llava"), samples()[:1], words, lens, top=2)[0]
+    monkeypatch.setattr("interp.tracing.word_lenses.latent_lens.TEXTS", 2)
+    monkeypatch.setattr("interp.tracing.word_lenses.latent_lens.PLACES", 5)
+    some = read_words(model("llava"), samples()[:1], words, lens, top=2)[0]
+    assert_allclose(some.score, whole.score, atol=1e-5)
+    assert_allclose(some.top_score, whole.top_score, atol=1e-5)
+    assert (some.position == whole.position).all()
+
+
+def test_similarities_by_hand() -> None:
+    """Two entries of one word and one of another, in two layers; a vector of zeros is like nothing."""
+    x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    vectors = {0: torch.stack([x, y, -x]), 1: torch.stack([y, y, x + y])}
+    found, places = torch.stack([3 * x, 0 * x]), [torch.tensor(1), torch.tensor(0)]
+    same = _OpenedLatentLens((0, 1), vectors, ["a", "a", "b"], True)
+    every = _OpenedLatentLens((0, 1), vectors, ["a", "a", "b"], False)
+    scores, ranks, ids, best = same.at(0, found, places, 1)
+    assert (scores.tolist(), ranks.tolist()) == ([[-1, 1], [0, 0]], [[1, 0], [0, 0]])
+    assert (ids[0].tolist(), best[0].tolist(), same.text(0)) == ([0], [1], "a")
+    assert_allclose(same.at(1, found, places, 0)[0], [[1 / 5**0.5, 0], [0, 0]], atol=1e-6)
+    assert_allclose(every.at(1, found, places, 0)[0], [[1 / 5**0.5, 1], [0, 0]], atol=1e-6)
