@@ -21,6 +21,7 @@ from interp.study.first_look import page
 from interp.study.first_look.look import Look, covered
 from interp.study.first_look.shown_map import ShownMap
 from interp.study.first_look.trust import Trust, TrustCheck
+from tests.golden.parsed import Page
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -155,13 +156,39 @@ def test_an_outline_is_spoken_of_where_there_is_one() -> None:
 
 
 def test_the_origin_lists_sizes_tokens_and_the_share_in_the_boxes() -> None:
-    note = TrustCheck("inside the boxes", 0.4, 0.1, "note", "", "")
+    note, other = (TrustCheck(name, 0.4, 0.1, "note", "", "") for name in ("inside the boxes", "border"))
     sample = interp.Sample(images=[pixels(), np.zeros((8, 9, 3), np.uint8)], question="?")
-    said = text(page._origin(look(sample=sample, trust=Trust((note,), "map"))))
+    said = text(page._origin(look(sample=sample, trust=Trust((other, note), "map"))))
     assert "40 × 20 pixels, 9 × 8 pixels" in said
     assert "image tokens 8" in said
-    assert "inside the boxes 40 %" in said
+    assert said.count("40 %") == said.count("inside the boxes 40 %") == 1
     assert "inside the boxes" not in text(page._origin(look()))
+
+
+def test_all_images_are_shown_and_some_frames_of_a_video() -> None:
+    pictures = [pixels()] * 9
+    assert page._images(interp.Sample(images=pictures, question="?")) == list(range(9))
+    frames = page._images(interp.Sample(video=pictures, question="?", fps=1.0))
+    assert len(frames) == 8
+    assert frames == sorted(set(frames))
+
+
+def test_each_part_stands_under_its_title(tmp_path: Path) -> None:
+    heads = xr.DataArray(np.ones((1, N)), {"head": [0]}, dims=("head", "token"))
+    written = Page(look(shown(), shown("gradient"), heads=heads).save(tmp_path / "look.html"))
+    assert [node.text for node in written.body.all("h2")] == [
+        "Where it looks", "How far to trust this map", "Several indicators", "Layers", "Heads of layer 1",
+        "What the words mean", "Where this comes from",
+    ]  # fmt: skip
+    said = text(look(missing={"heads": "no."})._repr_html_())
+    parts = (
+        "Where?",
+        "tiny answers left",
+        "The rule of attention.",
+        "No check could be made",
+        "Heads could not",
+    )
+    assert [said.index(part) for part in parts] == sorted(said.index(part) for part in parts)
 
 
 def test_a_page_names_what_is_asked(tmp_path: Path) -> None:
