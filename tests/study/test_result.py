@@ -168,6 +168,7 @@ def test_a_result_tells_what_was_measured(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("interp.study.result.SHOWN", 1)
     short = grid._repr_html_()
     assert "and 1 more rows: summary()" in short
+    assert "  unit     words\n" in repr(grid)
     assert "<td>letters</td>" not in short
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from interp.inputs.prompt import PAPER_PROMPT
 from interp.inputs.tokens import TokenMap
 from interp.study.grounding import page
 from interp.study.grounding.grounded_answer import GroundedAnswer, GroundedPhrase, _found, _peak
+from tests.golden.parsed import Page
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -167,3 +169,18 @@ def test_longer_phrases_come_first_and_words_stay_whole() -> None:
     spans, missing = _found(answer, ["lung", "left lung", "LEFT LUNG NODULE", "nodule", "lungs"])
     assert [answer[start:end] for start, end in spans] == ["Left lung", "left lung nodule", "lungs"]
     assert missing == ("lung", "nodule")
+
+
+def test_each_part_stands_under_its_title(tmp_path: Path) -> None:
+    made = grounded(*TWO, missing=("lung",), organism=True)
+    written = Page(made.save(tmp_path / "grounded.html"))
+    assert [node.text for node in written.body.all("h2")] == [
+        "The answer", "Where its words look", "Word by word", "Masks", "What the words mean", "Where this comes from",
+    ]  # fmt: skip
+    assert "Not in the answer, or only inside a longer phrase: lung." in written.text
+    assert "These are not the paper's numbers" in written.text
+    assert len(written.body.all("img")) == 2 * 2 + 2
+    plain = grounded(sample=interp.Sample(images=[np.zeros((20, 40, 3), np.uint8)] * 2, question=""))
+    said = Page(plain.save(tmp_path / "plain.html")).text
+    assert "(no question)" in said
+    assert "These are not the paper's numbers" not in said
