@@ -96,6 +96,8 @@ def test_a_row_of_panels_is_a_run_and_a_column_a_position() -> None:
     assert [round(float(one.y[1]), 2) for one in lines] == [0.76, 0.66] * 2
     assert [one.showlegend for one in figure.data if one.showlegend].count(True) == 3
     assert list(figure.layout.yaxis.range) == [0, 1.05]
+    assert [getattr(figure.layout, f"xaxis{i}").title.text for i in (2, 3, 4)] == [None, "layer", "layer"]
+    assert {shape.y0 for shape in figure.layout.shapes} == {1}
     names = {"probe": "solid", "control task": "dash", "most frequent class": "dot"}
     assert {one.name: one.line.dash for one in figure.data if one.showlegend} == names
 
