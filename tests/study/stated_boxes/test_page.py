@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, ImageColor
 
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.study.stated_boxes import page
-from interp.study.stated_boxes.page import _short, _told, _unparsed
+from interp.study.stated_boxes.page import COLOUR, _short, _told, _unparsed, _with_stated
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -64,6 +66,17 @@ def test_what_could_not_be_read_is_told_run_by_run() -> None:
     told = [text(part) for part in _unparsed(both)]
     assert told[0].startswith("a · four: 3 parts in 2 of 4")
     assert told[2:] == ["b · four: 0 parts in 0 of 2 samples. 2 other samples without any box."]
+
+
+def test_every_stated_box_is_drawn_on_its_image() -> None:
+    """Two images of 40 × 20 and 80 × 20 pixels; the second is shown at half its width."""
+    boxes = [[0, 0, 20, 10], [40, 10, 80, 20]]
+    drawn = _with_stated(lambda _: Image.new("RGB", (40, 20)), boxes, [(40, 20), (80, 20)], 1)
+    found = (np.asarray(drawn) == ImageColor.getrgb(COLOUR)).all(axis=-1)
+    assert found[0, :10].all()
+    assert found[19, 20:].all()
+    assert not found[:10, 11:].any()
+    assert not found[10:, :20].any()
 
 
 def test_at_most_ten_unread_parts_are_listed() -> None:
