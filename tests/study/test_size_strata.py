@@ -105,7 +105,7 @@ def test_strata_are_cut_where_both_domains_together_say() -> None:
     assert found.names == ("x", "y")
 
 
-def test_an_interval_narrows_with_its_level_and_repeats_with_its_seed() -> None:
+def test_an_interval_has_its_level_and_repeats() -> None:
     frame = domains(noise=0.3)
     wide, half, again, other = (
         stratified(frame, names=NAMES, n=300, **options).difference

@@ -122,7 +122,7 @@ def test_a_sample_without_the_field_is_a_stratum_of_its_own() -> None:
     )  # nothing was measured: nothing to refuse
 
 
-def test_yes_or_no_questions_are_parted_where_the_field_has_values() -> None:
+def test_yes_or_no_questions_are_parted_by_several_values() -> None:
     """The question about an organ is none of them; the field's own "all" gets another name beside it."""
     one = cell("d", "PAI", ["all", "CT", "CT", "CT"], answers=["Yes.", "no", "lung", None])
     found: Any = SimpleNamespace(cells=[one, cell("e", "PAI", ["all questions"], measured=False)])

@@ -155,7 +155,7 @@ def test_an_outline_is_spoken_of_where_there_is_one() -> None:
         ) == there
 
 
-def test_the_origin_lists_sizes_tokens_and_the_share_in_the_boxes() -> None:
+def test_the_origin_lists_sizes_tokens_and_share_in_boxes() -> None:
     note, other = (TrustCheck(name, 0.4, 0.1, "note", "", "") for name in ("inside the boxes", "border"))
     sample = interp.Sample(images=[pixels(), np.zeros((8, 9, 3), np.uint8)], question="?")
     said = text(page._origin(look(sample=sample, trust=Trust((other, note), "map"))))

@@ -155,7 +155,7 @@ def test_a_copy_of_each_stage_is_made_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_dear_indicator_is_checked_on_an_eighth_of_its_samples() -> None:
+def test_a_dear_indicator_is_checked_on_an_eighth() -> None:
     maker = MapMaker(SimpleNamespace(few={"dear": 16, "dearest": 3}))
     checked = {
         label: [rank for rank in range(20) if maker._checks(label, Found(token_map(sample(0)), "", rank))]

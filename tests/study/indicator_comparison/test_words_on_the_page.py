@@ -109,7 +109,7 @@ def failures(*rows: tuple[str, str | None, str, str, str]) -> Any:
     return SimpleNamespace(failures=frame, cells=cells, failure_counts=lambda: "3 failures")
 
 
-def test_failures_of_one_kind_are_told_once_with_the_first_sample() -> None:
+def test_failures_of_one_kind_are_told_once() -> None:
     lost = ("one", "knows", "", "MapError", "too dark.")
     said = text(page._failures(failures(("two", None, "take", "undefined", "flat."), lost, lost)))
     assert "3 failures. Means are over the rest." in said
@@ -129,7 +129,7 @@ def result(*indicators: tuple[str, Any]) -> Any:
 FOUR = result(("centre", CentrePrior()), ("a", Knowing()), ("random", RandomMap()), ("b", Knowing()))
 
 
-def test_baselines_are_grey_and_the_others_have_colours_of_their_own() -> None:
+def test_baselines_are_grey_and_the_others_coloured() -> None:
     assert colours(FOUR) == {
         "centre": GREY, "a": series_colour(0), "random": GREY, "b": series_colour(1)
     }  # fmt: skip
@@ -144,7 +144,7 @@ def points(*rows: tuple[str, float, float]) -> pd.DataFrame:
     ("higher", "line"),
     [(True, [(1, 0.5), (3, 0.9)]), (False, [(1, 0.5), (2, 0.4)])],
 )
-def test_the_front_holds_what_is_better_than_all_that_is_cheaper(higher: bool, line: list[Any]) -> None:
+def test_the_front_is_better_than_all_that_is_cheaper(higher: bool, line: list[Any]) -> None:
     """Of two that cost the same the better counts; one that is dearer and no better is off the line."""
     table = points(
         ("b", 3, 0.9), ("a", 1, 0.5), ("centre", 2, 0.4), ("random", 1, 0.5 + (-0.1 if higher else 0.1))

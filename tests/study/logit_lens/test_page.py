@@ -114,7 +114,7 @@ def test_the_five_most_frequent_failures_are_counted() -> None:
     assert none == "None: every word of every sample was measured."
 
 
-def test_a_panel_is_named_by_its_data_and_where_they_differ_its_lens() -> None:
+def test_a_panel_is_named_by_its_data_and_lens() -> None:
     cell: Any = SimpleNamespace(
         labels={"data": "scenes", "lens": "nearest"}, study=SimpleNamespace(lens="logit")
     )

@@ -56,7 +56,7 @@ def text(markup: object) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", str(markup))).split())
 
 
-def test_the_first_samples_of_each_run_are_shown_with_their_own_sentences() -> None:
+def test_first_samples_are_shown_with_their_own_sentences() -> None:
     result: Any = SimpleNamespace(cells=[cell("one", 5), cell("none", 0), cell("two", 1)])
     first, second = map(text, _examples(result))
     assert first.count("Which side") == 3

@@ -169,7 +169,7 @@ def test_a_sample_needs_one_image_and_a_text() -> None:
     assert said[1] == "answers hold no text for the sample 's0'."
 
 
-def test_the_convention_is_that_of_the_family_unless_it_is_named() -> None:
+def test_the_convention_is_the_familys_unless_named() -> None:
     own = task(convention=None)
     own._mllm = Model(family="qwen2_5_vl")
     assert own._convention == BOX_CONVENTIONS["qwen2_5_vl"]
