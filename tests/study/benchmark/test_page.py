@@ -128,7 +128,7 @@ def test_with_many_runs_flips_are_counted_and_not_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = {"a": Swap(changes=named(0)), "b": Swap(changes=named(1))}
-    result = run(tmp_path, methods, divided(3, "three"))
+    result = run(tmp_path, methods, divided(2, "two"))
     drawn = [Page(result.report(tmp_path / "all.html"))]
     monkeypatch.setattr("interp.study.benchmark.page.MANY_CELLS", 1)
     drawn.append(Page(result.report(tmp_path / "few.html")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +14,12 @@ import interp
 from interp.errors import MapError, RunError
 from interp.indicators import Maps, VisionAttention
 from interp.inputs.footprints import squash
-from interp.inputs.prompt import PAPER_PROMPT, Target
+from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Target
 from interp.inputs.tokens import TokenMap
 from interp.study.first_look import trust
 from interp.study.first_look.look import SAME, _Making, _sample
 from interp.study.first_look.shown_map import ShownMap
-from interp.study.first_look.trust import TrustCheck, _excess, full_checks
+from interp.study.first_look.trust import Trust, TrustCheck, _excess, full_checks
 from interp.tracing import Cost
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -224,3 +225,54 @@ def test_an_image_comes_with_its_question_and_boxes() -> None:
     for given in ({"question": "?"}, {"boxes": []}, {"box_format": "fraction"}):
         with pytest.raises(interp.InterpError, match="a whole Sample, or an image with question= and boxes="):
             _sample(whole, **{"question": "", "boxes": None, "box_format": None} | given)
+
+
+def test_orders_that_do_as_well_count_against_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 16 tokens weighs the same, so every order does exactly as well."""
+    deletion, _ = full(shown(*ORDER[:16]), ORDER[:16], monkeypatch, weights=np.ones(16))
+    assert deletion.flag == "caution"
+    assert deletion.finding.endswith("; 19 of 19 random orders do as well.")
+    assert deletion.value == pytest.approx(deletion.reference)
+
+
+def test_checks_are_read_by_their_place_and_counted() -> None:
+    flags = ("caution", "note", "caution", "not measured")
+    checks = tuple(TrustCheck(f"c{i}", 0.5, 0.25, flag, "Found.", "Meant.") for i, flag in enumerate(flags))  # pyright: ignore
+    own = Trust(checks, "map")
+    assert (len(own), own[0], own[-1], own[1:3]) == (4, checks[0], checks[3], checks[1:3])
+    assert list(own) == list(checks)
+    assert own.cautions == ("c0", "c2")
+    assert own.summary.startswith("2 of 2 checks raise a caution: c0, c2. Do not base")
+    assert repr(own).splitlines()[1:3] == ["  c0: caution. Found.", "  c1: note. Found."]
+    assert list(own.to_dataframe()) == ["name", "value", "reference", "flag", "finding", "meaning"]
+    one = Trust((*checks[3:], TrustCheck("fine", 0, 0, "no caution", "", "")), "map").summary
+    assert one.startswith("None of 1 check raises a caution. That does not show")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Keeps what it is asked for; gives maps per head where these are asked for."""
+
+    per_head: bool = False
+    layers: Any = "all"
+    calls: list[Any] = field(default_factory=list)
+
+    def __call__(self, mllm: Any, samples: Any, **options: Any) -> Maps:
+        self.calls.append((self.per_head, self.layers, options))
+        array = lines(EVEN, SHARP)
+        if self.per_head:
+            array = array.sel(layer=self.layers).expand_dims(head=[0, 1]).transpose("layer", "head", "token")
+        return Maps((array,), (tokens(),), Cost(), None)
+
+
+def test_maps_and_heads_are_of_the_prompt_and_target() -> None:
+    own, options = Asked(), {"prompt": GENERIC_PROMPT, "target": Target("left")}
+    made = _Making(SimpleNamespace(), picture(), GENERIC_PROMPT, Target("left"), "auto")  # pyright: ignore
+    _, found = made._maps({"it": own})
+    heads = made._heads(own, found["it"])
+    assert own.calls == [(False, "all", options), (True, [1], options)]
+    assert heads is not None
+    assert heads.dims == ("head", "token")
+    assert heads.values.tolist() == [SHARP, SHARP]
+    assert made._heads(own, shown(*EVEN, layer=None)) is None
+    assert made._heads(object(), found["it"]) is None

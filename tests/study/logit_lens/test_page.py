@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp.study.logit_lens import page
 from interp.study.logit_lens.page import _failures, _few, _title, figures, lens_gaps, peaks
 from interp.study.logit_lens.task import OTHERS, OWN, WORDS
 from interp.study.logit_lens.wording import LENS_WORDING, MIXED, lens_kind, wording_of
@@ -184,3 +185,57 @@ def test_each_lens_has_words_of_its_own() -> None:
         assert all(field in one.lead for field in ("{models}", "{samples}", "{data}"))
     whole = np.log([0.5, 0.25])
     np.testing.assert_allclose(LENS_WORDING["jacobian"].map_values(whole), [0.5, 0.25])
+
+
+def examples(
+    monkeypatch: pytest.MonkeyPatch, scores: pd.DataFrame, found: pd.DataFrame, *measured: bool
+) -> list[str]:
+    """What the examples show of each run: the samples, the word and the layer."""
+    samples = pd.DataFrame({"index": range(4)})
+    cells = [
+        SimpleNamespace(
+            labels={"model": "m", "data": f"d{i}"}, key=("m", f"d{i}"), measured=one, frame=lambda _: samples
+        )
+        for i, one in enumerate(measured)
+    ]
+    monkeypatch.setattr(page, "_card", lambda cell, row, word, layer: f"{row['index']} at {layer}; ")
+    given: Any = SimpleNamespace(cells=cells, scores=scores)
+    return [text(part) for part in page._examples(given, found)]
+
+
+def test_examples_are_shown_at_the_peak_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first set has both words, the second a label alone, without a control; the third was not measured."""
+    keys = ["model", "data", "word", "layer"]
+    scores = pd.DataFrame(
+        [("m", "d0", "label", 5), ("m", "d0", "answer", 5), ("m", "d1", "label", 2), ("m", "d1", "label", 7)],
+        columns=keys,
+    )
+    found = pd.DataFrame([("m", "d0", "label", 1), ("m", "d0", "answer", 3)], columns=keys)
+    said = examples(monkeypatch, scores, found, True, True, False)
+    assert said == ["d0: the answer", "0 at 3; 1 at 3;", "d1: the label", "0 at 7; 1 at 7;"]
+
+
+def test_the_table_shows_each_words_best_layer() -> None:
+    gaps = pd.DataFrame(
+        [
+            ("m", "d", "label", 1, 0.5, 0.25, 0.75, 30, 25, 0.01, 0.02),
+            ("m", "d", "label", 2, 0.9, 0.8, 1.0, 30, 25, 0.0001, 0.0002),
+            ("m", "d", "answer", -1, -0.5, -0.75, -0.25, 8, 4, 0.5, 1.0),
+        ],
+        columns=["model", "data", "word", "layer", "mean", "low", "high", "n", "n_groups", "p", "p_holm"],
+    )
+    said = text(page._table(SimpleNamespace(axes=("model", "data")), gaps, LENS_WORDING["contextual"]))  # pyright: ignore
+    assert "own − another's gap, from −2 to 2" in said
+    assert "m · d label 2 0.90 [0.80, 1.00] < 0.001 30 in 25 groups" in said
+    assert "m · d answer −1 −0.50 1.000 8 in 4 groups" in said
+    assert "0.50 [0.25" not in said
+
+
+def test_the_origin_names_a_lens_that_is_not_the_logit_lens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "origin", lambda _, lines: dict(lines))
+    monkeypatch.setattr(page, "as_json", str)
+    study = SimpleNamespace(prompt="p", rule="center", seed=3, batch=5, lens="logit")
+    own: Any = SimpleNamespace(study=study, folder=None)
+    assert page._origin(own) == {"prompt": "p", "rule, seed, batch": "center, 3, 5"}
+    study.lens = SimpleNamespace(to_dict=lambda: {"kind": "ähnlich"})
+    assert page._origin(own)["lens"] == '{"kind": "ähnlich"}'  # pyright: ignore[reportCallIssue, reportArgumentType]
