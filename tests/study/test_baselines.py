@@ -70,6 +70,33 @@ def test_the_seed_decides_who_lends() -> None:
     assert partners(groups, [True] * 20, seed=1) != partners(groups, [True] * 20, seed=2)
 
 
+def test_of_single_samples_each_borrows_from_the_next() -> None:
+    """m is 1, so the way from borrower to lender leads through all of them."""
+    found = partners(list("abcdef"), [True] * 6, seed=3)
+    way = [0]
+    while (lender := int(found[way[-1]])) != 0:
+        way.append(lender)
+    assert sorted(way) == list(range(6))
+
+
+class Hashed(str):
+    """A name with a hash of its own, as the same name has in another process."""
+
+    def __new__(cls, name: str, salt: int) -> Hashed:
+        made = super().__new__(cls, name)
+        made.salt = salt
+        return made
+
+    def __hash__(self) -> int:
+        return hash((self.salt, str(self)))
+
+
+def test_who_lends_is_the_same_in_every_process() -> None:
+    names = [f"g{i}" for i in range(12)]
+    found = {partners([Hashed(name, salt) for name in names], [True] * 12, seed=5) for salt in range(4)}
+    assert found == {partners(names, [True] * 12, seed=5)}
+
+
 def test_a_moved_box_keeps_its_relative_place() -> None:
     moved = moved_boxes([Box(10, 20, 30, 40)], [(100, 80)], [(50, 160)])
     assert moved == (Box(5, 40, 15, 80),)
@@ -110,6 +137,8 @@ def test_a_moved_mask_stays_on_its_image() -> None:
     mask = Mask(np.ones((2, 2), np.uint8), image=1)
     (moved,) = moved_masks([mask], [(4, 4), (8, 2)])
     assert (moved.image, moved.inside.shape) == (1, (2, 8))
+    both = moved_masks([mask, Mask(np.eye(2, dtype=np.uint8))], [(4, 4), (8, 2)])
+    assert [(one.image, int(one.inside.sum())) for one in both] == [(1, 16), (0, 8)]
     (alone,) = moved_masks([mask], [(4, 6)])
     assert (alone.image, alone.inside.shape) == (0, (6, 4))
 

@@ -201,3 +201,50 @@ def test_what_cannot_be_compared_is_refused(result: Result, tmp_path: Path) -> N
         result.compare("js", layer=1)
     with pytest.raises(StudyError, match="nothing to compare: no two cells with ar differ at all"):
         sweep(data=samples(4)).run(tmp_path, progress=False).compare("ar", layer=1)
+
+
+def test_one_more_than_half_is_not_needed_but_half_is(tmp_path: Path) -> None:
+    """Of 8 and 9 samples 4 are shared, which is half of the smaller; of 9 and 9 it is less."""
+    a = Samples([sample(i, group=f"a{i}") for i in range(9)])
+    b = Samples([sample(5 + i, group=f"b{i}" if i > 3 else f"a{5 + i}") for i in range(9)])
+    row = over_data(tmp_path, a[1:], b).compare("ar", layer=1).iloc[0]
+    assert (row.paired, row.n, row.left_out) == ("sample", 4, 8 + 9 - 2 * 4)
+    less = over_data(tmp_path, a, b).compare("ar", layer=1).iloc[0]
+    assert (less.paired, less.n, less.left_out) == ("none", 5 + 5, 8)
+
+
+def test_group_pairs_leave_out_groups_of_one_side(tmp_path: Path) -> None:
+    """Two groups of three samples and two are shared; each side has one more, of one sample and of four."""
+    a = Samples([sample(i, group=group) for i, group in enumerate("xxxyyyz")])
+    b = Samples([sample(40 + i, group=group) for i, group in enumerate("xxyywwww")])
+    result = over_data(tmp_path, a, b)
+    row = result.compare("ar", layer=1).iloc[0]
+    assert (row.paired, row.n, row.n_groups, row.left_out) == ("group", 6 + 4, 2, 1 + 4)
+    assert np.isfinite(row.matched)  # the sizes are compared of all samples, whatever is paired
+    table = result.compare_groups("ar", layer=1).set_index("group")
+    assert table[["n_a", "n_b"]].to_dict("index") == {
+        "x": {"n_a": 3, "n_b": 2}, "y": {"n_a": 3, "n_b": 2}, "z": {"n_a": 1, "n_b": 0}, "w": {"n_a": 0, "n_b": 4},
+    }  # fmt: skip
+    assert table.n_a.dtype == table.n_b.dtype == int
+    assert np.isnan(table.loc[["z", "w"], "difference"]).all()
+    assert list(table.reset_index())[:4] == ["group", "over", "where", "a"]
+
+
+def test_differences_are_the_first_minus_the_second(result: Result) -> None:
+    for over in ("indicator", "data"):
+        table = result.compare("ar", layer=1, over=over)
+        assert table.difference.to_numpy() == pytest.approx((table.mean_a - table.mean_b).to_numpy())
+        assert (table.metric == "ar").all()
+        assert list(table)[list(table).index("p") + 1] == "p_holm"
+    groups = result.compare_groups("ar", layer=1, over="indicator")
+    assert groups.difference.to_numpy() == pytest.approx((groups.mean_a - groups.mean_b).to_numpy())
+    assert (groups.difference > 0).all()  # "good" looks more than "weak"
+
+
+def test_sizes_that_do_not_overlap_leave_no_matched_difference(tmp_path: Path) -> None:
+    a, b = boxed(6, "a", 0, lambda _: 1), boxed(6, "b", 40, lambda _: 5)
+    row = over_data(tmp_path, a, b).compare("ar", layer=1).iloc[0]
+    assert np.isnan([row.matched, row.matched_low, row.matched_high]).all()
+    assert row.n_matched == 0
+    assert (row.area_a, row.area_b) == pytest.approx((0.05, 0.25))
+    assert "depends on the boxes' size" not in row.note  # a uniform map's attention ratio is 1 for any box

@@ -220,3 +220,46 @@ def test_every_option_of_a_run_reaches_the_cells(tmp_path: Path, monkeypatch: py
         Grid(sweep(), data=data()).run(tmp_path, workers=2, progress=False, part=(1, 3), loaders=5)
     assert given.pop("workers").n == 2
     assert given == {"out": tmp_path, "n": 2, "progress": False, "part": (1, 3), "loaders": 5}
+
+
+def test_a_grid_asks_what_its_study_asks_and_of_what_it_depends(tmp_path: Path) -> None:
+    grid = Grid(sweep(), data=data(), seed=(0, 1))
+    assert grid.title == f"{sweep().title} over data, seed"
+    assert grid.question == f"{sweep().question} Does it depend on the data or the seed?"
+    assert grid.page == sweep().page
+    one, same = (Grid(sweep(model="organism"), data=data(), seed=seeds) for seeds in ((0, 1), [0, 1]))
+    assert hash(one) == hash(same)
+    assert list(grid.axes["seed"].items()) == [("0", 0), ("1", 1)]
+
+
+def test_the_last_axis_runs_fastest_behind_the_models() -> None:
+    models = {"b": Model(), "a": Model(fingerprint="e" * 64)}
+    grid = Grid(sweep(), seed=[1, 0], model=models, batch=[2, 3])
+    keys = [tuple(labels[name] for name in ("model", "seed", "batch")) for labels, _ in grid.studies]
+    assert keys == [(m, s, b) for m in "ba" for s in "10" for b in "23"]
+    assert [(study.seed, study.batch) for _, study in grid.studies] == [(int(s), int(b)) for _, s, b in keys]
+    assert all(list(labels) == ["model", "data", "seed", "batch"] for labels, _ in grid.studies)
+    assert all(study.model is models[labels["model"]] for labels, study in grid.studies)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"rules": ["touch"]}, r"got \['rules'\]\. Did you mean 'rule'"),
+        ({"rule": {"a": "touch", "b": "nearest"}}, "does not fit, 'b': rule is one of"),
+        ({"seed": 3}, "the axis seed takes a list or a mapping from label to value; got 3"),
+        ({"seed": []}, r"needs at least one value and distinct labels; got \[\]"),
+        ({"seed": {1: 0, "1": 1}}, r"distinct labels; got \['1', '1'\]"),
+    ],
+)
+def test_an_axis_of_no_sense_says_what_came(axes: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        Grid(sweep(), **axes)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_only_a_study_is_varied() -> None:
+    wrong: Any = data()
+    with pytest.raises(StudyError, match=r"a Grid varies a study, such as LayerSweep\(data=…\)"):
+        Grid(wrong, seed=[0, 1])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -11,8 +12,15 @@ from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.study import Grid, LayerChoice, Result, choose_layer
-from interp.study.layer_choice import check_split, layers_of, metrics_to_choose_by
+from interp.study import Grid, GridResult, LayerChoice, Result, choose_layer
+from interp.study.layer_choice import (
+    check_metric,
+    check_split,
+    is_choice,
+    layers_of,
+    metrics_of,
+    metrics_to_choose_by,
+)
 from tests.study.planted import Planted, sample, sweep
 
 
@@ -180,3 +188,54 @@ def test_maps_as_good_as_a_uniform_one_do_not_beat_it(tmp_path: Path) -> None:
             layers_of(result, layer)
     with pytest.raises(StudyError, match="layer is a layer 0, 1, …, or what"):
         layers_of(result, True)
+
+
+def test_a_choice_names_what_it_was_made_on(tmp_path: Path) -> None:
+    """Of two sets with different splits both are named; groups and samples are those of both."""
+    parts = {"one": of("validation"), "two": of("train", start=20, name="two")}
+    choice = choose_layer(run(parts, tmp_path))
+    assert (choice.metric, choice.split, choice.n) == ("ar", "train + validation", 12)
+    assert choice.groups == {f"patient-{i}" for i in (0, 1, 2, 10, 11, 12)}
+
+
+def test_of_many_samples_in_enough_groups_nothing_is_cautioned() -> None:
+    for n, n_groups, cautious in ((19, 19, True), (20, 19, True), (21, 20, False)):
+        choice = LayerChoice("ar", {"m": 1}, frozenset(map(str, range(n_groups))), None, n)
+        assert bool(choice.caution) == cautious
+
+
+def test_layers_are_given_for_models_that_measured_something(unchecked: None) -> None:
+    """One layer stands for every model; a choice may name models that are not there, but must name those that are."""
+    frame = pd.DataFrame({"model": ["a", "a", "b"], "layer": [0, 1, 1]})
+    cells = [
+        SimpleNamespace(
+            labels={"model": model}, measured=model != "c", study=SimpleNamespace(metrics=metrics)
+        )
+        for model, metrics in (("a", ("kl", "ar")), ("b", ("ar", "js")), ("c", ("ar",)))
+    ]
+    result = object.__new__(GridResult)
+    object.__setattr__(result, "cells", cells)
+    result.__dict__["scores"] = frame
+    assert layers_of(result, 1) == {"a": 1, "b": 1}
+    assert layers_of(result, LayerChoice("ar", {"b": 1, "a": 0, "z": 9}, frozenset())) == {"a": 0, "b": 1}
+    with pytest.raises(StudyError, match=r"expected a layer of \[1\] for model b, got 0"):
+        layers_of(result, 0)
+    with pytest.raises(StudyError, match=r"for model a, got None"):
+        layers_of(result, LayerChoice("ar", {"b": 1}, frozenset()))
+    assert metrics_of(result) == ("kl", "ar", "js")
+    check_metric(result, "js")
+    for wrong in ("iou", None, ["ar"]):
+        with pytest.raises(StudyError, match="one of the metrics measured, kl, ar, js; got"):
+            check_metric(result, wrong)
+    with pytest.raises(StudyError, match=r"expected the result of a study, as study\.run"):
+        check_metric(frame, "ar")
+
+
+def test_a_choice_is_what_choose_layer_returns(unchecked: None) -> None:
+    is_choice(None)
+    is_choice(LayerChoice("ar", {}, frozenset()))
+    for wrong in (3, {"m": 1}):
+        with pytest.raises(StudyError, match=r"choice is what interp\.choose_layer returns, or None; got"):
+            is_choice(wrong)
+    with pytest.raises(StudyError, match="descriptive is True or False; got 1"):
+        choose_layer(object.__new__(GridResult), descriptive=1)

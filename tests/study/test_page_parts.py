@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from interp.report.provenance import ORGANISM
 from interp.study import ModelSpec
-from interp.study.page_parts import failure_line, lead
+from interp.study.page_parts import failure_line, failures_by_sample, lead, origins
 
 REAL, TINY = ModelSpec("org/real"), ModelSpec("organism")
 
@@ -46,3 +46,26 @@ def test_the_five_most_frequent_reasons_are_named() -> None:
     assert said.startswith("21 left out: reason 6 ×6, ")
     assert "reason 2 ×2" in said
     assert "reason 1" not in said
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_samples_that_are_left_out_have_their_reason() -> None:
+    rows = [("m", "four", "s1", "MapError", "too dark."), ("n", "five", "s2", "ImageError", "no file.")]
+    frame = pd.DataFrame(rows, columns=["model", "data", "sample", "error", "reason"])
+    found: Any = SimpleNamespace(failures=frame)
+    said = html.unescape(str(failures_by_sample(found)))
+    assert [name in said for name in ("m", "four", "s1", "too dark.", "n", "five", "s2", "no file.")] == [
+        True
+    ] * 8
+    none: Any = SimpleNamespace(failures=frame[:0])
+    assert "None: every sample was measured." in failures_by_sample(none)
+    assert failure_line(none) == "None: every sample was measured."
+    assert failure_line(found) == "2 left out: too dark. ×1, no file. ×1"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_run_says_where_it_comes_from() -> None:
+    cells = [SimpleNamespace(key=("m", name)) for name in ("one", "two")]
+    found: Any = SimpleNamespace(cells=cells)
+    said = str(origins(found, lambda cell: Markup("from {}").format(cell.key[1])))
+    assert said.index("m · one") < said.index("from one") < said.index("m · two") < said.index("from two")

@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 
 from interp.data import Samples
+from interp.errors import RunError, StudyError
 from interp.run import UNDEFINED
-from interp.study.result import GridResult, _frames, counted, differences, mean_text, summarise
-from tests.study.planted import samples
+from interp.study import Grid
+from interp.study.result import GridResult, _frames, counted, differences, mean_text, stored_tokens, summarise
+from tests.study.fake_study import Lengths
+from tests.study.planted import sample, samples
 
 ONE, TWO = samples(4, "one"), samples(3, "two", start=10)
 
@@ -111,3 +114,104 @@ def test_rows_without_a_label_have_a_mean_of_their_own() -> None:
     found = summarise(scores)
     assert found["mean"].tolist() == [1, 3]
     assert (found.n.tolist(), found.n_undefined.tolist(), found.n_groups.tolist()) == ([1, 2], [1, 0], [1, 2])
+
+
+def test_a_joined_result_has_the_axes_of_its_parts(tmp_path: Path) -> None:
+    one, two = (Lengths(data=samples(2, name)).run(tmp_path, progress=False) for name in ("one", "two"))
+    other = Grid(Lengths(), data={"x": samples(2)}, unit=["letters"]).run(tmp_path, progress=False)
+    assert (one.varied, GridResult.join([one, two]).varied) == ((), ("data",))
+    with pytest.raises(StudyError, match=r"same axes; got \['model, data', 'model, data, unit'\]"):
+        GridResult.join([one, other])
+    wrong: Any
+    for wrong in (["a"], "ab", ["a", 3], ["a", "b", "c"]):
+        with pytest.raises(StudyError, match=r"one name per result, each once; got .* for 2 results"):
+            GridResult.join([one, two], runs=wrong)
+    for wrong in ([one, 3], 3):
+        with pytest.raises(StudyError, match="expected the result of a study"):
+            GridResult.join(wrong)
+    named = GridResult.join([one, two], runs=("first", "second"))
+    assert [cell.key for cell in named.cells] == [("first", "planted", "one"), ("second", "planted", "two")]
+    assert named.folder == one.folder
+
+
+def test_scores_name_the_sample_and_the_group_of_each_value(tmp_path: Path) -> None:
+    """Questions of 5, 4 and 3 words; two samples have one id."""
+    words = ("a b c d e", "a b c d", "a b c")
+    data = Samples([sample(i, question=q, id=f"s{i // 2}", group=f"g{i}") for i, q in enumerate(words)])
+    result = Lengths(data=data).run(tmp_path, progress=False)
+    assert list(result.scores) == ["model", "data", "sample", "group", "what", "value"]
+    rows = {tuple(row) for row in result.scores[["sample", "group", "value"]].to_numpy().tolist()}
+    assert rows == {("s0", "g0", 5.0), ("s0", "g1", 4.0), ("s1", "g2", 3.0)}
+    values = result.values.set_index("index")
+    assert values.value.to_dict() == {0: 5.0, 1: 4.0, 2: 3.0}
+    assert values.group.to_dict() == {0: "g0", 1: "g1", 2: "g2"}
+    assert result.cost.forwards.tolist() == [2]  # batches of two
+    assert list(result.cost)[:2] == ["model", "data"]
+
+
+def test_a_result_tells_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Samples([sample(0), sample(1), sample(2, question="")], "three")
+    grid = Grid(Lengths(data=data), unit=["words", "letters"]).run(tmp_path, progress=False)
+    said = repr(grid).splitlines()
+    assert said[0] == "Lengths of questions over unit: result of 2 runs"
+    assert [" ".join(line.split()) for line in said[1:5]] == [
+        "model planted", "data three", "unit words, letters",
+        "measured 2 samples in 1 group, 2 failures (SampleError ×2)",
+    ]  # fmt: skip
+    assert str(grid.folder) in said[5]
+    assert repr(Lengths(data=data).run(tmp_path, progress=False)).startswith(
+        "Lengths of questions: result of 1 run\n"
+    )
+    shown = grid._repr_html_()
+    assert "more rows" not in shown
+    assert "letters" in shown
+    monkeypatch.setattr("interp.study.result.SHOWN", 1)
+    short = grid._repr_html_()
+    assert "and 1 more rows: summary()" in short
+    assert "  unit     words\n" in repr(grid)
+    assert "<td>letters</td>" not in short
+
+
+def test_a_result_that_cannot_be_read_still_has_a_name(unchecked: None) -> None:
+    def lost(_: str) -> Any:
+        raise RunError("the table is gone.")
+
+    one = cell("a", ONE, [0])
+    one.frame = lost
+    assert "measured cannot be read: the table is gone." in " ".join(repr(result(one)).split())
+
+
+def test_a_result_is_not_saved_but_exported(tmp_path: Path) -> None:
+    found = Lengths(data=samples(2)).run(tmp_path, progress=False)
+    with pytest.raises(StudyError, match=r"stored already, in .*Write result\.export"):
+        found.save()
+    written = found.export(tmp_path / "paper", formats=())
+    assert sorted(path.name for path in written) == ["summary.csv", "summary.tex"]
+    assert "note" not in pd.read_csv(tmp_path / "paper" / "summary.csv")
+    with pytest.raises(StudyError, match="names none in `page`"):
+        found.report()
+    with pytest.raises(StudyError, match="level is between 0 and 1"):
+        found.summary(95)
+
+
+def test_a_stored_tokens_place_is_that_of_the_prompt(unchecked: None) -> None:
+    """Two images; the second has one token."""
+    frame = pd.DataFrame(
+        {
+            "index": [4, 7],
+            "footprints": [[0.0] * 4, [0, 0, 5, 5, 5, 0, 9, 5, 0, 0, 3, 3]],
+            "image_index": [[0], [0, 0, 1]],
+        }
+    )
+    data = {4: None, 7: SimpleNamespace(video=None, sizes=[(9, 5), (3, 3)])}
+    one: Any = SimpleNamespace(frame=lambda _: frame, study=SimpleNamespace(data=data))
+    found = stored_tokens(one, 7)
+    assert found.footprints.tolist() == [[0, 0, 5, 5], [5, 0, 9, 5], [0, 0, 3, 3]]
+    assert (found.n, found.image_index.tolist(), found.sizes) == (3, [0, 0, 1], ((9, 5), (3, 3)))
+
+
+def test_summaries_keep_the_order_of_measuring() -> None:
+    rows = [(layer, metric, "g", "s", 1.0) for layer in (2, 0) for metric in ("kl", "ar")]
+    found = summarise(pd.DataFrame(rows, columns=["layer", "metric", "group", "sample", "value"]))
+    assert list(zip(found.layer, found.metric, strict=True)) == [(2, "kl"), (2, "ar"), (0, "kl"), (0, "ar")]
+    assert found.note.str.startswith("Only 1 group").all()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data import Samples
@@ -191,3 +192,83 @@ def test_a_results_groups_stand_as_they_are_shown(result: Result, monkeypatch: p
     shown, stored = (set(matched(one, layer=0, names=names).pairs.group_a) for one in (result, frame))
     assert shown - stored == {"scan.png"}
     assert stored - shown == {"natural-0"}
+
+
+def two(areas_a: list[float], areas_b: list[float], values_b: list[float] | None = None) -> pd.DataFrame:
+    """Domains x and y of these sizes, a group each; x's values are 1, 2, 3 …, y's are given or 0."""
+    n, m = len(areas_a), len(areas_b)
+    return pd.DataFrame(
+        {
+            "data": ["x"] * n + ["y"] * m,
+            "group": [f"g{i}" for i in range(n + m)],
+            "sample": [f"s{i}" for i in range(n + m)],
+            "area": [*areas_a, *areas_b],
+            "value": [*map(float, range(1, n + 1)), *(values_b or [0.0] * m)],
+        }
+    )
+
+
+def test_pairs_and_what_is_told_of_them_by_hand() -> None:
+    """0.1 finds 0.11 and 0.4 finds 0.4; 0.9 finds nobody, and neither does 0.2."""
+    frame = two([0.1, 0.4, 0.9], [0.2, 0.4, 0.11], [5.0, 7.0, 9.0])
+    found = matched(frame, caliper=0.1)
+    pairs = found.pairs.sort_values("sample_a").reset_index(drop=True)
+    assert list(pairs) == [f"{name}_{side}" for name in ("sample", "group", "size", "value") for side in "ab"]
+    assert pairs.sample_a.tolist() == ["s0", "s1"]
+    assert pairs.sample_b.tolist() == ["s5", "s4"]
+    assert (pairs.value_a.tolist(), pairs.value_b.tolist()) == ([1, 2], [9, 7])
+    assert (pairs.group_b.tolist(), pairs.size_b.tolist()) == (["g5", "g4"], [0.11, 0.4])
+    assert found.difference.mean == pytest.approx((1 - 9 + 2 - 7) / 2)
+    assert found.raw.mean == pytest.approx(2 - 7)
+    assert (found.dropped, found.undefined, found.names) == ((1, 1), (0, 0), ("x", "y"))
+    ratio = np.log(1.1)
+    assert (found.worst, found.imbalance) == pytest.approx((ratio, -ratio / 2))
+    assert found.imbalance_before == pytest.approx(
+        np.log([0.1, 0.4, 0.9]).mean() - np.log([0.2, 0.4, 0.11]).mean()
+    )
+    before = np.abs(np.log([0.1, 0.4, 0.9]) - np.log([0.11, 0.2, 0.4])).mean()  # sorted against sorted
+    assert found.distance_before == pytest.approx(before)
+    assert found.distance == pytest.approx(ratio / 2)
+    assert "2 pairs of like box size; without a partner: 1 of x and 1 of y. Boxes of x were 1.60 times" in (
+        found.sentence
+    )
+    assert f"and are {np.exp(-ratio / 2):.2f} times as large in the pairs" in found.sentence
+    other = matched(frame, names=("y", "x"), caliper=0.1)
+    assert other.difference.mean == pytest.approx(6.5)
+    assert (other.worst, other.imbalance) == pytest.approx((ratio, ratio / 2))
+
+
+def test_a_pair_at_the_caliper_counts() -> None:
+    assert len(matched(two([1.0], [np.exp(0.1)]), caliper=0.1).pairs) == 1
+    with pytest.raises(
+        StudyError, match=r"boxes within 0\.05 \(log ratio\) of one of y: 1 to 1 against 1\.11 to 1\.11"
+    ):
+        matched(two([1.0], [np.exp(0.1)]), caliper=0.05)
+    with pytest.raises(StudyError, match=r"such as 0\.1 for 10 %; got nan"):
+        matched(two([1.0], [1.0]), caliper=float("nan"))
+
+
+def test_a_lower_level_gives_narrower_intervals() -> None:
+    frame = domains(noise=0.3)
+    wide, half = (matched(frame, level=level) for level in (0.95, 0.5))
+    for name in ("raw", "difference"):
+        one, other = getattr(wide, name), getattr(half, name)
+        assert other.high - other.low < one.high - one.low
+        assert one.mean == other.mean
+
+
+def test_a_side_without_values_is_named() -> None:
+    frame = two([0.1, 0.2], [0.1, 0.2], [np.nan, np.nan])
+    with pytest.raises(
+        StudyError, match=r"x and y need values and sizes to be compared; y has none.*finite area"
+    ):
+        matched(frame)
+    infinite = two([0.1, 0.2], [0.1, 0.2], [np.inf, 1.0])
+    assert matched(infinite).undefined == (0, 1)
+    with pytest.raises(StudyError, match=r"the columns \['group'\] are needed"):
+        matched(infinite.drop(columns="group"))
+    with pytest.raises(StudyError, match=r"there are x, y, got \('x', 'x'\)"):
+        matched(infinite, names=("x", "x"))
+    alone = infinite[infinite.data == "x"]
+    with pytest.raises(StudyError, match="two of the labels of data are compared; there are x, got None"):
+        matched(alone)

@@ -81,3 +81,38 @@ def test_strata_that_cannot_be_made_are_refused() -> None:
     frame.loc[frame.data == "medical", "area"] = 0.001
     with pytest.raises(StudyError, match="no stratum of box size holds both"):
         stratified(frame)
+
+
+def test_strata_are_cut_where_both_domains_together_say() -> None:
+    """Each domain weighs one half: nine boxes of size 1 to 9 and one of 100 are cut in two at 9."""
+    frame = pd.DataFrame(
+        {
+            "data": ["x"] * 9 + ["y"],
+            "group": [f"g{i}" for i in range(10)],
+            "area": [*range(1, 10), 100],
+            "value": [float(i) for i in range(10)],
+        }
+    )
+    with pytest.raises(StudyError, match="no stratum of box size holds both"):
+        stratified(frame, n_strata=2)
+    found = stratified(frame, n_strata=1)
+    assert len(found.strata) == 1
+    assert found.difference.mean == found.raw.mean == pytest.approx(4 - 9)
+    assert found.strata[["low", "high"]].to_numpy().tolist() == [[0, np.inf]]
+    assert found.dropped == (0, 0)
+    assert (found.difference.n, found.difference.n_groups) == (10, 1)
+    assert np.isnan([found.difference.low, found.difference.high]).all()  # a single group has no interval
+    assert found.names == ("x", "y")
+
+
+def test_an_interval_has_its_level_and_repeats() -> None:
+    frame = domains(noise=0.3)
+    wide, half, again, other = (
+        stratified(frame, names=NAMES, n=300, **options).difference
+        for options in ({}, {"level": 0.5}, {}, {"seed": 1})
+    )
+    assert half.high - half.low < wide.high - wide.low
+    assert wide == again != other
+    assert wide.mean == other.mean
+    turned = stratified(frame, names=NAMES[::-1], n=300).difference
+    assert turned.mean == pytest.approx(-wide.mean)

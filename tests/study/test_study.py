@@ -6,14 +6,30 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from interp.data import Samples
 from interp.errors import StudyError
+from interp.indicators import Attention, CentrePrior
 from interp.inputs.prompt import PAPER_PROMPT
 from interp.study import Grid, GridResult, HeadGrid, ModelSpec, Study
 from interp.study.runs import run_cells
-from interp.study.study import Checked, as_samples, field, one_of, some_of, whole_number, words
+from interp.study.study import (
+    Checked,
+    as_indicator,
+    as_samples,
+    field,
+    is_indicator,
+    is_per_layer,
+    is_prompt,
+    not_empty,
+    one_of,
+    some_of,
+    true_or_false,
+    whole_number,
+    words,
+)
 from tests.study.fake_study import Lengths, Times
 from tests.study.planted import Model, sample, samples, sweep
 from tests.study.planted_heads import PlantedHeads, ranking
@@ -233,3 +249,78 @@ def test_the_json_of_a_study_is_its_tasks() -> None:
     assert study.to_json() != study.replace(method=Times(4)).to_json()
     assert study.labels == {"model": "planted", "data": "planted"}
     assert Lengths(data=samples(2, "few")).label == "planted · few"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_option_of_a_run_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def run(cells: Any, out: Any, **options: Any) -> Any:
+        given.update(options, cells=cells, out=out)
+        raise StudyError("enough")
+
+    monkeypatch.setattr("interp.study.study.run_cells", run)
+    study, model = Lengths(data=samples(2)), Model()
+    with pytest.raises(StudyError, match="enough"):
+        study.run(tmp_path, workers=2, progress=False, part=(1, 3), loaders=5, mllm=model)
+    assert given.pop("workers").n == 2
+    assert given == {
+        "cells": ((study.labels, study),), "out": tmp_path, "progress": False, "part": (1, 3), "loaders": 5,
+        "mllm": model,
+    }  # fmt: skip
+    with pytest.raises(StudyError, match="enough"):
+        study.run()
+    assert (given["out"], given["progress"], given["part"], given["loaders"]) == ("runs", True, None, 0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_fields_say_what_they_take() -> None:
+    assert as_indicator("attention") == Attention()
+    assert as_indicator(3) == 3  # its validator speaks
+    with pytest.raises(StudyError, match=r"got 'atention'.*Or pass an indicator, such as Attention\(\)"):
+        as_indicator("atention")
+    is_indicator("indicator", Attention())
+    with pytest.raises(
+        StudyError, match=r"indicator is one of interp\.indicators, .* the name of one; got 3"
+    ):
+        is_indicator("indicator", 3)
+    is_prompt("prompt", PAPER_PROMPT)
+    with pytest.raises(StudyError, match=r"prompt is an interp\.Prompt; got 'x'"):
+        is_prompt("prompt", "x")
+    is_per_layer("a sweep", Attention())
+    is_per_layer("a sweep", object())  # its maps are checked when they are made
+    with pytest.raises(
+        StudyError, match=r"a sweep needs maps per layer; CentrePrior gives one map \(token\)"
+    ):
+        is_per_layer("a sweep", CentrePrior())
+    for value in (True, False):
+        true_or_false("fast", value)
+    with pytest.raises(StudyError, match="fast is True or False; got 1"):
+        true_or_false("fast", 1)
+
+
+def test_samples_may_come_as_a_list_and_say_their_name() -> None:
+    data = samples(2, "two")
+    assert as_samples(data) is data
+    assert as_samples((sample(0),)) == Samples([sample(0)])
+    assert len(as_samples([])) == 0
+    with pytest.raises(StudyError, match=r"validation is Samples or a list of Sample, .*got int"):
+        as_samples(3, "validation")
+    with pytest.raises(StudyError, match=r"the data 'none' hold no sample\. Was a filter too strict"):
+        not_empty("data", Samples([], "none"))
+
+
+def test_words_stay_in_their_order() -> None:
+    assert words("ar") == ("ar",)
+    assert words(["kl", "ar"]) == words(np.array(["kl", "ar"])) == ("kl", "ar")
+    assert words({"kl"}) == {"kl"}
+    with pytest.raises(StudyError, match=r"got \('b', 'd'\)"):
+        some_of("abc")("names", ("b", "d"))
+    with pytest.raises(StudyError, match=r"rule is one of touch, center; got 'toch'\. Did you mean 'touch'"):
+        one_of("touch", "center")("rule", "toch")
+
+
+def test_a_study_that_needs_no_other_is_its_own_to_run() -> None:
+    study = Lengths()
+    assert not study.unresolved
+    assert study.resolved() is study

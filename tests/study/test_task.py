@@ -12,9 +12,10 @@ from interp.errors import RunError, StudyError
 from interp.inputs.prompt import Prompt
 from interp.inputs.sample import Sample
 from interp.run.store import SCHEMA_VERSION
-from interp.study import GridResult
+from interp.study import Grid, GridResult
 from interp.study.study import as_tuple, is_level
-from interp.study.task import _asks_for_labels, fault
+from interp.study.task import _asks_for_labels, data_identity, edited, fault, model_identity
+from interp.tracing import Knockout, Site
 from tests.study.fake_study import Lengths, LengthTask
 from tests.study.planted import Model, sample, samples, sweep
 
@@ -135,9 +136,6 @@ def test_results_that_have_runs_take_no_other_names(tmp_path: Path, unchecked: N
 
 
 def test_labels_of_an_axis_are_made_from_its_values() -> None:
-    from interp.study import Grid
-    from interp.tracing import Knockout, Site
-
     edit = Knockout(Site(layers=[1], queries="last", keys="image"))
     grid = Grid(sweep(), prompt=[Prompt(template="{question}!")], edits=[(), [edit]], metrics=[("kl", "ar")])
     assert [list(values) for values in grid.axes.values()] == [
@@ -145,3 +143,72 @@ def test_labels_of_an_axis_are_made_from_its_values() -> None:
         ["none", repr(edit)],
         ["kl, ar"],
     ]
+
+
+def test_a_model_is_named_by_its_fingerprint_dtype_and_place() -> None:
+    model = Model(dtype="torch.float16", device="cuda:1")
+    assert model_identity(model) == {"fingerprint": "f" * 64, "dtype": "float16", "device": "cuda:1"}
+
+
+def test_data_are_named_by_content_ids_and_where_asked_labels() -> None:
+    plain, labelled = samples(2), Samples([sample(0, meta={"label": "nodule"}), sample(1)])
+    assert data_identity(plain) == data_identity(labelled)
+    assert data_identity(plain)["n"] == 2
+    assert "labels" not in data_identity(plain)
+    own = [data_identity(one, labels=True)["labels"] for one in (plain, labelled)]
+    assert own[0] != own[1]
+    lost = [Samples([Sample(f"/nowhere/{name}.png", "?", id="x")]) for name in "ab"]
+    assert data_identity(lost[0]) == data_identity(lost[1])  # an unreadable image counts by its id
+
+
+def test_without_edits_a_model_stays_itself() -> None:
+    model = Model()
+    assert edited(model, ()) is model
+    with pytest.raises(StudyError, match=r"edits need a model of interp.load or interp.wrap; got Model"):
+        edited(model, (Knockout(Site(layers=[1], queries="last", keys="image")),))
+
+
+def test_unusable_samples_fail_before_anything_is_measured() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watching(LengthTask):
+        def measure(self, indices: tuple[int, ...]) -> Any:
+            seen.append(indices)
+            return super().measure(indices)
+
+    data = Samples([sample(0), Sample.unusable("no row", id="gone"), sample(2, question=""), sample(3)])
+    task = Watching(Lengths(data=data), Lengths().model)
+    outcome = task.compute((0, 1, 2, 3))
+    assert seen == [(0, 2, 3)]
+    failures = list(outcome.rows["failures"])
+    assert [(row["sample"], row["error"]) for row in failures] == [
+        ("gone", "SampleError"),
+        ("s2", "SampleError"),
+    ]
+    assert [row["index"] for row in outcome.rows["samples"]] == [0, 3]
+    assert [row["group"] for row in outcome.rows["samples"]] == ["patient-0", "patient-1"]
+    nothing = task.compute((1,))
+    assert len(seen) == 1
+    assert (list(nothing.rows["scores"]), nothing.cost) == ([], {})
+    assert [row["reason"] for row in nothing.rows["failures"]] == [row["reason"] for row in failures[:1]]
+
+
+def test_a_run_says_which_model_and_data_it_was_made_of() -> None:
+    study = Lengths(data=samples(3, "three"), model=Model(device="cuda:1"))
+    task = study.task(study.model)
+    told = task.provenance()
+    assert told["data"]["name"] == "three"
+    assert told["data"]["n"] == 3
+    assert told["device"] == "cuda:1"
+    assert task.to_dict()["model"]["device"] == "cuda"
+    assert task.to_dict()["plan"]["shard"] == 4 * study.batch
+    assert task.device == "cuda:1"
+
+
+def test_a_model_that_changes_while_it_runs_is_noticed() -> None:
+    study = Lengths(data=samples(2), model=Model())
+    task = study.task(study.model)
+    task.check_unchanged()
+    task._mllm = Model(fingerprint="e" * 64, dtype="torch.float16", device="cuda:0")
+    with pytest.raises(RunError, match="but its fingerprint and dtype changed while the study ran"):
+        task.check_unchanged()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,19 @@ from PIL import Image
 from interp.data import Samples
 from interp.errors import SampleError, StudyError
 from interp.inputs.masks import Mask
-from interp.inputs.sample import Sample
+from interp.inputs.sample import Box, Sample
 from interp.metrics import attention_ratio
 from interp.study import IndicatorComparison
 from interp.study.baselines import moved_masks
-from interp.study.truth import inside_of, lost_share, tokens_inside, truth_identity
+from interp.study.truth import (
+    at_truth,
+    check_truth,
+    inside_of,
+    lost_share,
+    tokens_inside,
+    truth_boxes,
+    truth_identity,
+)
 from tests.study.planted import GRID, sample, samples, sweep, token_map
 
 
@@ -124,3 +133,48 @@ def test_boxes_on_another_image_are_another_truth() -> None:
     )
     assert truth_identity(first, "organ") == truth_identity(same, "organ")
     assert truth_identity(first, "organ") != truth_identity(second, "organ")
+
+
+def marked(marker: Any, number: int = 0) -> Sample:
+    return sample(number, meta={"marker": marker})
+
+
+@pytest.mark.parametrize(
+    ("marker", "boxes"),
+    [
+        ([1, 2, 8, 9], [(1, 2, 8, 9)]),
+        ((1, 2, 8, 9), [(1, 2, 8, 9)]),
+        ([[1, 2, 8, 9], (3, 4, 5, 6)], [(1, 2, 8, 9), (3, 4, 5, 6)]),
+        ([Box(1, 2, 8, 9)], [(1, 2, 8, 9)]),
+    ],
+)
+def test_a_truth_is_one_box_or_several(marker: Any, boxes: list[Any]) -> None:
+    assert [box.as_tuple() for box in truth_boxes(marked(marker), "marker")] == boxes
+    assert truth_boxes(marked(marker), "boxes") == sample(0).boxes
+
+
+def test_every_sample_needs_each_truth() -> None:
+    good, bad = marked([1, 2, 8, 9]), marked("left", 1)
+    check_truth(Samples([good, sample(1)]), ["boxes"])
+    for data, truths in (
+        ([good, bad], ["marker"]),
+        ([good], ["boxes", "nodule"]),
+        ([good, sample(1)], ["marker"]),
+    ):
+        with pytest.raises(
+            StudyError, match=r"truth is 'boxes' or a key of each sample's meta that holds a box"
+        ):
+            check_truth(Samples(data), truths)
+    gone = Sample.unusable("no row", id="gone")
+    check_truth(Samples([good, gone]), ["marker"])  # it is a failure in any case
+
+
+def test_samples_at_a_truth_have_its_boxes_and_their_ids() -> None:
+    data = Samples([marked([1, 2, 8, 9]), marked([[3, 4, 5, 6]], 1)], "two")
+    assert at_truth(data, "boxes") is data
+    found = at_truth(data, "marker")
+    assert [one.boxes[0].as_tuple() for one in found] == [(1, 2, 8, 9), (3, 4, 5, 6)]
+    assert [one.id for one in found] == ["s0", "s1"]
+    assert found.name == "two"
+    assert [one.boxes for one in data] == [sample(0).boxes, sample(1).boxes]  # as they were
+    assert truth_identity(data, "marker") == truth_identity(found, "boxes") != truth_identity(data, "boxes")

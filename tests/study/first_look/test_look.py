@@ -60,7 +60,10 @@ def test_maps_and_heads_are_the_indicators_own(mllm: Any, sample: Any, look: Loo
         look.first.values.tolist()
         == look.maps["relative attention"][0].sel(layer=look.first.layer).values.tolist()
     )
-    plain = mllm.look(sample, indicator="attention", layer=2)
+    plain = mllm.look(sample, indicator="attention", layer=2, prompt=interp.GENERIC_PROMPT)
+    assert plain.prompt == interp.GENERIC_PROMPT
+    wanted = Attention()(mllm, [sample], prompt=interp.GENERIC_PROMPT)[0].sel(layer=2)
+    assert np.allclose(plain.map, wanted, atol=1e-5)
     assert plain.heads is not None
     assert np.allclose(plain.heads.mean("head"), plain.map, atol=1e-6)
     assert plain.map.sum() < 1

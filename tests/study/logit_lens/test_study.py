@@ -188,6 +188,9 @@ def test_a_card_names_its_layers(sweep):
     for place in ("input", "layer 0", "layer 2"):
         assert card.count(f"(“left”), {place}") > 0
     assert _card(cell, row.to_dict(), "answer", 9) is None
+    label = html.unescape(str(_card(cell, row.to_dict(), "label", 0)))
+    assert "(“lung”), layer 0" in label
+    assert "left”)" not in label
 
 
 def test_a_page_speaks_of_its_lens_or_of_several() -> None:
