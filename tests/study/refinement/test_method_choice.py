@@ -54,8 +54,8 @@ def chosen(
 
     monkeypatch.setattr(HeadRanking, "run", rank)
     monkeypatch.setattr(LayerSweep, "run", sweep)
-    options = {"metric": "ar", "k": None, **options}
-    return grounding(ModelSpec("some/model"), validation(), out=tmp_path, **options), asked
+    options = {"model": ModelSpec("some/model"), "metric": "ar", **options}
+    return grounding(validation=validation(), out=tmp_path, **options), asked
 
 
 def test_an_eighth_of_the_ranked_heads_and_at_most_twenty(
@@ -138,3 +138,9 @@ def test_of_equal_accuracies_the_likelier_answer_wins(
     best, found = best_method(refinement(data=validation()), methods, out=tmp_path)
     assert best is methods["third"]
     assert found is given
+
+
+def test_what_the_paper_did_not_publish_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-34B")
+    found, _ = chosen(monkeypatch, tmp_path, np.ones((4, 3)), (0.0, 3.0, 1.0), model=model)
+    assert "The paper masks several layers of this model" in found.said
