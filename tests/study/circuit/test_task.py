@@ -72,7 +72,7 @@ def tries(monkeypatch: pytest.MonkeyPatch, lenders: list[int], fits: int) -> tup
     meter: Any = None
     if fits in lenders[:6]:
         return CircuitTask._pass(own, 3, meter)[0], tried
-    with pytest.raises(SampleError, match="not 25|no other sample has one image"):
+    with pytest.raises(SampleError, match=r"not 25|no other sample has one image"):
         CircuitTask._pass(own, 3, meter)
     return -1, tried
 
