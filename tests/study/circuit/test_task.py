@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from interp.errors import SampleError, StudyError
+from interp.study import Circuit
 from interp.study.circuit import task
 from interp.study.circuit.page import _places
 from interp.study.circuit.result import CircuitResult
 from interp.study.circuit.task import CircuitTask, _edges, _kept
+from tests.study.planted import Model, samples
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -112,3 +114,26 @@ def test_nodes_stand_by_layer_and_head_and_ends_outside() -> None:
         "text": (-1.0, 0.0),
         "answer": (3.0, 6.25),
     }
+
+
+def test_a_graph_and_sizes_are_kept_as_values() -> None:
+    data = samples(2)
+    study = Circuit(data=data, graph=[["image", "L0H0"], ("L0H0", "answer")], sizes=[0, 7, 7])
+    assert study.graph == (("image", "L0H0"), ("L0H0", "answer"))
+    assert study.sizes == (0, 7)
+    assert Circuit(data=data).graph is None
+
+
+def test_the_number_of_images_is_in_the_hash_of_a_mean_alone() -> None:
+    def told(**changes: Any) -> dict[str, Any]:
+        study = Circuit(data=samples(2), model=Model(), **changes)
+        return CircuitTask(study, Model()).to_dict()
+
+    assert told(n_images=4) == told(n_images=5)
+    assert told(against="mean", n_images=4) != told(against="mean", n_images=5)
+    base = told()
+    changes: list[dict[str, Any]] = [
+        {"against": "zero"}, {"sizes": [5]}, {"exact": 1}, {"graph": [("image", "answer")]}, {"seed": 1},
+        {"executor": "transformer_lens"},
+    ]  # fmt: skip
+    assert all(told(**change) != base for change in changes)

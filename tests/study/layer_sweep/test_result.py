@@ -344,3 +344,42 @@ def test_lesion_hits_are_of_a_sweep_and_have_a_level(tmp_path: Path) -> None:
         other: Any = refinement(data=samples(2)).run(tmp_path, progress=False)
     with pytest.raises(StudyError, match="takes the result of a LayerSweep; got that of 'Refinement'"):
         lesion_hits(other)
+
+
+def test_a_lower_level_gives_narrower_intervals(result: Result) -> None:
+    def widths(frame: pd.DataFrame) -> Any:
+        own = (
+            frame[(frame.metric == "ar") & (frame.control == "centre_prior")] if "control" in frame else frame
+        )
+        return (own.high - own.low).dropna().to_numpy()
+
+    for wide, narrow in (
+        (result.at_layer(1), result.at_layer(1, 0.5)),
+        (result.summary(), result.summary(0.5)),
+    ):
+        assert (widths(narrow) < widths(wide)).any()
+        assert (widths(narrow) <= widths(wide)).all()
+
+
+def test_maps_that_were_not_stored_are_refused(result: Result) -> None:
+    cell = result.cells[0]
+    assert set(cell.maps([0, 3], 1)) == {0, 3}
+    with pytest.raises(StudyError, match=r"samples \[999\] of planted · large have no map at layer 1"):
+        cell.maps([0, 999], 1)
+    with pytest.raises(StudyError, match="have no map at layer 7"):
+        cell.maps([0], 7)
+
+
+def test_a_comparison_has_the_level_and_axis_asked_for(tmp_path: Path) -> None:
+    """Half the samples of the second data set have boxes in two rows, so their scores differ."""
+    wide = [sample(n, boxes=[(0, 0, 40 + 20 * (n % 3), 20)], group=f"w{n}") for n in range(24)]
+    data = {"one": samples(48), "other": Samples(wide, "other")}
+    found = Grid(sweep(metrics=("kl_gain",), batch=8), data=data, rule=["touch", "center"]).run(
+        tmp_path, progress=False
+    )
+    rows = [found.compare("kl_gain", layer=1, over="data", level=level) for level in (0.95, 0.5)]
+    assert rows[0][["where", "a", "b"]].to_numpy().tolist() == [
+        ["touch", "one", "other"],
+        ["center", "one", "other"],
+    ]
+    assert (rows[1].high - rows[1].low < rows[0].high - rows[0].low).all()
