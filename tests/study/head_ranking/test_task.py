@@ -45,6 +45,8 @@ def test_a_token_that_sees_nothing_counts_nowhere(tmp_path: Path) -> None:
     assert rows.n_tokens.tolist() == [20, 20]
     assert rows.n_box_tokens.to_dict() == {"s0": 1, "s5": 2}
     assert rows.even.tolist() == pytest.approx([1, 1])
+    divergence = ranking(data=data, indicator=Gap(), metric="kl").run(tmp_path, progress=False)
+    assert divergence.samples.even.tolist() == pytest.approx([np.log(19), np.log(19 / 2)])
 
 
 def test_a_uniform_maps_score_is_of_each_samples_box(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def test_the_best_heads_skip_those_without_a_mean() -> None:
         HeadTable.top(made, "entropy", 5)
 
 
+def test_the_highest_effect_is_no_large_negative_one() -> None:
+    made = table(ablation=[-3.0, 1.0, 0.5])
+    assert HeadTable.top(made, "ablation", 2).pairs == ((1, 2), (2, 1))
+    assert HeadTable.top(made, "ablation", 1, lowest=True).pairs == ((0, 3),)
+
+
 def test_heads_are_chosen_in_one_run_and_by_a_bool() -> None:
     made = table(entropy=[0.5])
     made.cells = made.cells * 2

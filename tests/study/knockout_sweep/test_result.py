@@ -163,6 +163,13 @@ def test_a_sentence_names_the_head_and_takes_its_numbers(tmp_path: Path) -> None
     assert means == {place[::2]: value for place, value in changes.items() if place[1] == 1}
 
 
+def test_a_control_of_other_layers_is_not_told(tmp_path: Path) -> None:
+    changes = {("box→last", 0): -30.0, ("elsewhere→last", 1): -2.0, ("elsewhere→last", 2): -4.0}
+    (said,) = result_of(tmp_path, changes).sentences()
+    assert "lowest at layers 0–1" in said
+    assert "elsewhere" not in said
+
+
 def test_every_data_set_has_its_own_sentences(tmp_path: Path) -> None:
     found = KnockoutResult.join(
         [
