@@ -174,3 +174,14 @@ def test_a_control_has_all_other_keys_and_the_queries_of_its_flow() -> None:
     assert {name: control_of(name, flows) for name in flows} == {**dict.fromkeys("bcde"), "a": "c"}
     assert control_of("a", {"a": flows["a"], "d": flows["d"]}) is None
     assert Flow("image", "elsewhere").is_control
+
+
+@pytest.mark.parametrize(("rule", "inside"), [("touch", [0, 1, 5, 6]), ("center", [0])])
+def test_a_box_holds_the_tokens_of_the_rule(rule: str, inside: list[int]) -> None:
+    """Tokens are 20 × 20 pixels, five in a row: a box of 25 × 25 touches four and holds one centre."""
+    one = sample(0, boxes=[(0, 0, 25, 25)])
+    tokens = token_map(one)
+    _, keys = Flow("box", "last").places(tokens, one, **{**OPTIONS, "rule": rule})
+    assert keys.tolist() == tokens.image[inside].tolist()
+    _, other = Flow("elsewhere", "last").places(tokens, one, **{**OPTIONS, "rule": rule})
+    assert len(other) == len(inside)

@@ -347,10 +347,8 @@ def test_lesion_hits_are_of_a_sweep_and_have_a_level(tmp_path: Path) -> None:
 
 
 def test_a_lower_level_gives_narrower_intervals(result: Result) -> None:
-    def widths(frame: pd.DataFrame) -> Any:
-        own = (
-            frame[(frame.metric == "ar") & (frame.control == "centre_prior")] if "control" in frame else frame
-        )
+    def widths(frame: pd.DataFrame, control: str = "centre_prior") -> Any:
+        own = frame[(frame.metric == "ar") & (frame.control == control)]
         return (own.high - own.low).dropna().to_numpy()
 
     for wide, narrow in (
@@ -359,6 +357,8 @@ def test_a_lower_level_gives_narrower_intervals(result: Result) -> None:
     ):
         assert (widths(narrow) < widths(wide)).any()
         assert (widths(narrow) <= widths(wide)).all()
+    gap = "boxes − centre_prior"
+    assert (widths(result.at_layer(1, 0.5), gap) < widths(result.at_layer(1), gap)).any()
 
 
 def test_maps_that_were_not_stored_are_refused(result: Result) -> None:
