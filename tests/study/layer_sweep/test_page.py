@@ -12,7 +12,16 @@ import pytest
 from interp.data import Samples
 from interp.study import Grid, ModelSpec, Result, choose_layer
 from interp.study.layer_choice import LayerChoice
-from interp.study.layer_sweep.page import _basis, _context, _ranked, _verdict, comparisons, findings
+from interp.study.layer_sweep.page import (
+    _basis,
+    _context,
+    _lesion_table,
+    _ranked,
+    _verdict,
+    comparisons,
+    findings,
+)
+from tests.golden.parsed import Page
 from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import Planted, sample, samples, sweep
 
@@ -297,3 +306,28 @@ def test_the_best_sample_comes_first_by_either_kind_of_metric(metric: str, order
 )
 def test_a_pair_says_what_it_rests_on(paired: str, left_out: int, said: str) -> None:
     assert _basis({"paired": paired, "n_groups": 24, "left_out": left_out}) == said
+
+
+def test_lesions_stand_by_layer_beside_their_baselines_and_chance(tmp_path: Path) -> None:
+    rows = [
+        {
+            "layer": layer,
+            "control": control,
+            "hits": hits,
+            "low": hits,
+            "high": hits,
+            "chance": chance,
+            "n_groups": 24,
+        }
+        for layer, control, hits, chance in (
+            (2, "boxes", 0.5, 0.125),
+            (2, "centre_prior", 0.25, 0.9),
+            (0, "boxes", 0.75, 0.0625),
+            (0, "shuffled_boxes", 0.375, 0.9),
+            (1, "shuffled_boxes", 0.3, 0.9),
+        )
+    ]
+    path = tmp_path / "page.html"
+    path.write_text(f"<main>{_lesion_table([{**row, 'note': ''} for row in rows])}</main>")
+    found = [[cell.split(" ")[0] for cell in row.cells] for row in Page(path).table("lesions hit").rows]
+    assert found == [["0", "0.75", "0.38", "–", "0.06"], ["2", "0.50", "–", "0.25", "0.12"]]
