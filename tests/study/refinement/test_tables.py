@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interp.data import Samples
@@ -24,7 +25,16 @@ from interp.study.refinement.tables import (
 from tests.golden.parsed import Page
 from tests.report.hostile_samples import Elements
 from tests.study.planted import sample, samples
-from tests.study.planted_methods import Answering, Swap, named, planted_plain, refinement
+from tests.study.planted_methods import (
+    LIKELY,
+    UNLIKELY,
+    Answering,
+    Said,
+    Swap,
+    named,
+    planted_plain,
+    refinement,
+)
 
 __all__ = ["planted_plain"]
 
@@ -68,7 +78,14 @@ def test_lines_stand_below_their_model_and_data(grid: RefinementResult, tmp_path
         Page(path)
         .table("method", "before")
         .records(
-            name="method", before="before", after="after", more=r"^ \+$", less="^ −$", s="^ s ×", t="tokens"
+            name="method",
+            before="before",
+            after="after",
+            more=r"^ \+$",
+            less="^ −$",
+            s="^ s ×",
+            t="tokens",
+            logprob="log p",
         )
     )
     assert [(row["section"], row["name"], row["before"], row["after"]) for row in rows] == [
@@ -85,6 +102,12 @@ def test_lines_stand_below_their_model_and_data(grid: RefinementResult, tmp_path
     assert flips["bad · one", "mends"] == ("1", "0")
     assert flips["good · two", "spoils"] == ("0", "2")
     assert {(row["s"], row["t"]) for row in rows} == {("3.00", "1.50")}
+    step = np.log(LIKELY / UNLIKELY)
+    changes = {"good · one": -step / 4, "bad · one": step / 4, "good · two": 0.0, "bad · two": 0.0}
+    for row in rows:
+        if row["name"] == "mends":
+            wanted = f"{changes[row['section']]:+.2f}".replace("-", "−").replace("+0.00", "0.00")
+            assert row["logprob"].split(" ")[0] == wanted
 
 
 def test_flips_are_of_one_cell_with_unmarked_samples_apart(tmp_path: Path) -> None:
@@ -163,3 +186,16 @@ def test_many_methods_fold_their_numbers_and_draw_no_samples(
     assert "Drawn samples, before and after" not in many
     assert "What flipped" not in many
     assert "All numbers" in many
+
+
+def test_the_plain_model_beside_a_method_has_no_flips_and_no_pictures(tmp_path: Path) -> None:
+    methods = {"as it is": Said(), "swapped": Swap(changes=named(0))}
+    result = Grid(refinement(data=samples(1)), method=methods).run(tmp_path, progress=False)
+    words = " ".join(Elements(result.report().read_text()).text.split())
+    assert "Is the model right more often with Swap than without?" in words
+    flipped = words[words.index("What flipped") : words.index("Group by group")]
+    assert "swapped" in flipped
+    assert "as it is" not in flipped
+    drawn = words[words.index("Drawn samples, before") : words.index("Failures")]
+    assert "swapped" in drawn
+    assert "as it is" not in drawn
