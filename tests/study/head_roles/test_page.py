@@ -39,7 +39,7 @@ def result_of(n_groups: int = 24, measures: tuple[str, ...] = MEASURES) -> Any:
     )
 
 
-def test_scales_of_effects_are_even_around_zero_and_shares_from_zero() -> None:
+def test_scales_of_effects_are_even_around_zero() -> None:
     layout: Any = figures(result_of())["heads"].layout
     ends = [
         (axis.cmin, axis.cmax)
@@ -57,7 +57,7 @@ def test_scales_of_effects_are_even_around_zero_and_shares_from_zero() -> None:
     assert [trace.z[1][1] for trace in drawn] == pytest.approx([7 / 24] * 4 + [0.5] * 2)  # head 1 of layer 1
 
 
-def test_points_lie_at_share_and_effect_where_heads_were_ablated() -> None:
+def test_points_lie_at_share_and_effect_of_ablation() -> None:
     (dots,) = figures(result_of())["roles"].data
     assert (dots.x[3], dots.y[3], dots.customdata[3][0]) == (3 / 24, -1.5, "L00H03")
     assert list(figures(result_of(measures=MEASURES[:4]))) == ["heads"]

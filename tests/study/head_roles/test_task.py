@@ -31,7 +31,7 @@ def borrowed(bad: set[str], lenders: dict[int, int | None]) -> tuple[list[Any], 
     return HeadRolesTask._borrowed(own, (5, 6, 7), []), traced
 
 
-def test_an_image_that_cannot_be_borrowed_costs_no_other_its_map() -> None:
+def test_an_image_that_cannot_be_borrowed_costs_no_other() -> None:
     found, traced = borrowed({"on 2"}, {5: 1, 6: 2, 7: 3})
     assert found == ["map of on 1", None, "map of on 3"]
     assert traced == [["on 1", "on 2", "on 3"], ["on 1"], ["on 2"], ["on 3"]]

@@ -163,7 +163,7 @@ def test_boxes_that_no_token_sees_are_said_so() -> None:
         Flow("box", "last").places(blind, one, **OPTIONS)
 
 
-def test_a_control_has_all_other_keys_and_the_queries_of_its_flow() -> None:
+def test_a_control_has_all_else_in_common_with_its_flow() -> None:
     flows = {
         "a": Flow(("box", "question"), "last"),
         "b": Flow(("elsewhere", "question"), "question"),

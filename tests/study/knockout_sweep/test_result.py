@@ -195,7 +195,7 @@ def lines_of(table: str) -> dict[str, list[str]]:
     return {one[0]: one[1:] for one in cells if len(one) > 1}
 
 
-def test_a_table_has_a_line_per_window_and_a_dash_where_none_ran(result: KnockoutResult) -> None:
+def test_a_table_has_a_line_per_window_and_dashes(result: KnockoutResult) -> None:
     found = lines_of(result.table())
     assert found["layers"] == list(FLOWS)
     assert found["0–1"] == [

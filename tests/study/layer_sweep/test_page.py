@@ -267,7 +267,7 @@ def test_a_verdict_says_which_baseline_is_beaten(
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_card_tells_the_boxes_and_the_answers_of_its_own_samples() -> None:
+def test_a_card_tells_boxes_and_answers_of_its_own_samples() -> None:
     own = pd.DataFrame(
         {"n_box_tokens": [1, 2, 5], "correct": [True, None, False], "lost_area": [0.01, 0.5, 0]}
     ).assign(data="a", n_tokens=10)
@@ -308,7 +308,7 @@ def test_a_pair_says_what_it_rests_on(paired: str, left_out: int, said: str) -> 
     assert _basis({"paired": paired, "n_groups": 24, "left_out": left_out}) == said
 
 
-def test_lesions_stand_by_layer_beside_their_baselines_and_chance(tmp_path: Path) -> None:
+def test_lesions_stand_by_layer_beside_their_baselines(tmp_path: Path) -> None:
     rows = [
         {
             "layer": layer,

@@ -305,7 +305,7 @@ def test_a_number_has_no_negative_zero() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_table_has_each_cells_baselines_and_a_dash_for_what_it_lacks() -> None:
+def test_a_table_has_baselines_and_a_dash_for_what_it_lacks() -> None:
     means = {
         ("a", 0, "boxes"): 3.0, ("a", 0, "shuffled_boxes"): 2.0, ("a", 0, "centre_prior"): 1.5,
         ("b", 0, "boxes"): 9.0, ("b", 1, "boxes"): 4.0, ("b", 1, "centre_prior"): 0.5,

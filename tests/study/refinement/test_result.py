@@ -303,7 +303,7 @@ def test_groups_of_another_measure_and_of_none(result: RefinementResult, tmp_pat
     assert set(result.tables()) == {"summary", "groups"}
 
 
-def test_costs_of_a_plain_model_that_spent_nothing_have_no_ratio(
+def test_costs_over_a_plain_model_of_no_cost_have_no_ratio(
     result: RefinementResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spent = {"plain_seconds": 0.0, "method_seconds": 2.0, "plain_tokens": 4.0, "method_tokens": 6.0}

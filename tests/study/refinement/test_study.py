@@ -334,7 +334,7 @@ def test_vgrefine_by_name_takes_the_published_heads_and_layer() -> None:
     assert method.layers == (16,)
 
 
-def test_the_last_layer_can_be_read_and_the_title_names_the_method(tmp_path: Path) -> None:
+def test_the_last_layer_can_be_read(tmp_path: Path) -> None:
     study = refinement(data=samples(2), method=Looking(), read_layer=2)
     assert study.run(tmp_path, progress=False).failures.empty
     assert study.labels == {"model": "planted", "data": "planted", "method": "Looking"}

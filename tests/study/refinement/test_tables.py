@@ -188,7 +188,7 @@ def test_many_methods_fold_their_numbers_and_draw_no_samples(
     assert "All numbers" in many
 
 
-def test_the_plain_model_beside_a_method_has_no_flips_and_no_pictures(tmp_path: Path) -> None:
+def test_the_plain_model_has_no_flips_and_no_pictures(tmp_path: Path) -> None:
     methods = {"as it is": Said(), "swapped": Swap(changes=named(0))}
     result = Grid(refinement(data=samples(1)), method=methods).run(tmp_path, progress=False)
     words = " ".join(Elements(result.report().read_text()).text.split())

@@ -84,7 +84,7 @@ def test_a_generic_prompt_keeps_the_order_and_the_system_text() -> None:
     assert mllm.asked["edits"] == []
 
 
-def test_relative_attention_is_the_questions_over_the_generic_one() -> None:
+def test_relative_attention_is_question_over_generic() -> None:
     question, generic = (
         [np.array([2.0, 0.5, 0.0]), np.array([1.0])],
         [np.array([4.0, 0.25, 0.0]), np.array([4.0])],
