@@ -165,7 +165,7 @@ def _warning(results: Sequence[HeadResult], k: int) -> Markup:
     names = [
         name
         for name, result in zip(result_names(results), results, strict=True)
-        if result.n_beating_even(k) <= min(k, result.n_heads) / 2
+        if result.n_beating_even(k) <= len(result.best(k)) / 2
     ]
     none = [line for line in (result.none_beats_even() for result in results) if line]
     notes = [UNIFORM.format(names=" and of ".join(names), k=k)] if names else []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,34 @@ def test_a_snapshot_of_the_cache_and_a_converted_copy_are(tmp_path: Path) -> Non
     assert published_checkpoint(ModelSpec(str(copy))) == HUB
     (copy / "README.md").write_text(card.format("HuatuoGPT-Vision-7B"))  # of a folder, which proves nothing
     assert published_checkpoint(ModelSpec(str(copy))) is None
+
+
+def test_a_set_says_what_it_holds() -> None:
+    assert repr(HeadSet.of([(15, 4)], name="mine")) == "HeadSet('mine', 1 head as (layer, head): (15, 4))"
+    many = repr(HeadSet.of([(layer, 0) for layer in range(40)]))
+    shown = many.count("(") - 2
+    assert f", and {40 - shown} more)" in many
+    assert repr(ranking(metric="kl").top(3)) == "HeadSet(top 3 of 'Head ranking', planted · planted, by kl)"
+
+
+def test_a_notebook_lists_heads_by_layer_in_order() -> None:
+    heads = HeadSet.of([(16, 5), (2, 1), (16, 0)], name="mine", source="a paper", masked_layer=7)
+    words = re.sub(r"<[^>]*>|\s+", " ", heads._repr_html_())
+    words = " ".join(words.split())
+    assert words.index("layer 2 head 1") < words.index("layer 16 head 5, head 0")
+    assert "source a paper" in words
+    assert "masked layer 7" in words
+
+
+def test_a_sentence_names_the_split_and_the_source(tmp_path: Path) -> None:
+    own = Samples([sample(number, meta={"split": "validation"}) for number in range(4)], "held out")
+    apart: Result = sweep(data=samples(4, start=100)).run(tmp_path, progress=False)
+    assert ranking(data=own, metric="kl").top(2).sentence(apart) == (
+        "the top 2 heads by mean KL divergence (nats) on validation samples of held out that share no group with these."
+    )
+    assert HeadSet.of([(1, 2), (3, 4)]).sentence(apart).startswith("2 heads of a list; what")
+    assert (
+        HeadSet.of([(1, 2)], name="mine", source="a paper")
+        .sentence(apart)
+        .startswith("1 heads of mine (a paper); what")
+    )

@@ -10,6 +10,7 @@ from interp.errors import StudyError
 from interp.study import ModelSpec
 from interp.study.head_ranking.page import heat_maps, rank_scatter, ranking_figures
 from interp.study.head_ranking.result import HeadResult
+from tests.golden.parsed import Page
 from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import sample, samples
 from tests.study.planted_heads import GAIN, PlantedHeads, made, ranking
@@ -151,3 +152,30 @@ def test_a_split_is_named_only_where_the_data_have_one(split: str | None, tmp_pa
     page = ranking(data=data).run(tmp_path, progress=False).report().read_text()
     assert ("4 validation samples of planted" in page) == (split is not None)
     assert ("4 samples of planted" in page) == (split is None)
+
+
+@pytest.mark.parametrize(("scores", "warns"), [((2.0, 3.0), False), ((2.0, 0.5), True)])
+def test_the_warning_is_of_the_heads_that_have_a_rank(
+    scores: tuple[float, float], warns: bool, tmp_path: Path
+) -> None:
+    """Two of eight heads have a score, so a top 20 is these two."""
+    values = np.full((4, 8), np.nan)
+    values[:, [1, 6]] = scores
+    page = made(tmp_path, values).report(tmp_path / "page.html", k=20).read_text()
+    assert ("score no better than a uniform map. This ranking" in " ".join(page.split())) is warns
+
+
+def test_a_star_marks_heads_at_the_top_of_every_data_set(tmp_path: Path) -> None:
+    values = np.array([5.0, 4.0, 3.0, 2.0]) * np.ones((20, 1))
+    groups = [f"g{i}" for i in range(20)]
+    a = made(tmp_path, values, name="a", groups=groups)
+    b = made(
+        tmp_path, values[:, [0, 3, 2, 1]], name="b", groups=groups
+    )  # heads 0 and 2 again, but 3 before 1
+    page = Page(a.report(tmp_path / "page.html", k=2, against=[b]))
+    ranks = {name: page.table("^ rank$", "gain", near=name).column("^ rank$") for name in "ab"}
+    heads = {name: page.table("^ rank$", "gain", near=name).column("^ head$") for name in "ab"}
+    assert ranks == {"a": ["1 *", "2"], "b": ["1 *", "2"]}
+    assert heads == {"a": ["0", "1"], "b": ["0", "3"]}
+    row = page.table("^ rank$", "gain", near="b").records(mean="mean", ends="95", gain="gain", n="samples")[1]
+    assert list(row.values())[1:] == ["4.00", "[4.00, 4.00]", "+3.00", "20"]

@@ -5,11 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from interp.errors import StudyError
-from interp.study.head_ranking.rank_agreement import expected_overlap, head_agreement, rank_correlation
+from interp.study.head_ranking.rank_agreement import (
+    Agreement,
+    Estimate,
+    Reliability,
+    expected_overlap,
+    head_agreement,
+    rank_correlation,
+)
 from tests.study.planted_heads import PlantedHeads, made, ranking
 
 
@@ -180,3 +188,57 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
             head_agreement(own, own, k)
     with pytest.raises(StudyError, match=r"a level between 0 and 1; got n=2000, splits=100, level=95"):
         head_agreement(own, own, 2, level=95)
+
+
+def agreement(note: str = "") -> Agreement:
+    return Agreement(
+        labels=("ct", "mr"),
+        metric="kl",
+        k=5,
+        n_heads=40,
+        n_dropped=2,
+        spearman=Estimate(0.51, 0.22, 0.73),
+        overlap=Estimate(0.44, 0.21, 0.62),
+        chance=0.125,
+        reliability=(Reliability(0.6, 0.75, 0.31, 20), Reliability(0.7, 0.82, 0.35, 30)),
+        ceiling=0.78,
+        corrected=Estimate(0.65, 0.28, 0.94),
+        per_group=pd.DataFrame(),
+        note=note,
+    )
+
+
+def test_sentences_give_each_data_set_its_own_numbers() -> None:
+    assert agreement().sentences() == (
+        "ct and mr, 40 heads by kl: rank correlation 0.51 [0.22, 0.73].",
+        "Top 5: overlap 0.44 [0.21, 0.62]; by chance 0.12. Halves of one data set overlap by 0.31 (ct) and 0.35 (mr).",
+        "Split-half reliability 0.75 (ct) and 0.82 (mr), so noise alone allows 0.78; corrected for it: "
+        "0.65 [0.28, 0.94].",
+    )
+    few = agreement("Only 3 groups.").sentences()
+    assert few[0] == "ct and mr, 40 heads by kl: rank correlation 0.51."
+    assert few[-1] == "Only 3 groups."
+    assert len(few) == 4
+
+
+def test_intervals_widen_with_the_level_on_fishers_scale(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    truths = pair_of_truths(30, 0.6, rng)
+    a, b = (made(tmp_path, noisy(t, 25, 0.6, rng), name=n) for t, n in zip(truths, "ab", strict=True))
+    wide, narrow = (head_agreement(a, b, 8, n=80, splits=4, level=level) for level in (0.95, 0.5))
+    z = stats.norm.ppf(0.975) / stats.norm.ppf(0.75)
+    for end in ("low", "high"):
+        widths = [np.arctanh(getattr(f.spearman, end)) - np.arctanh(f.spearman.value) for f in (wide, narrow)]
+        assert widths[0] == pytest.approx(z * widths[1])
+        gaps = [getattr(f.overlap, end) - f.overlap.value for f in (wide, narrow)]
+        assert gaps[0] == pytest.approx(z * gaps[1])
+    assert 0 < wide.overlap.low < wide.overlap.high < 1
+    for end in ("value", "low", "high"):
+        corrected = np.clip(getattr(wide.spearman, end) / wide.ceiling, -1, 1)
+        assert getattr(wide.corrected, end) == pytest.approx(corrected)
+
+
+def test_results_of_one_name_are_told_apart_by_model_and_data(tmp_path: Path) -> None:
+    values = noisy(np.arange(8.0), 22, 1.0, np.random.default_rng(10))
+    a, b = (made(tmp_path / at, values, name="same") for at in "12")
+    assert head_agreement(a, b, 2, n=5, splits=2).labels == ("planted · same",) * 2

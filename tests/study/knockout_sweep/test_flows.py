@@ -143,3 +143,45 @@ def test_the_usual_width_is_odd_and_fits(n: int) -> None:
 def test_a_window_wider_than_the_model_is_refused() -> None:
     with pytest.raises(StudyError, match="window is at most the model's 6 layers; got 7"):
         windows(6, 7)
+
+
+def test_places_of_several_selectors_are_in_order_and_once() -> None:
+    one = sample(0)
+    tokens = token_map(one)
+    inside = tokens.image[tokens.mask(one.boxes)]
+    flow = Flow(("image", "box"), ("last", interp.positions([3, 23, 0])))
+    queries, keys = flow.places(tokens, one, **OPTIONS)
+    assert queries.tolist() == [0, 3, 23]
+    assert keys.tolist() == tokens.image.tolist()
+    assert set(inside) < set(keys)
+
+
+def test_boxes_that_no_token_sees_are_said_so() -> None:
+    one, tokens = sample(0), token_map(sample(0))
+    blind = replace(tokens, footprints=np.full_like(tokens.footprints, np.nan))
+    with pytest.raises(SampleError, match="cover no image token: the model does not see that part"):
+        Flow("box", "last").places(blind, one, **OPTIONS)
+
+
+def test_a_control_has_all_else_in_common_with_its_flow() -> None:
+    flows = {
+        "a": Flow(("box", "question"), "last"),
+        "b": Flow(("elsewhere", "question"), "question"),
+        "c": Flow(("elsewhere", "question"), "last"),
+        "d": Flow("elsewhere", "last"),
+        "e": Flow("image", "box"),
+    }
+    assert {name: control_of(name, flows) for name in flows} == {**dict.fromkeys("bcde"), "a": "c"}
+    assert control_of("a", {"a": flows["a"], "d": flows["d"]}) is None
+    assert Flow("image", "elsewhere").is_control
+
+
+@pytest.mark.parametrize(("rule", "inside"), [("touch", [0, 1, 5, 6]), ("center", [0])])
+def test_a_box_holds_the_tokens_of_the_rule(rule: str, inside: list[int]) -> None:
+    """Tokens are 20 × 20 pixels, five in a row: a box of 25 × 25 touches four and holds one centre."""
+    one = sample(0, boxes=[(0, 0, 25, 25)])
+    tokens = token_map(one)
+    _, keys = Flow("box", "last").places(tokens, one, **{**OPTIONS, "rule": rule})
+    assert keys.tolist() == tokens.image[inside].tolist()
+    _, other = Flow("elsewhere", "last").places(tokens, one, **{**OPTIONS, "rule": rule})
+    assert len(other) == len(inside)

@@ -282,3 +282,30 @@ def test_wrong_studies_say_what_was_expected(data: Samples, change: dict[str, An
 def test_too_wide_a_window_is_refused_once_the_model_is_known(mllm: Mllm, data: Samples) -> None:
     with pytest.raises(StudyError, match="window is at most the model's 3 layers; got 4"):
         KnockoutSweep(model=mllm, data=data, window=4).task(mllm)
+
+
+def test_boxes_or_masks_bring_flows_from_them(data: Samples) -> None:
+    bare = [one.replace(boxes=()) for one in data[:2]]
+    masked = bare[0].replace(masks=[np.ones(bare[0].sizes[0][::-1], bool)])
+    named = {"image→question", "image→last", "question→last"}
+    assert set(KnockoutSweep(data=bare).blocked) == named
+    boxed = {"box→last", "elsewhere→last", "box→after_image", "elsewhere→after_image"}
+    for samples in ([bare[1], masked], [bare[1], data[0]]):
+        assert set(KnockoutSweep(data=samples).blocked) == named | boxed
+    assert list(KnockoutSweep(data=data, flows=["box→last"]).blocked) == ["box→last"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"by": "layer", "stride": 5}, [(0, 0, 0), (5, 5, 5), (10, 10, 10)]),
+        ({"by": "head", "stride": 6}, [(0, 0, 0), (6, 6, 6)]),
+        ({"window": 2, "stride": 6}, [(0, 0, 0), (6, 5, 6)]),
+        ({"stride": 6}, [(0, 0, 1), (6, 5, 7)]),
+    ],
+)
+def test_windows_are_as_wide_as_asked(
+    data: Samples, options: dict[str, Any], expected: list[tuple[int, int, int]]
+) -> None:
+    found = KnockoutSweep(data=data, **options).windows(12)
+    assert [(window.layer, window.first, window.last) for window in found] == expected

@@ -2,13 +2,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data import Samples
 from interp.study import Grid, ModelSpec, Result, choose_layer
 from interp.study.layer_choice import LayerChoice
-from interp.study.layer_sweep.page import comparisons, findings
+from interp.study.layer_sweep.page import (
+    _basis,
+    _context,
+    _lesion_table,
+    _ranked,
+    _verdict,
+    comparisons,
+    findings,
+)
+from tests.golden.parsed import Page
 from tests.report.hostile_samples import ATTACK, Elements, hostile
 from tests.study.planted import Planted, sample, samples, sweep
 
@@ -222,3 +235,99 @@ def test_the_page_shows_it_between_the_figures_and_the_samples(compared: Result)
     assert (
         page.index("Layer by layer") < page.index("Compared with one another") < page.index("Best and worst")
     )
+
+
+@pytest.mark.parametrize(
+    ("metric", "shuffled", "centre", "said"),
+    [
+        ("ar", (0.1, 0.3), (0.2, 0.4), "than both baselines"),
+        ("kl", (-0.3, -0.1), (-0.4, -0.2), "than both baselines"),
+        ("ar", (-0.3, -0.1), (-0.4, -0.2), "Less than another sample's boxes and centre prior."),
+        ("kl", (0.1, 0.3), (0.2, 0.4), "Less than another sample's boxes and centre prior."),
+        ("ar", (0.1, 0.3), (-0.1, 0.4), "More inside the boxes than another sample's boxes."),
+        ("ar", (-0.1, 0.3), (0.1, 0.4), "More inside the boxes than centre prior."),
+        (
+            "ar",
+            (0.1, 0.3),
+            (-0.4, -0.1),
+            "More inside the boxes than another sample's boxes. Less than centre prior.",
+        ),
+        ("ar", (0.0, 0.3), (-0.4, 0.0), "Not distinguishable from the baselines"),
+    ],
+)
+def test_a_verdict_says_which_baseline_is_beaten(
+    metric: str, shuffled: tuple[float, float], centre: tuple[float, float], said: str
+) -> None:
+    found: dict[str, Any] = {"boxes": {"n_groups": 20}}
+    for name, (low, high) in (("shuffled_boxes", shuffled), ("centre_prior", centre)):
+        found |= {name: {}, f"boxes − {name}": {"low": low, "high": high}}
+    assert said in words(_verdict(found, metric))
+    found["boxes"] = {"n_groups": 19}
+    assert words(_verdict(found, metric)) == "Too few groups for a claim beyond these samples."
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_card_tells_boxes_and_answers_of_its_own_samples() -> None:
+    own = pd.DataFrame(
+        {"n_box_tokens": [1, 2, 5], "correct": [True, None, False], "lost_area": [0.01, 0.5, 0]}
+    ).assign(data="a", n_tokens=10)
+    result: Any = SimpleNamespace(samples=pd.concat([own, own.assign(data="b", n_box_tokens=9)]))
+    cell: Any = SimpleNamespace(labels={"data": "a"})
+    assert _context(result, cell) == (
+        "The median box covers 20.0 % of the image tokens. First answer token right: 50 % of 2. "
+        "For 1 sample the model does not see the whole box."
+    )
+    result.samples = own.assign(correct=None, lost_area=0.0)
+    assert _context(result, cell) == "The median box covers 20.0 % of the image tokens."
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("metric", "order"), [("ar", [3, 0, 2, 1]), ("kl", [1, 0, 2, 3])])
+def test_the_best_sample_comes_first_by_either_kind_of_metric(metric: str, order: list[int]) -> None:
+    scores = pd.DataFrame({"index": [2, 1, 0, 3, 4], "value": [2.0, 1.0, 2.0, 5.0, np.nan]})
+    scores = scores.assign(metric=metric, control="boxes", layer=1)
+    others = [
+        scores.assign(layer=0, value=9.0),
+        scores.assign(control="centre_prior"),
+        scores.assign(metric="js"),
+    ]
+    cell: Any = SimpleNamespace(frame=lambda _: pd.concat([*others, scores], ignore_index=True))
+    assert [index for index, _ in _ranked(cell, metric, 1)] == order
+
+
+@pytest.mark.parametrize(
+    ("paired", "left_out", "said"),
+    [
+        ("sample", 0, "same samples, 24 groups"),
+        ("sample", 2, "same samples, 24 groups, 2 values left out"),
+        ("group", 0, "other samples, same groups, 24 groups"),
+        ("none", 0, "different samples, ≥ 24 groups"),
+    ],
+)
+def test_a_pair_says_what_it_rests_on(paired: str, left_out: int, said: str) -> None:
+    assert _basis({"paired": paired, "n_groups": 24, "left_out": left_out}) == said
+
+
+def test_lesions_stand_by_layer_beside_their_baselines(tmp_path: Path) -> None:
+    rows = [
+        {
+            "layer": layer,
+            "control": control,
+            "hits": hits,
+            "low": hits,
+            "high": hits,
+            "chance": chance,
+            "n_groups": 24,
+        }
+        for layer, control, hits, chance in (
+            (2, "boxes", 0.5, 0.125),
+            (2, "centre_prior", 0.25, 0.9),
+            (0, "boxes", 0.75, 0.0625),
+            (0, "shuffled_boxes", 0.375, 0.9),
+            (1, "shuffled_boxes", 0.3, 0.9),
+        )
+    ]
+    path = tmp_path / "page.html"
+    path.write_text(f"<main>{_lesion_table([{**row, 'note': ''} for row in rows])}</main>")
+    found = [[cell.split(" ")[0] for cell in row.cells] for row in Page(path).table("lesions hit").rows]
+    assert found == [["0", "0.75", "0.38", "–", "0.06"], ["2", "0.50", "–", "0.25", "0.12"]]

@@ -13,8 +13,9 @@ from interp.data import Samples, nifti
 from interp.errors import RunError, StudyError
 from interp.report.tables import read_csv
 from interp.study import Grid, Result, choose_layer, matched
-from interp.study.layer_sweep.result import _chance, _number, lesion_hits
+from interp.study.layer_sweep.result import _chance, _number, layer_table, lesion_hits
 from tests.study.planted import Model, Planted, sample, samples, sweep
+from tests.study.planted_methods import Said, refinement
 
 
 def many(n: int = 48, start: int = 0) -> Samples:
@@ -301,3 +302,84 @@ def test_each_model_is_shown_at_its_own_layer() -> None:
 
 def test_a_number_has_no_negative_zero() -> None:
     assert [_number(one) for one in (-0.001, 0.25, -0.5)] == ["0.00", "0.25", "-0.50"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_table_has_baselines_and_a_dash_for_what_it_lacks() -> None:
+    means = {
+        ("a", 0, "boxes"): 3.0, ("a", 0, "shuffled_boxes"): 2.0, ("a", 0, "centre_prior"): 1.5,
+        ("b", 0, "boxes"): 9.0, ("b", 1, "boxes"): 4.0, ("b", 1, "centre_prior"): 0.5,
+    }  # fmt: skip
+    rows = [(data, layer, "ar", control, mean) for (data, layer, control), mean in means.items()]
+    summary = pd.DataFrame(rows, columns=["data", "layer", "metric", "control", "mean"])
+    summary = summary.assign(low=summary["mean"] - 0.25, high=summary["mean"] + 0.5, n_groups=24, note="")
+    summary.loc[summary.data == "b", ["note", "n_groups"]] = ["Only 3 groups", 3]
+    cells = [SimpleNamespace(labels={"data": name}, key=(name,)) for name in "ab"]
+    made: Any = SimpleNamespace(
+        summary=lambda: summary, axes=("data",), varied=("data",), cells=cells, metrics=("ar",)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp.study.layer_sweep.result.counted", lambda _: ["a line"])
+        patch.setattr("interp.study.layer_sweep.result.is_choice", lambda _: None)
+        patch.setattr("interp.study.layer_sweep.result.check_metric", lambda *_: None)
+        text = layer_table(made, "ar", SimpleNamespace(layers={"m": 1}))
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines] == [
+        ["0", "3.00 [2.75, 3.50]", "2.00", "1.50", "9.00 (3 groups)", "–", "–"],
+        ["1 *", "–", "–", "–", "4.00 (3 groups)", "–", "0.50"],
+    ]
+    assert text.endswith("a line")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_lesion_hits_are_of_a_sweep_and_have_a_level(tmp_path: Path) -> None:
+    found = run(tmp_path)
+    with pytest.raises(StudyError, match="level is between 0 and 1"):
+        lesion_hits(found, level=95)
+    wide, narrow = (lesion_hits(found, level=level).set_index(["layer", "control"]) for level in (0.95, 0.2))
+    at = (0, "shuffled_boxes")
+    assert wide.high[at] - wide.low[at] >= narrow.high[at] - narrow.low[at]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp.study.refinement.task.PLAIN", Said())
+        other: Any = refinement(data=samples(2)).run(tmp_path, progress=False)
+    with pytest.raises(StudyError, match="takes the result of a LayerSweep; got that of 'Refinement'"):
+        lesion_hits(other)
+
+
+def test_a_lower_level_gives_narrower_intervals(result: Result) -> None:
+    def widths(frame: pd.DataFrame, control: str = "centre_prior") -> Any:
+        own = frame[(frame.metric == "ar") & (frame.control == control)]
+        return (own.high - own.low).dropna().to_numpy()
+
+    for wide, narrow in (
+        (result.at_layer(1), result.at_layer(1, 0.5)),
+        (result.summary(), result.summary(0.5)),
+    ):
+        assert (widths(narrow) < widths(wide)).any()
+        assert (widths(narrow) <= widths(wide)).all()
+    gap = "boxes − centre_prior"
+    assert (widths(result.at_layer(1, 0.5), gap) < widths(result.at_layer(1), gap)).any()
+
+
+def test_maps_that_were_not_stored_are_refused(result: Result) -> None:
+    cell = result.cells[0]
+    assert set(cell.maps([0, 3], 1)) == {0, 3}
+    with pytest.raises(StudyError, match=r"samples \[999\] of planted · large have no map at layer 1"):
+        cell.maps([0, 999], 1)
+    with pytest.raises(StudyError, match="have no map at layer 7"):
+        cell.maps([0], 7)
+
+
+def test_a_comparison_has_the_level_and_axis_asked_for(tmp_path: Path) -> None:
+    """Half the samples of the second data set have boxes in two rows, so their scores differ."""
+    wide = [sample(n, boxes=[(0, 0, 40 + 20 * (n % 3), 20)], group=f"w{n}") for n in range(24)]
+    data = {"one": samples(48), "other": Samples(wide, "other")}
+    found = Grid(sweep(metrics=("kl_gain",), batch=8), data=data, rule=["touch", "center"]).run(
+        tmp_path, progress=False
+    )
+    rows = [found.compare("kl_gain", layer=1, over="data", level=level) for level in (0.95, 0.5)]
+    assert rows[0][["where", "a", "b"]].to_numpy().tolist() == [
+        ["touch", "one", "other"],
+        ["center", "one", "other"],
+    ]
+    assert (rows[1].high - rows[1].low < rows[0].high - rows[0].low).all()

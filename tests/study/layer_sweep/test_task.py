@@ -9,7 +9,7 @@ import pytest
 
 from interp.metrics import METRICS, attention_ratio, auroc, kl_gain, named
 from interp.study.layer_sweep.task import Scorable, columns_of, scored
-from tests.study.planted import Planted, sweep
+from tests.study.planted import Planted, sample, samples, sweep, token_map
 
 
 def scorable(n_tokens: int, n_masks: int, seed: int) -> Scorable:
@@ -47,9 +47,9 @@ class Gap(Planted):
 
     def __call__(self, mllm: Any, samples: Any, **options: Any) -> Any:
         maps, tokens = super().__call__(mllm, samples, **options), []
-        for sample, own in zip(samples, maps.tokens, strict=True):
+        for one, own in zip(samples, maps.tokens, strict=True):
             boxes = own.footprints.copy()
-            boxes[0] = np.nan if sample.id == "s1" else boxes[0]
+            boxes[0] = np.nan if one.id == "s1" else boxes[0]
             tokens.append(replace(own, footprints=boxes))
         return replace(maps, tokens=tuple(tokens))
 
@@ -61,3 +61,21 @@ def test_a_sample_that_a_metric_refuses_fails_alone(tmp_path: Path) -> None:
     assert set(result.scores["sample"]) == {f"s{number}" for number in range(12)} - {"s1"}
     own = result.scores.query("layer == 1 and metric == 'ar' and control == 'boxes'").value
     assert own.to_numpy() == pytest.approx(np.full(11, 4 * 20 / 26))
+
+
+class Deep(Planted):
+    """Maps of the layers 4, 9 and 2, in this order."""
+
+    def _map(self, sample: Any, tokens: Any) -> Any:
+        return super()._map(sample, tokens).assign_coords(layer=[4, 9, 2])
+
+
+def test_scores_and_maps_are_of_the_layers_that_the_maps_name(tmp_path: Path) -> None:
+    found = sweep(data=samples(3), indicator=Deep(gain=(0.0, 3.0, 1.0)), metrics=("ar",)).run(
+        tmp_path, progress=False
+    )
+    own = found.scores[found.scores.control == "boxes"].groupby("layer").value.mean()
+    assert own.to_dict() == pytest.approx({4: 1.0, 9: 4 * 20 / 26, 2: 2 * 20 / 22})
+    inside = token_map(sample(1)).mask(sample(1).boxes)
+    for layer, gain in ((4, 0.0), (9, 3.0), (2, 1.0)):
+        np.testing.assert_array_equal(found.cells[0].maps([1], layer)[1], 1 + gain * inside)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,15 @@ import pandas as pd
 import pytest
 
 from interp.stats import paired_test
-from interp.study.layer_sweep.text_tokens import _few, against_last, failures_said, own_layer_scores
+from interp.study.layer_sweep.text_tokens import (
+    _choice,
+    _few,
+    _table,
+    against_last,
+    failures_said,
+    own_layer_scores,
+)
+from tests.golden.parsed import Page
 
 N = 24
 
@@ -99,3 +108,39 @@ def test_the_groups_of_few_are_told_in_the_order_of_the_kinds() -> None:
     assert "Few. Only 2 groups" in said
     assert "word (g0: 2.01, g1: 1.99); last (g0: 3.01, g1: 2.99)." in said
     assert "Many" not in said
+
+
+@pytest.mark.parametrize(("held_out", "split", "said"), [
+    (True, "validation", "the best on validation samples of other groups. "),
+    (True, None, "the best on other samples of other groups. "),
+    (False, "test", "the best on samples of the same groups. Beware. "),
+])  # fmt: skip
+def test_what_the_layers_were_chosen_on_is_said(held_out: bool, split: str | None, said: str) -> None:
+    choice = SimpleNamespace(split=split, caution="" if held_out else "Beware.", held_out=lambda _: held_out)
+    result: Any = SimpleNamespace()
+    choices: Any = {"relative": {"last": choice}}
+    assert said in _choice(result, choices)
+
+
+def test_a_table_names_the_model_where_there_are_several(tmp_path: Path) -> None:
+    def rows(*models: str) -> list[dict[str, str]]:
+        table = pd.concat(
+            [scores({"last": (3.0, 1.0), "word": (2.0, 1.5)}).assign(model=model) for model in models]
+        )
+        path = tmp_path / "page.html"
+        path.write_text(f"<main>{_table(against_last(table, 'last'))}</main>")
+        columns = {
+            "data": "data",
+            "kind": "rows of",
+            "ar": "AR",
+            "boxes": "minus shuffled",
+            "last": "minus last",
+        }
+        return Page(path).table("rows of").records(**columns)
+
+    assert [row["data"] for row in rows("m", "n")] == ["m · scans"] * 2 + ["n · scans"] * 2
+    last, word = rows("m")
+    assert (last["data"], last["kind"], last["last"]) == ("scans", "last", "–")
+    assert (word["ar"].split(" ")[0], word["boxes"].split(" ")[0], word["last"]) == (
+        *("2.00", "+0.50", "−1.00 [−1.00, −1.00]"),
+    )

@@ -14,7 +14,9 @@ from interp.data import Samples
 from interp.report.gallery import crop, hidden_tokens, picture
 from interp.report.tables import interval
 from interp.study import Grid, RefinementResult
-from interp.study.refinement.page import figures, sample_card, shared_samples
+from interp.study.refinement.page import _verdict, figures, sample_card, shared_samples
+from interp.study.refinement.tables import difference_hover, pairs_card, per_group
+from tests.golden.parsed import Page
 from tests.report.hostile_samples import ATTACK, Elements
 from tests.study.planted import sample, samples, token_map
 from tests.study.planted_methods import Answering, Looking, Said, Swap, named, planted_plain, refinement
@@ -202,3 +204,70 @@ def test_a_small_crop_is_shown_enlarged() -> None:
     assert shown.size == (300, 240)
     expected = given.load().convert("RGB").crop((10, 10, 60, 50)).resize((300, 240), Image.Resampling.LANCZOS)
     assert np.array_equal(np.asarray(shown), np.asarray(expected))
+
+
+SURE = {
+    "difference": 0.1,
+    "wrong_to_right": 9.0,
+    "right_to_wrong": 2.0,
+    "p_flips": 0.065,
+    "n_groups": 20,
+    "p": 0.01,
+}
+
+
+@pytest.mark.parametrize(
+    ("ends", "more", "said"),
+    [
+        ((0.02, 0.18), {}, "More often right: the interval lies above zero. 9 wrong"),
+        ((-0.18, -0.02), {}, "Less often right: the interval lies below zero. 9 wrong"),
+        ((0.0, 0.18), {}, "Not distinguishable from no change"),
+        ((-0.18, 0.0), {}, "Not distinguishable from no change"),
+        (
+            (0.02, 0.18),
+            {"n_groups": 19},
+            "9 wrong → right, 2 right → wrong; McNemar, exact: p 0.065. Too few",
+        ),
+        ((0.02, 0.18), {"p": 0.06}, "above zero. But the sign test by group gives p 0.060: few answers"),
+        ((0.02, 0.18), {"p": 0.05}, "above zero. 9 wrong"),
+    ],
+)
+def test_a_verdict_is_of_the_interval(ends: tuple[float, float], more: dict[str, Any], said: str) -> None:
+    low, high = ends
+    assert said in Elements(str(_verdict({**SURE, "low": low, "high": high, **more}))).text
+
+
+def test_a_difference_says_how_many_samples_and_groups() -> None:
+    row = {"difference": 0.025, "low": -0.01, "high": 0.062, "n": 80, "n_groups": 40, "note": ""}
+    assert difference_hover(row) == "+2.5 points [−1.0, 6.2] · 80 samples, 40 groups"
+    few = difference_hover({**row, "n_groups": 3, "note": "Only 3 groups."})
+    assert few.endswith("· 80 samples, 3 groups, too few for an interval")
+
+
+def test_pairs_beyond_what_a_reader_can_use_are_not_shown(tmp_path: Path) -> None:
+    def card_of(n: int) -> str:
+        methods = {f"m{place}": Swap(changes=named(place)) for place in range(n)}
+        result = Grid(refinement(data=samples(2)), method=methods).run(tmp_path / str(n), progress=False)
+        return str(pairs_card(result))
+
+    assert "Methods against one another: 3 pairs" in card_of(3)
+    assert card_of(1) == ""
+
+
+def test_many_groups_are_lines_and_few_are_columns(tmp_path: Path) -> None:
+    def tables(n: int) -> list[list[str]]:
+        data = Samples([sample(number, group=f"g{number}") for number in range(n)])
+        result = refinement(data=data, batch=4, method=Swap(changes=named(1))).run(
+            tmp_path / str(n), progress=False
+        )
+        path = tmp_path / f"{n}.html"
+        path.write_text(f"<main>{per_group(result)}</main>")
+        (table,) = Page(path).tables
+        return [table.heads, *(row.cells for row in table.rows)]
+
+    few, many = tables(10), tables(11)
+    assert few[0] == ["accuracy, %", *(f"g{number}" for number in range(10))]
+    assert few[1][1:3] == ["100.0 → 100.0 (n = 1)", "100.0 → 0.0 (n = 1)"]
+    assert many[0] == ["run", "group", "accuracy, %"]
+    assert [row[1:] for row in many[1:3]] == [["g0", "100.0 → 100.0 (n = 1)"], ["g1", "100.0 → 0.0 (n = 1)"]]
+    assert len(many) == 12

@@ -236,3 +236,96 @@ def test_a_change_is_of_samples_with_both_values() -> None:
 
 def test_a_parameter_is_held_at_the_nearest_or_larger_value() -> None:
     assert fixed_values({"k": 20, "p": 50}, {"k": {10, 30, 60}, "p": {50, 51}}) == {"k": 30, "p": 50}
+
+
+def lines_of(table: str) -> dict[str, list[str]]:
+    """The first cell of each line of the printed tables → the other cells."""
+    lines = [line for line in table.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    return {one[0]: one[1:] for one in reversed(cells)}  # of equal names the first, of the upper table
+
+
+def test_a_table_has_each_methods_marks_tests_and_cost(result: RefinementResult) -> None:
+    """Of 12 in six groups 4 are wrong before; three flips one way: McNemar p is 2 / 2³, four: 2 / 2⁴."""
+    text = result.table()
+    found = lines_of(text)
+    step = np.log(0.6) - np.log(0.08)
+    p = {
+        row["method"]: f"{row['p_holm']:.3f}"
+        for row in records(result.summary())
+        if row["measure"] == "correct"
+    }
+    cost = ["×3.00", "×2.50", "×1.50"]
+    changes = {
+        name: [f"{three * step / 12:+.3f} (6 groups)", *cost] for name, three in (("helps", 3), ("hurts", -4))
+    }
+    assert found["helps"] == [
+        *("0.667", "0.917", "+0.250 (6 groups)", "+3 −0", "0.250", p["helps"]), *changes["helps"]
+    ]  # fmt: skip
+    assert found["hurts"] == [
+        *("0.667", "0.333", "-0.333 (6 groups)", "+0 −4", "0.125", p["hurts"]), *changes["hurts"]
+    ]  # fmt: skip
+    assert found["none"][:4] == ["0.667", "0.667", "+0.000 (6 groups)", "+0 −0"]
+    below = lines_of(text[text.index("Group by group") :])
+    assert below["helps"][:3] == ["0.00 → 1.00 (2)", "0.00 → 0.50 (2)", "1.00 → 1.00 (2)"]
+    assert below["hurts"][4:] == ["1.00 → 0.00 (2)"] * 2
+    assert "Accuracy, plain model → method" in text
+    notes = [line for line in text.splitlines() if line.startswith("Only 6 groups")]
+    assert len(notes) == len(set(notes)) == 2  # one also says that no mark changed
+
+
+def test_pairs_of_methods_as_text(result: RefinementResult) -> None:
+    found = lines_of(result.pairs_table())
+    holm_p = {(row["a"], row["b"]): row for row in records(result.compare("correct"))}
+    row = holm_p["helps", "hurts"]
+    assert found["helps − hurts"] == [
+        *("0.917, 0.333", "+0.583 (6 groups)", "7, 0", f"{row['p']:.3f}", f"{row['p_holm']:.3f}")
+    ]
+    assert list(found) == ["helps − hurts", "none − hurts", "none − helps"]
+
+
+def test_many_groups_have_an_interval_and_no_lines(tmp_path: Path) -> None:
+    data = Samples([sample(number, group=f"g{number}") for number in range(20)], "planted")
+    study = refinement(data=data, batch=10, method=Swap(changes=tuple(f"s{n}" for n in range(20))))
+    text = study.run(tmp_path, progress=False).table()
+    assert lines_of(text)["Swap"][:4] == ["1.000", "0.000", "-1.000 [-1.000, -1.000]", "+0 −20"]
+    assert "Group by group" not in text
+    assert text.endswith("planted: 20 samples in 20 groups.")
+
+
+def test_groups_of_another_measure_and_of_none(result: RefinementResult, tmp_path: Path) -> None:
+    found = result.per_group("probability")
+    own = found[found.method == "helps"].iloc[0]
+    assert (own.before, own.after, own.difference) == pytest.approx((0.08, 0.6, 0.52))
+    assert list(found.columns) == ["model", "data", "method", "group", "n", "before", "after", "difference"]
+    with pytest.raises(StudyError, match="measure is one of correct, logprob, probability, ar; got 'size'"):
+        result.per_group("size")
+    assert set(result.tables()) == {"summary", "groups"}
+
+
+def test_costs_over_a_plain_model_of_no_cost_have_no_ratio(
+    result: RefinementResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = {"plain_seconds": 0.0, "method_seconds": 2.0, "plain_tokens": 4.0, "method_tokens": 6.0}
+    monkeypatch.setattr("interp.study.refinement.result.cost_of", lambda folder: spent)
+    found = result.costs()
+    assert found.method.tolist() == list(METHODS)
+    assert np.isnan(found.seconds_ratio).all()
+    assert found.tokens_ratio.tolist() == [1.5] * 3
+    assert np.isnan(found.forwards_ratio).all()
+
+
+def test_what_only_some_methods_have_is_none_for_the_others() -> None:
+    cells = [
+        ({"method": "a"}, {"method": "A", "mode": "zero", "layers": [3, 4], "on": True}),
+        ({"method": "b"}, {"method": "B", "mode": "zero", "gain": 2.0, "layers": [5], "on": True}),
+    ]
+    table = varied(cells)
+    assert list(table.columns) == ["method", "layers", "gain"]
+    assert table.layers.tolist() == ["[3, 4]", "[5]"]
+    assert table.gain.isna().tolist() == [True, False]
+    assert numeric_pair(pd.DataFrame({"method": "ab", "k": [1, 2], "p": [1.0, np.nan]}), ["method"]) is None
+    assert numeric_pair(pd.DataFrame({"method": "ab", "k": [1, 2], "p": [1.0, 2.0]}), ["method"]) == (
+        "k",
+        "p",
+    )

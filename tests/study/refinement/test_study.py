@@ -13,8 +13,9 @@ import pytest
 from interp.data import Samples, bundled
 from interp.errors import StudyError
 from interp.methods import HGAI, AdaptVis, Plain, VGRefine
-from interp.study import Grid, HeadRanking, ModelSpec, RefinementResult
+from interp.study import Grid, HeadRanking, ModelSpec, Refinement, RefinementResult
 from interp.study.dataframes import records, where
+from interp.study.head_ranking.head_set import HeadSet, published_heads
 from tests.study.planted import sample, samples
 from tests.study.planted_heads import PlantedHeads
 from tests.study.planted_methods import (
@@ -323,3 +324,25 @@ def test_the_plain_organism_beside_itself_changes_nothing(tmp_path: Path) -> Non
     assert (result.pairs.before == result.pairs.after).all()
     assert result.costs().forwards_ratio.tolist() == [1.0]
     assert result.summary().p.isna().all()  # nothing is tested
+
+
+def test_vgrefine_by_name_takes_the_published_heads_and_layer() -> None:
+    model = ModelSpec("FreedomIntelligence/HuatuoGPT-Vision-7B-hf")
+    method = Refinement(data=samples(2), model=model, method="VGRefine").method
+    assert isinstance(method, VGRefine)
+    assert method.heads == published_heads("huatuogpt-vision-7b")
+    assert method.layers == (16,)
+
+
+def test_the_last_layer_can_be_read(tmp_path: Path) -> None:
+    study = refinement(data=samples(2), method=Looking(), read_layer=2)
+    assert study.run(tmp_path, progress=False).failures.empty
+    assert study.labels == {"model": "planted", "data": "planted", "method": "Looking"}
+    assert study.question == "Is the model right more often with Looking than without?"
+
+
+def test_heads_of_a_list_or_of_the_same_model_are_taken() -> None:
+    model = Answering()
+    for heads in (HeadSet.of([(1, 0)]), ranking(model, PlantedHeads()).top(1)):
+        assert refinement(model=model, method=Swap(heads=heads)).unresolved
+    assert not refinement(method=Swap(heads=((1, 0),))).unresolved
