@@ -48,7 +48,7 @@ def frame(shape: tuple[int, int], y0: int, x0: int, y1: int, x1: int) -> np.ndar
 
 @pytest.mark.parametrize(
     ("size", "side", "expected"),
-    [((400, 300), 300, (300, 225)), ((30, 60), 90, (45, 90)), ((900, 1), 300, (300, 1)), ((3, 2), 5, (5, 3))],
+    [((400, 300), 300, (300, 225)), ((30, 60), 90, (45, 90)), ((900, 1), 300, (300, 1)), ((4, 3), 5, (5, 4))],
 )
 def test_the_longer_side_has_the_pixels_asked_for(size, side: int, expected) -> None:
     assert bounded(size, side) == expected
@@ -94,8 +94,8 @@ def test_heat_lies_over_grey_and_leaves_the_unseen() -> None:
 
 
 def test_heat_without_an_image_lies_on_paper() -> None:
-    shown = np.asarray(heated(np.array([[np.nan, 1.0]]), (4, 1)))
-    assert shown.shape == (1, 4, 3)
+    shown = np.asarray(heated(np.array([[np.nan, 1.0]]), (4, 2)))
+    assert shown.shape == (2, 4, 3)
     assert shown[0, 0].tolist() == [245, 245, 245]
     assert shown[0, 3].tolist() == [251, 253, 180]  # a fifth of the paper, 49, and four of the colour
 
