@@ -17,7 +17,7 @@ def test_maps_are_an_eager_towers_rows_pooled(family, queries):
     mllm, eager = sharp(family), EagerTower.of(family)
     batch = mllm.encode(samples())
     maps = VisionAttention(queries)(mllm, batch)
-    heads = VisionAttention(queries, per_head=True, layers=[1])(mllm, batch)
+    heads = VisionAttention(queries, per_head=True, layers=[1, 0])(mllm, batch)
     eager.logits(batch.inputs)
     starts = np.cumsum([0, *(one.length for one in batch.patches)])
     for i, own in enumerate(batch.patches):
@@ -28,7 +28,8 @@ def test_maps_are_an_eager_towers_rows_pooled(family, queries):
         dense = np.stack([eager.dense(layer)[:, at[rows][:, None], at[own.image]] for layer in (0, 1)])
         wanted = dense.mean(2) @ own.weights.matrix().T  # (layer, head, token)
         assert_allclose(maps[i], wanted.mean(1), atol=3e-6)
-        assert_allclose(heads[i][0], wanted[1], atol=3e-6)
+        assert_allclose(heads[i], wanted[[1, 0]], atol=3e-6)
+        assert heads[i]["layer"].values.tolist() == [1, 0]
         assert maps[i].sizes["token"] == batch.tokens[i].n
 
 
@@ -41,3 +42,13 @@ def test_a_tower_without_a_class_token_is_refused():
 def test_other_queries_are_refused():
     with pytest.raises(SiteError, match='queries is "cls" or "patches"'):
         VisionAttention("last")  # type: ignore[arg-type]
+
+
+def test_it_describes_itself():
+    assert VisionAttention() == VisionAttention("patches", False, "all")
+    assert VisionAttention("cls", per_head=True, layers=[3, 1]).to_dict() == {
+        "indicator": "vision attention",
+        "queries": "cls",
+        "per_head": True,
+        "layers": [3, 1],
+    }
