@@ -322,7 +322,21 @@ def test_families_have_conventions_where_their_training_does() -> None:
             "expected the text that a model wrote, or None for nothing; got 5",
         ),
         (lambda: BoxConvention("x", "xml", 1), "syntax of a box convention is one of 'json', 'tags'"),
-        (lambda: BoxConvention("x", "json", 0), "a number above 0, or None for pixels; got 0"),
+        *(
+            (
+                lambda scale=scale: BoxConvention("x", "json", scale),
+                "a number above 0, or None for pixels; got",
+            )
+            for scale in (0, -1, True, "1000", float("inf"), float("nan"))
+        ),
+        (
+            lambda: BoxConvention("x", "json", 1, "square"),
+            "frame of a box convention is one of 'image', 'resized'",
+        ),
+        (
+            lambda: BoxConvention("x", "json", 1, order="yx"),
+            "order of a box convention is one of 'xyxy', 'yxyx'",
+        ),
         (lambda: written(Box(1, 2, 3, 4), "kosmos2", SIZE), "boxes as patch tokens are read, not written"),
         (lambda: written(Box(1, 2, 3, 4), "qwen2_5_vl", SIZE), r"Pass resized=\(width, height\)"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from interp.errors import BoxError, ImageError, MapError
 from interp.inputs.boxes import Box
 from interp.inputs.footprints import pad_to_square, squash
+from interp.inputs.images import LazyImage
 from interp.inputs.masks import Mask, as_masks, covered_by, filled
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -168,10 +170,16 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ([np.zeros((4, 4, 3), bool)], r"whole numbers; got bool of shape \(4, 4, 3\)"),
         ([3], "a mask is a path, a PIL image or an .* array; got 3"),
         ([{"file": "x.png"}], "a mask is written as path, image and label"),
+        ([{"path": "x.png", "file": 1}], "a mask is written as path, image and label"),
+        ([{"image": 1}], "a mask is written as path, image and label"),
+        ({"path": "x.png"}, "expected a list of masks, got {'path'"),
+        (b"x.png", "expected a list of masks, got b'x.png'"),
+        ("x.png", r"got one mask; write masks=\[mask\]"),
+        (None, "expected a list of masks, got None"),
     ],
-    ids=["one", "floats", "colours", "number", "mapping"],
+    ids=str,
 )
-def test_other_values_are_no_masks(masks, message: str) -> None:
+def test_other_values_are_no_masks(masks, message: str, unchecked) -> None:
     with pytest.raises(BoxError, match=message):
         as_masks(masks)
 
@@ -289,3 +297,16 @@ def test_each_mask_has_a_box_on_its_own_image() -> None:
     sample.check()
     with pytest.raises(BoxError, match="the mask is 6×6, image 0 is 12×8"):
         sample.replace(masks=[first, second]).check()
+
+
+@pytest.mark.parametrize("kind", ["array", "picture", "bytes"])
+def test_a_mask_that_is_read_later_has_its_pixels(kind: str) -> None:
+    inside, file = triangle().astype(np.uint8) * 3, BytesIO()
+    Image.fromarray(inside).save(file, "PNG")
+    made = {"array": inside, "picture": Image.fromarray(inside), "bytes": file.getvalue()}[kind]
+    mask = Mask(LazyImage(lambda: made, "slice 3"), label=3)
+    np.testing.assert_array_equal(mask.inside, triangle())
+    assert (mask.size, mask.in_memory) == ((12, 8), True)
+    colours = LazyImage(lambda: np.zeros((8, 12, 3), np.uint8), "slice 4")
+    with pytest.raises(ImageError, match="slice 4 is of mode RGB"):
+        _ = Mask(colours).inside
