@@ -415,3 +415,33 @@ def test_a_sample_shows_what_it_holds(path):
     assert repr(Sample(images=[picture()] * 4)).startswith("Sample([ndarray, ndarray, ndarray, ndarray], ")
     assert "ndarray, and 1 more]" in repr(Sample(images=[picture()] * 5))
     assert repr(Sample.unusable("broken", id="r3")) == "Sample.unusable('broken', id='r3')"
+
+
+def test_boxes_of_the_second_image_are_written_and_hashed(path):
+    own = Sample(images=[path, path], boxes=[Box(0, 0, 3, 3), Box(1, 1, 4, 4, image=1)])
+    assert own.to_dict()["boxes"] == [[0, 0, 3, 3, 0], [1, 1, 4, 4, 1]]
+    assert Sample.from_dict(own.to_dict()).boxes == own.boxes
+    other = own.replace(boxes=[Box(0, 0, 3, 3), Box(1, 1, 4, 4)])
+    assert other.fingerprint != own.fingerprint
+
+
+def test_one_stated_box_of_pixels_is_kept_among_others(path):
+    mixed = Sample(path, boxes=[Box(0, 0, 1, 1, pixels=True), (2, 2, 4, 4)])
+    assert mixed.to_dict()["box_format"] == "xyxy"
+    Sample.from_dict(mixed.to_dict()).check()
+    assert "box_format" not in Sample(path, boxes=[(2, 2, 4, 4)]).to_dict()
+
+
+def test_a_default_id_is_not_written_and_follows_the_content(path):
+    plain = Sample(path, "q")
+    assert plain.to_dict()["id"] is None
+    assert Sample.from_dict({**plain.to_dict(), "question": "r"}).id != plain.id
+    assert pickle.loads(pickle.dumps(plain)).replace(question="r").id != plain.id
+
+
+def test_meta_does_not_change_with_what_it_was_made_of(path):
+    meta = {"label": "nodule"}
+    sample = Sample(path, meta=meta)
+    meta["label"] = "mass"
+    assert sample.meta["label"] == "nodule"
+    assert Sample.unusable("broken", id="r3", meta=meta).meta["label"] == "mass"
