@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from interp.errors import SiteError
+from interp.errors import MapError, SiteError
 from interp.indicators import VisionAttention
+from interp.inputs.sample import Sample
+from interp.tracing import Rows, Site
 from tests.tiny import uneven_samples as samples
 from tests.tracing.tower_reference import EagerTower, sharp
 
@@ -52,3 +54,24 @@ def test_it_describes_itself():
         "per_head": True,
         "layers": [3, 1],
     }
+    made = VisionAttention(layers=[3, 1])
+    assert (made, hash(made)) == (VisionAttention(layers=(3, 1)), hash(VisionAttention(layers=(3, 1))))
+
+
+def test_of_many_patches_64_are_rows():
+    """A tower of 121 patches: every patch's row is read by hand, and those at 64 even places are kept."""
+    mllm = sharp("qwen2_5_vl")
+    large = Sample(np.random.default_rng(5).integers(0, 255, (168, 168, 3), dtype=np.uint8), "is it red?")
+    (own,) = mllm.encode([large]).patches
+    site = Site(tower="vision", layers=[0], queries="patches", keys="patches")
+    rows = mllm.trace([large], reads=[Rows(site, reduce="head")])[0].rows.values[0]
+    assert own.n == len(rows) > 64
+    kept = np.linspace(0, own.n - 1, 64).round().astype(int)
+    found = VisionAttention(layers=[0])(mllm, large)[0].values[0]
+    assert_allclose(found, own.weights.matrix() @ rows[kept].mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_heads_are_asked_for_with_a_bool():
+    with pytest.raises(MapError, match="per_head is True or False; got 1"):
+        VisionAttention(per_head=1)  # type: ignore[arg-type]
