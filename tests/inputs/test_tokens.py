@@ -403,10 +403,11 @@ def test_a_map_that_cannot_be(unchecked, change, error, message):
 
 
 def test_words_that_overlap_themselves_count_once() -> None:
-    words = (("no", (6,)), ("no", (7,)), ("no", (8, 9)), ("Well-known", (10, 11)))
+    words = (("no", (6,)), ("no", (7,)), ("no", (8, 9)), ("Well-known", (10,)), ("one/other", (11,)))
     tokens = token_map(squash((4, 4), (2, 2)), (4, 4), after=7, words=words)
     assert tokens.positions(word("no no")).tolist() == [6, 7, 8, 9]
-    assert tokens.positions(word("no well-known")).tolist() == [8, 9, 10, 11]
+    assert tokens.positions(word("no well-known")).tolist() == [8, 9, 10]
+    assert tokens.positions(word("other")).tolist() == [11]
 
 
 def two_images() -> TokenMap:

@@ -329,3 +329,15 @@ def test_a_chosen_video_takes_no_further_choice():
     assert one.replace(answer="yes").video.indices == (0, 3)
     with pytest.raises(SampleError, match=r"chosen already; n_frames= belongs to its source"):
         one.replace(video=one.video, n_frames=1)
+
+
+@pytest.mark.parametrize("last", [[2, 2], [2, 4], [2, 1]])
+def test_a_token_stands_for_frames_that_there_are(last):
+    frames_of = np.array([[0, 2], [0, 2], last, last])
+    with pytest.raises(interp.errors.MapError, match="ends within the 3 frames"):
+        TokenMap(**{**vars_of(token_map()), "frames": frames_of})
+
+
+def test_a_map_of_a_video_says_so():
+    said = "TokenMap(6 tokens, 4 of them image tokens, grid (1, 2), video of 3 frames of 8×4)"
+    assert repr(token_map()) == said
