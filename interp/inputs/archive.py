@@ -211,7 +211,9 @@ def token_map(record: Mapping[str, Any]) -> TokenMap:
     )
     if own is not None:
         weights = PatchWeights(own["token"], own["patch"], own["weight"], (own["shape"][0], own["shape"][1]))
-        for name, value in (("sequence", own["sequence"]), ("slots", own["slots"]), ("weights", weights)):
+        parts = {name: own[name] for name in ("sequence", "slots")}
+        padded = bool(own.get("padded", False))  # files of earlier versions do not say
+        for name, value in {**parts, "weights": weights, "padded": padded}.items():
             object.__setattr__(found, name, value)
     return found
 
@@ -219,4 +221,10 @@ def token_map(record: Mapping[str, Any]) -> TokenMap:
 def _of_patches(patches: PatchMap) -> dict[str, Any]:
     weights = patches.weights
     arrays: dict[str, np.ndarray] = {"token": weights.token, "patch": weights.patch, "weight": weights.weight}
-    return {**arrays, "shape": weights.shape, "sequence": patches.sequence, "slots": patches.slots}
+    return {
+        **arrays,
+        "shape": weights.shape,
+        "sequence": patches.sequence,
+        "slots": patches.slots,
+        "padded": patches.padded,
+    }

@@ -6,12 +6,13 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from PIL import Image
 
 import tests.tiny as tiny
 from interp.errors import MapError, PromptError, SiteError
 from interp.indicators import Attention, Maps
-from interp.indicators.attention import relative
+from interp.indicators.attention import _relative, relative
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.metrics import attention_ratio
 from interp.tracing import Cost, Mllm, wrap
@@ -160,15 +161,23 @@ def test_maps_line_up_with_the_tokens_masks(mllm):
 
 
 def test_zeros_are_guarded_and_counted():
-    asked = np.array([[0.0, 0.5, 0.2], [0.0, 1.0, 0.0]], np.float32)
-    generic = np.array([[0.0, 0.0, 0.1], [0.3, 1e-44, 0.0]], np.float32)
+    asked = np.array([[0.0, 0.5, 0.2, 0.0], [0.0, 1.0, 0.0, 0.0]], np.float32)
+    generic = np.array([[0.0, 0.0, 0.1, 0.4], [0.3, 1e-44, 0.0, 0.0]], np.float32)
     quotient, n_nothing, n_floored = relative(asked, generic)
     assert quotient.dtype == np.float32
     assert np.isfinite(quotient).all()
     tiny_float = 1.1754943508222875e-38
-    expected = [[0.0, 0.5 / tiny_float, 2.0], [0.0, 1.0 / tiny_float, 0.0]]
+    expected = [[0.0, 0.5 / tiny_float, 2.0, 0.0], [0.0, 1.0 / tiny_float, 0.0, 0.0]]
     np.testing.assert_allclose(quotient, expected, rtol=1e-6)
-    assert (n_nothing, n_floored) == (2, 2)
+    assert (n_nothing, n_floored) == (3, 2)
+    rows = xr.DataArray(asked, dims=("layer", "token"), name="attention", attrs={"map": "composed"})
+    found = _relative(rows, generic)
+    np.testing.assert_array_equal(found, quotient)
+    assert found.name == "relative attention"
+    assert found.attrs == {"map": "composed", "n_zero_over_zero": 3, "n_floored": 2}
+    assert rows.attrs == {"map": "composed"}
+    with pytest.raises(MapError, match="same image tokens; got 4 and 3"):
+        _relative(rows, generic[:, :3])
 
 
 def test_the_indicator_is_a_value():

@@ -169,6 +169,8 @@ def test_queries_that_make_no_sense_are_refused(mllm):
         Attention(queries=["last", "question"])
     with pytest.raises(SiteError, match=r"meta\['label'\].*has the label None.*queries='question'"):
         Attention(queries="label")(mllm, tiny.samples())
+    with pytest.raises(SiteError, match=r"has the label '  '\. Give the sample a label"):
+        Attention(queries="label")(mllm, tiny.samples()[0].replace(meta={"label": "  "}))
     with pytest.raises(SiteError, match="does not hold the word 'spleen'; its words are: is it red"):
         Attention(queries="label")(mllm, tiny.samples()[0].replace(meta={"label": "spleen"}))
     with pytest.raises(SiteError, match="A generic prompt has no question"):

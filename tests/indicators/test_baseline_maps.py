@@ -53,3 +53,20 @@ def test_several_images_have_a_middle_each() -> None:
     )
     assert found.tolist() == [1.0, 1.0, 0.0]
     assert Sample(image).sizes == ((100, 80),)
+
+
+def test_another_question_draws_another_random_map() -> None:
+    model, asked = Truthful(), sample(0)
+    maps = [RandomMap()(model, one)[0] for one in (asked, asked.replace(question="Another?"))]
+    assert not np.allclose(*maps)
+    np.testing.assert_array_equal(maps[0], RandomMap(0)(model, asked.replace(id="renamed"))[0])
+    assert [one.name for one in maps] == ["random", "random"]
+
+
+def test_they_describe_themselves() -> None:
+    assert RandomMap(7).to_dict() == {"indicator": "random", "seed": 7}
+    assert CentrePrior().to_dict() == {"indicator": "centre prior", "sigma": 0.25}
+    model = Truthful()
+    np.testing.assert_array_equal(
+        CentrePrior()(model, [sample(0)])[0], CentrePrior(0.25)(model, [sample(0)])[0]
+    )

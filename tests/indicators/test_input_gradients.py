@@ -270,3 +270,22 @@ def test_captum_missing_names_the_extra(mllm, monkeypatch):
 def test_arguments_are_checked(unchecked, make, message):
     with pytest.raises(MapError, match=message):
         make()
+
+
+def test_they_describe_themselves():
+    assert InputGradient("embeddings", times_input=True).to_dict() == {
+        "indicator": "input gradient",
+        "of": "embeddings",
+        "times_input": True,
+    }
+    assert SmoothGrad(n=3, noise=0.5, seed=9).to_dict() == {
+        "indicator": "SmoothGrad", "of": "pixels", "n": 3, "noise": 0.5, "times_input": False, "seed": 9,
+    }  # fmt: skip
+    assert IntegratedGradients("pixels", "zero", 8).to_dict() == {
+        "indicator": "integrated gradients", "of": "pixels", "baseline": "zero", "steps": 8,
+    }  # fmt: skip
+    assert (InputGradient(), SmoothGrad()) == (
+        InputGradient("pixels", False),
+        SmoothGrad("pixels", 16, 0.15, False, 0),
+    )
+    assert IntegratedGradients() == IntegratedGradients("embeddings", "mean", 32)

@@ -13,7 +13,7 @@ import interp
 from interp.errors import MapError, ModelError, PromptError
 from interp.indicators import Maps, RandomMap, TokenKnockout
 from interp.indicators.maps import _joined, label_map
-from interp.inputs.footprints import squash
+from interp.inputs.footprints import concatenate, squash
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost
@@ -205,3 +205,51 @@ def test_maps_show_as_many_values_and_maps_as_fit() -> None:
     head, *lines = repr(Maps(tuple(flat), (tokens(4), tokens(5)), Cost())).splitlines()
     assert lines == ["  [0] 0 0 0 0", "  [1] 0 0 0 0 …"]
     assert head == "Maps(2 × [token 4; token 5])"
+
+
+def test_values_beyond_float32_stay_finite_and_in_order() -> None:
+    own = label_map(np.array([1e300, -1e300, 0.5, 1e30]), tokens(4), "gradient", attrs={"plain": 2.0})
+    assert own.dtype == np.float32
+    assert np.isfinite(own.values).all()
+    assert own.values.argsort().tolist() == [1, 2, 3, 0]
+    assert (own.name, own.dims, dict(own.attrs)) == ("gradient", ("token",), {"plain": 2.0})
+
+
+def test_a_map_is_labelled_by_layer_head_and_position() -> None:
+    own = label_map(np.arange(12.0).reshape(2, 3, 2), tokens(2), "attention", [7, 3])
+    assert own.dims == ("layer", "head", "token")
+    assert own.sel(layer=3, head=1).values.tolist() == [8, 9]
+    assert own["position"].values.tolist() == [1, 2]
+    assert "layer" not in label_map(np.zeros((2, 2)), tokens(2), "attention").coords
+
+
+def test_a_frame_counts_layers_and_heads_as_they_are_named() -> None:
+    own = label_map(np.arange(8.0).reshape(2, 2, 2), tokens(2), "attention", [7, 3])
+    frame = Maps((own,), (tokens(2),), Cost()).to_dataframe()
+    assert frame[["layer", "head", "token", "value"]].values.tolist()[4:6] == [[3, 0, 0, 4], [3, 0, 1, 5]]
+    bare = Maps((array(2, 2),), (tokens(2),), Cost()).to_dataframe()
+    assert bare["layer"].tolist() == [0, 0, 1, 1]
+    assert bare[["x0", "y1"]].isna().all(axis=None)
+    nothing = Maps((), (), Cost()).to_dataframe()
+    assert len(nothing) == 0
+    assert {"sample", "token", "position", "image", "x0", "y0", "x1", "y1", "view", "value"} == set(nothing)
+
+
+def test_a_frame_and_a_notebook_tell_images_apart() -> None:
+    cells = concatenate([squash((8, 8), (1, 1)), squash((6, 4), (1, 2))])
+    views = np.array(["base", "base", "tile"])
+    own = TokenMap(np.array([2, 5, 6]), cells.boxes, None, views, cells.image, ((8, 8), (6, 4)), 9)
+    maps = Maps((array(3, dims=("token",)),), (own,), Cost())
+    frame = maps.to_dataframe()
+    assert frame["image"].tolist() == [0, 1, 1]
+    assert frame["view"].tolist() == ["base", "base", "tile"]
+    assert frame["position"].tolist() == [2, 5, 6]
+    assert frame["x1"].tolist() == [8, 3, 6]
+    assert re.findall("<figcaption>(.*?)<", maps._repr_html_()) == [
+        "sample 0, image 1, map",
+        "sample 0, image 2, map",
+    ]
+
+
+def test_a_named_map_says_its_name() -> None:
+    assert repr(labelled()).startswith("Maps(1 × [layer 2 × token 6] of attention)\n  [0] 0 1 2 3 …")

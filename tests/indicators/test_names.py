@@ -68,3 +68,14 @@ def test_other_names_are_refused() -> None:
     for wrong in ("attentions", "", 3):
         with pytest.raises(MapError, match="the indicators by name are relative-attention, attention, att"):
             indicator_named(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_others_are_labelled_by_what_they_say_or_are() -> None:
+    class Own:
+        def to_dict(self) -> dict[str, str]:
+            return {"indicator": "my map"}
+
+    class Silent: ...
+
+    for made, label in ((Own(), "my map"), (Silent(), "Silent"), (Own, "type")):
+        assert labelled(made) == (label, made)

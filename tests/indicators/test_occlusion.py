@@ -11,7 +11,9 @@ import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import HideTokens, Occlusion, PaintPixels, RandomMasks, Removed
 from interp.indicators.occlusion import kept_average, random_masks
+from interp.inputs.footprints import pad_to_square
 from interp.inputs.prompt import Target
+from interp.inputs.tokens import TokenMap
 from interp.tracing import Cost, Mllm, wrap
 
 TARGET = Target("yes")
@@ -194,3 +196,23 @@ def test_random_masks_describe_themselves_and_refuse_nonsense(masked_mllm: Mllm,
     ):
         with pytest.raises(MapError, match=message):
             RandomMasks(**wrong)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_tokens_without_a_footprint_have_no_block() -> None:
+    """An 80×40 image in a padded square of 4×4 tokens: the outer rows are padding, blocks are of the inner two."""
+    cells = pad_to_square((80, 40), (4, 4))
+    tokens = TokenMap(np.arange(16), cells.boxes, (4, 4), cells.views, cells.image, ((80, 40),), 17)
+    painted: list[np.ndarray] = []
+
+    def lost(masks: np.ndarray) -> np.ndarray:
+        painted.append(masks)
+        return np.arange(len(masks)) + 1.0
+
+    values, refined = Occlusion(coarse=2, refine=0.5)._values(tokens, lost)
+    number = np.full(16, -1)
+    number[4:12] = [0, 0, 1, 1, 2, 2, 3, 3]  # the lattice starts at the square, so a block has two tokens
+    np.testing.assert_array_equal(painted[0], number == np.arange(4)[:, None])
+    np.testing.assert_array_equal(refined, number >= 2)  # the two blocks that lose most
+    np.testing.assert_array_equal(values, [*[0.0] * 4, 0.5, 0.5, 1, 1, 1, 2, 3, 4, *[0.0] * 4])
+    assert painted[1].sum(axis=1).tolist() == [1] * 4

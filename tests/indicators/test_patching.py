@@ -95,3 +95,21 @@ def test_it_describes_itself_and_refuses_what_makes_no_sense(unchecked: None) ->
         ActivationPatching({"a": OTHER})(mllm, SAMPLE)
     with pytest.raises(MapError, match=r"image tokens and its partner \d+; .* an image of the same size"):
         ActivationPatching({SAMPLE.id: wide})(mllm, SAMPLE)
+
+
+def test_partners_are_found_by_the_samples_id() -> None:
+    named = SAMPLE.replace(id="scan 3")
+    assert ActivationPatching([(named, OTHER)]) == ActivationPatching({"scan 3": OTHER})
+    assert ActivationPatching({"a": OTHER}) != ActivationPatching({"a": SAMPLE})
+    assert ActivationPatching({"a": OTHER}).to_dict() == {
+        "indicator": "activation patching",
+        "partners": {"a": OTHER.fingerprint},
+        "layers": "all",
+        "block": 1,
+    }
+
+
+@pytest.mark.parametrize("wrong", ["ab", 3, [(SAMPLE, OTHER, SAMPLE)], [[SAMPLE, OTHER]], [("a", "b")]])
+def test_what_are_no_partners_is_refused(wrong: object, unchecked: None) -> None:
+    with pytest.raises(MapError, match=r"partners are pairs \(sample, partner\), or partners by sample id"):
+        ActivationPatching(wrong)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import tests.tiny as small
 from interp.errors import MapError
 from interp.indicators import PaintPixels
 from interp.indicators.removals import _repainted, paint_tokens
-from interp.inputs.footprints import squash
+from interp.inputs.footprints import concatenate, in_frames, squash
 from interp.inputs.prompt import Target, diff
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -110,3 +110,39 @@ def test_batches_change_no_number_and_it_describes_itself(unchecked: None) -> No
     assert PaintPixels("mean").name == "mean pixels"
     with pytest.raises(MapError, match="by of PaintPixels is 'grey' or 'blur' or 'mean'; got 'zero'"):
         PaintPixels("zero")  # pyright: ignore[reportArgumentType]
+
+
+def test_each_image_takes_its_own_paint() -> None:
+    """Two images of one token each, and a third of none: what is removed in one leaves the others."""
+    cells = concatenate([squash((6, 4), (1, 1)), squash((4, 6), (1, 1)), squash((2, 2), (1, 1))])
+    sizes = ((6, 4), (4, 6), (2, 2))
+    tokens = TokenMap(np.arange(3), cells.boxes, None, cells.views, cells.image, sizes, 4)
+    plain = [np.zeros((height, width, 3), np.uint8) for width, height in sizes]
+    paints = [np.full_like(one, 10 * (i + 1)) for i, one in enumerate(plain)]
+    found = paint_tokens(plain, paints, tokens, np.array([True, True, False]))
+    assert [np.unique(one).tolist() for one in found] == [[10], [20], [0]]
+    assert not any(one.any() for one in plain)  # the sample's own pixels stay
+
+
+def test_a_token_of_several_frames_is_painted_in_each() -> None:
+    cells = in_frames(squash((4, 2), (1, 2)), 3, together=2)
+    tokens = TokenMap(
+        np.arange(4), cells.boxes, cells.grid, cells.views, cells.image, ((4, 2),) * 3, 5,
+        frames=cells.frames, frame_times=np.arange(3.0),
+    )  # fmt: skip
+    plain = [np.zeros((2, 4, 3), np.uint8)] * 3
+    paints = [np.full((2, 4, 3), i + 1, np.uint8) for i in range(3)]
+    found = paint_tokens(plain, paints, tokens, np.array([False, True, True, False]))
+    assert [one[0, :, 0].tolist() for one in found] == [[0, 0, 1, 1], [0, 0, 2, 2], [3, 3, 0, 0]]
+
+
+def test_paint_is_of_the_whole_image() -> None:
+    picture = np.zeros((10, 30, 3), np.uint8)
+    picture[:, :15], picture[..., 2] = (200, 41, 0), 7
+    assert np.unique(PaintPixels("mean").fill(picture).reshape(-1, 3), axis=0).tolist() == [[100, 20, 7]]
+    assert np.unique(PaintPixels().fill(picture)).tolist() == [128]
+    blurred = PaintPixels("blur").fill(picture)  # σ is a tenth of the shorter side: 1 pixel
+    np.testing.assert_array_equal(
+        blurred[3, :, 0], np.rint(gaussian_filter(picture[3, :, 0].astype(float), 1.0))
+    )
+    assert np.ptp(blurred[..., 2]) == 0  # no channel runs into another

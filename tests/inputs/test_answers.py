@@ -186,6 +186,7 @@ def test_without_an_answer_or_options_every_option_is_another() -> None:
 
 def test_a_single_point_before_a_number_counts() -> None:
     assert [plain(text) for text in (".5", "...5", ".x", "x.5", "5.")] == [".5", "5", "x", "x.5", "5"]
+    assert [plain(text) for text in ("<$5.", "(5 %)°", "$<5")] == ["<$5", "5%°", "$<5"]
 
 
 def test_an_ambiguous_answer_is_no_option() -> None:

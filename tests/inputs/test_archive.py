@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from interp.errors import MapError
 from interp.inputs.archive import read, token_map, token_record, write
-from interp.inputs.footprints import CrossKeys
+from interp.inputs.footprints import CrossKeys, squash
+from interp.inputs.patch_map import Patches, PatchMap, PatchWeights, TowerSequence
 from interp.inputs.tokens import TokenMap
 
 
@@ -114,3 +115,19 @@ def test_other_files_are_refused_with_advice(tmp_path: Path) -> None:
             MapError, match=r"is no file of maps, or it is damaged .* Read a file that .save\(path\)"
         ):
             read(file, "maps")
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_every_field_of_a_map_of_patches_comes_back(tmp_path: Path, padded: bool) -> None:
+    cells = [squash((8, 4), (1, 2)), squash((4, 4), (1, 1))]
+    sequences = (TowerSequence(cells[0], np.array([1, 0])), TowerSequence(cells[1]))
+    weights = PatchWeights.members([[0, 1], [2], []], 3)
+    patches = PatchMap.of(Patches(sequences, ("cls",), weights, padded), [(8, 4), (4, 4)])
+    found = token_map(read(write(tmp_path / "x.safetensors", "trace", token_record(patches)), "trace"))
+    assert isinstance(found, PatchMap)
+    for name in ("image", "footprints", "sequence", "slots"):
+        assert getattr(found, name).tolist() == getattr(patches, name).tolist(), name
+    assert found.padded is padded
+    assert found.positions("cls").tolist() == [0, 3]
+    assert found.weights.matrix().tolist() == [[0.5, 0.5, 0], [0, 0, 1], [0, 0, 0]]
+    assert repr(found) == repr(patches)

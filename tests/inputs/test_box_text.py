@@ -322,7 +322,21 @@ def test_families_have_conventions_where_their_training_does() -> None:
             "expected the text that a model wrote, or None for nothing; got 5",
         ),
         (lambda: BoxConvention("x", "xml", 1), "syntax of a box convention is one of 'json', 'tags'"),
-        (lambda: BoxConvention("x", "json", 0), "a number above 0, or None for pixels; got 0"),
+        *(
+            (
+                lambda scale=scale: BoxConvention("x", "json", scale),
+                "a number above 0, or None for pixels; got",
+            )
+            for scale in (0, -1, True, "1000", float("inf"), float("nan"))
+        ),
+        (
+            lambda: BoxConvention("x", "json", 1, "square"),
+            "frame of a box convention is one of 'image', 'resized'",
+        ),
+        (
+            lambda: BoxConvention("x", "json", 1, order="yx"),
+            "order of a box convention is one of 'xyxy', 'yxyx'",
+        ),
         (lambda: written(Box(1, 2, 3, 4), "kosmos2", SIZE), "boxes as patch tokens are read, not written"),
         (lambda: written(Box(1, 2, 3, 4), "qwen2_5_vl", SIZE), r"Pass resized=\(width, height\)"),
     ],
@@ -330,3 +344,75 @@ def test_families_have_conventions_where_their_training_does() -> None:
 def test_what_cannot_be_read_at_all_is_refused(call, said: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BoxError, match=said):
         call()
+
+
+@pytest.mark.parametrize(
+    ("size", "text", "edges"),
+    [
+        ((100, 200), "[0.25, 0.5, 0.75, 0.7]", (0, 100, 100, 140)),  # 50 pixels on either side
+        ((100, 200), "[0.0, 0.5, 0.5, 0.7]", (0, 100, 50, 140)),  # the part in the padding is cut off
+        ((100, 200), "[0.5, 0.9, 1.0, 1.0]", (50, 180, 100, 200)),
+        ((3, 8), "[0.25, 0, 0.5, 1]", (0, 0, 2, 8)),  # of 5 pixels of padding, 2 lie on the left
+        ((8, 3), "[0, 0.25, 1, 0.5]", (0, 0, 8, 2)),
+    ],
+)
+def test_padding_is_cut_off_on_every_side(size, text: str, edges) -> None:
+    (box,) = parse_boxes(text, "llava", size).boxes
+    assert box.as_tuple() == pytest.approx(edges)
+
+
+def test_each_box_of_several_has_its_own_label() -> None:
+    text = "<loc0000><loc0000><loc0512><loc0512> cat ; <loc0512><loc0256><loc1023><loc0768><seg001> dog\nmore"
+    found = parse_boxes(text, "paligemma", (1024, 1024)).found
+    assert [(one.label, one.box.as_tuple()) for one in found] == [
+        ("cat", (0, 0, 512, 512)),
+        ("dog", (256, 512, 768, 1023)),
+    ]
+    assert found[0].text == "<loc0000><loc0000><loc0512><loc0512>"
+    text = "<ref>left</ref><box>(0,0),(100,100)</box> and <ref> right </ref><box>(500,0),(1000,100)</box>"
+    found = parse_boxes(text, "qwen_vl", (1000, 1000)).found
+    assert [(one.label, one.text) for one in found] == [
+        ("left", "<box>(0,0),(100,100)</box>"),
+        ("right", "<box>(500,0),(1000,100)</box>"),
+    ]
+    text = "Findings\n- Mass: <box>[[1, 2, 3, 4]]</box>, cyst <box>[[5, 6, 7, 8]]</box>"
+    assert [one.label for one in parse_boxes(text, "medmo", SIZE).found] == ["Mass", "cyst"]
+
+
+def test_several_objects_of_one_phrase_share_it() -> None:
+    """Cells (0, 0) to (1, 1) from centre to centre, and cell (0, 5) whole; cells are 10 × 2 pixels."""
+    text = "<phrase> two cysts </phrase><object><patch_index_0000><patch_index_0033>"
+    text += "</delimiter_of_multi_objects/><patch_index_0005><patch_index_0005></object>"
+    found = parse_boxes(text, "kosmos2", (320, 64)).found
+    assert [(one.label, one.box.as_tuple()) for one in found] == [
+        ("two cysts", (5, 1, 15, 3)),
+        ("two cysts", (50, 0, 60, 2)),
+    ]
+
+
+@pytest.mark.parametrize("key", ["label", "sub_label", "text_content"])
+def test_a_label_has_one_of_several_keys(key: str) -> None:
+    text = f"{{'{key}': 'n\u00e9vus', 'bbox': [1, 2, 3, 4]}}"
+    (found,) = parse_boxes(text, "qwen3_vl", (1000, 1000)).found
+    assert (found.label, found.text) == ("névus", text)
+
+
+def test_a_long_part_of_a_text_is_shown_cut() -> None:
+    (cut,) = parse_boxes("<box>" + "[1, 2" * 99, "internvl", SIZE).unparsed
+    assert cut.text == ("<box>" + "[1, 2" * 99)[:199] + "…"
+
+
+def test_edges_are_written_within_the_frame() -> None:
+    beyond = Box(-0.4, 0, 200.4, 100.4)
+    assert written(beyond, "qwen2_5_vl", SIZE, resized=(112, 56)) == (
+        '```json\n[{"bbox_2d": [0, 0, 112, 56], "label": ""}]\n```'
+    )
+    assert written(Box(50, 10, 100, 90), "paligemma", SIZE) == "<loc0102><loc0256><loc0922><loc0512> "
+    assert (
+        written(Box(50, 10, 100, 90), "llava", (100, 200)) == "[0.5, 0.05, 0.75, 0.45]"
+    )  # 50 pixels on the left
+    assert (
+        written(Box(50, 10, 100, 90), "qwen2_vl", SIZE, label="é")
+        == "<ref>é</ref><box>(250,100),(500,900)</box>"
+    )
+    assert '"label": "é"' in written(Box(50, 10, 100, 90), "qwen3_vl", SIZE, label="é")

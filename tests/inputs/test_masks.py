@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from interp.errors import BoxError, ImageError, MapError
 from interp.inputs.boxes import Box
 from interp.inputs.footprints import pad_to_square, squash
+from interp.inputs.images import LazyImage
 from interp.inputs.masks import Mask, as_masks, covered_by, filled
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
@@ -168,10 +170,16 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ([np.zeros((4, 4, 3), bool)], r"whole numbers; got bool of shape \(4, 4, 3\)"),
         ([3], "a mask is a path, a PIL image or an .* array; got 3"),
         ([{"file": "x.png"}], "a mask is written as path, image and label"),
+        ([{"path": "x.png", "file": 1}], "a mask is written as path, image and label"),
+        ([{"image": 1}], "a mask is written as path, image and label"),
+        ({"path": "x.png"}, "expected a list of masks, got {'path'"),
+        (b"x.png", "expected a list of masks, got b'x.png'"),
+        ("x.png", r"got one mask; write masks=\[mask\]"),
+        (None, "expected a list of masks, got None"),
     ],
-    ids=["one", "floats", "colours", "number", "mapping"],
+    ids=str,
 )
-def test_other_values_are_no_masks(masks, message: str) -> None:
+def test_other_values_are_no_masks(masks, message: str, unchecked) -> None:
     with pytest.raises(BoxError, match=message):
         as_masks(masks)
 
@@ -239,3 +247,66 @@ def test_a_mask_is_immutable():
         mask.label = 3
     with pytest.raises(AttributeError, match=r"make a new one"):
         del mask.label
+
+
+def test_a_mask_does_not_change_with_the_array_it_was_made_of() -> None:
+    inside = triangle()
+    mask, before = Mask(inside), triangle().sum()
+    inside[:] = True
+    assert mask.inside.sum() == before
+    with pytest.raises(ValueError, match="read-only"):
+        mask.values[0, 0] = True
+
+
+def test_a_box_beyond_the_image_fills_what_is_inside() -> None:
+    found = filled([Box(-3, -2, 2, 1), Box(3, 1, 9, 9)], (4, 3))
+    assert found.astype(int).tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
+
+
+def test_a_turned_mask_is_read_upright(tmp_path: Path) -> None:
+    inside = np.zeros((3, 5), np.uint8)
+    inside[0, 0] = inside[0, 1] = 1
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: upright after a quarter clockwise
+    Image.fromarray(inside).save(tmp_path / "turned.png", exif=exif)
+    for mask in (Mask(tmp_path / "turned.png"), Mask(Image.open(tmp_path / "turned.png"))):
+        assert mask.size == (3, 5)
+        assert mask.box.as_tuple() == (2, 0, 3, 2)
+
+
+def test_written_masks_are_read_with_their_image_and_label(tmp_path: Path) -> None:
+    path = str(png(tmp_path, triangle()))
+    mask = Mask(path, image=2, label=1)
+    assert mask.to_dict() == {"path": path, "image": 2, "label": 1}
+    (read, plain) = as_masks([mask.to_dict(), {"path": path}])
+    assert (read.image, read.label) == (2, 1)
+    assert (plain.image, plain.label) == (0, None)
+    again = pickle.loads(pickle.dumps(mask))
+    assert (again.image, again.label, again.values) == (2, 1, path)
+
+
+def test_each_mask_has_a_box_on_its_own_image() -> None:
+    first, second = np.zeros((8, 12), bool), np.zeros((6, 6), bool)
+    first[1:3, 2:7], second[4, 5] = True, True
+    sample = Sample(
+        images=[np.zeros((8, 12, 3), np.uint8), np.zeros((6, 6, 3), np.uint8)],
+        question="?",
+        masks=[Mask(second, image=1), first],
+    )
+    assert sample.boxes == (Box(5, 4, 6, 5, image=1), Box(2, 1, 7, 3))
+    sample.check()
+    with pytest.raises(BoxError, match="the mask is 6×6, image 0 is 12×8"):
+        sample.replace(masks=[first, second]).check()
+
+
+@pytest.mark.parametrize("kind", ["array", "picture", "bytes"])
+def test_a_mask_that_is_read_later_has_its_pixels(kind: str) -> None:
+    inside, file = triangle().astype(np.uint8) * 3, BytesIO()
+    Image.fromarray(inside).save(file, "PNG")
+    made = {"array": inside, "picture": Image.fromarray(inside), "bytes": file.getvalue()}[kind]
+    mask = Mask(LazyImage(lambda: made, "slice 3"), label=3)
+    np.testing.assert_array_equal(mask.inside, triangle())
+    assert (mask.size, mask.in_memory) == ((12, 8), True)
+    colours = LazyImage(lambda: np.zeros((8, 12, 3), np.uint8), "slice 4")
+    with pytest.raises(ImageError, match="slice 4 is of mode RGB"):
+        _ = Mask(colours).inside

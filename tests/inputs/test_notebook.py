@@ -54,6 +54,13 @@ def test_marks_are_counted_on_their_own_image_or_frame() -> None:
     assert re.findall(r"base64,([^']*)", two) == [*drawn[0], *drawn[1]]
 
 
+def test_what_is_known_of_a_sample_is_named() -> None:
+    sample = Sample(np.zeros((8, 8), np.uint8), "Where?", answer="left", options=["left", "right"], id="s3")
+    found = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", sample._repr_html_())
+    told = {"question": "Where?", "options": "left, right", "answer": "left", "id": "s3"}
+    assert dict(found) == told
+
+
 def test_text_of_a_sample_stays_text() -> None:
     found = two_images()._repr_html_()
     assert "<img src=x" not in found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -362,3 +363,85 @@ class TestRoundTrips:
 
 def test_an_image_that_is_read_later_shows_its_name() -> None:
     assert "Sample([slice 3 of ct.nii.gz], " in repr(Sample(LazyImage(picture, "slice 3 of ct.nii.gz"), "?"))
+
+
+def test_every_box_is_checked_not_only_the_first():
+    good, beyond = (0, 0, 4, 4), (0, 0, 4, 9)
+    with pytest.raises(BoxError, match=r"box \(0.0, 0.0, 4.0, 9.0\) reaches outside image 0"):
+        Sample(picture(), boxes=[good, beyond]).check()
+    with pytest.raises(BoxError, match="names image 3, but the sample has 1 image"):
+        Sample(picture(), boxes=[good, (*good, 3)]).check()
+    with pytest.raises(BoxError, match="every edge of box"):
+        Sample(picture(), boxes=[good, (0, 0, 0.5, 0.5)])
+
+
+@pytest.mark.parametrize("i", [-1, 2, 1.0, "0", None])
+def test_only_images_that_there_are_can_be_loaded(unchecked, i):
+    sample = Sample(images=[picture(), picture(seed=1)])
+    assert np.array_equal(np.asarray(sample.load(np.int64(1))), picture(seed=1))
+    with pytest.raises(SampleError, match=r"the sample has 2 images, 0 … 1; got"):
+        sample.load(i)
+
+
+def test_a_fingerprint_is_the_hash_of_what_is_asked(path):
+    """By another path: a stored study finds its samples by it, so it may never change."""
+    mask = np.zeros((6, 8), bool)
+    mask[2, 3] = True
+    sample = Sample(path, "q", [(1, 2, 3, 4)], "yes", ["yes", "no"], "p1", {"k": 1}, masks=[mask])
+    with open(path, "rb") as file:
+        image = hashlib.sha256(file.read()).hexdigest()
+    inside = hashlib.sha256(b"None 0 (6, 8)" + np.packbits(mask).tobytes()).hexdigest()
+    words = [image, "q", [[1.0, 2.0, 3.0, 4.0, 0]], "yes", ["yes", "no"], "p1"]
+    assert sample.image_fingerprints == (image,)
+    assert sample.fingerprint == hashlib.sha256(json.dumps([*words, ["masks", inside]]).encode()).hexdigest()
+    assert sample.replace(masks=()).fingerprint == hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    memory = hashlib.sha256(b"(8, 6)" + picture().tobytes()).hexdigest()
+    assert Sample(picture()).image_fingerprints == (memory,)
+
+
+def test_a_change_of_images_takes_the_place_of_all(path):
+    two = Sample(images=[path, picture()], question="q", answer="yes", group="g", meta={"k": 1}, id="x")
+    one = two.replace(image=picture(4, 4))
+    assert (one.sizes, one.question, one.answer, one.group, one.id) == (((4, 4),), "q", "yes", "g", "x")
+    assert dict(one.meta) == {"k": 1}
+    assert two.replace(images=[picture(4, 4)] * 3).sizes == ((4, 4),) * 3
+    assert two.sizes == ((8, 6), (8, 6))  # the sample itself stays
+
+
+def test_a_sample_shows_what_it_holds(path):
+    mask = np.ones((6, 8), bool)
+    sample = Sample(path, "where?", [(0, 0, 2, 2), (1, 1, 3, 3)], "left", masks=[mask])
+    assert repr(sample) == f"Sample([{path}], 'where?', boxes=2, masks=1, answer='left')"
+    assert repr(Sample(images=[picture()] * 4)).startswith("Sample([ndarray, ndarray, ndarray, ndarray], ")
+    assert "ndarray, and 1 more]" in repr(Sample(images=[picture()] * 5))
+    assert repr(Sample.unusable("broken", id="r3")) == "Sample.unusable('broken', id='r3')"
+
+
+def test_boxes_of_the_second_image_are_written_and_hashed(path):
+    own = Sample(images=[path, path], boxes=[Box(0, 0, 3, 3), Box(1, 1, 4, 4, image=1)])
+    assert own.to_dict()["boxes"] == [[0, 0, 3, 3, 0], [1, 1, 4, 4, 1]]
+    assert Sample.from_dict(own.to_dict()).boxes == own.boxes
+    other = own.replace(boxes=[Box(0, 0, 3, 3), Box(1, 1, 4, 4)])
+    assert other.fingerprint != own.fingerprint
+
+
+def test_one_stated_box_of_pixels_is_kept_among_others(path):
+    mixed = Sample(path, boxes=[Box(0, 0, 1, 1, pixels=True), (2, 2, 4, 4)])
+    assert mixed.to_dict()["box_format"] == "xyxy"
+    Sample.from_dict(mixed.to_dict()).check()
+    assert "box_format" not in Sample(path, boxes=[(2, 2, 4, 4)]).to_dict()
+
+
+def test_a_default_id_is_not_written_and_follows_the_content(path):
+    plain = Sample(path, "q")
+    assert plain.to_dict()["id"] is None
+    assert Sample.from_dict({**plain.to_dict(), "question": "r"}).id != plain.id
+    assert pickle.loads(pickle.dumps(plain)).replace(question="r").id != plain.id
+
+
+def test_meta_does_not_change_with_what_it_was_made_of(path):
+    meta = {"label": "nodule"}
+    sample = Sample(path, meta=meta)
+    meta["label"] = "mass"
+    assert sample.meta["label"] == "nodule"
+    assert Sample.unusable("broken", id="r3", meta=meta).meta["label"] == "mass"

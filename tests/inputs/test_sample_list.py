@@ -15,7 +15,7 @@ import interp
 from interp.data import Samples
 from interp.errors import InterpError, PromptError, SampleError, StudyError
 from interp.inputs.sample import Sample
-from interp.inputs.sample_list import as_samples, pack, question_length
+from interp.inputs.sample_list import as_samples, image_key, pack, question_length
 from interp.study.study import as_samples as as_study_samples
 from tests.identifiers import without_address
 from tests.tiny import sample
@@ -123,3 +123,12 @@ def test_everything_that_takes_samples_says_the_same(unchecked):
 def test_what_is_no_prompt_is_refused(prompt, message, unchecked):
     with pytest.raises(PromptError, match=message):
         interp.load("organism").trace([Sample(np.zeros((9, 9, 3), np.uint8), "is it?")], prompt)
+
+
+def test_samples_of_the_same_images_share_a_key():
+    pixels, other = np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
+    one, two = Sample(pixels, "a"), Sample(images=[pixels, other], question="a")
+    assert image_key(one) == image_key(one.replace(question="b", answer="c"))
+    assert len({image_key(each) for each in (one, two, two.replace(images=[other, pixels]))}) == 3
+    missing = Sample("absent.png", "a")
+    assert image_key(missing) != image_key(missing.replace(question="b"))

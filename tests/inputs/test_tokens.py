@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from interp.errors import BoxError, ImageTokenMismatch, MapError, SiteError
 from interp.inputs.footprints import Footprints, center_crop, concatenate, lay, pad_to_square, squash
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Box
 from interp.inputs.tokens import TokenMap, Word, word
 
@@ -399,3 +400,92 @@ def test_a_map_that_cannot_be(unchecked, change, error, message):
     }  # fmt: skip
     with pytest.raises(error, match=message):
         TokenMap(**{**good, **change})
+
+
+def test_words_that_overlap_themselves_count_once() -> None:
+    words = (("no", (6,)), ("no", (7,)), ("no", (8, 9)), ("Well-known", (10,)), ("one/other", (11,)))
+    tokens = token_map(squash((4, 4), (2, 2)), (4, 4), after=7, words=words)
+    assert tokens.positions(word("no no")).tolist() == [6, 7, 8, 9]
+    assert tokens.positions(word("no well-known")).tolist() == [8, 9, 10]
+    assert tokens.positions(word("other")).tolist() == [11]
+
+
+def two_images() -> TokenMap:
+    """Four tokens of 4×4 on an image of 8×8, four of 3×2 on one of 6×4."""
+    return token_map(concatenate([squash((8, 8), (2, 2)), squash((6, 4), (2, 2))]), (8, 8), (6, 4))
+
+
+def painted(width: int, height: int, x: slice, y: slice, image: int) -> Mask:
+    inside = np.zeros((height, width), bool)
+    inside[y, x] = True
+    return Mask(inside, image=image)
+
+
+@pytest.mark.parametrize("rule", ["touch", "center", "stretch"])
+def test_masks_count_on_their_own_image(rule: str) -> None:
+    first = painted(8, 8, slice(4, 8), slice(0, 3), 0)  # the upper right token, with its centre (6, 2)
+    second = painted(6, 4, slice(1, 2), slice(3, 4), 1)  # the lower left one, with its centre (1.5, 3)
+    tokens = two_images()
+    assert np.flatnonzero(tokens.mask([second], rule)).tolist() == [6]
+    assert np.flatnonzero(tokens.mask([second, first], rule)).tolist() == [1, 6]
+    assert tokens.coverage([first, second]).tolist() == pytest.approx([0, 12 / 16, 0, 0, 0, 0, 1 / 6, 0])
+
+
+def test_masks_of_one_image_are_unioned_and_lost_apart() -> None:
+    tokens = token_map(center_crop((8, 4), (1, 1)), (8, 4))  # sees x from 2 to 6
+    left, right = painted(8, 4, slice(0, 4), slice(0, 4), 0), painted(8, 4, slice(3, 7), slice(0, 2), 0)
+    assert tokens.lost_area([left, right]).tolist() == [0.5, 0.25]
+    assert tokens.coverage([left, right]).tolist() == [
+        12 / 16
+    ]  # columns 2 and 3, and the upper half of 4 and 5
+    both = token_map(concatenate([squash((8, 4), (1, 1)), center_crop((8, 4), (1, 1))]), (8, 4), (8, 4))
+    assert both.lost_area([left, painted(8, 4, slice(0, 4), slice(0, 4), 1)]).tolist() == [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"image": -1}, r"2 images, counted from 0; got image=-1"),
+        ({"image": 2}, r"2 images, counted from 0; got image=2"),
+        ({"image": True}, "image is the place of an image in the sample, counted from 0; got True"),
+        ({"image": 0.0}, "image is the place of an image in the sample, counted from 0; got 0.0"),
+        ({"frame": 0}, "frame= names a frame of a video; this sample has images and no video. Leave it out"),
+        ({"image": 0, "frame": 0}, "pass image= or frame=, not both"),
+    ],
+)
+def test_a_picture_needs_a_place_that_there_is(given, said: str, unchecked) -> None:
+    with pytest.raises(MapError, match=said):
+        two_images().to_pixels(np.zeros(8), **given)
+
+
+@pytest.mark.parametrize("values", ["abcdefgh", [None] * 8 + [[]], {1: 2}])
+def test_a_picture_needs_numbers(values, unchecked) -> None:
+    with pytest.raises(MapError, match=r"to_pixels needs (numbers, one|one value) per image token"):
+        two_images().to_pixels(values)
+
+
+@pytest.mark.parametrize("size", [-1, True, (0, 1), (1, 2, 3), "x", np.inf, np.nan])
+def test_pixels_have_a_size_in_millimetres(size, unchecked) -> None:
+    with pytest.raises(MapError, match="pixel_mm is the size of a pixel, one number above 0"):
+        two_images().millimetres(size)
+
+
+def test_one_mask_is_no_list_of_masks(unchecked) -> None:
+    mask = painted(8, 8, slice(0, 1), slice(0, 1), 0)
+    for use in (two_images().mask, two_images().coverage, two_images().lost_area):
+        with pytest.raises(BoxError, match=r"got one mask; write \[mask\]"):
+            use(mask)
+        with pytest.raises(BoxError, match="names image 2, but the sample has 2 images"):
+            use([Mask(mask.inside, image=2)])
+    assert two_images().mask(iter([mask])).tolist() == two_images().mask([mask]).tolist()
+    assert two_images().coverage(iter([(0, 0, 4, 4)])).tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_map_does_not_change_with_what_it_was_made_of() -> None:
+    cells, words = squash((4, 4), (2, 2)), [("it", [6])]
+    boxes, image, at = cells.boxes.copy(), np.arange(2, 6), np.array([6, 7])
+    own = TokenMap(image, boxes, cells.grid, cells.views, cells.image, ((4, 4),), 9, {"question": at}, words)  # type: ignore[arg-type]
+    boxes[:], image[:], at[:] = 0, 0, 0
+    assert np.array_equal(own.footprints, cells.boxes)
+    assert own.image.tolist() == [2, 3, 4, 5]
+    assert own.positions("question").tolist() == [6, 7]

@@ -297,3 +297,47 @@ def test_a_frame_must_be_named():
 
 def vars_of(tokens: TokenMap) -> dict:
     return {name: getattr(tokens, name) for name in tokens.__dataclass_fields__}
+
+
+def test_a_single_frame_has_one_per_duration():
+    assert sample(1, fps=4.0).video.rate == 4.0
+    assert sample(1, fps=None, times=[3]).video.rate == 0.25
+
+
+def test_frames_in_a_folder_may_have_other_names(tmp_path):
+    """Several numbers count from the left; endings may be in capitals."""
+    names = ["take2_frame1.PNG", "take1_frame10.png", "take1_frame9.Png"]
+    for i, name in enumerate(names):
+        Image.fromarray(frames(3)[i]).save(tmp_path / name, "PNG")
+    assert greys(interp.Sample(video=tmp_path, fps=1, question="?")) == [2, 1, 0]
+
+
+def test_one_frame_in_memory_keeps_a_video_from_a_file(folder):
+    mixed = interp.Sample(video=[folder / "frame_0.png", frames(1)[0]], fps=1, question="?")
+    with pytest.raises(SampleError, match="frames in memory"):
+        mixed.to_dict()
+    listed = interp.Sample(
+        video=[folder / "frame_0.png", folder / "frame_3.png"], times=[0.5, 2], question="?"
+    )
+    assert listed.to_dict()["times"] == [0.5, 2.0]
+    assert interp.Sample.from_dict(listed.to_dict()) == listed
+    assert listed.video.frame_fingerprints == listed.image_fingerprints
+
+
+def test_a_chosen_video_takes_no_further_choice():
+    one = sample(n_frames=2)
+    assert one.replace(answer="yes").video.indices == (0, 3)
+    with pytest.raises(SampleError, match=r"chosen already; n_frames= belongs to its source"):
+        one.replace(video=one.video, n_frames=1)
+
+
+@pytest.mark.parametrize("last", [[2, 2], [2, 4], [2, 1]])
+def test_a_token_stands_for_frames_that_there_are(last):
+    frames_of = np.array([[0, 2], [0, 2], last, last])
+    with pytest.raises(interp.errors.MapError, match="ends within the 3 frames"):
+        TokenMap(**{**vars_of(token_map()), "frames": frames_of})
+
+
+def test_a_map_of_a_video_says_so():
+    said = "TokenMap(6 tokens, 4 of them image tokens, grid (1, 2), video of 3 frames of 8×4)"
+    assert repr(token_map()) == said

@@ -130,3 +130,22 @@ def test_what_does_not_fit_is_refused() -> None:
         normalised(np.ones((3, 4)), np.ones(2), 0.0)
     with pytest.raises(MapError, match=r"same tokens are needed; got \(2,\) and \(3,\)"):
         spearman([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]], 3.0, [1.0, np.inf]])
+def test_an_order_needs_one_map(values) -> None:
+    for order in (tokens_first, lambda given: most_important(given, [0.5])):
+        with pytest.raises(MapError, match="an order of tokens needs one finite number per token"):
+            order(values)
+
+
+def test_fractions_are_rounded_half_up_and_keep_their_order() -> None:
+    masks = most_important([4.0, 3.0, 2.0, 1.0], [1, 0.125, 0.375, 0.0, 0.62])
+    assert masks.sum(axis=1).tolist() == [4, 1, 2, 0, 2]
+    assert masks[2].tolist() == [True, True, False, False]
+
+
+def test_a_value_outside_the_scale_is_kept() -> None:
+    np.testing.assert_allclose(normalised([1.3, -0.3], 0.9, 0.1), [1.5, -0.5])
+    with pytest.raises(MapError, match=r"\(2,\) and \(2, 0\)"):
+        sufficiency(np.ones(2), np.ones((2, 0)))

@@ -32,3 +32,37 @@ def test_signed_weights_are_no_distribution(name: str) -> None:
 def test_signed_weights_are_ranked_as_they_are(name: str) -> None:
     assert METRICS[name](SIGNED, MASK) == METRICS[name](SIGNED.values, MASK)
     assert METRICS["auroc"](SIGNED, MASK) == pytest.approx(2.5 / 3)  # above two, tied with one
+
+
+def test_the_positive_part_of_an_array_is_an_array() -> None:
+    weights = np.array([[0.5, -0.25], [np.nan, 0.0]])
+    np.testing.assert_array_equal(positive_part(weights), [[0.5, 0.0], [np.nan, 0.0]])
+    assert weights[0, 1] == -0.25
+    named = SIGNED.assign_coords(token=[4, 5, 6, 7])
+    found = positive_part(named)
+    assert found.values.tolist() == [4, 0, 0, 4]
+    assert found["token"].values.tolist() == [4, 5, 6, 7]
+    assert named.values.tolist() == [4, -1, 0, 4]
+    assert named.attrs["signed"] is True
+    assert positive_part(SIGNED.rename(None)).name == "positive part of a map"
+    with pytest.raises(MapError, match="positive_part takes an array of real numbers"):
+        positive_part(np.array(["a"]))
+
+
+def test_axes_without_a_name_are_matched_from_the_last() -> None:
+    maps = xr.DataArray(np.arange(8.0).reshape(2, 4))
+    mask = xr.DataArray(np.stack([MASK, MASK[::-1]]), dims=["layer", "token"])
+    plain = METRICS["auroc"](maps.values, mask.values)
+    np.testing.assert_array_equal(METRICS["auroc"](maps, mask), plain)
+    single = xr.DataArray(MASK[None], dims=["sample", "token"])  # of length 1, so it fits any axis
+    named = xr.DataArray(maps.values, dims=["layer", "token"])
+    np.testing.assert_array_equal(METRICS["auroc"](named, single), METRICS["auroc"](maps.values, MASK))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_changes_neither_map_nor_mask(name: str) -> None:
+    weights, mask = np.array([2.0, -1.0, np.nan, 4.0]), np.array([0.5, 0.0, 0.0, 0.0])
+    maps = np.stack([weights, np.array([3.0, 1.0, 0.0, 2.0])])
+    METRICS[name](maps, mask, (2, 2))
+    np.testing.assert_array_equal(maps, [[2, -1, np.nan, 4], [3, 1, 0, 2]])
+    np.testing.assert_array_equal(mask, [0.5, 0, 0, 0])

@@ -108,3 +108,8 @@ def test_a_pixel_is_filled_where_its_centre_lies_inside() -> None:
 def test_what_is_no_mask_is_refused(call, said: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(MapError, match=said):
         call()
+
+
+def test_boxes_count_whatever_image_they_name() -> None:
+    assert boxes_iou([Box(0, 0, 2, 2, image=1)], [(0, 0, 2, 1)]) == 0.5
+    assert boxes_iou([(0, 0, 1, 1)], [(0, 0, 1, 1)]) == 1  # of one pixel, and no fractions

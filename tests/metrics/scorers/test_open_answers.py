@@ -81,3 +81,9 @@ def test_each_setting_is_part_of_a_scorer_as_json() -> None:
 def test_what_is_no_list_of_scores_is_refused(given: Any, unchecked: None) -> None:
     with pytest.raises(StudyError, match=r"open_average takes lists|a score is a finite number"):
         open_average(*given)
+
+
+@pytest.mark.parametrize("given", [([1.0, 0.5], [1.0]), ([1.0], [math.nan]), ([1.0], [True])])
+def test_scores_of_other_answers_are_not_averaged(given: Any) -> None:
+    with pytest.raises(StudyError, match=r"got lengths \[1, 2\]|a score is a finite number"):
+        open_average(*given)
