@@ -122,6 +122,8 @@ def test_an_error_without_words_still_says_its_kind(monkeypatch: pytest.MonkeyPa
         raise ModelError("the words of our own")
 
     monkeypatch.setattr(suite, "CHECKS", {"rows": bare, "tiling": told})
+    monkeypatch.setattr(suite.time, "perf_counter", iter([0.0, 2.0, 2.0, 5.0]).__next__)
     found = check("llava")
+    assert [row.seconds for row in found.rows] == [2, 3]
     assert [row.detail for row in found.rows] == ["ZeroDivisionError: no message", "the words of our own"]
     assert not found.passed
