@@ -17,22 +17,22 @@ from interp.tracing import Apply, Knockout, Mllm, PatchRows, Trace
 
 
 def louder(trace: Trace) -> Trace:
-    """The trace with logits a thousandth larger."""
-    return replace(trace, logits=(trace.logits * 1.001).astype(trace.logits.dtype))
+    """The trace with the logits of its last sample a thousandth larger."""
+    values = trace.logits.values.copy()
+    values[-1] *= 1.001
+    return replace(trace, logits=trace.logits.copy(data=values))
 
 
 def higher(trace: Trace) -> Trace:
-    """The trace with everything read a hundredth larger, in its last step alone where it has steps."""
+    """The trace with what was read of its last sample a hundredth larger, in the last step alone if it has steps."""
 
     def changed(read: Any) -> Any:
         return (
             read * 1.01 if "step" not in read.dims else read.where(read.step < read.step.max(), read * 1.01)
         )
 
-    return replace(
-        trace,
-        samples=tuple(replace(one, reads=tuple(map(changed, one.reads))) for one in trace.samples),
-    )
+    *others, last = trace.samples
+    return replace(trace, samples=(*others, replace(last, reads=tuple(map(changed, last.reads)))))
 
 
 def spoil(monkeypatch: Any, when: Callable[..., bool], how: Callable[[Trace], Trace]) -> None:
