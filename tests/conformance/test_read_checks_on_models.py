@@ -221,6 +221,27 @@ def test_traces_must_keep_every_bit(subject, monkeypatch, reading: bool) -> None
     assert vocabulary / 2 < found.value <= vocabulary
 
 
+def test_a_plain_pass_must_keep_every_bit(subject, monkeypatch) -> None:
+    """The wrapped model is changed outside of traces alone."""
+    one, own, traced = subject("llava"), Mllm.trace, []
+
+    def trace(mllm: Mllm, *given: Any, **options: Any) -> Trace:
+        traced.append(True)
+        try:
+            return own(mllm, *given, **options)
+        finally:
+            traced.pop()
+
+    monkeypatch.setattr(Mllm, "trace", trace)
+    layer = one.mllm.layers[0]
+    handle = layer.register_forward_hook(lambda module, given, output: output if traced else output * 1.001)
+    try:
+        assert not idle_tap(one).passed
+    finally:
+        handle.remove()
+    assert idle_tap(one).passed
+
+
 def test_cross_attention_must_see_the_declared_keys() -> None:
     """Row 0 of three sees nothing, the others the first of two blocks of two keys."""
     blocks = np.array([[False, False], [True, False], [True, False]])
