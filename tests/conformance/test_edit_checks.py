@@ -168,16 +168,18 @@ def test_executors_agree_on_logits_steps_and_answers(subject, monkeypatch, how: 
 def test_executors_of_a_hybrid_model_read_its_recurrent_layers(subject, monkeypatch) -> None:
     one = subject("qwen3_5")
     one.__dict__["samples"] = [one.samples[0]]
-    asked = []
+    asked, read_at = [], set()
     own = Mllm.trace
 
     def trace(mllm: Mllm, *given: Any, reads: Any = (), edits: Any = (), **options: Any) -> Trace:
+        read_at.update(name for one in reads for name in one.site.queries)
         asked.append([any(one.site.layers == "linear" for one in some) for some in (reads, edits)])
         return own(mllm, *given, reads=reads, edits=edits, **options)
 
     monkeypatch.setattr(Mllm, "using", lambda mllm, executor: replace(mllm))
     monkeypatch.setattr(Mllm, "trace", trace)
     assert executors(one).passed
+    assert read_at == {"after_image", "last"}
     assert asked == [[True, False]] * 2 + [[True, True]] * 2
 
 

@@ -41,10 +41,16 @@ def louder(trace: Trace) -> Trace:
 
 
 def higher(trace: Trace) -> Trace:
-    """The trace with everything read a hundredth larger."""
+    """The trace with the first row of everything read a hundredth larger."""
+
+    def changed(read: xr.DataArray) -> xr.DataArray:
+        values = read.values.copy()
+        values[..., 0, :] *= 1.01  # (…, query, key)
+        return read.copy(data=values)
+
     return replace(
         trace,
-        samples=tuple(replace(one, reads=tuple(read * 1.01 for read in one.reads)) for one in trace.samples),
+        samples=tuple(replace(one, reads=tuple(map(changed, one.reads))) for one in trace.samples),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_what_is_no_sam_is_refused(sam: tuple[Any, Any], tmp_path: Path) -> None
         ModelError, match=r"a segmenter is a SAM of transformers with its processor .*; got LlavaFor"
     ):
         Segmenter(*tiny("llava"))
+    with pytest.raises(ModelError, match=r"a segmenter is a SAM of .*; got SamModel and SimpleNamespace"):
+        Segmenter(sam[0], SimpleNamespace())
     with pytest.raises(ModelError, match=r'pick is "last" or "best"; got \'first\''):
         Segmenter(*sam, pick="first")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"inside the image of 50×30 pixels; got \(60, 10\)"):
