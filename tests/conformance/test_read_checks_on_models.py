@@ -116,6 +116,23 @@ def test_a_prefix_that_changes_one_result_fails(subject, monkeypatch, when: Any,
     assert not image_prefix(subject("llava")).passed
 
 
+@pytest.mark.parametrize("family", ["llava", "mllama"])
+def test_a_prefixs_earlier_rows_of_every_group_are_compared(subject, monkeypatch, family: str) -> None:
+    """Only rows before the last of the last group are changed: in mllama's cross-attention layers."""
+
+    def earlier(trace: Trace) -> Trace:
+        changed = []
+        for one in trace.samples:
+            *others, read = one.reads
+            values = read.values.copy()
+            values[..., :-1, :] *= 1.01
+            changed.append(replace(one, reads=(*others, read.copy(data=values))))
+        return replace(trace, samples=tuple(changed))
+
+    spoil(monkeypatch, lambda what, options: isinstance(what, Prefix) and bool(options.get("reads")), earlier)
+    assert not image_prefix(subject(family)).passed
+
+
 def test_a_prefix_that_saves_nothing_fails_where_it_could(subject, monkeypatch) -> None:
     monkeypatch.setattr(Mllm, "prefix", lambda mllm, samples: samples)
     found = image_prefix(subject("llava"))
