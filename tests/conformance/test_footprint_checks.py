@@ -281,9 +281,9 @@ def test_image_tokens_with_area_move_and_texts_do_not(still: int | None, said: s
 
     def features(_: Any) -> torch.Tensor:
         calls.append(0)
-        moved = torch.tensor([[[0.0], [0], [0]], [[1.0], [1], [1]]])
+        moved = torch.tensor([[[0.0, 2]] * 3, [[1.0, 2]] * 3])  # in one of two numbers
         if still is not None and len(calls) == 1:
-            moved[1, still] = 0
+            moved[1, still] = moved[0, still]
         return moved
 
     mllm = model_of(

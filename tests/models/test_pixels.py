@@ -14,7 +14,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
-from interp.models.pixels import PixelView, _blocks, pixel_views, pooled
+from interp.models.pixels import PixelView, _blocks, _most, pixel_views, pooled
 from interp.tracing import wrap
 
 FAMILIES = {
@@ -95,7 +95,13 @@ def test_tokens_column_by_column_and_blocks_that_are_cut_off():
 def test_strange_pixels_and_strange_orders_are_refused():
     config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=4))
     grid = square(3, by_column=False)
-    for shape, boxes in (((1, 3, 20, 16), grid[:7]), ((9, 48), grid), ((1, 3, 20, 20), grid[::-1])):
+    swapped = grid[[0, 2, 1, 3, 5, 4, 6, 8, 7]]  # the last two of each row
+    for shape, boxes in (
+        ((1, 3, 20, 16), grid[:7]),
+        ((9, 48), grid),
+        ((1, 3, 20, 20), grid[::-1]),
+        ((1, 3, 20, 20), swapped),
+    ):
         with pytest.raises(
             ModelError, match=r"views of \(channel, row, col\), or Qwen's patches.*Use an indicator"
         ):
@@ -206,3 +212,16 @@ def test_sizes_of_images_are_no_sizes_of_their_tiles() -> None:
 def test_a_video_has_no_pixels_of_images() -> None:
     with pytest.raises(ModelError, match=r"the sample shows a video.*pass the frames as images"):
         pixel_views({"pixel_values_videos": 1}, cells((1, 1)), SimpleNamespace(), SimpleNamespace())
+
+
+def test_a_bound_on_the_grid_is_onevisions_alone() -> None:
+    assert _most(SimpleNamespace(vision_aspect_ratio="anyres_max_9")) == 9
+    assert _most(SimpleNamespace()) is None
+
+
+def test_means_are_zero_where_a_token_has_no_pixels() -> None:
+    lines = np.array([[0.0, 1], [1, 3]])
+    view = PixelView(np.array([[3, 1]]), np.array([[0.0, 2.0]]), lines, lambda values: values)
+    pixels = np.array([[2.0, 3.0, 5.0], [4.0, 3.0, 5.0]])
+    assert pooled([view], [pixels], 4, "mean").tolist() == [0, 4, 0, 3]
+    assert pooled([view], [pixels], 4, "sum").tolist() == [0, 16, 0, 6]

@@ -22,6 +22,7 @@ from interp.inputs.sample import Sample
 from interp.models import processors as room
 from interp.models.processors import (
     images_only,
+    known_settings,
     load_processor,
     pixtral_processor,
     smolvlm_processor,
@@ -305,3 +306,29 @@ def test_a_default_that_no_setting_changes_is_refused():
     assert with_settings(processor, {"crop_to_patches": True}, "internvl") is processor
     with pytest.raises(ModelError, match=r"crop_to_patches=True in each call, whatever is set.*Upgrade"):
         with_settings(processor, {"crop_to_patches": False}, "internvl")
+
+
+def test_settings_go_to_the_images_or_the_processor():
+    _, processor = tiny("llava")
+    before = processor.image_processor.to_dict()
+    images, own = known_settings(processor)
+    assert {"do_resize", "size", "crop_size"} <= set(images)
+    assert {"patch_size", "image_token"} <= set(own)
+    assert not {"tokenizer", "image_processor", "chat_template", "self", "kwargs"} & set(own)
+    found = with_settings(processor, {"do_resize": False, "patch_size": 7}, "here")
+    assert found is processor
+    assert (found.patch_size, found.image_processor.do_resize) == (7, False)
+    assert found.image_processor.to_dict() == before | {"do_resize": False}
+    with pytest.raises(ModelError, match=r"here has a int as patch_size; got a bool: True"):
+        with_settings(processor, {"patch_size": True}, "here")
+    with pytest.raises(ModelError, match=r"of there has no setting 'colour', 'depth'\. It has "):
+        with_settings(processor, {"colour": 1, "do_resize": True, "depth": 2}, "there")
+    assert not processor.image_processor.do_resize, "nothing is set where a name is unknown"
+
+
+def test_a_processors_other_own_settings_stay():
+    processor = tiny("internvl")[1]
+    processor.images_kwargs = {"crop_to_patches": True, "max_patches": 5}
+    with_settings(processor, {"crop_to_patches": False, "min_patches": 2}, "internvl")
+    assert processor.images_kwargs == {"crop_to_patches": False, "max_patches": 5}
+    assert processor.image_processor.min_patches == 2

@@ -10,8 +10,9 @@ import transformers
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.deepseek_ocr2.modeling_deepseek_ocr2 import DeepseekOcr2VisionModel
 
+from interp.errors import ModelError
 from interp.models.adapter import built_in
-from interp.models.refusals import _REASONS, refusal
+from interp.models.refusals import _REASONS, AnswersOnly, answers, refusal, without_maps
 
 # Words of the reason → a part of a parameter's name that is there if and only if the reason is true.
 EVIDENCE = {
@@ -93,3 +94,30 @@ def test_any_encoder_decoder():
     )
     assert "encoder-decoder" in str(refusal(config))
     assert refusal(SimpleNamespace()) is None
+    two_parts = SimpleNamespace(model_type="new", use_decoder_only_language_model=False)
+    assert "'new' models have no spatial map here: it is an encoder-decoder" in str(refusal(two_parts))
+
+
+def test_robots_canvases_and_clips_give_no_answer():
+    silent = {"diffusion_gemma", "evolla", "instructblipvideo", "pi0"}
+    assert {kind for kind in _REASONS if not answers(SimpleNamespace(model_type=kind))} == silent
+    assert answers(SimpleNamespace(model_type="llava"))
+    assert without_maps() == sorted(set(_REASONS) - silent)
+    assert without_maps()[0] == "blip"
+
+
+def test_an_adapter_of_answers_refuses_the_rest_with_the_reason():
+    one = AnswersOnly("It has no places.")
+    assert not one.matches(SimpleNamespace(model_type="answers_only"))
+    for asked, call in (
+        ("decoder layers", lambda: one.layers(None)),
+        ("image positions", lambda: one.image_positions([], None)),
+        ("footprints", lambda: one.footprints([], {}, None, None)),
+        ("rows", lambda: one.refuse("rows")),
+    ):
+        with pytest.raises(
+            ModelError, match=rf"{asked} need image tokens that are places\. It has no places"
+        ):
+            call()
+    assert one.fallback_prompt("Why?", 3, None) == "Why?"
+    assert one.fallback_prompt("Why?", 1, "Be brief.") == "Be brief.\nWhy?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_what_is_no_sam_is_refused(sam: tuple[Any, Any], tmp_path: Path) -> None
         ModelError, match=r"a segmenter is a SAM of transformers with its processor .*; got LlavaFor"
     ):
         Segmenter(*tiny("llava"))
+    with pytest.raises(ModelError, match=r"a segmenter is a SAM of .*; got SamModel and SimpleNamespace"):
+        Segmenter(sam[0], SimpleNamespace())
     with pytest.raises(ModelError, match=r'pick is "last" or "best"; got \'first\''):
         Segmenter(*sam, pick="first")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"inside the image of 50×30 pixels; got \(60, 10\)"):
@@ -75,3 +78,51 @@ def test_what_is_no_sam_is_refused(sam: tuple[Any, Any], tmp_path: Path) -> None
     tiny("llava")[0].save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"is of the type 'llava'. Name a SAM"):
         Segmenter.load(str(tmp_path))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_grey_pictures_and_points_on_the_rim_have_masks(sam: tuple[Any, Any]) -> None:
+    segmenter, grey = Segmenter(*sam), PICTURE.convert("L")
+    expected = segmenter.mask(grey.convert("RGB"), (10, 10))
+    np.testing.assert_array_equal(segmenter.mask(grey, (10, 10)), expected)
+    for corner in ((0, 0), [50, 30], (np.float64(50), np.int64(0))):
+        assert segmenter.mask(PICTURE, corner).shape == (30, 50)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ((50.1, 3), r"50×30 pixels; got \(50\.1, 3\)"),
+        ((3, 30.5), r"got \(3, 30\.5\)"),
+        ((-0.5, 3), r"got \(-0\.5, 3\)"),
+        ((3, -1), r"got \(3, -1\)"),
+        ((float("nan"), 3), "lies inside the image"),
+        ((1, 2, 3), "takes a PIL image and a point"),
+        ((True, 2), "takes a PIL image and a point"),
+        (("1", 2), "takes a PIL image and a point"),
+        (None, "takes a PIL image and a point"),
+    ],
+)
+def test_a_point_is_two_numbers_in_the_image(sam: tuple[Any, Any], point: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Segmenter(*sam).mask(PICTURE, point)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_array_is_no_picture_and_a_number_no_name(sam: tuple[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"takes a PIL image and a point .*; got ndarray"):
+        Segmenter(*sam).mask(np.asarray(PICTURE), (1, 2))  # type: ignore[arg-type]
+    for name in ("", 3):
+        with pytest.raises(ModelError, match="opened by its id or folder, a text; got"):
+            Segmenter.load(name)  # type: ignore[arg-type]
+    for part in sam:
+        part.save_pretrained(tmp_path)
+    found = Segmenter.load(str(tmp_path), pick="best")
+    assert (found.pick, found.model.training) == ("best", False)
+
+
+def test_a_mask_is_made_in_the_models_dtype(tmp_path: Path) -> None:
+    model, processor = tiny_sam()
+    found = Segmenter(model.to(torch.bfloat16), processor).mask(PICTURE, (10, 10))
+    assert (found.shape, found.dtype) == ((30, 50), bool)

@@ -25,6 +25,7 @@ from interp.models.vision_patches import (
     merged,
     merged_side,
     patch_map,
+    patches_of_latents,
     split_views,
     subdivided,
     tower_attention,
@@ -399,3 +400,13 @@ def test_attention_of_a_tower_by_its_form(own, heads) -> None:
 def test_an_adapter_without_patches_is_refused() -> None:
     with pytest.raises(ModelError, match="'seer' does not say where the patches"):
         patch_map(SimpleNamespace(name="seer"), [], {}, None, None)
+
+
+def test_latents_have_no_patches_of_their_own() -> None:
+    views = [squash((30, 40), (1, 2)), squash((30, 40), (1, 3))]
+    found = patches_of_latents(views, 4, ("cls",))
+    assert [len(one.cells) for one in found.sequences] == [2, 3]
+    assert found.leading == ("cls",)
+    assert found.weights.shape == (4, 5)
+    assert not found.weights.matrix().any()
+    assert patches_of_latents([], 0).weights.shape == (0, 0)

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.image_utils import SizeDict
 
 from interp.conformance.tiny import tiny
-from interp.errors import ModelError
+from interp.errors import ImageError, ModelError
 from interp.models import without_torchvision as room
 from interp.models.processors import number_words
 from interp.models.without_torchvision import VIDEO_PROCESSORS, video_processor_class
@@ -49,6 +49,30 @@ def test_frames_are_cropped_in_the_middle(made):
     assert made.center_crop(given, SizeDict(height=3, width=2)).tolist() == [[[[5, 6], [9, 10], [13, 14]]]]
     padded = made.center_crop(given, SizeDict(height=5, width=7))
     assert padded[0, 0, 1].tolist() == [0, 4, 5, 6, 7, 0, 0]  # 3 missing: 1 before, 2 after
+
+
+def test_frames_smaller_both_ways_get_a_rim_of_zeros(made):
+    given = torch.arange(1, 3).reshape(1, 1, 1, 2)
+    found = made.center_crop(given, SizeDict(height=4, width=3))[0, 0]
+    assert found.tolist() == [[0, 0, 0], [1, 2, 0], [0, 0, 0], [0, 0, 0]]  # 3 rows and a column are missing
+
+
+def test_images_are_changed_as_torchvision_does():
+    made = room.TorchImages.__new__(room.TorchImages)
+    grey = torch.tensor([[[0, 100], [200, 255]]], dtype=torch.uint8)
+    assert made.convert_to_rgb(grey).tolist() == grey.tolist() * 3
+    with pytest.raises(ImageError, match="expected 1 or 3 channels, got 4"):
+        made.convert_to_rgb(grey.expand(4, -1, -1))
+    values = made.normalize(torch.tensor([[[1.0]], [[2.0]], [[3.0]]]), [1.0, 1.0, 1.0], [1.0, 2.0, 4.0])
+    assert values.flatten().tolist() == [0, 0.5, 0.5]
+    picture = torch.from_numpy(FRAMES[0]).permute(2, 0, 1)
+    size = SizeDict(height=20, width=30)
+    for resample in (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, None):
+        found = made.resize(picture, size, resample)
+        wanted = Image.fromarray(FRAMES[0]).resize((30, 20), resample or Image.Resampling.BILINEAR)
+        assert found.dtype == torch.uint8
+        assert_allclose(found.permute(1, 2, 0).to(int), np.asarray(wanted).astype(int), atol=2)
+        assert torch.equal(made.resize(picture[None], size, resample)[0], found)
 
 
 def test_frames_are_normalised(made):

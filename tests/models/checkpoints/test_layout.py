@@ -11,7 +11,8 @@ import pytest
 from transformers import CLIPConfig
 
 from interp.errors import ModelError
-from interp.models.checkpoints.layout import check_settings, config_of, licence, refuse_tower
+from interp.models.checkpoints import layout
+from interp.models.checkpoints.layout import check_settings, config_of, licence, open_original, refuse_tower
 from interp.models.checkpoints.towers import (
     clip_tower,
     known_clip,
@@ -52,6 +53,39 @@ def test_a_licence_is_in_the_cards_header_or_a_file(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert licence(tmp_path) == found
+
+
+def test_a_licence_file_may_hold_other_bytes_and_the_first_counts(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE.txt").write_text("second")
+    (tmp_path / "LICENCE").write_bytes(b"\n\xa9 Someone\n")
+    (tmp_path / "LICENSES").mkdir()
+    assert licence(tmp_path) == "\ufffd Someone"
+
+
+def test_what_is_in_no_original_layout_is_not_fetched(tmp_path: Path, monkeypatch: Any) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(layout, "raw_config", lambda where, options: {"model_type": "llava"})
+    monkeypatch.setattr(layout, "small_files", lambda name, rev: asked.append((name, rev)) or tmp_path)
+    monkeypatch.setattr(layout, "fetched", lambda name, rev: asked.append("weights"))
+    assert open_original("org/name", {}) is None
+    assert open_original(str(tmp_path), {}) is None
+    assert asked == []
+    monkeypatch.setattr(layout, "raw_config", lambda where, options: {"mm_vision_tower": "x"})
+    assert open_original("org/name", {"revision": "r"}) is None
+    assert asked == [("org/name", "r")]  # its small files show no layout that is known
+
+
+def test_a_layout_that_does_not_open_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    class Known:
+        name = "a known layout"
+
+        def open(self, folder: Path, tower: Any, *, download: bool) -> Any:
+            assert (folder, tower, download) == (tmp_path, "tower", False)
+            raise KeyError("sizes")
+
+    monkeypatch.setattr(layout, "recognise", lambda folder: Known())
+    with pytest.raises(ModelError, match=r"looks like a known layout, but .*\(KeyError: 'sizes'\)"):
+        open_original(str(tmp_path), {}, "tower")
 
 
 def test_every_setting_that_is_not_known_is_named(tmp_path: Path) -> None:

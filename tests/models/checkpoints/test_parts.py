@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,8 @@ from interp.models import adapter, quantization
 from interp.models.adapter import needed
 from interp.models.checkpoints import Checkpoint, checkpoint, empty_model
 from interp.models.checkpoints.checkpoint import fetched, find_part, reachable
-from interp.models.checkpoints.convert import Converted, model_card
-from interp.models.checkpoints.tensors import Part
+from interp.models.checkpoints.convert import Converted, _add_videos, model_card
+from interp.models.checkpoints.tensors import Part, Rule
 
 
 class Held:
@@ -55,6 +56,42 @@ def test_the_dtype_is_that_of_most_numbers_of_the_decoder(unchecked: None) -> No
     )
     assert of(words, Held(e=empty(999, torch.bfloat16))).dtype == torch.float16
     assert of(Held(d=empty(9, torch.int64))).dtype == torch.float32
+
+
+def test_every_problem_of_the_tensors_is_listed(unchecked: None) -> None:
+    """Ten are missing, of which eight are named; tied ones may be."""
+    held = Held(a=empty(2, torch.float32), b=empty(3, torch.float32), odd=empty(1, torch.float32),
+                c1=empty(4, torch.float32), c2=empty(4, torch.float32), d=empty(9, torch.float32))  # fmt: skip
+    rules = (Rule(r"c\d", "c"), Rule(r"([ab])", r"\1"), Rule("d", "elsewhere"))
+    made: Any = Checkpoint
+    found = made("a layout", "there", None, SimpleNamespace, (Part(held, rules),), list, "")
+    wanted = {name: empty(n, torch.float32) for name, n in (("a", 2), ("b", 2), ("c", 4))}
+    wanted |= {f"m{i}": empty(1, torch.float32) for i in range(10)} | {"head": empty(1, torch.float32)}
+    with pytest.raises(ModelError) as error:
+        found.check(wanted, tied=("head",))
+    for words in (
+        "10 missing: m0, m1, m2, m3, m4, m5, m6, m7 …",
+        "2 unexpected: odd, d (as elsewhere)",
+        "1 of another shape: b (expected (2,), got (3,), from b)",
+        "1 twice: c (from c1 and c2)",
+        "the tensors in there (a layout layout)",
+    ):
+        assert words in str(error.value)
+    whole = made("x", "there", None, SimpleNamespace, (Part(Held(a=held.meta("a")), rules),), list, "")
+    whole.check({"a": wanted["a"], "head": wanted["head"]}, tied=("head",))
+
+
+def test_a_video_part_is_added_to_internvls_processor_alone(tmp_path: Path) -> None:
+    path = tmp_path / "processor_config.json"
+    images = {"size": {"height": 28, "width": 28}}
+    for kind, before, after in (
+        ("InternVLProcessor", {}, {"video_processor_type": "InternVLVideoProcessor", **images}),
+        ("InternVLProcessor", {"video_processor": {"size": 3}}, {"size": 3}),
+        ("LlavaProcessor", {}, None),
+    ):
+        path.write_text(json.dumps({"processor_class": kind, "image_processor": images, **before}))
+        _add_videos(tmp_path)
+        assert json.loads(path.read_text()).get("video_processor") == after
 
 
 @pytest.mark.parametrize("place", ["whole", "part"])

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from interp.errors import ModelError
 from interp.models.checkpoints import IGNORED, Part, Rule
 from interp.models.checkpoints.layout import check_settings, config_of, licence, recognise, refuse_tower
-from interp.models.checkpoints.tensors import Entry, cut, read_file, read_folder
+from interp.models.checkpoints.tensors import Entry, cut, read_file, read_folder, write_shards
 from interp.models.configs import original_layout
 
 LLAMA3 = {"tokenizer_config.json": '"<|start_header_id|>"'}
@@ -150,3 +150,26 @@ def test_a_config_that_is_no_object_is_empty(tmp_path: Path) -> None:
     for text, found in (("[1]", {}), ("{", {}), ('{"a": 1}', {"a": 1})):
         (tmp_path / "config.json").write_text(text)
         assert config_of(tmp_path) == found
+
+
+def test_shards_begin_on_a_multiple_of_eight_bytes(tmp_path: Path) -> None:
+    """As the format's readers expect, whatever the names' lengths; two shards and an index of both."""
+    given = {"a": torch.arange(3.0), "long.name": torch.tensor([7], dtype=torch.int64), "b": torch.ones(2)}
+    entries = [Entry("a", torch.float16, (3,)), Entry("long.name", torch.int64, (1,)),
+               Entry("b", torch.float32, (2,))]  # fmt: skip
+    write_shards(tmp_path, entries, given.items(), 14)
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in names:
+        assert int.from_bytes((tmp_path / name).read_bytes()[:8], "little") % 8 == 0
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["weight_map"] == {"a": names[0], "long.name": names[0], "b": names[1]}
+    assert index["metadata"]["total_size"] == 6 + 8 + 8
+    found = read_folder(tmp_path)
+    assert {name: found.read(name).tolist() for name in found.names()} == {
+        "a": [0, 1, 2], "long.name": [7], "b": [1, 1]
+    }  # fmt: skip
+    assert found.read("a").dtype == torch.float16
+    with pytest.raises(ModelError, match=r"expected the tensor b of shape \(2,\); nothing of shape"):
+        write_shards(tmp_path, entries, list(given.items())[:2], 99)
+    with pytest.raises(ModelError, match=r"a is of the type torch\.complex64; known are .*Pass dtype="):
+        write_shards(tmp_path, [Entry("a", torch.complex64, (3,))], given.items(), 99)

@@ -307,6 +307,25 @@ def test_prompts_without_a_template(models, family):
     assert adapter.fallback_prompt("Why?", 1, None) != PROMPTS[family]
 
 
+OWN_WORDS = {
+    "got_ocr2": "You should follow the instructions carefully and explain your answers in detail.",
+    "ovis2": "You are a helpful assistant.",
+    "fast_vlm": "You are a helpful assistant.",
+}
+"""What three families say where no system message is given."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_says_its_own_system_message_or_none(models, family):
+    adapter = models[family][0]
+    found = adapter.fallback_prompt("Why?", 1, None)
+    if family in OWN_WORDS:
+        assert found == PROMPTS[family].replace("Be brief.", OWN_WORDS[family])
+    else:
+        assert "system" not in found
+        assert PROMPTS[family].endswith(found.removeprefix("<bos>"))
+
+
 def test_settings_of_lighton_that_differ(models):
     adapter, hf, _ = models["lighton_ocr"]
     processor = tiny("lighton_ocr")[1]
