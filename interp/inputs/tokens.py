@@ -420,7 +420,7 @@ class TokenMap:
             size = np.broadcast_to(np.asarray(pixel_mm, float), (2,))
         except (TypeError, ValueError, RuntimeError):  # the last one of tensors
             size = np.zeros(2)
-        if isinstance(pixel_mm, bool) or not (np.isfinite(size) & (size > 0)).all():
+        if isinstance(pixel_mm, bool | str) or not (np.isfinite(size) & (size > 0)).all():
             raise MapError(
                 f"pixel_mm is the size of a pixel, one number above 0 or (x, y); got {pixel_mm!r:.200}."
             )

@@ -464,7 +464,7 @@ def test_a_picture_needs_numbers(values, unchecked) -> None:
         two_images().to_pixels(values)
 
 
-@pytest.mark.parametrize("size", [-1, True, (0, 1), (1, 2, 3), "x", np.inf, np.nan])
+@pytest.mark.parametrize("size", [-1, True, (0, 1), (1, 2, 3), "x", "1", np.inf, np.nan])
 def test_pixels_have_a_size_in_millimetres(size, unchecked) -> None:
     with pytest.raises(MapError, match="pixel_mm is the size of a pixel, one number above 0"):
         two_images().millimetres(size)
