@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,12 @@ def test_the_split_ignores_the_folder_and_the_other_rows(folder: Path) -> None:
 def test_coco_finds_its_images_in_val2014(folder: Path) -> None:
     rows = [*named(str(folder / "coco"), split="validation"), *named(str(folder / "coco"))]
     assert [(sample.group, sample.boxes[0].as_tuple()) for sample in rows] == [("a.jpg", (1, 2, 4, 6))]
+
+
+def test_coco_finds_its_images_beside_its_file(folder: Path) -> None:
+    (folder / "coco" / "val2014" / "a.jpg").rename(folder / "coco" / "a.jpg")
+    (folder / "coco" / "val2014").rmdir()
+    assert [one.group for one in named(str(folder / "coco"), split="all")] == ["a.jpg"]
 
 
 def test_a_jsonl_files_own_splits_are_kept(folder: Path) -> None:
@@ -287,6 +294,8 @@ def test_a_row_without_a_known_split_is_drawn_by_its_group(tmp_path: Path) -> No
     groups = [f"g{i}" for i in range(12)]
     (tmp_path / "all.jsonl").write_text("\n".join(line("a.png", group=one) for one in groups))
     drawn = {one.group: one.meta["split"] for one in named(str(tmp_path / "all.jsonl"), split="all")}
+    share = {one: int(hashlib.sha256(one.encode()).hexdigest()[:16], 16) / 16**16 for one in groups}
+    assert drawn == {one: "validation" if share[one] < 1 / 3 else "test" for one in groups}
     assert set(drawn.values()) == {"validation", "test"}
     mixed = [line("a.png", group="first", split="train")]
     mixed += [line("a.png", group=one, split="dev") for one in groups]
