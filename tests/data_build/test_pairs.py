@@ -148,3 +148,12 @@ def test_numbers_of_numpy_become_plain(unchecked: None) -> None:
         float,
     ]
     assert isinstance(rules.area, tuple)
+
+
+def test_the_seed_decides_between_kinds_that_were_used_alike() -> None:
+    listed = many()
+    told = {
+        tuple(pair.attribute.about for pair in asked(listed, list(range(12)), Settings(seed=seed)))
+        for seed in range(4)
+    }
+    assert len(told) > 1
