@@ -235,3 +235,12 @@ def test_questions_about_a_picture_hold_no_mask():
     mask[2:9, 2:9] = 1
     given = [labelled(1, "cat", (0, 0, 4, 4)).replace(masks=[mask]), labelled(2, "dog", (0, 0, 4, 4))]
     assert [one.masks for one in presence_questions(given)] == [()] * 12
+
+
+def test_what_a_picture_without_a_box_shows_is_never_asked_about():
+    given = [
+        labelled(1, "cat", (0, 0, 4, 4)),
+        labelled(2, "dog", (0, 0, 4, 4)),
+        labelled(3, "cow", present=["zebra"]),
+    ]
+    assert {one.meta["label"] for one in presence_questions(given)} == {"cat", "dog"}

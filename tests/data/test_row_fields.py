@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from interp.data.lines import Row
 from interp.data.row_fields import Fields, as_number, optional_text, recognised, resembling
@@ -104,3 +105,16 @@ def test_rows_of_lists_and_texts_between_bars() -> None:
     for image in ([], ["a", None], " ", None):
         with pytest.raises(DataError, match="field 'image': expected an image, got"):
             fields.sample(Row(Path("a.csv"), 2, {**given, "image": image}))
+
+
+def test_a_column_holds_one_field_and_ids_are_the_tables_own() -> None:
+    with pytest.raises(DataError, match="has no column for the question"):
+        recognised(["image", "question", "x"], {"answer": "question"})
+    fields = Fields({"image": "image", "question": "q", "id": "id", "options": "o"}, None, lambda *_: "a.png")
+    row = Row(
+        Path("a.csv"),
+        2,
+        {"image": "a", "q": "?", "id": 7.0, "o": ' ["a|b", "c"]', "more": [Image.new("L", (2, 2))]},
+    )
+    sample = fields.sample(row)
+    assert (sample.id, sample.options, dict(sample.meta)) == ("7", ("a|b", "c"), {})

@@ -237,3 +237,10 @@ def test_each_image_of_a_sample_has_its_name_and_the_first_is_the_group(paths: l
     assert first == fourth != second == third
     assert samples.groups == (f"image {first[:16]}", f"image {second[:16]}")
     assert list(samples.group_names.values()) == [f"a.png ({first[:8]})", f"other.png ({second[:8]})"]
+
+
+def test_a_file_is_found_among_images_in_memory_of_several_sizes(paths: list[str]) -> None:
+    others = [Sample(np.zeros((9, 9), np.uint8), "q"), Sample(np.zeros((5, 7), np.uint8), "q")]
+    names = Samples([others[0], Sample(PICTURE, "q"), others[1], Sample(paths[0], "q")]).pictures
+    assert names[1] == names[3]
+    assert len(set(names)) == 3

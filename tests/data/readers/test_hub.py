@@ -262,3 +262,12 @@ def test_a_cell_may_name_the_file_of_its_image(tmp_path: Path) -> None:
 def test_cells_are_kept_as_json_stores_them(cell: Any, value: Any) -> None:
     found = plain(cell)
     assert (found, json.dumps(found)) == (value, json.dumps(value))
+
+
+def test_a_download_is_of_the_named_revision_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *given, **more: asked.append((given, more)) or dataset()
+    )
+    assert len(hub("Some/Scans", config="large", revision="v2", download=True)) == 3
+    assert asked == [(("Some/Scans", "large"), {"revision": "v2"})]
