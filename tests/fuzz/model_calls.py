@@ -141,7 +141,11 @@ def _stored() -> list[Call]:
     return [
         Call("Maps", indicators.Maps, given(arrays=at.maps.arrays, tokens=at.maps.tokens, cost=Cost())),
         Call("Maps.save", at.maps.save, given(path="saved-maps")),
-        Call("load_maps", interp.load_maps, lambda: {"path": at.maps.save(scratch() / "saved-maps.safetensors")}),
+        Call(
+            "load_maps",
+            interp.load_maps,
+            lambda: {"path": at.maps.save(scratch() / "saved-maps.safetensors")},
+        ),
         Call(
             "load_steering_vector",
             interp.load_steering_vector,
