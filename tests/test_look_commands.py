@@ -70,7 +70,7 @@ def test_a_page_is_opened_in_a_terminal_alone(
     assert (sample, served["open_page"]) == (None, opened)
 
 
-def test_an_image_that_is_missing_is_told_before_the_model_is_loaded(
+def test_a_missing_image_is_told_before_a_model_is_loaded(
     asked: list[Any], tmp_path: Path, capsys: Any
 ) -> None:
     assert main(["explore", str(tmp_path / "none.png")]) == 2

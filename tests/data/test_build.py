@@ -207,7 +207,7 @@ def test_a_picture_is_never_enlarged_nor_without_a_pixel() -> None:
     assert build.square_size((5, 3), (0.5, 0.8)) == (5, 5)  # 2.4 mm are 4.8 pixels
 
 
-def test_boxes_of_pieces_come_in_reading_order_with_the_large_ones_alone() -> None:
+def test_boxes_of_large_pieces_come_in_reading_order() -> None:
     mask = np.zeros((6, 8), bool)
     mask[0, 5:8] = mask[2:4, 0:2] = mask[5, 7] = True
     assert build.piece_boxes(mask) == ([(5, 0, 8, 1), (0, 2, 2, 4), (7, 5, 8, 6)], 0)

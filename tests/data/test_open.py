@@ -264,7 +264,7 @@ def test_every_split_of_bundled_data_is_drawn_with_the_seed(monkeypatch: pytest.
     assert (splits, asked) == (["train", "validation", "test"], [("natural", {"seed": 3})] * 3)
 
 
-def test_sets_without_samples_are_an_error_only_where_all_are_needed(tmp_path: Path) -> None:
+def test_empty_sets_are_an_error_only_where_one_is_needed(tmp_path: Path) -> None:
     files.image(tmp_path / "a.png")
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text(line("a.png", split=split))

@@ -170,7 +170,7 @@ def asked_about(found: Samples, answer: str) -> list[tuple[str | None, str]]:
     return [(one.group, one.meta["label"]) for one in found if one.answer == answer]
 
 
-def test_samples_of_one_picture_are_joined_and_equal_boxes_kept_once():
+def test_samples_of_one_picture_are_joined_by_label():
     given = [
         labelled(1, "cat", (0, 0, 4, 4), (8, 8, 9, 9)),
         labelled(1, "cat", (8, 8, 9, 9), (5, 5, 7, 7)),
@@ -182,7 +182,7 @@ def test_samples_of_one_picture_are_joined_and_equal_boxes_kept_once():
     assert [box.as_tuple() for box in found[0].boxes] == [(0, 0, 4, 4), (8, 8, 9, 9), (5, 5, 7, 7)]
 
 
-def test_pictures_without_one_image_or_a_box_are_not_asked_about():
+def test_only_single_images_with_boxes_are_asked_about():
     pair = Sample(
         images=[picture(3)] * 2, question="?", boxes=[(0, 0, 4, 4)], meta={"label": "bird"}, id="pair"
     )
@@ -199,7 +199,7 @@ def test_pictures_without_one_image_or_a_box_are_not_asked_about():
     assert {one.group for one in found} == {"g1", "g2"}
 
 
-def test_a_label_that_is_only_known_to_be_present_can_be_absent_elsewhere():
+def test_a_label_only_known_as_present_may_be_absent_elsewhere():
     given = [labelled(1, "cat", (0, 0, 4, 4), present=["lamp", "cat"]), labelled(2, "dog", (0, 0, 4, 4))]
     found = presence_questions(given, "popular")
     assert asked_about(found, "yes") == [("g1", "cat"), ("g2", "dog")]
@@ -237,7 +237,7 @@ def test_questions_about_a_picture_hold_no_mask():
     assert [one.masks for one in presence_questions(given)] == [()] * 12
 
 
-def test_what_a_picture_without_a_box_shows_is_never_asked_about():
+def test_what_pictures_without_boxes_show_is_not_asked_about():
     given = [
         labelled(1, "cat", (0, 0, 4, 4)),
         labelled(2, "dog", (0, 0, 4, 4)),

@@ -228,7 +228,7 @@ def test_boxes_are_warned_of_where_most_of_them_end_beyond(tmp_path: Path) -> No
         files[:1].warn_of_boxes()
 
 
-def test_each_image_of_a_sample_has_its_name_and_the_first_is_the_group(paths: list[str]) -> None:
+def test_each_image_has_its_name_and_the_first_is_the_group(paths: list[str]) -> None:
     other = paths[0].replace("a.png", "other.png")
     samples = Samples(
         [Sample(images=[paths[0], other], question="q"), Sample(images=[other, PICTURE], question="q")]
@@ -239,7 +239,7 @@ def test_each_image_of_a_sample_has_its_name_and_the_first_is_the_group(paths: l
     assert list(samples.group_names.values()) == [f"a.png ({first[:8]})", f"other.png ({second[:8]})"]
 
 
-def test_a_file_is_found_among_images_in_memory_of_several_sizes(paths: list[str]) -> None:
+def test_a_file_is_found_among_images_of_several_sizes(paths: list[str]) -> None:
     others = [Sample(np.zeros((9, 9), np.uint8), "q"), Sample(np.zeros((5, 7), np.uint8), "q")]
     names = Samples([others[0], Sample(PICTURE, "q"), others[1], Sample(paths[0], "q")]).pictures
     assert names[1] == names[3]

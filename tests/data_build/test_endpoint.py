@@ -261,7 +261,7 @@ def test_only_what_may_pass_is_asked_again(status: int, again: bool, monkeypatch
     assert f"HTTP {status}" in str(error.value)
 
 
-def test_a_network_that_fails_and_a_reply_of_another_form_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_networks_and_strange_replies_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise httpx.ConnectError("no route")
 
@@ -284,7 +284,7 @@ def test_a_prompt_names_the_modality_where_it_is_known() -> None:
     assert 'Which side is the Liver on? The right answer is "left"' in said
 
 
-def test_another_model_is_asked_anew_and_the_dates_are_of_what_was_used(
+def test_another_model_is_asked_anew_and_dates_are_of_its_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

@@ -36,7 +36,7 @@ def found(*samples: Sample, **rules: Any) -> tuple[list[Target], dict[str, int]]
 
 
 @pytest.mark.parametrize(("stray", "kept"), [(20, True), (21, False)])
-def test_the_largest_box_stands_for_the_structure_from_its_share_on(stray: int, kept: bool) -> None:
+def test_the_largest_box_stands_for_all_from_its_share_on(stray: int, kept: bool) -> None:
     made, dropped = found(boxed((90, 90, 90 + stray / 10, 100), (0, 0, 8, 10)), area=(0.0, 1.0))
     assert [one.box for one in made] == ([(0, 0, 8, 10)] if kept else [])
     assert dropped == ({} if kept else {"in several pieces": 1})

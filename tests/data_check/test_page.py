@@ -55,7 +55,7 @@ def test_boxes_are_counted_on_their_own_image() -> None:
     assert _caption(pair.replace(boxes=[(1, 1, 4, 4)]), 0).endswith("40 × 30, 1 box")
 
 
-def test_a_card_tells_the_group_the_answer_and_a_picture_that_is_lost(tmp_path: Path) -> None:
+def test_a_card_tells_group_answer_and_a_lost_picture(tmp_path: Path) -> None:
     known = Sample(picture(1), "known?", [(1, 1, 9, 9)], answer="no", group="patient 7", id="s1",
                    meta={"label": "L" * 90, "modality": "CT", "age": "ninety"})  # fmt: skip
     lost = Sample(str(tmp_path / "none.png"), "lost?", id="s2")

@@ -19,7 +19,7 @@ def asked(text: str) -> dict[str, Any]:
     return {"image": picture(), "question": text, "answer": "yes"}
 
 
-def test_the_files_of_a_split_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_files_of_a_split_come_in_the_order_of_numbers(tmp_path: Path) -> None:
     for number in (2, 0, 1):
         parquet(tmp_path / f"test-{number:05}-of-00003.parquet", [asked(f"{number}?")], IMAGE)
     parquet(tmp_path / "testing-00000-of-00001.parquet", [asked("no?")], IMAGE)

@@ -103,7 +103,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         omnimedvqa(folder, split="validation")
 
 
-def test_files_come_in_order_and_a_row_without_an_id_is_named_by_its_set(tmp_path: Path) -> None:
+def test_files_come_in_order_and_nameless_rows_by_their_set(tmp_path: Path) -> None:
     lacking = omnimedvqa_row(
         dataset="B set", question_id=None, option_D="cataract", option_C="", gt_answer="cataract"
     )

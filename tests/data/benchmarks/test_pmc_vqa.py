@@ -102,7 +102,7 @@ def test_images_are_looked_for_in_order(tmp_path: Path) -> None:
         pmc_vqa(tmp_path, images=tmp_path / "nowhere")
 
 
-def test_a_misspelt_column_holds_the_answer_and_the_label_comes_first(tmp_path: Path) -> None:
+def test_a_misspelt_column_is_read_and_a_label_comes_first(tmp_path: Path) -> None:
     row = pmc_vqa_row("C")
     del row["Answer_label"]
     row["Anwser"] = row.pop("Answer")

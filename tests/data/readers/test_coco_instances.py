@@ -185,7 +185,7 @@ def test_corners_are_read_as_corners(tmp_path: Path) -> None:
     assert found.skipped == {"boxes without an area": 1}
 
 
-def test_masks_without_a_pixel_are_counted_and_ids_follow_the_boxes(tmp_path: Path) -> None:
+def test_empty_masks_are_counted_and_ids_follow_the_boxes(tmp_path: Path) -> None:
     empty = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
     listed = [thing(1, SQUARE, segmentation=empty), thing(2, SQUARE, segmentation=POLYGON)]
     found = coco_instances(coco_file(tmp_path, listed), tmp_path / "val2017", boxes="segmentation")

@@ -153,7 +153,7 @@ def test_a_box_that_lacks_a_column_is_refused(write: Any) -> None:
     assert csv(write("image,question,x0,bbox\na.png,?,1,\n"))[0].boxes == ()
 
 
-def test_the_separator_is_the_most_frequent_of_the_header_unless_it_is_given(write: Any) -> None:
+def test_the_separator_is_given_or_the_headers_most_frequent(write: Any) -> None:
     for name, mark in (("a.csv", ";"), ("b.csv", "\t"), ("c.tab", "\t"), ("d.TSV", "\t"), ("e.csv", ",")):
         (sample,) = csv(
             write(
@@ -181,7 +181,7 @@ def test_texts_keep_their_spaces_and_numbers_their_form(write: Any) -> None:
     assert dict(sample.meta) == {"note": " x "}
 
 
-def test_some_corners_without_a_value_are_an_error_and_none_no_box(write: Any) -> None:
+def test_some_empty_corners_are_an_error_and_four_no_box(write: Any) -> None:
     header = "image,question,x0,y0,x1,y1"
     assert csv(write(f"{header}\na.png,?,,, ,\n"))[0].boxes == ()
     with pytest.raises(DataError, match="line 2, field 'x0': expected a finite number, got None"):

@@ -109,7 +109,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         medsam(tmp_path / "nowhere.npz")
 
 
-def test_the_files_of_a_folder_come_in_order_with_their_own_groups(tmp_path: Path) -> None:
+def test_files_of_a_folder_come_in_order_with_own_groups(tmp_path: Path) -> None:
     for name in ("MR_b", "CT_a"):
         medsam_file(tmp_path / f"{name}.npz")
     found = medsam(tmp_path, {1: "liver"})

@@ -104,7 +104,7 @@ def test_missing_images_and_folders(tmp_path: Path) -> None:
         voc(tmp_path / "JPEGImages")
 
 
-def test_files_and_classes_come_in_order_and_marks_stay_with_their_class(tmp_path: Path) -> None:
+def test_files_and_classes_come_in_order_with_their_marks(tmp_path: Path) -> None:
     folder = voc_folder(tmp_path, voc_object("dog", 1, 1, 9, 9), name="b")
     text = voc_object("dog", 1, 1, 9, 9).replace("<difficult>", "<truncated>1</truncated><difficult>")
     voc_folder(tmp_path, text, voc_object("cat", 2, 2, 8, 8), voc_object("dog", 11, 1, 19, 9), name="a")
