@@ -166,7 +166,7 @@ def explore(
     check_installed()  # before the model is loaded
     sample = Sample(images=image, question=question or "What is in the image?") if image else None
     if sample is not None:
-        sample.check()
+        _ = sample.sizes  # opens each image, before the model is loaded
     mllm: Any = load(model, **given)
     shown = open_page and sys.stdout.isatty()
     serve(mllm, sample, model=named, generate=generate, host=host, port=port, open_page=shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,3 +113,41 @@ def test_merged_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert main(["merge", "a", "b", "--out", "c"]) == 0
     assert asked == [([Path("a"), Path("b")], Path("c"))]
     assert capsys.readouterr().out == f"merged {tmp_path / 'joined'}\n"
+
+
+@pytest.mark.parametrize(("licence", "told"), [("MIT", "MIT"), ("", "the source states none")])
+def test_a_converted_checkpoint_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, licence: str, told: str
+) -> None:
+    asked: list[Any] = []
+    found = SimpleNamespace(
+        folder="out", nbytes=2_345_000_000, model_class="Llava", layout="LLaVA", licence=licence, notes=["one", "two"],
+        way="load it so",
+    )  # fmt: skip
+    monkeypatch.setattr(
+        "interp.models.checkpoints.convert.convert",
+        lambda *given, **more: asked.append((given, more)) or found,
+    )
+    words = ["convert", "in", "out", "--dtype", "float16", "--vision-tower", "t", "--revision", "r"]
+    assert main(words) == 0
+    assert asked == [(("in", "out"), {"dtype": "float16", "vision_tower": "t", "revision": "r"})]
+    assert capsys.readouterr().out.splitlines() == [
+        "out: 2.35 GB of weights for Llava, from the LLaVA layout", f"licence: {told}", "note: one", "note: two",
+        "load it so",
+    ]  # fmt: skip
+
+
+def test_time_left_is_told_with_each_result(suite: dict[str, Any], monkeypatch: Any, capsys: Any) -> None:
+    def check(name: str, *, finished: Any, progress: Any, **options: Any) -> Conformance:
+        found = result(name, True, True)
+        for row, seconds in zip(found.rows, (90.0, 0.0), strict=True):
+            progress(row.name)
+            finished(row, seconds)
+        return found
+
+    monkeypatch.setattr("interp.conformance.check", check)
+    assert main(["check", "llava", "--checks", "a", "b"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("llava: ")
+    assert first.endswith("; about 90 s left")
+    assert "left" not in second

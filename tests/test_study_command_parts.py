@@ -13,10 +13,22 @@ import pytest
 
 from interp import study
 from interp.cli import main
+from interp.data import Samples
 from interp.errors import RunError, StudyError
 from interp.indicators import Attention
+from interp.inputs.sample import Sample
 from interp.run import Workers
-from interp.study_commands import COMMAND, Asked, _cells, _place, _run_names, _said, _setting, _workers
+from interp.study_commands import (
+    COMMAND,
+    Asked,
+    _cells,
+    _place,
+    _run_names,
+    _said,
+    _say_left_out,
+    _setting,
+    _workers,
+)
 
 ASKED = Asked("layer-sweep", ("natural",), ("organism",), 3, "test", 0, {"device": "cpu"}, {})
 
@@ -158,3 +170,77 @@ def test_pages_compare_one_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr("interp.study_commands._stored", lambda folder: found[folder.name])
     assert main(["report", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
     assert "a page compares runs of one study; got A, Z." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_a_run_says_where_it_is_and_what_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, failures: int
+) -> None:
+    asked: list[Any] = []
+    result = SimpleNamespace(
+        folder=tmp_path, failures=[None] * failures, table=lambda: "the table", failure_counts=lambda: "the reasons",
+        report=lambda: tmp_path / "report.html",
+    )  # fmt: skip
+
+    def run(out: Path, workers: Any) -> Any:
+        asked.append((out, workers))
+        return result
+
+    made = SimpleNamespace(data=Samples([], "rows"), run=run)
+    monkeypatch.setattr(Asked, "made", lambda self, out: asked.append((self, out)) or made)
+    words = (
+        "run benchmark --data x y --model m k --out there --n 0 --split all --seed 7 --set scorer=strict n=[1] "
+        "--workers 2 --device meta --dtype bfloat16 --revision r --processor p --adapter z"
+    )
+    assert main(words.split()) == 0
+    options = {"device": "meta", "dtype": "bfloat16", "revision": "r", "processor": "p", "adapter": "z"}
+    wanted = Asked("benchmark", ("x", "y"), ("m", "k"), 0, "all", 7, options, {"scorer": "strict", "n": [1]})
+    assert asked == [(wanted, Path("there")), (Path("there"), Workers(2))]
+    assert Asked.read(tmp_path) == wanted
+    assert capsys.readouterr().out.splitlines() == [
+        "the table", *(["the reasons"] if failures else []), f"page: {tmp_path / 'report.html'}",
+        f"again, without computing: interp report {tmp_path}",
+    ]  # fmt: skip
+
+
+def test_rows_of_other_splits_are_told_for_each_data_set(capsys: Any) -> None:
+    def rows(name: str, n: int, **skipped: int) -> Samples:
+        sample = Sample("a.png", "?")
+        return Samples([sample] * n, name, {why.replace("_", " "): count for why, count in skipped.items()})
+
+    first = rows("one", 3, rows_of_the_split_train=2, rows_of_the_split_validation=5, crowd_regions=9)
+    cells = [SimpleNamespace(data=one) for one in (first, first, rows("two", 1, crowd_regions=1))]
+    _say_left_out(SimpleNamespace(studies=[(None, cell) for cell in cells]))
+    assert capsys.readouterr().out == (
+        "one: 2 of 10 rows are of the split train, 5 of 10 rows are of the split validation and not used; "
+        "--split train takes those, --split all every row.\n"
+    )
+    _say_left_out(cells[2])
+    assert capsys.readouterr().out == ""
+
+
+def test_heads_are_chosen_for_one_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    asked: list[Any] = []
+
+    def grounding(model: Any, samples: Any, **options: Any) -> Any:
+        asked.append((model.id, samples, options))
+        return SimpleNamespace(heads=((1, 2),), layer=4, said="chosen")
+
+    def choice(data: Any, **options: Any) -> Any:
+        return (data, options)
+
+    monkeypatch.setattr("interp.study.refinement.method_choice.grounding", grounding)
+    monkeypatch.setattr("interp.study.conventions.choice_samples", choice)
+    methods = {"method": ["plain", "VGRefine"]}
+    refined = dataclasses.replace(ASKED, study="refinement", n=0, seed=5, settings=methods)
+    models = [study.ModelSpec("organism")]
+    plain, refine = refined._methods(models, tmp_path)
+    assert (refine.heads, refine.layers, plain.name) == (((1, 2),), (4,), "Plain")
+    assert asked == [("organism", (("natural",), {"n": None, "seed": 5}), {"out": tmp_path, "seed": 5})]
+    assert capsys.readouterr().out == "chosen\n"
+    with pytest.raises(StudyError, match="VGRefine's heads belong to one model"):
+        refined._methods(models * 2, tmp_path)
+    assert len(dataclasses.replace(refined, settings={"method": "PAI"})._methods(models * 2, tmp_path)) == 1
+    assert len(asked) == 1

@@ -198,3 +198,34 @@ def test_a_centre_on_the_margin_has_no_side() -> None:
     assert [build.is_abnormal(one) for one in ("Renal-Cysts", "cystic duct", "masses", "lymph_node")] == [
         True, False, False, False,
     ]  # fmt: skip
+
+
+def test_a_picture_is_never_enlarged_nor_without_a_pixel() -> None:
+    assert build.square_size((10, 20), (1.0, 1.0), 100) == (20, 10)
+    assert build.square_size((10, 20), (1.0, 1.0), 20) == (20, 10)
+    assert build.square_size((1, 2000), (1.0, 1.0), 20) == (20, 1)
+    assert build.square_size((5, 3), (0.5, 0.8)) == (5, 5)  # 2.4 mm are 4.8 pixels
+
+
+def test_boxes_of_large_pieces_come_in_reading_order() -> None:
+    mask = np.zeros((6, 8), bool)
+    mask[0, 5:8] = mask[2:4, 0:2] = mask[5, 7] = True
+    assert build.piece_boxes(mask) == ([(5, 0, 8, 1), (0, 2, 2, 4), (7, 5, 8, 6)], 0)
+    assert build.piece_boxes(mask, 3) == ([(5, 0, 8, 1), (0, 2, 2, 4)], 1)
+    kept = build.large_pieces(mask, 4)
+    assert [tuple(map(int, one)) for one in np.argwhere(kept)] == [(2, 0), (2, 1), (3, 0), (3, 1)]
+
+
+def test_mirroring_twice_keeps_what_is_not_a_side() -> None:
+    sample = Sample(
+        np.zeros((4, 9, 3), np.uint8), "Is the lung left of the heart?", [(0, 0, 2, 4)], None, id="a"
+    )
+    once = build.mirror(sample)
+    assert (once.question, once.boxes[0].as_tuple()) == ("Is the lung right of the heart?", (7, 0, 9, 4))
+    assert build.mirror(once).meta["mirrored"] is False
+
+
+def test_windows_keep_their_shape_and_round() -> None:
+    values = np.array([[0.0, 1.0], [2.0, 4.0]])
+    assert build.window(values, 0, 4).tolist() == [[0, 64], [128, 255]]
+    assert build.window(np.array([[np.inf, -np.inf]]), 0, 1).tolist() == [[255, 0]]

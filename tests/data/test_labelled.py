@@ -77,3 +77,24 @@ def test_a_mask_has_the_size_of_its_image(tmp_path) -> None:
     assert mask_values(tmp_path / "mask.png", (30, 20)).shape == (20, 30)
     with pytest.raises(DataError, match=r"is 30×20 pixels, its image 20×30 \(width×height\)"):
         mask_values(tmp_path / "mask.png", (20, 30))
+
+
+def test_labels_come_in_order_with_their_own_meta_and_formats(tmp_path) -> None:
+    row = Row(tmp_path / "a.b.json", 3, unit="item")
+    regions = {"b": [(1, 2, 4, 4)], "a": [(0.1, 0.1, 0.5, 0.5)]}
+    first, second = Asked("Where is {a} {label}?", None).samples(
+        row, PICTURE, {"b": regions["b"], "a": [(2, 2, 3, 3)]}, box_format="xywh", meta={"label": "x", "n": 1}
+    )
+    assert [one.id for one in (first, second)] == ["a.b:3:b", "a.b:3:a"]
+    assert [one.boxes[0].as_tuple() for one in (first, second)] == [(1, 2, 5, 6), (2, 2, 5, 5)]
+    assert (second.question, second.group, second.meta["n"]) == ("Where is an a?", None, 1)
+    (part,) = Asked(PRESENT, "ja").samples(row, PICTURE, {"a": regions["a"]}, box_format="fraction")
+    assert (part.boxes[0].as_tuple(), part.answer) == ((3, 2, 15, 10), "ja")
+    with pytest.raises(DataError, match=r"a\.b\.json, item 3, field 'roi': .*x1 > x0"):
+        Asked(PRESENT, "yes").samples(row, PICTURE, {"a": [(3, 3, 1, 1)]}, field="roi")
+
+
+@pytest.mark.parametrize("answer", [3, ["yes"]])
+def test_an_answer_is_a_text_or_none(answer, unchecked) -> None:
+    with pytest.raises(DataError, match="answer is the text that answers every question, or None"):
+        Asked(PRESENT, answer)

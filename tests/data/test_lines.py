@@ -5,7 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from interp.data.lines import Row, as_path, collect, file_bytes, json_rows, read_json, read_lines, shown
+from interp.data.lines import (
+    Row,
+    as_path,
+    collect,
+    file_bytes,
+    json_rows,
+    line_rows,
+    needs,
+    parsed_json,
+    read_json,
+    read_lines,
+    shown,
+    text_in,
+)
 from interp.errors import DataError, SampleError
 from interp.inputs.sample import Sample
 
@@ -107,3 +120,56 @@ def test_elements_that_are_no_objects_are_named_by_their_place(unchecked: None) 
 def test_long_paths_are_shown_by_their_ends() -> None:
     assert shown("x" * 1000) == "x" * 1000
     assert shown("a" * 600 + "b" * 600) == "a" * 500 + "…" + "b" * 500
+
+
+def test_what_a_library_is_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert needs("json") is json
+    with pytest.raises(
+        DataError, match=r"needs no_such_module; install it with: pip install 'interp\[data\]'"
+    ):
+        needs("no_such_module")
+
+
+def test_texts_are_read_without_their_mark_and_up_to_a_size(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffé\n".encode())
+    assert text_in(tmp_path / "a.txt") == "é\n"
+    assert text_in(tmp_path / "a.txt", 6) == "é\n"
+    with pytest.raises(DataError, match="has 6 bytes; a file of at most 5 is read"):
+        text_in(tmp_path / "a.txt", 5)
+    (tmp_path / "a.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.txt: not UTF-8 text"):
+        text_in(tmp_path / "a.txt")
+
+
+def test_rows_are_numbered_by_their_lines_or_places(tmp_path: Path) -> None:
+    (tmp_path / "a.b.jsonl").write_bytes(b'\xef\xbb\xbf\n{"x": 1}\n \n{"x": 2}')
+    rows = list(line_rows(tmp_path / "a.b.jsonl"))
+    assert [(row.id, row.at.rpartition(", ")[2], row.values) for row in rows] == [
+        ("a.b:2", "line 2", {"x": 1}), ("a.b:4", "line 4", {"x": 2}),
+    ]  # fmt: skip
+    assert [row.at for row in json_rows(Path("a.json"), [{}, {}], "row")] == [
+        "a.json, row 0",
+        "a.json, row 1",
+    ]
+    assert str(rows[0].bad("x", "no number")) == f"{tmp_path / 'a.b.jsonl'}, line 2, field 'x': no number"
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    assert parsed_json('{"a": [1, 2.5, null, true]}', "here") == {"a": [1, 2.5, None, True]}
+    for text, said in (
+        ("{", "here: not JSON"),
+        ('{"a": 1, "a": 2}', "the name 'a' is given twice"),
+        ("[1e999]", "finite"),
+    ):
+        with pytest.raises(DataError, match=said):
+            parsed_json(text, "here")
+    with pytest.raises(DataError, match=r"here: nested too deep to be read\. Flatten the cell"):
+        parsed_json("[" * 100_000, "here", "cell")
+
+
+def test_a_row_may_make_several_samples_or_none() -> None:
+    def make(row: Row) -> list[Sample]:
+        return [Sample("a.png", f"{row.number} {i}?") for i in range(row.values["n"])]
+
+    rows = json_rows(Path("a.json"), [{"n": 2}, {"n": 0}, {"n": 1}])
+    assert [one.question for one in collect(rows, make, "raise")] == ["0 0?", "0 1?", "2 0?"]

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from interp.data import bundled, named
+from interp.data import Samples, bundled, named
+from interp.data import open as open_room
+from interp.data.benchmarks.mmmu import HEALTH_AND_MEDICINE
 from interp.data.open import READERS, guess, label, read, sets
 from interp.errors import DataError
 from tests.data import source_files as files
@@ -67,6 +71,12 @@ def test_the_split_ignores_the_folder_and_the_other_rows(folder: Path) -> None:
 def test_coco_finds_its_images_in_val2014(folder: Path) -> None:
     rows = [*named(str(folder / "coco"), split="validation"), *named(str(folder / "coco"))]
     assert [(sample.group, sample.boxes[0].as_tuple()) for sample in rows] == [("a.jpg", (1, 2, 4, 6))]
+
+
+def test_coco_finds_its_images_beside_its_file(folder: Path) -> None:
+    (folder / "coco" / "val2014" / "a.jpg").rename(folder / "coco" / "a.jpg")
+    (folder / "coco" / "val2014").rmdir()
+    assert [one.group for one in named(str(folder / "coco"), split="all")] == ["a.jpg"]
 
 
 def test_a_jsonl_files_own_splits_are_kept(folder: Path) -> None:
@@ -242,3 +252,212 @@ def test_what_no_reader_knows(tmp_path: Path) -> None:
 def test_studies_open_any_layout_by_its_path(tmp_path: Path) -> None:
     path = _csv(tmp_path)
     assert len(named(str(path), split="test")) + len(named(str(path), split="validation")) == 1
+
+
+def test_every_split_of_bundled_data_is_drawn_with_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        open_room, "bundled", lambda name, **given: asked.append((name, given)) or Samples([], name)
+    )
+    assert named("natural", split="all", seed=3).name == "natural"
+    splits = [given.pop("split") for _, given in asked]
+    assert (splits, asked) == (["train", "validation", "test"], [("natural", {"seed": 3})] * 3)
+
+
+def test_empty_sets_are_an_error_only_where_one_is_needed(tmp_path: Path) -> None:
+    files.image(tmp_path / "a.png")
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(line("a.png", split=split))
+    train, test = str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")
+    assert sets([train]) == {}
+    assert list(sets([train, test], needed=True)) == ["test"]
+    with pytest.raises(DataError, match=r"none of .*train\.jsonl has test samples"):
+        sets([train], needed=True)
+
+
+def test_rows_of_other_splits_are_counted(tmp_path: Path) -> None:
+    files.image(tmp_path / "a.png")
+    rows = [line("a.png", split=split) for split in ("test", "train", "train", "validation")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    path = str(tmp_path / "rows.jsonl")
+    assert dict(named(path).skipped) == {"rows of the split train": 2, "rows of the split validation": 1}
+    assert dict(named(path, split="all").skipped) == {}
+    crowd = {**files.thing(2, [1, 1, 9, 9]), "iscrowd": 1}
+    photographs = files.coco_file(tmp_path, [files.thing(1, [1, 1, 9, 9]), crowd])
+    counts = [named(str(photographs), split=split).skipped for split in ("validation", "test")]
+    assert [one["crowd regions"] for one in counts] == [1, 1]
+    assert sum("rows of the split" in why for one in counts for why in one) == 1
+
+
+def test_a_row_without_a_known_split_is_drawn_by_its_group(tmp_path: Path) -> None:
+    files.image(tmp_path / "a.png")
+    groups = [f"g{i}" for i in range(12)]
+    (tmp_path / "all.jsonl").write_text("\n".join(line("a.png", group=one) for one in groups))
+    drawn = {one.group: one.meta["split"] for one in named(str(tmp_path / "all.jsonl"), split="all")}
+    share = {one: int(hashlib.sha256(one.encode()).hexdigest()[:16], 16) / 16**16 for one in groups}
+    assert drawn == {one: "validation" if share[one] < 1 / 3 else "test" for one in groups}
+    assert set(drawn.values()) == {"validation", "test"}
+    mixed = [line("a.png", group="first", split="train")]
+    mixed += [line("a.png", group=one, split="dev") for one in groups]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(mixed))
+    found = {one.group: one.meta["split"] for one in named(str(tmp_path / "mixed.jsonl"), split="all")}
+    assert found == {"first": "train", **drawn}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("rows.jsnl", "rows.jsonl"), ("medicl", "medical"), ("vqa_rd:there", "vqa_rad:there"),
+     ("vqa_rd,questions=open:there", "vqa_rad:there")],
+)  # fmt: skip
+def test_a_name_like_a_known_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(DataError, match=rf"Did you mean '{meant}'\?$"):
+        named(name)
+
+
+def test_a_folder_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "link").symlink_to("scans")
+    monkeypatch.chdir(tmp_path / "scans")
+    assert [label("."), label(str(tmp_path / "link"))] == ["scans", "scans"]
+    assert label("vqa_rad,questions=open:there") == "vqa_rad, open questions"
+
+
+def test_endings_are_read_in_any_case(tmp_path: Path) -> None:
+    endings = (".CSV", ".Tsv", ".JSONL", ".NPZ", ".NII", ".nii.GZ", ".Parquet", ".YML", ".p")
+    readers = ["csv", "csv", "jsonl", "medsam", "nifti", "nifti", "hub", "yolo", "refcoco"]
+    assert [guess(tmp_path / f"a{ending}") for ending in endings] == readers
+    assert guess(files.as_json(tmp_path / "A.JSON", [{"question": "?", "image": "a.png"}])) == "hub"
+
+
+@pytest.mark.parametrize(
+    "content", [{"images": []}, [], [3], [{"image": "a.png"}], {"images": [], "annotations": []}]
+)
+def test_a_json_file_of_other_names_has_no_reader(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(DataError, match="no reader knows the layout of"):
+        guess(files.as_json(tmp_path / "a.json", content))
+
+
+def test_json_lists_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    rows = {
+        "hub": {"images": ["a.png"], "question": "?"},
+        "medsg": {"images": [], "question": "?", "answer": [1]},
+        "refcoco": {"sentences": [], "ann_id": 1, "question": "?"},
+    }
+    for name, row in rows.items():
+        assert guess(files.as_json(tmp_path / f"{name}.json", [row])) == name
+
+
+@pytest.mark.parametrize("table", ["rows.csv", "ROWS.JSONL"])
+def test_a_folder_with_a_table_names_the_table(tmp_path: Path, table: str) -> None:
+    files.image(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DataError, match="It holds pictures, and data need questions too"):
+        guess(tmp_path)
+    (tmp_path / table).write_text("")
+    with pytest.raises(DataError, match=f"It holds {table}: name that file"):
+        guess(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "val2017", "images", "images/val2017"])
+@pytest.mark.parametrize("up", ["", "annotations"])
+def test_photographs_are_found_near_their_annotations(tmp_path: Path, place: str, up: str) -> None:
+    made = files.coco_file(tmp_path / "made", [files.thing(1, [1, 1, 9, 9])])
+    path = tmp_path / "set" / up / "instances_val2017.json"
+    path.parent.mkdir(parents=True)
+    made.rename(path)
+    (tmp_path / "set" / place).mkdir(parents=True, exist_ok=True)
+    for file in (tmp_path / "made" / "val2017").iterdir():
+        file.rename(tmp_path / "set" / place / file.name)
+    (sample,) = read(path)
+    assert Path(str(sample.image)) == tmp_path / "set" / place / "000000000001.jpg"
+
+
+def test_either_version_of_pmc_vqa_is_found_by_its_file(tmp_path: Path) -> None:
+    one = layouts.pmc_vqa_folder(
+        tmp_path / "1", layouts.pmc_vqa_row(), file="test_clean.csv", images="elsewhere"
+    )
+    two = layouts.pmc_vqa_folder(tmp_path / "2", layouts.pmc_vqa_row_2(), file="test_2.csv")
+    found = [read(one, images=one / "elsewhere"), read(two)]
+    assert [samples[0].meta["version"] for samples in found] == ["clean", "2"]
+
+
+def test_slake_is_found_by_any_of_its_splits(tmp_path: Path) -> None:
+    folder = files.slake_folder(tmp_path, files.slake_row())
+    (folder / "test.json").rename(folder / "train.json")
+    found = read(folder)
+    assert [(one.meta["split"], found.name) for one in found] == [("train", "SLAKE")]
+
+
+def mmmu_with(folder: Path, **changes: Any) -> Path:
+    """A folder of MMMU with one row of each split and subject."""
+    for split in ("validation", "test"):
+        for subject in HEALTH_AND_MEDICINE:
+            row = layouts.mmmu_row(split=split, **changes)
+            layouts.mmmu_folder(folder, row, split=split, subject=subject)
+    return folder
+
+
+def test_both_splits_of_mmmu_are_read_with_open_questions(tmp_path: Path) -> None:
+    about = {"question_type": "open", "options": "[]", "question": "Which is <image 1>?"}
+    found = read(mmmu_with(tmp_path, **about))
+    n = len(HEALTH_AND_MEDICINE)
+    assert [one.meta["split"] for one in found] == ["validation"] * n + ["test"] * n
+    assert {one.meta["kind"] for one in found} == {"open"}
+
+
+def test_refcoco_finds_the_boxes_beside_its_expressions(tmp_path: Path) -> None:
+    refs, instances, images = files.refcoco_files(tmp_path)
+    assert {one.boxes[0].as_tuple() for one in read(refs, images=images)} == {(4, 2, 20, 10)}
+    instances.unlink()
+    with pytest.raises(DataError, match="instances"):
+        read(refs, images=images)
+
+
+def _broken_vgmed(folder: Path, name: str = "VGMED") -> Path:
+    (folder / f"{name}_attribute.jsonl").write_text(line("none.png"))
+    return folder
+
+
+def _broken_dict(folder: Path) -> Path:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"image": ["none.png"], "question": ["?"]})
+    datasets.DatasetDict({"train": rows}).save_to_disk(folder / "two")
+    return folder / "two"
+
+
+def _written(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def _broken_refs(folder: Path) -> Path:
+    refs, _, images = files.refcoco_files(folder)
+    for file in images.iterdir():
+        file.unlink()
+    return refs
+
+
+BROKEN: dict[str, Callable[[Path], Path]] = {
+    "csv": lambda folder: _written(folder, "rows.csv", "image,question\nnone.png,?\n"),
+    "jsonl": lambda folder: _written(folder, "rows.jsonl", line("none.png")),
+    "vgmed": _broken_vgmed,
+    "coco": lambda folder: _broken_vgmed(folder, "COCO"),
+    "coco_instances": lambda folder: files.coco_file(folder, [files.thing(1, [1, 1, 99, 99])]),
+    "slake": lambda folder: files.slake_folder(folder, files.slake_row(question="")),
+    "refcoco": _broken_refs,
+    "hub": _broken_dict,
+    "voc": lambda folder: files.voc_folder(folder, files.voc_object("cat", 1, 1, 99, 9)),
+}
+
+
+@pytest.mark.parametrize("reader", BROKEN)
+def test_bad_rows_are_kept_by_every_reader_that_is_asked(tmp_path: Path, reader: str) -> None:
+    path = BROKEN[reader](tmp_path)
+    with pytest.raises(DataError):
+        read(path, reader, images=tmp_path)
+    assert not all(one.is_usable for one in read(path, reader, images=tmp_path, bad_rows="record"))

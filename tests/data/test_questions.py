@@ -158,3 +158,89 @@ def test_what_cannot_be_asked_is_explained(unchecked):
     ):
         with pytest.raises(DataError, match=said):
             make()
+
+
+def labelled(number: int, label: str, *boxes: tuple[int, int, int, int], **meta: object) -> Sample:
+    return Sample(
+        picture(number), "?", boxes, group=f"g{number}", meta={"label": label, **meta}, id=f"s{number}"
+    )
+
+
+def asked_about(found: Samples, answer: str) -> list[tuple[str | None, str]]:
+    return [(one.group, one.meta["label"]) for one in found if one.answer == answer]
+
+
+def test_samples_of_one_picture_are_joined_by_label():
+    given = [
+        labelled(1, "cat", (0, 0, 4, 4), (8, 8, 9, 9)),
+        labelled(1, "cat", (8, 8, 9, 9), (5, 5, 7, 7)),
+        labelled(2, "dog", (0, 0, 4, 4)),
+    ]
+    found = presence_questions(given, "popular")
+    assert asked_about(found, "yes") == [("g1", "cat"), ("g2", "dog")]
+    assert asked_about(found, "no") == [("g1", "dog"), ("g2", "cat")]
+    assert [box.as_tuple() for box in found[0].boxes] == [(0, 0, 4, 4), (8, 8, 9, 9), (5, 5, 7, 7)]
+
+
+def test_only_single_images_with_boxes_are_asked_about():
+    pair = Sample(
+        images=[picture(3)] * 2, question="?", boxes=[(0, 0, 4, 4)], meta={"label": "bird"}, id="pair"
+    )
+    broken = Sample.unusable("broken", id="x", meta={"label": "fish"})
+    given = [
+        labelled(1, "cat", (0, 0, 4, 4)),
+        labelled(2, "dog", (0, 0, 4, 4)),
+        labelled(4, "cow"),
+        pair,
+        broken,
+    ]
+    found = presence_questions(given, "popular")
+    assert {one.meta["label"] for one in found} == {"cat", "dog"}
+    assert {one.group for one in found} == {"g1", "g2"}
+
+
+def test_a_label_only_known_as_present_may_be_absent_elsewhere():
+    given = [labelled(1, "cat", (0, 0, 4, 4), present=["lamp", "cat"]), labelled(2, "dog", (0, 0, 4, 4))]
+    found = presence_questions(given, "popular")
+    assert asked_about(found, "yes") == [("g1", "cat"), ("g2", "dog")]
+    assert asked_about(found, "no") == [("g1", "dog"), ("g2", "cat")]  # cat before lamp, by the alphabet
+    assert {one.meta["label"] for one in presence_questions(given, "random", seed=3)} <= {
+        "cat",
+        "dog",
+        "lamp",
+    }
+    drawn = {asked_about(presence_questions(given, "random", seed=s), "no")[1][1] for s in range(12)}
+    assert drawn == {"cat", "lamp"}
+
+
+def test_the_present_labels_are_drawn_anew_for_each_picture():
+    labels = [f"label {i}" for i in range(8)]
+    given = [labelled(i, label, (k, 0, k + 1, 4)) for i in range(6) for k, label in enumerate(labels)]
+    given.append(labelled(6, "other", (0, 0, 4, 4)))
+    found = presence_questions(given, "popular", per_picture=1)
+    drawn = [label for group, label in asked_about(found, "yes") if group != "g6"]
+    assert len(drawn) == 6
+    assert len(set(drawn)) > 1  # not the first of each, nor one for all
+    assert (
+        drawn
+        != [
+            label
+            for _, label in asked_about(presence_questions(given, "popular", per_picture=1, seed=1), "yes")
+        ][:6]
+    )
+
+
+def test_questions_about_a_picture_hold_no_mask():
+    mask = np.zeros((32, 32), np.uint8)
+    mask[2:9, 2:9] = 1
+    given = [labelled(1, "cat", (0, 0, 4, 4)).replace(masks=[mask]), labelled(2, "dog", (0, 0, 4, 4))]
+    assert [one.masks for one in presence_questions(given)] == [()] * 12
+
+
+def test_what_pictures_without_boxes_show_is_not_asked_about():
+    given = [
+        labelled(1, "cat", (0, 0, 4, 4)),
+        labelled(2, "dog", (0, 0, 4, 4)),
+        labelled(3, "cow", present=["zebra"]),
+    ]
+    assert {one.meta["label"] for one in presence_questions(given)} == {"cat", "dog"}

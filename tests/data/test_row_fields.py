@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from interp.data.row_fields import as_number, recognised, resembling
+import numpy as np
+import pytest
+from PIL import Image
+
+from interp.data.lines import Row
+from interp.data.row_fields import Fields, as_number, optional_text, recognised, resembling
+from interp.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -55,3 +61,60 @@ def test_numbers_as_numbers_or_texts() -> None:
     assert all(
         as_number(one) != as_number(one) for one in (True, "x", "inf", float("nan"), None, [1], 10**400)
     )
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [(" a ", " a "), (7, "7"), (7.0, "7"), (7.5, "7.5"), (True, "True"), (np.int64(3), "3"), (np.float32(2), "2"),
+     (None, None), (float("nan"), None), ("  ", None)],
+)  # fmt: skip
+def test_a_number_is_a_text_without_its_point(cell: object, text: str | None) -> None:
+    row = Row(Path("a.csv"), 2, {"x": cell})
+    assert (optional_text(row, "x"), optional_text(row, None), optional_text(row, "y")) == (text, None, None)
+
+
+def test_the_first_of_two_columns_of_one_name_is_read() -> None:
+    assert recognised(["IMAGE", "image", "question", "Question"], None) == {
+        "image": "IMAGE",
+        "question": "question",
+    }
+    assert recognised(["img", "question"], {"answer": "question", "question": "question"}) == {
+        "image": "img", "answer": "question", "question": "question",
+    }  # fmt: skip
+
+
+def test_rows_of_lists_and_texts_between_bars() -> None:
+    fields = Fields(
+        {"image": "image", "options": "options", "boxes": "box"}, None, lambda *_: "a.png", "{n} of {{x}}?"
+    )
+    given = {
+        "image": ["a", "b"],
+        "options": " yes | no ",
+        "box": "[1, 2, 3, 4, 1]",
+        "n": 3,
+        "note": [np.int64(1)],
+    }
+    sample = fields.sample(Row(Path("a.csv"), 2, given))
+    assert (sample.question, sample.options, len(sample.images)) == ("3 of {x}?", ("yes", "no"), 2)
+    assert [(box.as_tuple(), box.image) for box in sample.boxes] == [((1, 2, 3, 4), 1)]
+    assert (dict(sample.meta), sample.id) == ({"n": 3, "note": [1]}, "a:2")
+    with pytest.raises(
+        DataError, match=r"line 2, field 'box': a box names an image that the row lacks: it has 1"
+    ):
+        fields.sample(Row(Path("a.csv"), 2, {**given, "image": ["a"]}))
+    for image in ([], ["a", None], " ", None):
+        with pytest.raises(DataError, match="field 'image': expected an image, got"):
+            fields.sample(Row(Path("a.csv"), 2, {**given, "image": image}))
+
+
+def test_a_column_holds_one_field_and_ids_are_the_tables_own() -> None:
+    with pytest.raises(DataError, match="has no column for the question"):
+        recognised(["image", "question", "x"], {"answer": "question"})
+    fields = Fields({"image": "image", "question": "q", "id": "id", "options": "o"}, None, lambda *_: "a.png")
+    row = Row(
+        Path("a.csv"),
+        2,
+        {"image": "a", "q": "?", "id": 7.0, "o": ' ["a|b", "c"]', "more": [Image.new("L", (2, 2))]},
+    )
+    sample = fields.sample(row)
+    assert (sample.id, sample.options, dict(sample.meta)) == ("7", ("a|b", "c"), {})

@@ -198,3 +198,50 @@ def test_groups_of_images_are_shown_by_their_files(tmp_path: Path) -> None:
     assert shown[:3] == [f"scan.png ({first})", f"scan.png ({second})", f"scan.png ({first})"]
     assert shown[3:] == [given.groups[3], "patient-3"]  # an image in memory has no file
     assert len({*shown}) == len({*given.groups})
+
+
+def test_slices_and_sums_keep_what_was_left_out(four: Samples) -> None:
+    left = Samples(list(four), "mine", {"no box": 3})
+    for one in (left[1:3], left.filter(lambda sample: False), left.like([], "new")):
+        assert dict(one.skipped) == {"no box": 3}
+    assert left.like([grey(1)], "new").name == "new"
+    assert left.like([grey(1)]).name == "mine"
+    assert dict(left.skipped) == {"no box": 3}
+    assert left == four
+    assert hash(left) == hash(four)
+    assert left != list(four)
+
+
+def test_boxes_are_warned_of_where_most_of_them_end_beyond(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    beyond = Sample(tmp_path / "a.png", "q", boxes=[(4, 2, 9, 3), (5, 1, 8, 2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = Samples([beyond], "mine")  # no header is read yet
+        Samples([beyond.replace(image=tmp_path / "none.png")]).warn_of_boxes()
+    with pytest.warns(
+        UserWarning, match=r"'mine' that end beyond their image: 2 of 2, on 1 sample\. .*\"xywh\""
+    ):
+        files.warn_of_boxes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files.warn_of_boxes()  # once
+        files[:1].warn_of_boxes()
+
+
+def test_each_image_has_its_name_and_the_first_is_the_group(paths: list[str]) -> None:
+    other = paths[0].replace("a.png", "other.png")
+    samples = Samples(
+        [Sample(images=[paths[0], other], question="q"), Sample(images=[other, PICTURE], question="q")]
+    )
+    (first, second), (third, fourth) = samples.pictures
+    assert first == fourth != second == third
+    assert samples.groups == (f"image {first[:16]}", f"image {second[:16]}")
+    assert list(samples.group_names.values()) == [f"a.png ({first[:8]})", f"other.png ({second[:8]})"]
+
+
+def test_a_file_is_found_among_images_of_several_sizes(paths: list[str]) -> None:
+    others = [Sample(np.zeros((9, 9), np.uint8), "q"), Sample(np.zeros((5, 7), np.uint8), "q")]
+    names = Samples([others[0], Sample(PICTURE, "q"), others[1], Sample(paths[0], "q")]).pictures
+    assert names[1] == names[3]
+    assert len(set(names)) == 3

@@ -16,6 +16,7 @@ from interp.data.scenes import (
     Thing,
     marked_samples,
     marked_scenes,
+    natural_sample,
     natural_samples,
     natural_scenes,
     random_marked_scene,
@@ -238,3 +239,56 @@ def test_splits_and_seeds_share_no_scene():
 def test_wrong_requests_are_explained(split, n, message):
     with pytest.raises(DataError, match=message):
         marked_scenes(split, n)
+
+
+def test_sizes_sides_and_gaps_at_their_limits() -> None:
+    sizes = [Thing("ring", "red", 96, 96, radius).size for radius in (13, 18, 19, 24)]
+    assert sizes == ["small", "small", "large", "large"]
+    assert [Thing("ring", "red", x, 50, 13).side for x in (95, 96, 97)] == ["left", "right", "right"]
+    one = Thing("ring", "red", 50, 50, 13)
+    steps = ((30, 0), (31, 0), (30, -30), (0, 31))
+    near = [one.touches(Thing("square", "red", 50 + dx, 50 + dy, 15)) for dx, dy in steps]
+    assert near == [True, False, True, False]
+
+
+def test_a_thing_near_the_middle_has_no_side() -> None:
+    for x, asked in ((84, True), (85, False), (107, False), (108, True)):
+        scene = Scene((0, 0, 0), (9, 9, 9), 1, (Thing("ring", "red", x, 50, 13),))
+        about = [question.about for question in scene.questions()]
+        assert about == ["colour", "size", *(["side"] if asked else [])], x
+    colour, size, _ = Scene((0, 0, 0), (9, 9, 9), 1, (Thing("ring", "red", 40, 50, 13),)).questions()
+    assert (colour.text, colour.answer) == ("What color is the ring?", "red")
+    assert (size.text, size.answer) == ("What size is the ring?", "small")
+
+
+def test_the_background_goes_from_top_to_bottom_with_grey_noise() -> None:
+    pixels = Scene((60, 0, 30), (0, 60, 30), 4, ()).render().astype(int)
+    assert pixels.shape == (SIZE, SIZE, 3)
+    rows = pixels.mean(1)
+    np.testing.assert_allclose(rows[[10, -11]], [[57, 5, 30], [5, 57, 30]], atol=4)
+    noise = pixels[..., 2] - 30
+    assert (noise.min() in (-13, -12), noise.max()) == (True, 12)  # 30 of the two ends may be cut to 29
+
+
+def test_a_sample_does_not_depend_on_how_many_there_are() -> None:
+    samples = natural_samples("train", 4, seed=2)
+    assert natural_sample("train", 3, seed=2) == samples[3]
+    (scene, question) = natural_scenes("train", 4, seed=2)[3]
+    one = samples[3]
+    assert (one.id, one.group) == ("scene-2-train-00003",) * 2
+    assert (one.question, one.answer, one.boxes) == (question.text, question.answer, (question.thing.box,))
+    assert (one.meta["about"], one.meta["label"]) == (question.about, question.thing.shape)
+    assert one.meta["kind"] == ("localization" if question.about == "side" else "attribute")
+    np.testing.assert_array_equal(np.asarray(one.load()), scene.render())
+
+
+def test_a_marked_sample_tells_its_marker() -> None:
+    ((marked, question),) = marked_scenes("train", 1, seed=3)
+    (sample,) = marked_samples("train", 1, seed=3)
+    assert sample.id == "marked-3-train-00000"
+    assert (sample.answer, sample.boxes) == (question.answer, (question.thing.box,))
+    assert (sample.meta["marker"], sample.meta["marker_answer"]) == (
+        list(marked.box.as_tuple()),
+        marked.colour,
+    )
+    np.testing.assert_array_equal(np.asarray(sample.load()), marked.render())

@@ -10,10 +10,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
+from interp.data.build import Question, Structure
 from interp.data_build import Built, Endpoint, build, scans
+from interp.data_build.endpoint import Answers, WordingError, _checked, prompt_of
+from interp.data_build.pairs import Pair, Target
 from interp.errors import DataError
+from interp.inputs.sample import Sample
 from tests.data_build.build_files import picture_folder, volume_folder
 
 GOOD = {
@@ -213,3 +219,136 @@ def test_a_dead_server_ends_the_build_and_keeps_answers(server: Server, tmp_path
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(DataError, match="such as 'http://localhost:8000/v1', without user or password"):
         Endpoint(url, "m")
+
+
+def pair(label: str = "Liver", options: tuple[str, ...] = (), answer: str = "left", **meta: Any) -> Pair:
+    """A pair whose attribute question has these options and this answer."""
+    sample = Sample(np.zeros((8, 8), np.uint8), "?", meta=meta)
+    target = Target(sample, (0, 0, 4, 4), Structure(label, 0.25), 0)
+    place = Question("localization", f"Is the {label} visible?", "yes")
+    return Pair(
+        target, place, Question("attribute", f"Which side is the {label} on?", answer, "side", options)
+    )
+
+
+def reply(attribute: str, localization: str = "Is the liver there?") -> str:
+    return json.dumps({"localization": localization, "attribute": attribute})
+
+
+def test_a_request_goes_below_the_base_and_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def post(url: str, **options: Any) -> Any:
+        asked.append((url, options["timeout"]))
+        return httpx.Response(200, json={"choices": [{"message": {"content": "hello"}}]})
+
+    monkeypatch.setattr(httpx, "post", post)
+    for url in ("http://x/v1", "http://x/v1/"):
+        assert Endpoint(url, "m", timeout=7.5).ask("?") == "hello"
+    assert asked == [("http://x/v1/chat/completions", 7.5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [(408, True), (409, True), (425, True), (429, True), (500, True), (502, True), (503, True), (504, True),
+     (400, False), (403, False), (404, False), (501, False)],
+)  # fmt: skip
+def test_only_what_may_pass_is_asked_again(status: int, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpx, "post", lambda *_, **__: httpx.Response(status, text="no"))
+    with pytest.raises(DataError) as error:
+        Endpoint("http://x/v1", "m").ask("?")
+    assert isinstance(error.value, WordingError) is again
+    assert f"HTTP {status}" in str(error.value)
+
+
+def test_failing_networks_and_strange_replies_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(httpx, "post", broken)
+    with pytest.raises(WordingError, match="ConnectError: no route"):
+        Endpoint("http://x/v1", "m").ask("?")
+    for content in ({"choices": []}, {"error": "x"}, [1]):
+        monkeypatch.setattr(
+            httpx, "post", lambda *_, content=content, **__: httpx.Response(200, json=content)
+        )
+        with pytest.raises(WordingError, match="no chat completion in the reply"):
+            Endpoint("http://x/v1", "m").ask("?")
+
+
+def test_a_prompt_names_the_modality_where_it_is_known() -> None:
+    assert 'the structure "Liver" (MR). ' in prompt_of(pair(modality="MR"))
+    assert 'the structure "Liver". ' in prompt_of(pair())
+    said = prompt_of(pair(answer="left"))
+    assert 'Is the Liver visible? The right answer is "yes"' in said
+    assert 'Which side is the Liver on? The right answer is "left"' in said
+
+
+def test_another_model_is_asked_anew_and_dates_are_of_its_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        Endpoint, "ask", lambda self, prompt: asked.append(self.model) or reply("Where is the liver?")
+    )
+    path = tmp_path / "answers.jsonl"
+    for model in ("a", "b", "a"):
+        answers = Answers(Endpoint("http://x/v1", model), path)
+        assert answers.worded(pair()) == ("Is the liver there?", "Where is the liver?")
+        assert answers.described()["answers"] == 1
+    assert asked == ["a", "b"]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({**line, "date": f"2030-01-0{i}"}) + "\n" for i, line in enumerate(lines, 1))
+    )
+    answers = Answers(Endpoint("http://x/v1", "b"), path)
+    answers.worded(pair())
+    answers.worded(pair())
+    assert (answers.described()["answers"], answers.described()["dates"]) == (2, ["2030-01-02"])
+
+
+def test_lines_of_answers_that_lack_a_field_are_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    monkeypatch.setattr(Endpoint, "ask", lambda self, prompt: reply("Where is the liver?"))
+    Answers(Endpoint("http://x/v1", "m"), path).worded(pair())
+    whole = json.loads(path.read_text())
+    for name in ("date", "localization", "attribute"):
+        path.write_text(json.dumps({key: value for key, value in whole.items() if key != name}) + "\n[3]\n")
+        assert Answers(Endpoint("http://x/v1", "m"), path).kept == {}
+        assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "options", "problem"),
+    [
+        ("Where does the LIVER lie?", (), None),
+        ("  Where does the\n liver   lie? ", (), None),
+        ("Is the liver on the left?", (), "the answer is given away"),
+        ("Is the liver on the leftmost side?", (), None),
+        ("Is the liver left or right?", ("left", "right"), None),
+        ("Is the liver LEFT or right?", ("left", "right"), None),
+        ("Is the liver left?", ("left", "right"), "the choice 'right' is missing"),
+        ("Is the liver on the right?", ("left", "right"), "the choice 'left' is missing"),
+        ("Where is the spleen?", (), "the structure 'Liver' is not named"),
+        ("liver" + "e" * 294 + "?", (), None),
+        ("liver" + "e" * 295 + "?", (), "more than 300 characters"),
+    ],
+)
+def test_what_a_model_worded_is_checked(
+    attribute: str, options: tuple[str, ...], problem: str | None
+) -> None:
+    if problem is None:
+        found = _checked(f"Here: {reply(attribute)} Good luck!", pair(options=options))
+        assert found["attribute"] == " ".join(attribute.split())
+        assert found["localization"] == "Is the liver there?"
+    else:
+        with pytest.raises(WordingError, match=f"attribute: {problem}"):
+            _checked(reply(attribute), pair(options=options))
+
+
+def test_an_answer_that_is_part_of_the_label_is_not_given_away() -> None:
+    named = pair("left lung", answer="left")
+    said = reply("Where is the left lung?", "Is the left lung there?")
+    assert _checked(said, named)["attribute"] == "Where is the left lung?"

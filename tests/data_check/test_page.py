@@ -53,3 +53,31 @@ def test_boxes_are_counted_on_their_own_image() -> None:
     assert _caption(pair, 0).endswith("40 × 30, 0 boxes")
     assert _caption(pair, 1).endswith("8 × 9, 2 boxes")
     assert _caption(pair.replace(boxes=[(1, 1, 4, 4)]), 0).endswith("40 × 30, 1 box")
+
+
+def test_a_card_tells_group_answer_and_a_lost_picture(tmp_path: Path) -> None:
+    known = Sample(picture(1), "known?", [(1, 1, 9, 9)], answer="no", group="patient 7", id="s1",
+                   meta={"label": "L" * 90, "modality": "CT", "age": "ninety"})  # fmt: skip
+    lost = Sample(str(tmp_path / "none.png"), "lost?", id="s2")
+    text = told(tmp_path, Samples([known, lost]))
+    assert "s1 · group patient 7" in text
+    assert "answer no" in text
+    assert f"label {'L' * 80} · modality CT" in text
+    assert "ninety" not in text
+    assert "lost?" in text
+    assert "none.png" in text[text.index("lost?") :]
+    assert "no answer" in told(tmp_path, Samples([Sample(picture(3), "open?", id="s3")]))
+
+
+def test_at_most_four_images_of_a_sample_are_shown(tmp_path: Path) -> None:
+    many = Sample(images=[np.full((8, 9), 20 * i, np.uint8) for i in range(6)], question="six?", id="six")
+    page = write(tmp_path / "a.html", Samples([many]), inspect(Samples([many])), source="x", reader="y")
+    assert page.read_text().count("data:image/webp") == 4
+
+
+def test_the_seed_draws_the_pictures(tmp_path: Path) -> None:
+    many = Samples([Sample(picture(i), f"q{i:02}?", [(1, 1, 9, 9)], id=f"p{i:02}") for i in range(20)])
+    texts = {seed: told(tmp_path, many, seed) for seed in (0, 1)}
+    drawn = {seed: {i for i in range(20) if f"q{i:02}?" in text} for seed, text in texts.items()}
+    assert {len(one) for one in drawn.values()} == {12}
+    assert drawn[0] != drawn[1]

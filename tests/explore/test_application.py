@@ -27,7 +27,7 @@ from interp.explore.application import (
     _Session,
     _shown_word,
 )
-from interp.explore.screen import _marked, head_figure, image_figure, token_at
+from interp.explore.screen import KINDS, ROW_NAMES, _marked, head_figure, image_figure, token_at
 from interp.inputs.footprints import squash
 from interp.inputs.tokens import TokenMap
 
@@ -281,3 +281,148 @@ def test_tokens_are_clicked_on_their_own_image() -> None:
     assert [(one.x0, one.y0, one.x1, one.y1) for one in figure.layout.shapes] == [(20, 0, 40, 20)]
     points = figure.data[1]
     assert (list(points.x), list(points.y), list(points.customdata)) == ([10, 30], [10, 10], [2, 3])
+
+
+def parts(part: Any) -> list[Any]:
+    """A part of the page and all parts in it."""
+    held = getattr(part, "children", None)
+    listed = held if isinstance(held, list | tuple) else [held]
+    return [part, *(inner for one in listed if hasattr(one, "to_plotly_json") for inner in parts(one))]
+
+
+@pytest.fixture(scope="module")
+def page(explored: Exploration, sample: interp.Sample) -> dict[str, Any]:
+    """The parts of the page by their ids; under "" all of them."""
+    app = application.application(explored, {"model": "mine"}, sample)
+    found = parts(app.layout)
+    return {"": found, "app": app, **{one.id: one for one in found if getattr(one, "id", None)}}
+
+
+def test_the_page_begins_with_the_sample_and_the_model(page: dict[str, Any], sample: interp.Sample) -> None:
+    said = [one.children for one in page[""] if isinstance(getattr(one, "children", None), str)]
+    assert "mine · up to 2 tokens an answer" in said
+    assert page["question"].value == sample.question
+    assert page["files"].data is not None
+    assert page["app"].server.config["MAX_CONTENT_LENGTH"] == 64 * 2**20
+
+
+def test_an_empty_page_keeps_no_files(explored: Exploration) -> None:
+    found = {one.id: one for one in parts(application.application(explored, {"model": "m"}).layout)
+             if getattr(one, "id", None)}  # fmt: skip
+    assert (found["files"].data, found["question"].value) == (None, "")
+
+
+def test_the_page_offers_every_layer_and_head(page: dict[str, Any], explored: Exploration) -> None:
+    layers, n = explored.layers, explored.mllm.n_heads
+    slider = page["layer"]
+    assert (slider.min, slider.max, slider.step) == (layers[0], layers[-1], None)
+    assert list(slider.marks) == layers
+    assert slider.value == layers[len(layers) // 2]
+    assert [one["value"] for one in page["head"].options] == [application.ALL_HEADS, *range(n)]
+    assert [one["label"] for one in page["head"].options[:2]] == ["mean of all heads", "head 0"]
+    assert page["head"].value == application.ALL_HEADS
+    assert page["layers"].options == layers
+    assert page["pairs"].options == [f"{layer}.{head}" for layer in layers for head in range(n)]
+
+
+def test_the_page_offers_the_edits_there_are(page: dict[str, Any]) -> None:
+    from interp.explore import exploration
+
+    for name, known, told in (("kind", exploration.KINDS, KINDS), ("rows", exploration.ROWS, ROW_NAMES)):
+        assert [one["value"] for one in page[name].options] == list(known)
+        assert [one["label"] for one in page[name].options] == [told[one] for one in known]
+        assert page[name].value == known[0]
+    assert (page["factor"].value, page["factor"].min) == (2.0, 0)
+    assert [one["value"] for one in page["which"].options] == ["before", "after"]
+    assert page["which"].value == "before"
+    assert (page["layers"].value, page["pairs"].value, page["relative"].value) == ([], [], [])
+
+
+def test_every_event_is_of_a_part_of_the_page(page: dict[str, Any]) -> None:
+    app = page["app"]
+    named = {
+        (one["id"], one["property"])
+        for call in app.callback_map.values()
+        for one in (*call["inputs"], *call["state"])
+    }
+    assert named
+    for part, name in named:
+        assert name in page[part].available_properties, (part, name)
+    assert {one.htmlFor for one in page[""] if getattr(one, "htmlFor", None)} <= set(page)
+
+
+@pytest.fixture
+def pair() -> interp.Sample:
+    """A sample of two images of different sizes."""
+    first, second = (one.load() for one in interp.data.bundled("natural", n=2))
+    return interp.Sample(images=[first, second.resize((96, 96))], question="What color is it?")
+
+
+def test_each_of_two_images_can_be_shown_and_clicked(
+    events: SimpleNamespace, session: _Session, pair: interp.Sample
+) -> None:
+    files = session.keep(session.images, (pair.images, ("a.png", "b.png")))
+    name, *_, images, image, one_image, _, _, message = events.ask(1, files, pair.question)
+    assert (images, image, one_image, message) == ([0, 1], 0, False, "")
+    tokens = session.reading(name).tokens
+    of_second = int(np.flatnonzero(tokens.shows(1))[3])
+    x0, y0, x1, y1 = tokens.footprints[of_second]
+    click = {"points": [{"x": (x0 + x1) / 2, "y": (y0 + y1) / 2}]}
+    events.why("map.clickData")
+    assert events.choose(click, None, 0, 0, name, [], 1)[0] == [of_second]
+    assert events.choose(click, None, 0, 0, name, [], 0)[0] != [of_second]
+    figure, *_, code = events.show(name, 0, 1, 3, -1, [], [of_second], None, "before")
+    assert [(one.x0, one.y1) for one in figure.layout.shapes] == [(x0, y1)]
+    assert figure.layout.xaxis.range == (0, 96)
+    assert "images=['a.png', 'b.png']" in code
+
+
+def test_the_second_row_of_heads_and_code_is_the_step_s(
+    events: SimpleNamespace, session: _Session, sample: interp.Sample
+) -> None:
+    name = asked(session, sample)
+    reading = session.reading(name)
+    assert len(reading.words) > 1
+    _, heads, about, tokens, code = events.show(name, 1, 0, 3, 2, [], [4], None, "before")
+    np.testing.assert_allclose(heads.data[0].z, reading.rows.values[1, :, :, 4], atol=1e-6)
+    (frame,) = heads.layout.shapes
+    at = reading.layers.index(3)
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (1.5, 2.5, at - 0.5, at + 0.5)
+    assert f"{reading.map(1, 3, 2).sum():.3f} of the row" in about
+    assert tokens == "The edit takes 1 chosen token."
+    assert "isel(step=1, query=0).sel(layer=3)" in code
+    assert "row.sel(head=2)" in code
+    assert "image='a.png'" in code
+    assert "generate=2" in code
+
+
+def test_a_cell_is_of_the_layer_that_was_read(
+    events: SimpleNamespace, session: _Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Session, "reading", lambda *_: SimpleNamespace(layers=[3, 8, 13]))
+    assert events.choose_head({"points": [{"x": 1, "y": 2}]}, "any") == (13, 1)
+
+
+def test_the_effect_tells_the_first_answer_under_the_edit(
+    events: SimpleNamespace, session: _Session, sample: interp.Sample
+) -> None:
+    name = asked(session, sample)
+    change = Change("zero")
+    _, (table, _), _, _ = events.run(1, name, [], "zero", 1, "last", [], [])
+    told = [row.children[1].children for row in table.children.children]
+    before, after = session.reading(name), session.reading(name, change)
+    kept = session.exploration.mllm.score(
+        [sample], interp.Target(str(before.answer)), edits=[change.edit(before.tokens.n)]
+    ).values[0]
+    assert [one.rpartition(" ")[2] for one in told] == [
+        f"{math.exp(value):.3f}" for value in (before.log_probability, after.log_probability, kept)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("weights", None), ("scores", -1)])
+def test_an_edit_without_a_factor_is_refused(
+    events: SimpleNamespace, session: _Session, sample: interp.Sample, kind: str, factor: float | None
+) -> None:
+    *kept, said = events.run(1, asked(session, sample), [], kind, factor, "last", [], [])
+    assert kept == [LEFT] * 3
+    assert "factor" in said

@@ -233,3 +233,81 @@ def test_code_keeps_the_image_of_each_box(tmp_path, monkeypatch):
     found = {"interp": interp}
     exec(line, found)
     assert found["sample"].boxes == sample.boxes
+
+
+PROMPT = interp.Prompt("{question} In one word:")
+
+
+def test_another_prompt_is_read_scored_and_divided(explored, sample):
+    other = Exploration(explored.mllm, PROMPT, generate=2)
+    reads = [interp.Rows(interp.Site(queries="last", keys="image"))]
+    trace = other.mllm.trace([sample], prompt=PROMPT, reads=reads, generate=2)
+    reading = other.read(sample)
+    np.testing.assert_allclose(reading.rows.values, trace[0].rows.values[:, :, :, 0], atol=1e-6)
+    assert not np.allclose(reading.map(0, 3), explored.read(sample).map(0, 3))
+    score = other.mllm.score([sample], interp.Target("yes"), prompt=PROMPT).values[0]
+    assert other.log_probability(sample, "yes") == pytest.approx(score, abs=1e-6)
+    for per_head in (False, True):
+        quotient = interp.indicators.Attention(relative_to=interp.GENERIC_PROMPT, per_head=per_head)
+        expected = quotient(other.mllm, [sample], prompt=PROMPT)[0]
+        found = other.relative(sample, per_head=per_head)
+        assert found.dims == expected.dims
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
+
+
+def test_answers_are_scored_under_the_same_edit(explored, sample):
+    change = Change("zero", layers=(0, 1, 2, 3, 4))
+    reading = explored.read(sample, change)
+    edit = interp.Knockout(
+        interp.Site(layers=(0, 1, 2, 3, 4), queries="last", keys="image"), mode="zero", steps="all"
+    )
+    plain, edited = (
+        explored.mllm.score([sample], interp.Target(reading.answer), edits=edits).values[0]
+        for edits in ([], [edit])
+    )
+    assert plain != pytest.approx(edited, abs=1e-4)
+    assert reading.log_probability == pytest.approx(edited, abs=1e-6)
+    assert explored.log_probability(sample, reading.answer, change) == pytest.approx(edited, abs=1e-6)
+    assert explored.log_probability(sample, reading.answer) == pytest.approx(plain, abs=1e-6)
+    assert math.isnan(explored.log_probability(sample, None, change))
+
+
+def test_a_sum_over_no_named_token_is_over_all(explored, sample):
+    reading = explored.read(sample)
+    np.testing.assert_allclose(reading.head_shares(0), reading.rows.values[0].sum(-1), atol=1e-6)
+    assert list(reading.layers) == list(explored.layers) == list(reading.rows["layer"].values)
+
+
+def test_five_likely_tokens_are_shown():
+    class Tokenizer:
+        def decode(self, ids):
+            return str(ids[0])
+
+    assert [word for word, _ in first_tokens(np.arange(7.0), Tokenizer())] == ["6", "5", "4", "3", "2"]
+    assert [word for word, _ in first_tokens(np.zeros(7), Tokenizer())] == ["0", "1", "2", "3", "4"]
+
+
+def test_only_layers_that_look_across_are_read():
+    explored = Exploration(wrap(*tiny_of("mllama")), generate=1)
+    sample = interp.Sample(image=np.zeros((60, 80, 3), np.uint8), question="what is it ?")
+    reading = explored.read(sample)
+    assert reading.layers == explored.layers
+    assert len(reading.layers) < explored.mllm.n_layers
+    edited = explored.read(sample, Change("weights", layers=(reading.layers[-1],), factor=0.0))
+    assert edited.rows.values[:, -1].max() == 0
+
+
+def test_code_names_every_option_of_the_model():
+    sample = interp.Sample("a.png", "it's?")
+    code = reproduction(
+        {"model": "m", "dtype": "bfloat16", "revision": "v1"}, sample, ["a.png"], PROMPT, 5, step=0, layer=7, head=None
+    )  # fmt: skip
+    assert "mllm = interp.load('m', dtype='bfloat16', revision='v1')" in code
+    assert 'row = row.mean("head")' in code
+    assert ".isel(step=0, query=0).sel(layer=7)" in code
+    assert "generate=5" in code
+    found = {"interp": interp}
+    exec("\n".join(line for line in code.splitlines() if line.startswith(("sample =", "prompt ="))), found)
+    assert (found["sample"], found["prompt"]) == (sample, PROMPT)
+    assert "numpy" not in code
+    assert "edited" not in code

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -20,8 +21,9 @@ from interp.errors import DataError, MapError, StudyError
 from interp.indicators import Maps
 from interp.inputs.sample import Sample
 from interp.reader_study import Pack, read_key, stored_maps, write_pack
-from interp.reader_study.pack import draw_items
+from interp.reader_study.pack import _maps, draw_items
 from interp.study import LayerSweep, Refinement
+from interp.study.refinement.result import RefinementCell
 from interp.tracing import load
 from tests.reader_study.cases import cases, maps
 
@@ -340,3 +342,47 @@ def test_runs_that_do_not_fit_are_refused(swept: Any, mllm: Any, tmp_path: Path,
     both = type(swept)(swept.study, (swept.cells[0], other.cells[0]), swept.folder)
     with pytest.raises(StudyError, match="has 2 runs"):
         stored_maps({"a": (both, 1)})
+
+
+class Stored(RefinementCell):
+    """What a refinement stored of three samples: two have both maps, one only that before."""
+
+    def __init__(self) -> None:
+        pass
+
+    def frame(self, name: str) -> pd.DataFrame:
+        return pd.DataFrame({"index": [4, 2, 7]})
+
+    def maps(self, indices: Any) -> Any:
+        both = {i: {"before": np.full(2, float(i)), "after": np.full(2, i + 0.5)} for i in indices}
+        del both[2]["after"]
+        return both
+
+
+@pytest.mark.parametrize(
+    ("which", "held"), [("before", {4: 4.0, 2: 2.0, 7: 7.0}), ("after", {4: 4.5, 7: 7.5})]
+)
+def test_a_map_of_a_refinement_is_of_the_samples_that_have_it(which: str, held: dict[int, float]) -> None:
+    found = _maps(Stored(), which)
+    assert {index: float(values[0]) for index, values in found.items()} == held
+
+
+def test_a_map_that_a_refinement_lacks_is_named() -> None:
+    with pytest.raises(StudyError, match="this Refinement stored the maps after, before; got 'method'"):
+        _maps(Stored(), "method")
+
+
+def test_two_conditions_show_the_samples_that_both_have(swept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second sample of four has no map in one of them, the third in none."""
+    own = _maps
+
+    def some(cell: Any, which: Any) -> Any:
+        found = own(cell, which)
+        return {index: values for index, values in found.items() if which != 3 or index != 1}
+
+    monkeypatch.setattr("interp.reader_study.pack._maps", some)
+    samples, found = stored_maps({"low": (swept, 1), "high": (swept, 3)})
+    whole = own(swept.cells[0], 1)
+    assert samples.sample_ids == tuple(swept.study.data[i].id for i in (0, 3))
+    for place, index in enumerate((0, 3)):
+        np.testing.assert_array_equal(found["low"].arrays[place].values, whole[index])

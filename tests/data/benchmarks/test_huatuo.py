@@ -8,6 +8,7 @@ import pytest
 from interp.data import huatuo
 from interp.errors import DataError
 from tests.data.benchmarks.layouts import huatuo_folder, huatuo_row
+from tests.data.source_files import image
 
 
 def test_what_huatuos_own_scoring_counts(tmp_path: Path) -> None:
@@ -65,3 +66,19 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         huatuo(tmp_path, questions="open")
     with pytest.raises(DataError, match="has the splits test, and 'all'"):
         huatuo(tmp_path, split="train")
+
+
+def test_rows_of_other_sets_do_not_use_up_an_id(tmp_path: Path) -> None:
+    image(tmp_path / "images/b.jpg")
+    rows = (
+        huatuo_row(0, dataset="SLAKE"),
+        huatuo_row(0, question_type="open"),
+        huatuo_row(0, image=["images/b.jpg", "images/vqarad_1.jpg"], options=[" Yes ", "No "], answer="yes"),
+        huatuo_row(None, image="images/b.jpg"),
+    )
+    folder = huatuo_folder(tmp_path, *rows)
+    several, one = huatuo(folder, datasets=["VQA-RAD"], name="mine")
+    assert (several.id, several.group, len(several.images)) == ("0", "images/b.jpg", 2)
+    assert (several.options, several.answer) == (("Yes", "No"), "Yes")
+    assert (one.id, one.group) == ("test:3", "images/b.jpg")
+    assert huatuo(folder, split="all", questions="all", name="mine").name == "mine"

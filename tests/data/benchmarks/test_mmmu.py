@@ -121,3 +121,28 @@ def test_the_hub_is_asked_for_each_subject(monkeypatch: pytest.MonkeyPatch) -> N
     }  # fmt: skip
     assert len(mmmu(download=True, subjects=SUBJECTS)) == 1
     assert asked[-1] == ("MMMU/MMMU", "test", "Pharmacy", None, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "accepted"),
+    [
+        ("12.5", "12.5", None),
+        ("['a']", "a", None),
+        ("[1, 2.5]", "1", ["1", "2.5"]),
+        ("[broken", "[broken", None),
+    ],
+)
+def test_open_answers_as_texts_or_lists(tmp_path: Path, answer: str, first: str, accepted: Any) -> None:
+    folder = mmmu_folder(tmp_path, mmmu_row(question_type="open", options="[]", answer=answer))
+    (found,) = mmmu(folder, split="validation", subjects=SUBJECTS, questions="all", name="mine")
+    assert (found.answer, found.meta.get("accepted"), found.options) == (first, accepted, None)
+
+
+def test_answers_from_elsewhere_are_by_id_and_leave_the_others(tmp_path: Path) -> None:
+    folder = mmmu_folder(
+        tmp_path, mmmu_row(1, "test", answer="?"), mmmu_row(2, "test", answer="C"), split="test"
+    )
+    answers = as_json(tmp_path / "answers.json", {"test_Pharmacy_1": "A", "test_Pharmacy_9": "D"})
+    found = mmmu(folder, subjects=SUBJECTS, answers=answers)
+    assert [one.answer for one in found] == ["It's <image 3>", "None"]
+    assert [one.id for one in found] == ["test_Pharmacy_1", "test_Pharmacy_2"]

@@ -101,3 +101,17 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         omnimedvqa(folder, datasets="ACRIMA")
     with pytest.raises(DataError, match="OmniMedVQA has the splits test"):
         omnimedvqa(folder, split="validation")
+
+
+def test_files_come_in_order_and_nameless_rows_by_their_set(tmp_path: Path) -> None:
+    lacking = omnimedvqa_row(
+        dataset="B set", question_id=None, option_D="cataract", option_C="", gt_answer="cataract"
+    )
+    folder = omnimedvqa_folder(tmp_path, omnimedvqa_row(1), lacking, file="b.json")
+    omnimedvqa_folder(tmp_path, omnimedvqa_row(7), file="a.json")
+    found = omnimedvqa(folder, name="mine")
+    assert ([one.id for one in found], found.name) == (["ACRIMA_0007", "ACRIMA_0001", "B set:1"], "mine")
+    assert (found[2].options, found[2].answer) == (("no glaucoma", "glaucoma", "cataract"), "cataract")
+    assert "option_A" not in found[2].meta
+    some = omnimedvqa(folder, datasets=["B set"])
+    assert ([one.id for one in some], some.skipped) == (["B set:1"], {"questions of ACRIMA": 2})

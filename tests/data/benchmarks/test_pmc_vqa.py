@@ -90,3 +90,25 @@ def test_what_is_no_pmc_vqa(tmp_path: Path) -> None:
         pmc_vqa(tmp_path, questions="open")
     with pytest.raises(DataError, match="PMC-VQA has the columns Figure_path"):
         pmc_vqa(pmc_vqa_folder(tmp_path, {"Figure_path": "a.png"}))
+
+
+def test_images_are_looked_for_in_order(tmp_path: Path) -> None:
+    for place in (".", "images_2", "figures", "images"):  # the later ones come first
+        folder = pmc_vqa_folder(tmp_path, pmc_vqa_row(), images=place)
+        assert Path(str(pmc_vqa(folder)[0].image)).parent == (tmp_path / place)
+    pmc_vqa_folder(tmp_path, pmc_vqa_row(), images="mine")
+    assert Path(str(pmc_vqa(tmp_path, images=tmp_path / "mine")[0].image)).parent.name == "mine"
+    with pytest.raises(DataError, match=r"no file 'PMC1064097_F1\.jpg' in .*nowhere"):
+        pmc_vqa(tmp_path, images=tmp_path / "nowhere")
+
+
+def test_a_misspelt_column_is_read_and_a_label_comes_first(tmp_path: Path) -> None:
+    row = pmc_vqa_row("C")
+    del row["Answer_label"]
+    row["Anwser"] = row.pop("Answer")
+    assert pmc_vqa(pmc_vqa_folder(tmp_path, row))[0].answer == "No uptake pattern"
+    both = pmc_vqa_row("Focal uptake pattern", "A")
+    found = pmc_vqa(pmc_vqa_folder(tmp_path, both, both))
+    assert [(one.id, one.answer) for one in found] == [
+        ("test:0", "Diffuse uptake pattern"), ("test:1", "Diffuse uptake pattern"),
+    ]  # fmt: skip

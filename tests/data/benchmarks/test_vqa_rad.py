@@ -136,3 +136,12 @@ def test_spaces_and_case_of_the_authors_fields(tmp_path: Path) -> None:
         lacking = {key: value for key, value in rows[0].items() if key != name}
         with pytest.raises(DataError, match=rf"this table lacks {name}\."):
             vqa_rad(vqa_rad_folder(tmp_path, lacking), split="all")
+
+
+def test_a_row_without_an_id_is_named_by_its_place(tmp_path: Path) -> None:
+    rows = [vqa_rad_row(1, "Is it?", "yes", "para"), vqa_rad_row(2, "Is it?", "no")]
+    for row in rows:
+        del row["qid"]
+    found = vqa_rad(vqa_rad_folder(tmp_path, *rows), split="all")
+    assert [one.id for one in found] == ["0", "1"]
+    assert "answer" not in found[0].meta

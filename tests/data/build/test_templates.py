@@ -9,6 +9,8 @@ import pytest
 
 from interp.data import build
 from interp.data.build import ATTRIBUTE, LOCALIZATION, Question, Structure
+from interp.data.build.sources import shares_of, shares_of_sources
+from interp.data.samples import Samples
 from interp.inputs.sample import Sample
 
 ROWS, COLUMNS = np.mgrid[:80, :80] - 40.0
@@ -107,3 +109,49 @@ def test_the_registry_holds_the_papers_44_sources() -> None:
     slake = next(one for one in build.SOURCES if one.name == "SLAKE")
     assert slake.modalities == ("CT", "MR", "X-ray")
     assert sum(one.n_samples for one in build.RELATED) == 4370 + 1000 + 81 + 1500 + 2000 + 1000
+
+
+def test_shares_are_of_all_samples_and_the_largest_comes_first() -> None:
+    about = [("CT", "liver")] * 2 + [("MR", "spleen")] + [("CT", "x")]
+    samples = Samples([Sample("a.png", "?", meta={"modality": one, "label": label}) for one, label in about])
+    found = shares_of(samples, "mine")
+    assert found.to_numpy().tolist() == [
+        ["mine", "modality", "CT", 3, 0.75],
+        ["mine", "modality", "MR", 1, 0.25],
+        ["mine", "region", "Abdomen", 3, 0.75],
+        ["mine", "region", "not stated", 1, 0.25],
+    ]
+
+
+def test_shares_of_the_papers_sets_add_up_to_one() -> None:
+    found = shares_of_sources()
+    assert found.groupby("of").share.sum().tolist() == pytest.approx([1, 1])
+    ct = found[(found.of == "modality") & (found.value == "CT")].iloc[0]
+    own = [one for one in build.SOURCES if "CT" in one.modalities]
+    assert ct.n == len(own)
+    assert ct.share == pytest.approx(sum(1 / len(one.modalities) for one in own) / 44)
+    assert found.share[found.of == "region"].is_monotonic_decreasing
+
+
+def test_the_other_choice_is_one_that_is_away() -> None:
+    away = [f"organ {i}" for i in range(6)]
+    others = set()
+    for i in range(30):
+        question = LOCALIZATION["identity"](Structure(f"label {i}", 0.1, None, away))
+        assert question is not None
+        (other,) = set(question.options) - {f"label {i}"}
+        others.add(other)
+        assert (
+            question.text
+            == f"Which of these is visible: the {question.options[0]} or the {question.options[1]}?"
+        )
+    assert others == set(away)
+
+
+def test_finer_levels_are_even_within_coarser_ones() -> None:
+    levels = [("CT", "liver", "p1")] * 9 + [("CT", "liver", "p2")] * 9 + [("CT", "spleen", "p1")] * 9
+    drawn = [levels[i] for i in build.diverse(levels, 12, seed=4)]
+    assert Counter(label for _, label, _ in drawn) == {"liver": 6, "spleen": 6}
+    assert Counter(group for _, label, group in drawn if label == "liver") == {"p1": 3, "p2": 3}
+    assert build.diverse(levels, 99) == build.diverse(levels)
+    assert build.diverse([], 3) == []

@@ -158,3 +158,36 @@ def test_a_missing_image_and_another_file(tmp_path: Path) -> None:
         coco_instances(coco_file(tmp_path, [], images=None), tmp_path)
     with pytest.raises(DataError, match="question is a text that may hold"):
         coco_instances(path, tmp_path, question="Is there {x}?")
+
+
+def test_each_image_is_a_group_with_its_own_annotations(tmp_path: Path) -> None:
+    listed = [
+        thing(4, SQUARE, image_id=2), thing(5, SQUARE), thing(6, [1, 1, 0, 0]), thing(7, [20, 2, 5, 5], image_id=2),
+        thing(8, SQUARE, 22, image_id=2),
+    ]  # fmt: skip
+    found = coco_instances(coco_file(tmp_path, listed), tmp_path / "val2017")
+    about = [
+        (one.meta["label"], one.meta["image_id"], one.meta["annotation_ids"], one.group) for one in found
+    ]
+    assert about == [
+        ("person", 1, [5], "instances_val2017:1"),
+        ("person", 2, [4, 7], "instances_val2017:2"),
+        ("elephant", 2, [8], "instances_val2017:2"),
+    ]
+    assert [Path(str(one.image)).name for one in found] == ["000000000001.jpg"] + ["000000000002.jpg"] * 2
+    assert len(set(found.sample_ids)) == 3
+
+
+def test_corners_are_read_as_corners(tmp_path: Path) -> None:
+    path = coco_file(tmp_path, [thing(1, [4, 2, 14, 10]), thing(2, [5, 1, 5, 9])])
+    found = coco_instances(path, tmp_path / "val2017", box_format="xyxy")
+    assert [box.as_tuple() for box in found[0].boxes] == [(4, 2, 14, 10)]
+    assert found.skipped == {"boxes without an area": 1}
+
+
+def test_empty_masks_are_counted_and_ids_follow_the_boxes(tmp_path: Path) -> None:
+    empty = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+    listed = [thing(1, SQUARE, segmentation=empty), thing(2, SQUARE, segmentation=POLYGON)]
+    found = coco_instances(coco_file(tmp_path, listed), tmp_path / "val2017", boxes="segmentation")
+    assert [one.meta["annotation_ids"] for one in found] == [[2]]
+    assert found.skipped == {"boxes without an area": 1}

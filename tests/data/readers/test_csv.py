@@ -151,3 +151,38 @@ def test_a_box_that_lacks_a_column_is_refused(write: Any) -> None:
     with pytest.raises(DataError, match=r"has x0, y0 but no x1, y1\. Give all four, or rename"):
         csv(write("image,question,x0,y0,age\na.png,?,1,2,3\n"))
     assert csv(write("image,question,x0,bbox\na.png,?,1,\n"))[0].boxes == ()
+
+
+def test_the_separator_is_given_or_the_headers_most_frequent(write: Any) -> None:
+    for name, mark in (("a.csv", ";"), ("b.csv", "\t"), ("c.tab", "\t"), ("d.TSV", "\t"), ("e.csv", ",")):
+        (sample,) = csv(
+            write(
+                f"image{mark}question{mark}note, seen\na.png{mark}?{mark}x\n".replace(
+                    "note, seen", "note" if mark == "," else "note, seen"
+                ),
+                name,
+            )
+        )
+        assert len(sample.meta) == 1, name
+    (sample,) = csv(write("image|question|a,b,c,d\na.png|?|x\n"), separator="|")
+    assert dict(sample.meta) == {"a,b,c,d": "x"}
+    (sample,) = csv(write("image,question\na.png,?\n", "f.tsv"), separator=",")
+    assert sample.question == "?"
+
+
+def test_a_row_is_numbered_by_the_line_it_ends_on(write: Any) -> None:
+    first, second = csv(write('image,question\n\na.png,"Is it\nthere?"\na.png,?\n'))
+    assert (first.question, first.id, second.id) == ("Is it\nthere?", "rows:4", "rows:5")
+
+
+def test_texts_keep_their_spaces_and_numbers_their_form(write: Any) -> None:
+    (sample,) = csv(write("image,question,answer,group,note\na.png, Is it? ,1.0,007, x \n"))
+    assert (sample.question, sample.answer, sample.group) == (" Is it? ", "1.0", "007")
+    assert dict(sample.meta) == {"note": " x "}
+
+
+def test_some_empty_corners_are_an_error_and_four_no_box(write: Any) -> None:
+    header = "image,question,x0,y0,x1,y1"
+    assert csv(write(f"{header}\na.png,?,,, ,\n"))[0].boxes == ()
+    with pytest.raises(DataError, match="line 2, field 'x0': expected a finite number, got None"):
+        csv(write(f"{header}\na.png,?,,2,3,4\n"))

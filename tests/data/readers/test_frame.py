@@ -71,3 +71,9 @@ def test_what_is_no_table() -> None:
         frame([{"image": "a.png"}])
     with pytest.raises(DataError, match="rows, and columns that each have a name"):
         frame(pd.DataFrame({"image": [], "question": []}))
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    twice = pd.DataFrame([["a.png", "?", "b.png"]], columns=["image", "question", "image"])
+    with pytest.raises(DataError, match="columns that each have a name"):
+        frame(twice)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import pickle
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from interp.data import hub
+from interp.data.table_rows import plain
 from interp.errors import BoxError, DataError
 
 
@@ -226,3 +229,45 @@ def test_empty_cells_are_found_in_chosen_rows_and_slices() -> None:
             hub(whole.select(order))
     assert len(hub(whole.select([3, 0, 1]))) == 3
     assert len(hub(whole.select(range(3, 4)))) == 1
+
+
+def test_images_of_a_file_of_rows_are_beside_it(tmp_path: Path) -> None:
+    pictures()[1].save(tmp_path / "a.png")
+    row = {"image": "a.png", "question": "?", "age": 3}
+    (tmp_path / "rows.json").write_text(json.dumps([row, {**row, "answer": "yes"}]))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n\n" + json.dumps({**row, "answer": "yes"}))
+    for name, ids in (("rows.json", ["rows:0", "rows:1"]), ("rows.jsonl", ["rows:1", "rows:3"])):
+        found = hub(tmp_path / name)
+        assert [str(one.image) for one in found] == [str(tmp_path / "a.png")] * 2
+        assert [(one.id, one.answer) for one in found] == list(zip(ids, (None, "yes"), strict=True))
+        assert (found.name, dict(found[0].meta)) == ("rows", {"age": 3})
+    (tmp_path / "rows.txt").write_text("x")
+    with pytest.raises(DataError, match=r"rows\.txt: expected a \.json, \.jsonl or \.parquet file"):
+        hub(tmp_path / "rows.txt")
+
+
+def test_a_cell_may_name_the_file_of_its_image(tmp_path: Path) -> None:
+    pictures()[2].save(tmp_path / "a.png")
+    kinds = datasets.Features({"image": datasets.Image(decode=False), "question": datasets.Value("string")})
+    rows = {"image": [{"bytes": None, "path": str(tmp_path / "a.png")}], "question": ["?"]}
+    found = hub(datasets.Dataset.from_dict(rows, features=kinds).cast_column("image", datasets.Image()))
+    assert np.asarray(found[0].load()).max() == 80
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [(np.array([[1, 2]]), [[1, 2]]), ((1, np.float64(0.5)), [1, 0.5]), ({1: np.bool_(True)}, {"1": True}),
+     (float("nan"), None), ([float("nan"), " "], [None, " "]), (date(2026, 1, 2), "2026-01-02"), ("", "")],
+)  # fmt: skip
+def test_cells_are_kept_as_json_stores_them(cell: Any, value: Any) -> None:
+    found = plain(cell)
+    assert (found, json.dumps(found)) == (value, json.dumps(value))
+
+
+def test_a_download_is_of_the_named_revision_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *given, **more: asked.append((given, more)) or dataset()
+    )
+    assert len(hub("Some/Scans", config="large", revision="v2", download=True)) == 3
+    assert asked == [(("Some/Scans", "large"), {"revision": "v2"})]

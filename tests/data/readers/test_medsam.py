@@ -107,3 +107,13 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         medsam(path, {0: "background"})
     with pytest.raises(DataError, match=r"nowhere\.npz cannot be read: it does not exist"):
         medsam(tmp_path / "nowhere.npz")
+
+
+def test_files_of_a_folder_come_in_order_with_own_groups(tmp_path: Path) -> None:
+    for name in ("MR_b", "CT_a"):
+        medsam_file(tmp_path / f"{name}.npz")
+    found = medsam(tmp_path, {1: "liver"})
+    assert [(one.group, one.meta["modality"]) for one in found] == [("CT_a", "CT"), ("MR_b", "MR")]
+    assert found.name == tmp_path.stem
+    (tmp_path / "MR_b.npz").write_bytes(b"no")
+    assert [one.is_usable for one in medsam(tmp_path, {1: "liver"}, bad_rows="record")] == [True, False]

@@ -8,7 +8,7 @@ import pytest
 from interp.data import medsg
 from interp.data.readers.medsg import ORDINALS, target_image
 from interp.errors import DataError
-from tests.data.source_files import medsg_folder, medsg_row
+from tests.data.source_files import image, medsg_folder, medsg_row
 
 
 def test_the_box_lies_in_the_image_that_the_question_names(tmp_path: Path) -> None:
@@ -91,3 +91,22 @@ def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], message: str
     with pytest.raises(DataError, match=rf"Task3\.json, {message}"):
         medsg(path)
     assert [sample.is_usable for sample in medsg(path, bad_rows="record")] == [True, False]
+
+
+def test_the_longest_part_of_a_path_that_exists_is_taken(tmp_path: Path) -> None:
+    path = medsg_folder(tmp_path, medsg_row())
+    for name in ("heart_front.png", "heart_top.png", "heart_side.png"):
+        image(tmp_path / name, level=200)
+    found = medsg(path)[0]
+    assert {Path(str(one)).parent.name for one in found.images} == {"Task3"}
+    image(tmp_path / "MedSG-Bench/MedSG-Bench/Task3/heart_top.png", level=100)
+    whole = medsg(path)[0]
+    assert [Path(str(one)).parts[-4:-1] == ("MedSG-Bench", "MedSG-Bench", "Task3") for one in whole.images] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
+def test_a_format_of_boxes_is_of_the_answer_alone(tmp_path: Path) -> None:
+    (found,) = medsg(medsg_folder(tmp_path, medsg_row()), name="mine", box_format="xywh", reference=True)
+    assert [box.as_tuple() for box in found.boxes] == [(11, 0, 28, 5), (15, 2, 20, 17)]
+    assert medsg(medsg_folder(tmp_path, medsg_row()), name="mine").name == "mine"

@@ -77,3 +77,17 @@ def test_a_bad_row_is_named() -> None:
         medtrinity([row()], without="drop")
     with pytest.raises(BoxError, match="box_format is one of"):
         medtrinity([row()], box_format="yolo")
+
+
+def test_a_file_of_boxes_comes_before_the_column(tmp_path: Path) -> None:
+    Image.new("L", (40, 20)).save(tmp_path / "a.png")
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps([{"id": "8b01", "bbox": [[1, 2, 3, 4], [5, 6, 9, 9]]}]))
+    rows = [row(image="a.png", bbox=[9, 9, 19, 19]), row(image="a.png", id=None, bbox=[9, 9, 19, 19])]
+    found = medtrinity(rows, boxes=path, images=tmp_path, name="mine")
+    assert [[box.as_tuple() for box in one.boxes] for one in found] == [[(1, 2, 3, 4), (5, 6, 9, 9)], []]
+    assert [str(one.image) for one in found] == [str(tmp_path / "a.png")] * 2
+    assert found.name == "mine"
+    assert found[1].id == found[1].fingerprint[:12]
+    assert len(set(found.groups)) == 1
+    assert medtrinity(rows, boxes=path, images=tmp_path, without="skip").skipped == {"rows without a box": 1}

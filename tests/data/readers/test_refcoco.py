@@ -106,3 +106,39 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     instances.write_text("{}")
     with pytest.raises(DataError, match="expected annotations and images"):
         refcoco(refs, images, instances=instances)
+
+
+def test_the_rows_of_a_split_are_taken(tmp_path: Path) -> None:
+    refs, instances, images = refcoco_files(tmp_path)
+    found = {
+        split: refcoco(refs, images, split, instances=instances) for split in ("val", "train", "testA", None)
+    }
+    assert {split: [one.meta["split"] for one in samples] for split, samples in found.items()} == {
+        "val": ["validation"] * 2, "train": ["train"] * 2, "testA": [], None: ["validation"] * 2 + ["train"] * 2,
+    }  # fmt: skip
+    assert [one.id for one in found["train"]] == ["refs:1:0", "refs:1:1"]
+
+
+def test_a_part_of_a_data_set_names_the_split(tmp_path: Path) -> None:
+    import datasets
+
+    image(tmp_path / "a.jpg")
+    rows = {
+        name: [{"file_name": "a.jpg", "bbox": [4, 2, 16, 8], "answer": [name, "other"]}]
+        for name in ("val", "test")
+    }
+    parts = datasets.DatasetDict({name: datasets.Dataset.from_list(held) for name, held in rows.items()})
+    found = refcoco(parts, tmp_path, "val", "mine", expressions="first")
+    assert [(one.meta["expression"], one.meta["split"]) for one in found] == [("val", "validation")]
+    assert found.name == "mine"
+
+
+def test_the_file_of_the_instances_comes_first(tmp_path: Path) -> None:
+    refs, instances, images = refcoco_files(tmp_path)
+    image(images / "other.jpg")
+    rows = json.loads(refs.read_text())
+    refs.write_text(
+        json.dumps([one | {"file_name": "other.jpg", "image_path": "x/other.jpg"} for one in rows])
+    )
+    (name,) = {Path(str(one.image)).name for one in refcoco(refs, images, instances=instances)}
+    assert name == "COCO_train2014_000000000007.jpg"

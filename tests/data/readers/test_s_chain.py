@@ -80,3 +80,31 @@ def test_steps_and_layout_are_checked(unchecked: None) -> None:
         s_chain([s_chain_row()], box_format="yolo")
     with pytest.raises(DataError, match="has no columns Q1 … Q4 of S-Chain"):
         s_chain([{"image": 1}])
+
+
+@pytest.mark.parametrize(
+    ("box", "fits"),
+    [([0, 0, 1.0005, 1], True), ([0.5, 0, 0.5, 1.0005], True), ([-0.0005, 0, 0.5, 0.5], True),
+     ([0, 0, 1.01, 1], False), ([0, 0.5, 0.5, 0.51], False), ([-0.01, 0, 0.5, 0.5], False)],
+)  # fmt: skip
+def test_a_box_may_end_outside_by_a_rounding_error(box: list[float], fits: bool) -> None:
+    row = s_chain_row(**{COLUMN: [box, [0.1, 0.1, 0.2, 0.2]]})
+    if fits:
+        assert len(s_chain([row], steps=[1])[0].boxes) == 2
+    else:
+        with pytest.raises(DataError, match="ends outside the image"):
+            s_chain([row], steps=[1])
+
+
+def test_the_split_and_the_chain_are_told() -> None:
+    import datasets
+
+    rows = {"train": [s_chain_row()], "test": [s_chain_row(A4="None", **{"Patient ID": None})]}
+    parts = datasets.DatasetDict({name: datasets.Dataset.from_list(held) for name, held in rows.items()})
+    (found,) = s_chain(parts, "test", "mine", steps=[3])
+    assert (found.meta["split"], found.meta["modality"], found.group) == ("test", "MR", None)
+    assert found.meta["chain"] == [
+        ["Recognize the disease area", "[[0.25, 0.1, 0.5, 0.4]]"],
+        ["What is the visual identity of this lesion?", "widening of the temporal horn"],
+    ]
+    assert s_chain(parts, "train", "mine").name == "mine"

@@ -6,7 +6,7 @@ import pytest
 
 from interp.data import sa_med2d
 from interp.errors import DataError
-from tests.data.source_files import MR_SLICE, as_json, mask, sa_med2d_folder
+from tests.data.source_files import MR_SLICE, as_json, image, mask, sa_med2d_folder
 
 
 def test_boxes_of_all_instances_of_a_class(tmp_path: Path) -> None:
@@ -114,3 +114,26 @@ def test_unknown_classes_and_names_are_refused(tmp_path: Path) -> None:
         sa_med2d(folder)
     with pytest.raises(DataError, match=r"SAMed2D_v1.json cannot be read"):
         sa_med2d(tmp_path / "none")
+
+
+def test_an_image_keeps_its_number_among_all_images(tmp_path: Path) -> None:
+    folder = sa_med2d_folder(tmp_path)
+    (disc,) = sa_med2d(folder, sources=iter(["ichallenge_adam_task2"]))
+    assert disc.id == sa_med2d(folder)[1].id == "SAMed2D_v1:1:optic_disc"
+    assert [one.id for one in sa_med2d(folder, n=1, sources=["BraTS"])] == ["SAMed2D_v1:0:tumor_core"]
+
+
+def test_drawn_images_keep_their_order(tmp_path: Path) -> None:
+    folder = sa_med2d_folder(tmp_path)
+    names = {}
+    for case in range(8):
+        name = f"ct_00--Kidney--Case_{case}--x_0001"
+        image(folder / f"images/{name}.png", level=case)
+        mask(folder / f"masks/{name}--0000_000.png", (1, 1, 9, 9))
+        names[f"images/{name}.png"] = [f"masks/{name}--0000_000.png"]
+    as_json(folder / "SAMed2D_v1.json", names)
+    as_json(folder / "SAMed2D_v1_class_mapping_id.json", {"Kidney": {"kidney": 0}})
+    for seed in range(4):
+        drawn = [one.group for one in sa_med2d(folder, n=4, seed=seed)]
+        assert drawn == sorted(drawn)
+        assert len(set(drawn)) == 4

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from interp.data import slake
+from interp.data.readers.slake import is_named
 from interp.errors import DataError
-from tests.data.source_files import slake_folder, slake_row
+from tests.data.source_files import as_json, image, slake_folder, slake_row
 
 
 def test_boxes_of_the_labels_that_a_row_names(tmp_path: Path) -> None:
@@ -137,3 +138,56 @@ def test_closed_and_open_questions_of_all_splits(tmp_path: Path) -> None:
         "test",
         "test",
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "named"),
+    [("Liver", "Is the LIVER large?", True), ("Lung", "Are the lungs clear?", True), ("Lung", "A lunge.", False),
+     ("Mass", "Two masses.", True), ("Left Lung", "the left-lung", True), ("Left Lung", "the lung on the left", False),
+     ("Left Lung", "left_lung", True), ("Small Bowel", "the small  bowel", True),
+     ("Ear", "the heart", False), ("-", "-", False)],
+)  # fmt: skip
+def test_a_label_is_named_by_its_words(label: str, text: str, named: bool) -> None:
+    assert is_named(label, text) == named
+
+
+def test_an_answer_names_labels_too_and_several_are_joined(tmp_path: Path) -> None:
+    found = [{"Liver": [4, 2, 10, 8]}, {"Left Lung": [20, 4, 8, 10], "Liver": [0, 0, 3, 3]}]
+    rows = [slake_row("What is left of the liver?", "Left lung"), slake_row("Where is it?", None, qid=4)]
+    both, none = slake(slake_folder(tmp_path, *rows, detections=found))
+    assert both.meta["label"] == "Liver, Left Lung"
+    assert [box.as_tuple() for box in both.boxes] == [(4, 2, 14, 10), (0, 0, 3, 3), (20, 4, 28, 14)]
+    assert (none.meta["label"], none.boxes, none.id) == (None, (), "test:4")
+
+
+def test_pieces_of_a_mask_are_of_the_least_size(tmp_path: Path) -> None:
+    folder = slake_folder(tmp_path, slake_row())
+    assert slake(folder, masks={7: "Liver"}, least=80)[0].boxes != ()
+    found = slake(folder, masks={7: "Liver"}, least=81)
+    assert (found[0].boxes, found[0].masks, found.skipped) == (
+        (),
+        (),
+        {"pieces of a mask under 81 pixels": 1},
+    )
+    as_json(folder / "imgs/xmlab0/detection.json", [{"Liver": [4, 2, 10, 8]}])
+    assert slake(folder, box_format="xyxy")[0].boxes[0].as_tuple() == (4, 2, 10, 8)
+
+
+@pytest.mark.parametrize("name", ["validation.json", "validate.json"])
+def test_the_validation_split_has_either_name(tmp_path: Path, name: str) -> None:
+    folder = slake_folder(tmp_path, slake_row())
+    (folder / "test.json").rename(folder / name)
+    found = slake(folder, "validation")
+    assert (found.name, found[0].meta["split"], found[0].id) == (
+        "SLAKE validation",
+        "validation",
+        "validation:9",
+    )
+
+
+def test_each_image_has_its_own_regions(tmp_path: Path) -> None:
+    folder = slake_folder(tmp_path, slake_row(), slake_row(img_name="xmlab1/source.jpg"))
+    image(folder / "imgs/xmlab1/source.jpg")
+    as_json(folder / "imgs/xmlab1/detection.json", [{"Liver": [1, 1, 5, 5]}])
+    assert [one.boxes[0].as_tuple() for one in slake(folder)] == [(4, 2, 14, 10), (1, 1, 6, 6)]
+    assert [one.group for one in slake(folder)] == ["xmlab0", "xmlab1"]

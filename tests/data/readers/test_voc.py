@@ -102,3 +102,33 @@ def test_missing_images_and_folders(tmp_path: Path) -> None:
     assert not voc(folder, bad_rows="record")[0].is_usable
     with pytest.raises(DataError, match=r"no \.xml files in"):
         voc(tmp_path / "JPEGImages")
+
+
+def test_files_and_classes_come_in_order_with_their_marks(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path, voc_object("dog", 1, 1, 9, 9), name="b")
+    text = voc_object("dog", 1, 1, 9, 9).replace("<difficult>", "<truncated>1</truncated><difficult>")
+    voc_folder(tmp_path, text, voc_object("cat", 2, 2, 8, 8), voc_object("dog", 11, 1, 19, 9), name="a")
+    found = voc(folder)
+    about = [(one.group, one.meta["label"], len(one.boxes), one.meta["truncated"]) for one in found]
+    assert about == [("a", "cat", 1, False), ("a", "dog", 2, True), ("b", "dog", 1, False)]
+    assert [Path(str(one.image)).stem for one in found] == ["a", "a", "b"]
+
+
+def test_an_unknown_size_is_not_checked(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path, voc_object("cat", 1, 1, 60, 4))
+    xml = folder / "Annotations/2007_000001.xml"
+    whole = xml.read_text()
+    xml.write_text(re.sub(r"<width>\d+", "<width>0", whole))
+    assert len(voc(folder)) == 1
+    xml.write_text(re.sub(r"<size>.*</size>", "", whole))
+    assert len(voc(folder)) == 1
+
+
+def test_a_file_without_a_filename_has_the_picture_of_its_name(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path, voc_object("cat", 1, 1, 9, 9))
+    xml = folder / "Annotations/2007_000001.xml"
+    xml.write_text(re.sub(r"<filename>.*</filename>", "", xml.read_text()))
+    assert Path(str(voc(folder)[0].image)).name == "2007_000001.jpg"
+    xml.write_text("<other/>")
+    with pytest.raises(DataError, match="expected <annotation>, got <other>"):
+        voc(folder)

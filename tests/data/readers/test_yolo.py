@@ -122,3 +122,42 @@ def test_a_bad_layout_is_told(tmp_path: Path) -> None:
         yolo(image(tmp_path / "plain/a.png").parent, split="val")
     with pytest.raises(DataError, match=r"no folder and no data.yaml"):
         yolo(tmp_path / "none")
+
+
+def test_a_box_over_the_whole_image_is_within_the_slack(tmp_path: Path) -> None:
+    (sample,) = yolo(yolo_folder(tmp_path, "0 0.5 0.5 1.001 1.0005\n"))
+    assert sample.boxes[0].as_tuple() == pytest.approx((0, 0, 40, 20))
+    for line in ("0 0.5 0.5 1.01 1", "0 0.5 0.5 1 1.01", "0 0.1 0.5 0.5 0.1", "0 0.5 0.5 -0.1 0.1"):
+        with pytest.raises(DataError, match="reach outside the image"):
+            yolo(yolo_folder(tmp_path, f"{line}\n"))
+
+
+@pytest.mark.parametrize(
+    ("box_format", "line"),
+    [("xywh", "4 2 16 8"), ("xyxy", "4 2 20 10"), ("cxcywh", "12 6 16 8"), ("fraction", "0.1 0.1 0.5 0.5")],
+)
+def test_other_formats_of_boxes(tmp_path: Path, box_format: str, line: str) -> None:
+    flat = (
+        "4 2 4 10" if box_format == "xyxy" else "0.1 0.1 0.1 0.5" if box_format == "fraction" else "4 2 0 8"
+    )
+    found = yolo(yolo_folder(tmp_path, f"0 {line}\n0 {flat}\n"), box_format=box_format)
+    assert [box.as_tuple() for box in found[0].boxes] == [pytest.approx((4, 2, 20, 10))]
+    assert found.skipped == {"boxes without an area": 1}
+
+
+def test_every_image_of_every_split_is_read_in_order(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path, "1 0.5 0.5 0.5 0.4\n0 0.5 0.5 0.5 0.4\n")
+    for place in ("train/b", "train/a", "val/c/deep"):
+        image(folder / f"images/{place}.PNG")
+        (folder / f"labels/{place}.txt").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"labels/{place}.txt").write_text("0 0.5 0.5 0.5 0.4\n")
+    (folder / "data.yaml").write_text("val: images/val\ntrain: images/train\nnames: [cat, dog]\n")
+    found = yolo(folder)
+    assert [(one.group, one.meta["label"]) for one in found] == [
+        ("train/a", "cat"), ("train/b", "cat"), ("validation/a", "cat"), ("validation/a", "dog"),
+        ("validation/deep", "cat"),
+    ]  # fmt: skip
+    assert [one.meta["split"] for one in found] == ["train"] * 2 + ["validation"] * 3
+    assert {one.group for one in yolo(folder, split="train")} == {"train/a", "train/b"}
+    (folder / "data.yaml").unlink()
+    assert [one.group for one in yolo(folder, classes=["cat", "dog"])] == ["a", "b", "a", "a", "deep"]
