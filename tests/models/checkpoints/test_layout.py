@@ -55,7 +55,7 @@ def test_a_licence_is_in_the_cards_header_or_a_file(
     assert licence(tmp_path) == found
 
 
-def test_a_licence_file_may_hold_other_bytes_and_the_first_counts(tmp_path: Path) -> None:
+def test_the_first_licence_file_counts_whatever_bytes_it_holds(tmp_path: Path) -> None:
     (tmp_path / "LICENSE.txt").write_text("second")
     (tmp_path / "LICENCE").write_bytes(b"\n\xa9 Someone\n")
     (tmp_path / "LICENSES").mkdir()

@@ -103,7 +103,7 @@ def test_a_half_without_its_partner_is_named(tmp_path: Path) -> None:
         merged(tmp_path, read_file(tmp_path / "base.safetensors"))
 
 
-def test_changes_of_weights_that_the_base_lacks_keep_their_names(tmp_path: Path) -> None:
+def test_changes_of_weights_the_base_lacks_keep_their_names(tmp_path: Path) -> None:
     found(tmp_path, PLAIN)
     save_file({"other.weight": torch.zeros(2)}, tmp_path / "base.safetensors")
     model = merged(tmp_path, read_file(tmp_path / "base.safetensors"))
