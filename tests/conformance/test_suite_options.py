@@ -44,6 +44,20 @@ def test_every_option_reaches_the_checks(seen: list[Subject], monkeypatch: pytes
     assert broken.model == "llava, tiny random weights, faulty adapter: shifted"
 
 
+def test_a_familys_tiny_model_is_checked_with_the_adapter_given(seen: list[Subject]) -> None:
+    mine = type("Mine", (type(wrap(*tiny("llava")).adapter),), {})()
+    check("llava", adapter=mine)
+    assert seen[0].mllm.adapter is mine
+
+
+def test_another_seed_makes_other_pictures() -> None:
+    mllm = wrap(*tiny("llava"))
+    first, again, other = (Subject(mllm, seed=seed).pictures for seed in (3, 3, 4))
+    assert [one.shape for one in first] == [one.shape for one in other]
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert all((a != b).any() for a, b in zip(first, other, strict=True))
+
+
 def test_weights_with_a_name_are_trained(seen: list[Subject], tmp_path: Any) -> None:
     hf, processor = tiny("llava")
     for part in (hf, processor):

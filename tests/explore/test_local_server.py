@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import webbrowser
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -24,10 +25,10 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def answer(server: Server, host: str) -> tuple[int, str]:
-    """Status and text of the page, asked for under this name."""
+def answer(server: Server, host: str, address: str = "127.0.0.1") -> tuple[int, str]:
+    """Status and text of the page, asked for at this address under this name."""
     port = int(server.url.rstrip("/").rsplit(":", 1)[1])
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection(address, port, timeout=20)
     connection.request("GET", "/", headers={"Host": host.format(port=port)})
     found = connection.getresponse()
     text = found.read().decode()
@@ -57,6 +58,14 @@ def test_other_names_are_refused(server: Server, host: str) -> None:
 def test_names_of_ipv6_and_of_public_addresses(hosts: set[str] | None, name: str, refused: bool) -> None:
     with Flask("test").test_request_context(headers={"Host": name}):
         assert (local_server._only_for(hosts)() is not None) == refused
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
+def test_another_loopback_address_answers_under_its_own_name() -> None:
+    with Server(interp.load("organism"), host="127.0.0.2", generate=1) as other:
+        assert other.url.startswith("http://127.0.0.2:")
+        assert answer(other, "127.0.0.2:{port}", "127.0.0.2")[0] == 200
+        assert answer(other, "127.0.0.1:{port}", "127.0.0.2")[0] == 403
 
 
 def test_a_public_address_is_reached_under_any_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,30 @@ def picture() -> Image.Image:
 @pytest.fixture(scope="module")
 def sample(picture) -> interp.Sample:
     return interp.Sample(picture, QUESTION)
+
+
+def test_a_tower_given_stands_before_the_one_beside_a_lora(tmp_path):
+    folder, other = CASES["llava_lora"](tmp_path).folder, tmp_path / "other"
+    named = {"mm_vision_tower_config": "cxr.json", "mm_vision_tower_checkpoint": "cxr.pt"}
+    other.mkdir()
+    (other / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": json.loads((folder / "cxr.json").read_text())})
+    )
+    found = torch.load(folder / "cxr.pt", weights_only=True)["state_dict"]
+    torch.save(
+        {name.removeprefix("module."): 2 * weight for name, weight in found.items()},
+        other / "open_clip_pytorch_model.bin",
+    )
+    for name in named.values():
+        (folder / name).unlink()
+    mllm = interp.load(folder, vision_tower=other)
+    weights = dict(mllm.hf.named_parameters())
+    (patches,) = (
+        weight for name, weight in weights.items() if "patch_embed" in name and name.endswith("weight")
+    )
+    torch.testing.assert_close(
+        patches.data.float().cpu(), 2 * found["module.visual.trunk.patch_embed.proj.weight"]
+    )
 
 
 def test_the_prompt_and_its_tokens(case, sample):

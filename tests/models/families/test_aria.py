@@ -49,7 +49,7 @@ def samples() -> list[interp.Sample]:
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("size", [(490, 490), (300, 90), (61, 200), (40, 33)])
+@pytest.mark.parametrize("size", [(490, 490), (300, 90), (61, 200), (40, 33), (400, 1100)])
 def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
     hf, processor = model(split)
     inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size)])

@@ -116,6 +116,17 @@ def test_several_images_have_masks_of_their_own(mllm: interp.Mllm) -> None:
     ]
 
 
+def test_one_threshold_holds_for_all_images() -> None:
+    two = interp.Sample(images=[picture(1), picture(2, 48, 80)], question="where is it ?")
+    found = interp.ground(saying("qwen2_5_vl", *ANSWER), two, ["nodule"], threshold=0.8, upsample="nearest")
+    (phrase,) = found.phrases
+    pixels = [found.tokens.to_pixels(phrase.map.values, image=i) for i in (0, 1)]
+    least = np.quantile(np.concatenate([one.ravel() for one in pixels]), 0.8)
+    shares = [phrase.inside(i, two.sizes[i]).mean() for i in (0, 1)]
+    assert shares == [(one > least).mean() for one in pixels]
+    assert abs(shares[0] - shares[1]) > 0.1
+
+
 def test_a_segmenter_makes_the_mask_at_the_largest_value(
     mllm: interp.Mllm, one: interp.Sample, tmp_path: Path
 ) -> None:
