@@ -1,4 +1,4 @@
-"""Every indicator gives the same maps for every batch size, in the order given."""
+"""Every indicator gives the same maps for every batch size, in the order given, of the prompt and target asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import xarray as xr
 from interp import indicators
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt, Target, diff
 from interp.tracing import Features, Mllm, wrap
 from interp.tracing.passes import out_of_memory
 from tests.batch_sizes import WHOLE, samples
@@ -29,7 +29,7 @@ def features() -> Features:
 
 
 CHEAP: dict[str, Any] = {
-    "feature map": indicators.FeatureMap(features(), 2),
+    "feature map": indicators.FeatureMap(features(), 1),
     "attention": indicators.Attention(per_head=True),
     "relative attention": indicators.Attention(relative_to=GENERIC_PROMPT),
     "attention of a label": indicators.Attention(queries="label"),
@@ -102,6 +102,34 @@ def test_maps_are_the_same_for_every_size(name, size, label):
         np.testing.assert_allclose(found.logits.values, whole.logits.values, atol=1e-5)
     assert found.cost.forwards >= whole.cost.forwards
     assert found.cost.backwards >= whole.cost.backwards
+
+
+OF_THE_IMAGE = ("vision attention", "random map", "centre prior")
+OF_NO_TARGET = (*OF_THE_IMAGE, "rollout", "value-weighted attention", "feature map")
+
+
+@pytest.mark.parametrize("label", CHEAP)
+def test_a_map_is_of_the_prompt_asked_for(label):
+    """As of a batch that was encoded with it; a system message moves every image token."""
+    mllm, prompt, one = family("llava"), Prompt("is {question} a", system="be brief"), samples()[:1]
+    found, plain = CHEAP[label](mllm, one, prompt=prompt), CHEAP[label](mllm, one)
+    batch = mllm.encode(one, prompt)
+    assert found.tokens[0].image.tolist() == batch.tokens[0].image.tolist() != plain.tokens[0].image.tolist()
+    np.testing.assert_allclose(found[0], CHEAP[label](mllm, batch)[0], rtol=1e-5, atol=1e-7)
+    scale = float(np.abs(plain[0]).max())
+    assert (np.abs(found[0].values - plain[0].values).max() > 1e-3 * scale) == (label not in OF_THE_IMAGE)
+
+
+@pytest.mark.parametrize(
+    "label", [one for one in CHEAP if one not in OF_NO_TARGET and "attention of" not in one]
+)
+def test_a_map_is_of_the_target_asked_for(label):
+    mllm, one = family("llava"), samples()[:1]
+    greedy, asked = (
+        CHEAP[label](mllm, one, target=target)[0].values for target in (Target(), Target("lung"))
+    )
+    moved = np.abs(greedy - asked).max() > 1e-3 * np.abs(greedy).max()
+    assert moved == ("attention" not in label or label == "attention gradient")
 
 
 @pytest.mark.parametrize("label", ["attention", "token knockout", "random map", "integrated gradients"])
