@@ -16,7 +16,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt, Target, diff
 from interp.tracing import Features, Mllm, wrap
-from interp.tracing.passes import out_of_memory
+from interp.tracing.passes import out_of_memory, progress_bar
 from tests.batch_sizes import WHOLE, samples
 
 
@@ -102,6 +102,36 @@ def test_maps_are_the_same_for_every_size(name, size, label):
         np.testing.assert_allclose(found.logits.values, whole.logits.values, atol=1e-5)
     assert found.cost.forwards >= whole.cost.forwards
     assert found.cost.backwards >= whole.cost.backwards
+
+
+@pytest.mark.parametrize("label", [one for one in CHEAP if one not in ("random map", "centre prior")])
+def test_bars_are_hidden_where_that_is_asked(label):
+    mllm, seen = family("llava"), []
+    hook = mllm.hf.register_forward_pre_hook(lambda *_: seen.append(progress_bar._HIDDEN.get()))
+    try:
+        CHEAP[label](mllm, samples()[:2], batch_size=1, progress=False)
+    finally:
+        hook.remove()
+    assert set(seen) <= {True}
+
+
+REMOVALS = {
+    "hide": indicators.HideTokens(),
+    "replace": indicators.ReplaceEmbeddings(),
+    "paint": indicators.PaintPixels(),
+}
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_a_removal_is_scored_under_the_prompt_asked_for(name):
+    mllm, one, prompt = family("llava"), samples()[1], Prompt("is {question} a", system="be brief")
+    half = np.arange(16)[None] < 8
+    found = REMOVALS[name].scores(mllm, one, half, prompt=prompt, target=Target("yes"))
+    batch = REMOVALS[name].scores(mllm, mllm.encode(one, prompt), half, target=Target("yes"))
+    assert found.plain == pytest.approx(mllm.score(one, Target("yes"), prompt=prompt).values[0], abs=1e-5)
+    np.testing.assert_allclose(found.values, batch.values, atol=1e-6)
+    plain = REMOVALS[name].scores(mllm, one, half, target=Target("yes"))
+    assert abs(plain.values[0] - found.values[0]) > 1e-4
 
 
 OF_THE_IMAGE = ("vision attention", "random map", "centre prior")
