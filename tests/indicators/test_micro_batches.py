@@ -14,7 +14,9 @@ import xarray as xr
 from interp import indicators
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
+from interp.indicators.maps import BatchIndicator
 from interp.inputs.prompt import GENERIC_PROMPT, Prompt, Target, diff
+from interp.inputs.sample import Sample
 from interp.tracing import Features, Mllm, wrap
 from interp.tracing.passes import out_of_memory, progress_bar
 from tests.batch_sizes import WHOLE, samples
@@ -102,6 +104,24 @@ def test_maps_are_the_same_for_every_size(name, size, label):
         np.testing.assert_allclose(found.logits.values, whole.logits.values, atol=1e-5)
     assert found.cost.forwards >= whole.cost.forwards
     assert found.cost.backwards >= whole.cost.backwards
+
+
+def of_two_images() -> Sample:
+    """Of other sizes, and so of other grids in a family of any resolution."""
+    first, second = (np.asarray(one.load()) for one in samples()[1:4:2])
+    return Sample(images=[first, second[:40]], question="is it red?", id="pair", meta={"label": "it"})
+
+
+@pytest.mark.parametrize("label", [name for name, one in CHEAP.items() if isinstance(one, BatchIndicator)])
+def test_a_map_of_two_images_is_the_same_beside_another(label):
+    mllm, one, two = family("qwen2_5_vl"), samples()[0], of_two_images()
+    together = CHEAP[label](mllm, [two, one])
+    for found, sample, tokens in zip(together, (two, one), together.tokens, strict=True):
+        (alone,) = CHEAP[label](mllm, sample)
+        scale = float(np.abs(alone.values).max())
+        assert np.abs(found.values - alone.values).max() <= 1e-4 * scale
+        each = [alone.values[..., tokens.image_index == i] for i in range(len(sample.images))]
+        assert all(np.abs(values).max() > 0 for values in each)
 
 
 @pytest.mark.parametrize("label", [one for one in CHEAP if one not in ("random map", "centre prior")])
