@@ -106,6 +106,11 @@ def test_maps_are_the_same_for_every_size(name, size, label):
     assert found.cost.backwards >= whole.cost.backwards
 
 
+def test_a_feature_map_names_its_feature_and_layer():
+    (found,) = CHEAP["feature map"](family("llava"), samples()[0])
+    assert (found.name, found.attrs["feature"], found.attrs["layer"]) == ("feature 1", 1, 1)
+
+
 def of_two_images() -> Sample:
     """Of other sizes, and so of other grids in a family of any resolution."""
     first, second = (np.asarray(one.load()) for one in samples()[1:4:2])
