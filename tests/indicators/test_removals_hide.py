@@ -19,7 +19,7 @@ from interp.inputs.footprints import Footprints, concatenate, lay, pad_to_square
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target, diff
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Knockout, Mllm, Site, image_mask, wrap
-from tests.indicators.family_models import FAMILIES, SAMPLE, family, log_p, masks
+from tests.indicators.family_models import FAMILIES, OTHER, SAMPLE, family, log_p, masks
 
 
 def naive(
@@ -63,6 +63,17 @@ def test_hiding_an_image_that_follows_the_question(mllm: Mllm) -> None:
         removal = HideTokens(queries=queries)
         found = removal.scores(mllm, SAMPLE, variants, prompt=late).values
         np.testing.assert_allclose(found, naive(mllm, removal, variants, Target(), late), atol=1e-5)
+
+
+def test_tokens_of_either_image_are_hidden_from_rows_after_both(mllm: Mllm) -> None:
+    pair = SAMPLE.replace(images=[SAMPLE.load(), OTHER.load()])
+    variants = np.stack([np.arange(32) < 8, np.arange(32) >= 24, np.arange(32) % 3 == 0])
+    target = Target(diff("left lung", "no"))
+    found = HideTokens().scores(mllm, pair, variants, target=target, batch=2)
+    for value, mask in zip(found.values, variants, strict=True):
+        edit = Knockout(Site(queries=("after_image", "answer"), keys=image_mask(mask)), steps="all")
+        assert value == pytest.approx(mllm.score(pair, target, edits=[edit]).values[0], abs=1e-5)
+        assert abs(value - found.plain) > 1e-4
 
 
 @pytest.fixture(scope="module")

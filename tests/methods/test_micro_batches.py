@@ -60,6 +60,18 @@ def test_answers_are_the_same_for_every_size(name, size, method):
     assert found[0].cost.forwards >= whole[0].cost.forwards
 
 
+@pytest.mark.parametrize("method", [one for one in METHODS if "ViCrop" not in one])
+def test_a_sample_of_two_images_answers_as_alone(method):
+    """Beside a sample of one: their image tokens differ in number."""
+    mllm, (one, other) = family("llava"), samples()[:2]
+    pair = one.replace(images=[one.load(), other.load()], id="pair")
+    together = METHODS[method].answer(mllm, [pair, other], max_new_tokens=2)
+    for found, sample in zip(together, (pair, other), strict=True):
+        (alone,) = METHODS[method].answer(mllm, sample, max_new_tokens=2)
+        assert_same([found], [alone])
+    assert len(mllm.encode([pair, other]).tokens[0].image) == 32
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_passes_are_as_large_as_asked_and_bars_hidden(method):
     mllm, seen = family("llava"), []
