@@ -201,7 +201,7 @@ def oblong() -> TokenMap:
     return token_map(concatenate([base, fine], one_image=True), (160, 20))
 
 
-def test_tokens_that_are_wider_than_high_have_their_own_neighbours() -> None:
+def test_tokens_wider_than_high_have_their_own_neighbours() -> None:
     found = windows(oblong(), 3)
     np.testing.assert_array_equal(np.flatnonzero(found[4]), [4, 5, 8, 9])
     np.testing.assert_array_equal(np.flatnonzero(found[6]), [5, 6, 7, 9, 10, 11])
