@@ -410,11 +410,11 @@ class ViCrop:
         return select(values[mine], tokens.footprints[mine], size, base, self.ratios), float(base)
 
     def _shown(self, sample: Sample, crop: Crop) -> Sample:
-        """The sample the model answers from. A crop alone has no boxes: they are in pixels of the original image."""
+        """The sample the model answers from. A crop alone has no boxes or masks: they are of the original image."""
         picture = sample.load().crop(crop.box)
         if self.images == "both":
             return sample.replace(images=[sample.image, picture])
-        return sample.replace(images=[picture], boxes=())
+        return sample.replace(images=[picture], boxes=(), masks=())
 
     def _encoded(self, mllm: Mllm, shown: list[Sample], prompt: Prompt) -> Batch:
         try:

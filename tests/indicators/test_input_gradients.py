@@ -92,6 +92,21 @@ def at_embeddings(mllm: Mllm, sample: Any, words: list[str]) -> Any:
     return log_p, features
 
 
+def test_pixels_of_two_images_are_each_its_own_tokens(mllm):
+    """Autograd to both pictures at once; beside a sample of one image."""
+    one, other = samples()[1], samples()[2]
+    pair = one.replace(images=[one.load(), other.load()])
+    found = InputGradient("pixels")(mllm, [other, pair], target=Target("red"))[1]
+    inputs = dict(mllm.encode(pair).inputs)
+    pixels = inputs["pixel_values"].clone().requires_grad_(True)
+    token = mllm.processor.tokenizer.convert_tokens_to_ids("red")
+    logits = mllm.hf(**{**inputs, "pixel_values": pixels}).logits[0, -1]
+    (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[token], pixels)
+    expected = np.concatenate([cells(part.norm(dim=0).numpy()).mean(axis=1) for part in gradient])
+    assert len(gradient) == 2
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_embeddings_by_finite_differences(exact):
     """The norm of 64 slopes, and the slope along the embedding itself; two answers, one of two tokens."""
     found = InputGradient("embeddings")(exact, samples(), target=DIFFERENCE)

@@ -107,6 +107,25 @@ def test_tokens_that_are_no_grid_take_the_nearest_value() -> None:
     )
 
 
+def test_tokens_of_a_second_image_that_are_no_grid_take_the_nearest() -> None:
+    first = squash((40, 40), (2, 2))
+    boxes = np.array([[0, 0, 30, 10], [0, 10, 15, 20], [15, 10, 30, 20]], float)
+    found = concatenate([first, Footprints(boxes, None, np.full(3, ""), np.zeros(3, int))])
+    tokens, values = tokens_of(found, (40, 40), (30, 20)), np.arange(7.0) - 3
+    shown = np.full((20, 30), 1.0)
+    shown[10:, :15], shown[10:, 15:] = 2.0, 3.0
+    np.testing.assert_array_equal(upsampled(values, tokens, 1), shown)
+
+
+def test_tokens_with_gaps_between_them_are_no_grid() -> None:
+    """Columns 0–10 and 20–30 of 30 pixels: nothing is known between them."""
+    boxes = np.array([[x, y, x + 10, y + 10] for y in (0, 10) for x in (0, 20)], float)
+    tokens = tokens_of(Footprints(boxes, None, np.full(4, ""), np.zeros(4, int)), (30, 20))
+    found = upsampled(np.array([1.0, 2.0, 3.0, 4.0]), tokens)
+    assert np.isnan(found[:, 10:20]).all()
+    assert found[:, [5, 25]].tolist() == [[1, 2]] * 10 + [[3, 4]] * 10
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.integers(-8, 8).map(float), min_size=1, max_size=25))
 def test_otsu_is_the_best_of_all_thresholds(values: list[float]) -> None:

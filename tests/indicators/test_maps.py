@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 import interp
 from interp.errors import MapError, ModelError, PromptError
@@ -248,6 +251,35 @@ def test_a_frame_and_a_notebook_tell_images_apart() -> None:
     assert re.findall("<figcaption>(.*?)<", maps._repr_html_()) == [
         "sample 0, image 1, map",
         "sample 0, image 2, map",
+    ]
+
+
+def shown(maps: Maps) -> list[Image.Image]:
+    """The pictures that a notebook shows."""
+    coded = re.findall(r"base64,([^\"']+)", maps._repr_html_())
+    return [Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB") for one in coded]
+
+
+def test_a_notebook_shows_each_sample_and_image_as_its_own() -> None:
+    """Black, white and grey pictures of three shapes under a map of zeros: one sample of two images, one of one."""
+    cells = concatenate([squash((60, 20), (1, 1)), squash((20, 40), (1, 1))])
+    pair = TokenMap(np.array([2, 5]), cells.boxes, None, cells.views, cells.image, ((60, 20), (20, 40)), 9)
+    one = squash((40, 40), (1, 1))
+    single = TokenMap(np.array([2]), one.boxes, (1, 1), one.views, one.image, ((40, 40),), 5)
+    grey = [
+        np.full((height, width), value, np.uint8)
+        for width, height, value in ((60, 20, 0), (20, 40, 255), (40, 40, 128))
+    ]
+    samples = (Sample(images=grey[:2], question="?"), Sample(grey[2], "?"))
+    arrays = (array(2, dims=("token",)), array(1, dims=("token",)))
+    pictures = shown(Maps(arrays, (pair, single), Cost(), None, samples))
+    assert [one.size for one in pictures] == [(180, 60), (90, 180), (180, 180)]
+    means = [float(np.asarray(one).mean()) for one in pictures]
+    assert means[0] < means[2] < means[1]
+    assert [one.size for one in shown(Maps(arrays, (pair, single), Cost()))] == [
+        (180, 60),
+        (90, 180),
+        (180, 180),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Every indicator gives the same maps for every batch size, in the order given."""
+"""Every indicator gives the same maps for every batch size, in the order given, of the prompt and target asked for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import xarray as xr
 from interp import indicators
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
-from interp.inputs.prompt import GENERIC_PROMPT, Target, diff
+from interp.indicators.maps import BatchIndicator
+from interp.inputs.prompt import GENERIC_PROMPT, Prompt, Target, diff
+from interp.inputs.sample import Sample
 from interp.tracing import Features, Mllm, wrap
-from interp.tracing.passes import out_of_memory
+from interp.tracing.passes import out_of_memory, progress_bar
 from tests.batch_sizes import WHOLE, samples
 
 
@@ -29,7 +31,7 @@ def features() -> Features:
 
 
 CHEAP: dict[str, Any] = {
-    "feature map": indicators.FeatureMap(features(), 2),
+    "feature map": indicators.FeatureMap(features(), 1),
     "attention": indicators.Attention(per_head=True),
     "relative attention": indicators.Attention(relative_to=GENERIC_PROMPT),
     "attention of a label": indicators.Attention(queries="label"),
@@ -102,6 +104,87 @@ def test_maps_are_the_same_for_every_size(name, size, label):
         np.testing.assert_allclose(found.logits.values, whole.logits.values, atol=1e-5)
     assert found.cost.forwards >= whole.cost.forwards
     assert found.cost.backwards >= whole.cost.backwards
+
+
+def test_a_feature_map_names_its_feature_and_layer():
+    (found,) = CHEAP["feature map"](family("llava"), samples()[0])
+    assert (found.name, found.attrs["feature"], found.attrs["layer"]) == ("feature 1", 1, 1)
+
+
+def of_two_images() -> Sample:
+    """Of other sizes, and so of other grids in a family of any resolution."""
+    first, second = (np.asarray(one.load()) for one in samples()[1:4:2])
+    return Sample(images=[first, second[:40]], question="is it red?", id="pair", meta={"label": "it"})
+
+
+@pytest.mark.parametrize("label", [name for name, one in CHEAP.items() if isinstance(one, BatchIndicator)])
+def test_a_map_of_two_images_is_the_same_beside_another(label):
+    mllm, one, two = family("qwen2_5_vl"), samples()[0], of_two_images()
+    together = CHEAP[label](mllm, [two, one])
+    for found, sample, tokens in zip(together, (two, one), together.tokens, strict=True):
+        (alone,) = CHEAP[label](mllm, sample)
+        scale = float(np.abs(alone.values).max())
+        assert np.abs(found.values - alone.values).max() <= 1e-4 * scale
+        each = [alone.values[..., tokens.image_index == i] for i in range(len(sample.images))]
+        assert all(np.abs(values).max() > 0 for values in each)
+
+
+@pytest.mark.parametrize("label", [one for one in CHEAP if one not in ("random map", "centre prior")])
+def test_bars_are_hidden_where_that_is_asked(label):
+    mllm, seen = family("llava"), []
+    hook = mllm.hf.register_forward_pre_hook(lambda *_: seen.append(progress_bar._HIDDEN.get()))
+    try:
+        CHEAP[label](mllm, samples()[:2], batch_size=1, progress=False)
+    finally:
+        hook.remove()
+    assert set(seen) <= {True}
+
+
+REMOVALS = {
+    "hide": indicators.HideTokens(),
+    "replace": indicators.ReplaceEmbeddings(),
+    "paint": indicators.PaintPixels(),
+}
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_a_removal_is_scored_under_the_prompt_asked_for(name):
+    mllm, one, prompt = family("llava"), samples()[1], Prompt("is {question} a", system="be brief")
+    half = np.arange(16)[None] < 8
+    found = REMOVALS[name].scores(mllm, one, half, prompt=prompt, target=Target("yes"))
+    batch = REMOVALS[name].scores(mllm, mllm.encode(one, prompt), half, target=Target("yes"))
+    assert found.plain == pytest.approx(mllm.score(one, Target("yes"), prompt=prompt).values[0], abs=1e-5)
+    np.testing.assert_allclose(found.values, batch.values, atol=1e-6)
+    plain = REMOVALS[name].scores(mllm, one, half, target=Target("yes"))
+    assert abs(plain.values[0] - found.values[0]) > 1e-4
+
+
+OF_THE_IMAGE = ("vision attention", "random map", "centre prior")
+OF_NO_TARGET = (*OF_THE_IMAGE, "rollout", "value-weighted attention", "feature map")
+
+
+@pytest.mark.parametrize("label", CHEAP)
+def test_a_map_is_of_the_prompt_asked_for(label):
+    """As of a batch that was encoded with it; a system message moves every image token."""
+    mllm, prompt, one = family("llava"), Prompt("is {question} a", system="be brief"), samples()[:1]
+    found, plain = CHEAP[label](mllm, one, prompt=prompt), CHEAP[label](mllm, one)
+    batch = mllm.encode(one, prompt)
+    assert found.tokens[0].image.tolist() == batch.tokens[0].image.tolist() != plain.tokens[0].image.tolist()
+    np.testing.assert_allclose(found[0], CHEAP[label](mllm, batch)[0], rtol=1e-5, atol=1e-7)
+    scale = float(np.abs(plain[0]).max())
+    assert (np.abs(found[0].values - plain[0].values).max() > 1e-3 * scale) == (label not in OF_THE_IMAGE)
+
+
+@pytest.mark.parametrize(
+    "label", [one for one in CHEAP if one not in OF_NO_TARGET and "attention of" not in one]
+)
+def test_a_map_is_of_the_target_asked_for(label):
+    mllm, one = family("llava"), samples()[:1]
+    greedy, asked = (
+        CHEAP[label](mllm, one, target=target)[0].values for target in (Target(), Target("lung"))
+    )
+    moved = np.abs(greedy - asked).max() > 1e-3 * np.abs(greedy).max()
+    assert moved == ("attention" not in label or label == "attention gradient")
 
 
 @pytest.mark.parametrize("label", ["attention", "token knockout", "random map", "integrated gradients"])

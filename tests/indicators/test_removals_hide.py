@@ -19,7 +19,7 @@ from interp.inputs.footprints import Footprints, concatenate, lay, pad_to_square
 from interp.inputs.prompt import PAPER_PROMPT, Prompt, Target, diff
 from interp.inputs.tokens import TokenMap
 from interp.tracing import Knockout, Mllm, Site, image_mask, wrap
-from tests.indicators.family_models import FAMILIES, SAMPLE, family, log_p, masks
+from tests.indicators.family_models import FAMILIES, OTHER, SAMPLE, family, log_p, masks
 
 
 def naive(
@@ -63,6 +63,17 @@ def test_hiding_an_image_that_follows_the_question(mllm: Mllm) -> None:
         removal = HideTokens(queries=queries)
         found = removal.scores(mllm, SAMPLE, variants, prompt=late).values
         np.testing.assert_allclose(found, naive(mllm, removal, variants, Target(), late), atol=1e-5)
+
+
+def test_tokens_of_either_image_are_hidden_from_rows_after_both(mllm: Mllm) -> None:
+    pair = SAMPLE.replace(images=[SAMPLE.load(), OTHER.load()])
+    variants = np.stack([np.arange(32) < 8, np.arange(32) >= 24, np.arange(32) % 3 == 0])
+    target = Target(diff("left lung", "no"))
+    found = HideTokens().scores(mllm, pair, variants, target=target, batch=2)
+    for value, mask in zip(found.values, variants, strict=True):
+        edit = Knockout(Site(queries=("after_image", "answer"), keys=image_mask(mask)), steps="all")
+        assert value == pytest.approx(mllm.score(pair, target, edits=[edit]).values[0], abs=1e-5)
+        assert abs(value - found.plain) > 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +192,32 @@ def test_places_count_in_the_smallest_tokens_however_few() -> None:
     fine = lay((40, 40), (1, 2), (0, 0, 20, 10), view="tile")
     found = places(token_map(concatenate([base, fine], one_image=True), (40, 40)))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5], [0, 0], [0, 1]])
+
+
+def oblong() -> TokenMap:
+    """A base view of 2×2 tokens of 40×10 px, and a tile view of 2×4 of 20×10 px on the image's left half."""
+    base = lay((160, 20), (2, 2), (0, 0, 80, 20), view="base")
+    fine = lay((160, 20), (2, 4), (0, 0, 80, 20), view="tile")
+    return token_map(concatenate([base, fine], one_image=True), (160, 20))
+
+
+def test_tokens_wider_than_high_have_their_own_neighbours() -> None:
+    found = windows(oblong(), 3)
+    np.testing.assert_array_equal(np.flatnonzero(found[4]), [4, 5, 8, 9])
+    np.testing.assert_array_equal(np.flatnonzero(found[6]), [5, 6, 7, 9, 10, 11])
+    np.testing.assert_array_equal(windows(oblong(), 1), np.eye(12, dtype=bool))
+    np.testing.assert_allclose(
+        places(oblong()),
+        [[0, 0.5], [0, 2.5], [1, 0.5], [1, 2.5], *([row, col] for row in range(2) for col in range(4))],
+    )
+
+
+def test_each_image_is_counted_in_its_own_tokens() -> None:
+    """A grid of 2×2 tokens of 10 px, and one of 1×3 of 20×5 px."""
+    two = concatenate([lay((20, 20), (2, 2), (0, 0, 20, 20)), lay((60, 5), (1, 3), (0, 0, 60, 5))])
+    found = token_map(two, (20, 20), (60, 5))
+    np.testing.assert_allclose(places(found), [[0, 0], [0, 1], [1, 0], [1, 1], [0, 0], [0, 1], [0, 2]])
+    np.testing.assert_array_equal(blocks(found, 2), [0, 0, 0, 0, 1, 1, 2])
 
 
 def test_blocks_of_two_images_are_two_blocks() -> None:

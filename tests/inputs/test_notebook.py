@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from interp.inputs.footprints import squash
+from interp.inputs.footprints import Footprints, squash
+from interp.inputs.masks import Mask
 from interp.inputs.sample import Sample
 from interp.inputs.tokens import TokenMap
 
@@ -18,6 +19,10 @@ def two_images() -> Sample:
     return Sample(
         images=images, question=ATTACK, boxes=[(1, 2, 30, 20)], answer=ATTACK, options=[ATTACK, "b"]
     )
+
+
+def pictures(html: str) -> list[str]:
+    return re.findall(r"base64,([^']*)", html)
 
 
 def captions(html: str) -> list[str]:
@@ -52,6 +57,32 @@ def test_marks_are_counted_on_their_own_image_or_frame() -> None:
     assert drawn[0] != drawn[1]
     two = Sample(images=[picture, picture], boxes=[(1, 1, 6, 6, 1)])._repr_html_()
     assert re.findall(r"base64,([^']*)", two) == [*drawn[0], *drawn[1]]
+
+
+def test_a_mask_is_outlined_on_its_own_image() -> None:
+    wide, tall = np.zeros((20, 40), np.uint8), np.zeros((40, 20), np.uint8)
+    first, second = np.zeros((20, 40), bool), np.zeros((40, 20), bool)
+    first[5:15, 5:30], second[5:30, 5:15] = True, True
+    both = Sample(images=[wide, tall], masks=[Mask(second, image=1), Mask(first)])._repr_html_()
+    each = [Sample(wide, masks=[first]), Sample(tall, masks=[second])]
+    assert pictures(both) == [one for sample in each for one in pictures(sample._repr_html_())]
+    assert captions(both) == ["image 1 of 2, 40×20 px, 1 mask", "image 2 of 2, 20×40 px, 1 mask"]
+
+
+def tokens_on(*images: tuple[Footprints, tuple[int, int]]) -> TokenMap:
+    boxes = np.concatenate([cells.boxes for cells, _ in images])
+    index = np.repeat(np.arange(len(images)), [len(cells) for cells, _ in images])
+    n = len(boxes)
+    return TokenMap(
+        np.arange(n), boxes, None, np.full(n, ""), index, tuple(size for _, size in images), n + 1
+    )
+
+
+def test_tokens_are_drawn_on_their_own_image() -> None:
+    wide, tall = (squash((60, 40), (2, 3)), (60, 40)), (squash((30, 50), (3, 2)), (30, 50))
+    each = [pictures(tokens_on(one)._repr_html_()) for one in (wide, tall)]
+    assert pictures(tokens_on(wide, tall)._repr_html_()) == [*each[0], *each[1]]
+    assert each[0] != each[1]
 
 
 def test_what_is_known_of_a_sample_is_named() -> None:

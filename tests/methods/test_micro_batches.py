@@ -12,6 +12,7 @@ from interp.conformance.tiny import tiny
 from interp.errors import MethodError, ModelError
 from interp.methods import HGAI, PAI, AdaptVis, Method, Plain, ScalingVis, VGRefine, ViCrop
 from interp.tracing import Mllm, wrap
+from interp.tracing.passes import progress_bar
 from tests.batch_sizes import WHOLE, samples
 
 VGREFINE = VGRefine([(0, 1), (1, 2)], layers=[1])
@@ -57,6 +58,36 @@ def test_answers_are_the_same_for_every_size(name, size, method):
     found = answer(mllm, own, max_new_tokens=2, batch_size=size)
     assert_same(found, whole)
     assert found[0].cost.forwards >= whole[0].cost.forwards
+
+
+@pytest.mark.parametrize("method", [one for one in METHODS if "ViCrop" not in one])
+def test_a_sample_of_two_images_answers_as_alone(method):
+    """Beside a sample of one: their image tokens differ in number."""
+    mllm, (one, other) = family("llava"), samples()[:2]
+    pair = one.replace(images=[one.load(), other.load()], id="pair")
+    together = METHODS[method].answer(mllm, [pair, other], max_new_tokens=2)
+    for found, sample in zip(together, (pair, other), strict=True):
+        (alone,) = METHODS[method].answer(mllm, sample, max_new_tokens=2)
+        assert_same([found], [alone])
+    assert len(mllm.encode([pair, other]).tokens[0].image) == 32
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_passes_are_as_large_as_asked_and_bars_hidden(method):
+    mllm, seen = family("llava"), []
+
+    def watch(_: Any, __: Any, named: dict[str, Any]) -> None:
+        seen.append((len(named["input_ids"]), progress_bar._HIDDEN.get()))
+
+    hook = mllm.hf.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        METHODS[method].answer(mllm, samples()[:2], max_new_tokens=1, batch_size=1, progress=False)
+        alone, seen = seen, []
+        METHODS[method].answer(mllm, samples()[:2], max_new_tokens=1)
+    finally:
+        hook.remove()
+    assert set(alone) == {(1, True)}
+    assert max(seen) == (2, False)
 
 
 def test_maps_that_are_given_stay_with_their_samples():

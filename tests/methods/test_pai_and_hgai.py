@@ -13,7 +13,7 @@ import tests.tiny as tiny
 from interp.errors import MethodError, SiteError
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt
 from interp.methods import HGAI, PAI, Method, Plain
-from interp.tracing import Boost, Guide, Rows, Site
+from interp.tracing import Boost, Contrast, Decoding, Guide, Rows, Site
 from tests.methods.reference_generation import Steps, generated, on_last_rows
 
 N = 4
@@ -138,6 +138,11 @@ def test_published_constants_and_layers_of_pai():
     assert PAI().boosted_layers(32) == tuple(range(2, 32))
     assert PAI().boosted_layers(28) == tuple(range(2, 28))
     assert PAI(layers=[0, 5]).boosted_layers(32) == (0, 5)
+
+
+def test_guidance_is_as_strong_and_cuts_as_much_as_asked():
+    assert PAI(gamma=1.5, cutoff=0.3).decoding == Decoding(contrast=Contrast(1.5, 0.3))
+    assert PAI(gamma=1.0, cutoff=0.3).decoding == Decoding()
 
 
 def test_the_edit_is_a_boost_of_the_last_row_in_every_pass(mllm):

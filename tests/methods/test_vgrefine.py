@@ -203,6 +203,24 @@ def test_the_prompt_is_that_of_both_steps(mllm, eager):
     np.testing.assert_allclose([one.logits for one in found], logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("system", [None, "be brief"])
+def test_the_triage_is_of_the_prompt_asked_for(mllm, eager, system):
+    """Also where the generic prompt has another system message, so that both run whole."""
+    sample, prompt = tiny.samples()[1], Prompt(template="what is there ? {question}", system=system)
+    expected = map_by_hand(eager, mllm, sample, CODE, prompt)
+    np.testing.assert_allclose(CODE.triage(mllm, sample, prompt)[0].map, expected, rtol=1e-5)
+    answered = CODE.answer(mllm, sample, prompt=prompt, max_new_tokens=1)[0]
+    np.testing.assert_allclose(answered.details["map"], expected, rtol=1e-5)
+
+
+def test_epsilon_is_added_to_the_divisor(mllm, eager):
+    sample = tiny.samples()[1]
+    asked, generic = (last_rows(eager, mllm, sample, p) for p in (PAPER_PROMPT, GENERIC_PROMPT))
+    expected = [asked[layer, head] / (generic[layer].mean(axis=0) + 0.25) for layer, head in HEADS]
+    found = replace(CODE, epsilon=0.25).head_maps(mllm, sample).maps[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_prompts_that_share_no_image_run_whole(mllm, eager):
     generic = Prompt(template="what is there ?", system="be brief")
     method = replace(CODE, generic=generic)

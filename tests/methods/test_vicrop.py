@@ -21,6 +21,7 @@ from interp.inputs.prompt import GENERIC_PROMPT, Prompt
 from interp.inputs.sample import Sample
 from interp.methods import Crop, Method, ViCrop, vicrop
 from interp.methods.vicrop import default_base, default_layer, select
+from interp.methods.vicrop_maps import grad_att, pure_grad
 from interp.models.families.llava import Llava
 from interp.tracing import Cost, Mllm, wrap
 
@@ -89,6 +90,8 @@ def test_the_crop_alone(mllm):
     assert {one.details["images"] for one in answers} == {"crop"}
     for crop, sample in zip(method.crop(mllm, samples), samples, strict=True):
         method._shown(sample, crop).check()  # no box of the original is left outside the crop
+        masked = sample.replace(masks=[np.ones((64, 80), bool)])
+        method._shown(masked, crop).check()  # and no mask of the original's size
         assert len(ViCrop()._shown(sample, crop).boxes) == 1
 
 
@@ -105,6 +108,20 @@ def test_the_prompt_is_honoured(mllm):
     plain = ViCrop(base=SMALL).answer(mllm, three(), max_new_tokens=1)
     asked = ViCrop(base=SMALL).answer(mllm, three(), prompt=prompt, max_new_tokens=1)
     assert not np.allclose(plain[0].logits, asked[0].logits, atol=1e-3)
+
+
+def test_maps_of_gradients_are_of_what_was_asked(mllm):
+    """The prompt, the layer and the generic prompt, as the maps' own functions take them."""
+    one, prompt, generic = three()[:1], Prompt("is {question} a", system="be brief"), Prompt("is it red?")
+    (weighed,) = ViCrop("grad_att", layer=2, base=SMALL).crop(mllm, one, prompt)
+    np.testing.assert_allclose(weighed.map, grad_att(mllm, one, prompt, 2)[0], rtol=1e-4)
+    (pixels,) = ViCrop("pure_grad", base=SMALL, generic=generic).crop(mllm, one, prompt)
+    np.testing.assert_allclose(pixels.map, pure_grad(mllm, one, prompt, generic)[0], rtol=1e-3)
+    default = replace(GENERIC_PROMPT, system=prompt.system)
+    (plain,) = ViCrop("pure_grad", base=SMALL).crop(mllm, mllm.prefix(one, prompt=prompt))
+    np.testing.assert_allclose(plain.map, pure_grad(mllm, one, prompt, default)[0], rtol=1e-3)
+    (held,) = ViCrop("grad_att", layer=2, base=SMALL).crop(mllm, mllm.prefix(one, prompt=prompt))
+    np.testing.assert_allclose(held.map, weighed.map, rtol=1e-4)
 
 
 def test_batches_and_prefixes_serve(mllm):

@@ -45,6 +45,10 @@ def test_ties_are_drawn_and_not_taken_from_the_top_left() -> None:
     assert counts[7] == 0
     assert np.delete(counts, 7).min() > 20  # 44 each are expected
     np.testing.assert_array_equal(tokens_first(values, seed=3), tokens_first(2 * values - 1, seed=3))
+    for seed in (0, 3):
+        first, second = tokens_first(values, seed=seed)[:2]
+        assert np.flatnonzero(most_important(values, [0.2], seed=seed)[0]).tolist() == sorted([first, second])
+    assert tokens_first(values, seed=0)[1] != tokens_first(values, seed=3)[1]
 
 
 def test_areas_are_those_of_trapezoids_drawn_by_hand() -> None:
@@ -102,8 +106,9 @@ def test_rank_correlations_with_ties_equal_brute_force() -> None:
 
 @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [1.0, np.nan, 2.0], [1.0, np.inf, 2.0]])
 def test_a_map_without_an_order_agrees_with_nothing(values: list[float]) -> None:
-    assert np.isnan(spearman(values, [1.0, 2.0, 3.0]))
-    assert np.isnan(kendall([1.0, 2.0, 3.0], values))
+    for agreement in (spearman, kendall):
+        assert np.isnan(agreement(values, [1.0, 2.0, 3.0]))
+        assert np.isnan(agreement([1.0, 2.0, 3.0], values))
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -126,6 +131,9 @@ def test_what_does_not_fit_is_refused() -> None:
             normalised([1.0], 1.0, 0.0, least=least)
     with pytest.raises(MapError, match=r"one untouched value per curve.*\(2,\) and \(3, 4\)"):
         comprehensiveness(np.ones(2), np.ones((3, 4)))
+    for fall in (comprehensiveness, sufficiency):
+        with pytest.raises(MapError, match=r"one untouched value per curve.*got \(\) and \(\)"):
+            fall(0.8, 0.4)
     with pytest.raises(MapError, match=r"got shapes \(3, 4\), \(2,\) and \(\)"):
         normalised(np.ones((3, 4)), np.ones(2), 0.0)
     with pytest.raises(MapError, match=r"same tokens are needed; got \(2,\) and \(3,\)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -66,3 +67,29 @@ def test_a_metric_changes_neither_map_nor_mask(name: str) -> None:
     METRICS[name](maps, mask, (2, 2))
     np.testing.assert_array_equal(maps, [[2, -1, np.nan, 4], [3, 1, 0, 2]])
     np.testing.assert_array_equal(mask, [0.5, 0, 0, 0])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("mask", [True, np.array(True), np.float64(0.5)])
+def test_one_number_is_no_mask(mask: object) -> None:
+    with pytest.raises(
+        MapError, match=r"the same image tokens on their last axis; got map \(4,\) and mask \(\)"
+    ):
+        METRICS["ar"]([1.0, 2.0, 3.0, 4.0], mask)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["ar", "kl", "kl_gain", "js"])
+def test_a_map_without_mass_has_no_distribution(name: str) -> None:
+    """Beside a map that has some: the second, of no value above 0, is undefined."""
+    found = METRICS[name](
+        np.array([[2.0, -1.0, 1.0, 4.0], [-2.0, -1.0, 0.0, -4.0]]), np.array([True, *[False] * 3])
+    )
+    assert np.isnan(found).tolist() == [False, True]
+
+
+def test_an_index_matters_only_where_both_have_one() -> None:
+    mask = [True, False, False, False]
+    labelled = pd.Series(mask, index=[9, 8, 7, 6])
+    for given in ([1.0, 2.0, 3.0, 2.0], np.array([1.0, 2.0, 3.0, 2.0])):
+        assert float(METRICS["ar"](given, labelled)) == float(METRICS["ar"](given, mask)) == 0.5
+    assert float(METRICS["ar"](pd.Series([1.0, 2.0, 3.0, 2.0], index=[9, 8, 7, 6]), mask)) == 0.5

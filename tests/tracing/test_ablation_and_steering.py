@@ -114,6 +114,25 @@ def test_an_ablation_of_rows_in_the_prefix_runs_whole_prompts(mllm, batch):
     assert mllm.trace(prefix, edits=[AddResidual([1], "question", vector)]).cost.tokens < whole
 
 
+def test_each_sample_has_its_own_means_and_streams(mllm, batch):
+    """Of several samples in one pass, in micro-batches, and each alone."""
+    draw = np.random.default_rng(2)
+    means = [draw.normal(0, 1, (2, DIM)).astype(np.float32) for _ in range(len(batch))]
+    streams = [draw.normal(0, 1, (1, 1, 64)).astype(np.float32) for _ in range(len(batch))]
+
+    def logits(samples: Any, at: slice, **how: Any) -> np.ndarray:
+        edits = [
+            AblateHeads(Site(heads=PAIRS), "mean", means[at]),
+            interp.PatchResidual([0], "last", streams[at]),
+        ]
+        return mllm.trace(samples, edits=edits, **how).logits.values
+
+    together = logits(batch, slice(None))
+    assert_allclose(logits(batch, slice(None), batch_size=2), together, atol=1e-5)
+    for i, sample in enumerate(tiny.samples()):
+        assert_allclose(logits([sample], slice(i, i + 1))[0], together[i], atol=1e-5)
+
+
 def test_zero_is_a_knockout_of_all_keys_and_more_in_decode(mllm, batch):
     ablated, hidden = (
         [AblateHeads(Site(heads=PAIRS), steps="all")],

@@ -85,13 +85,33 @@ def test_a_family_answers_as_its_adapter_has_it():
 
 
 @pytest.mark.parametrize(
-    "target", [Target("greedy"), Target(ANSWER, reduce="mean"), Target(interp.diff("yes", "no"))]
+    "target",
+    [
+        Target("greedy"),
+        Target("greedy", tokens=3),
+        Target(ANSWER, reduce="mean"),
+        Target(interp.diff("yes", "no")),
+    ],
 )
 def test_scores_are_those_of_the_adapter(target):
     bare, whole = pair()
     found, expected = bare.score(samples(), target), whole.score(samples(), target)
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
     assert [aim.answers for aim in found.aims] == [aim.answers for aim in expected.aims]
+
+
+def test_a_sample_of_two_images_is_asked_under_the_prompt():
+    (bare, whole), (first, second) = pair(), samples()
+    two = first.replace(images=[first.image, second.image])
+    prompt = interp.Prompt("{question} ?", system="be brief")
+    said = bare.answers([two, second], prompt, generate=4, progress=False)
+    assert said == whole.answers([two, second], prompt, generate=4)
+    assert said != bare.answers([two, second], generate=4)
+    found, expected = (
+        one.score([two, second], Target(ANSWER), prompt=prompt).values for one in (bare, whole)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(found - bare.score([two, second], Target(ANSWER)).values).max() > 1e-3
 
 
 def test_an_encoder_decoder_answers_greedily():

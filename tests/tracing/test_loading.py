@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 import tests.tiny as tiny
 from interp.errors import ModelError
 from interp.models.configs import refuse_kernels
+from interp.models.families.llava import Llava
 from interp.study.model_spec import model_label
 from interp.tracing import load, wrap
 from interp.tracing.loading import _check_report, _without_bar
@@ -65,6 +66,41 @@ def test_dtype_and_processor(saved, tmp_path):
     assert not load(saved).processor.image_processor.do_pad
     with pytest.raises(ModelError, match=r'dtype is "auto", a name such as "bfloat16".*got \'int8\''):
         load(saved, dtype="int8")
+
+
+def test_a_revision_is_that_of_config_processor_and_weights(monkeypatch):
+    asked, hf = {}, tiny.llava()
+
+    def read_config(where, options):
+        asked["config"] = (where, options)
+        return hf.config
+
+    def load_processor(where, options, config):
+        asked["processor"] = (where, options)
+        return tiny.processor()
+
+    def from_pretrained(where, **options):
+        asked["weights"] = (where, {name: options[name] for name in ("local_files_only", "revision")})
+        report = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+        return hf, report
+
+    for name, made in (("read_config", read_config), ("load_processor", load_processor)):
+        monkeypatch.setattr(f"interp.tracing.loading.{name}", made)
+    monkeypatch.setattr("interp.tracing.loading.open_original", lambda *_: None)
+    monkeypatch.setattr("interp.tracing.loading.reachable", lambda: True)
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", from_pretrained)
+    load("some-org/some-model", revision="v2")
+    wanted = ("some-org/some-model", {"local_files_only": False, "revision": "v2"})
+    assert asked == dict.fromkeys(("config", "processor", "weights"), wanted)
+
+
+def test_a_given_adapter_takes_the_place_of_the_familys(saved):
+    class Own(Llava):
+        name = "own"
+
+    own = Own()
+    assert load(saved, adapter=own).adapter is own
+    assert load(saved, adapter="llava").family == load(saved).family == "llava"
 
 
 def test_small_weights_load_quietly_and_keep_their_name(capfd):

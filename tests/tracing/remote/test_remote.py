@@ -52,6 +52,7 @@ from tests.remote.alike import (
 )
 from tests.remote.serving import Serving, opened, samples, serving, settings
 
+PROMPT = interp.Prompt("is {question} a", system="be brief")
 FAMILIES = ("qwen2_5_vl", "gemma3", "idefics3", "llava")
 
 
@@ -179,7 +180,9 @@ def test_an_error_of_an_edit_keeps_its_kind(both):
 
 def test_a_job_is_collected_later_by_its_id(both):
     far, near = both
-    options = {"reads": READS, "generate": 3}
+    drawn = {"seed": 2, "decoding": Decoding(1.0, top_k=20)}
+    edits = [Knockout(Site(layers=[1], queries="after_image"))]
+    options = {"reads": READS, "generate": 3, "prompt": PROMPT, "edits": edits, **drawn}
     job = far.submit(samples(), **options)
     again = replace(far)  # as in another process, which has the id alone
     like(again.collect(job.id, samples(), **options, timeout=60), near.trace(samples(), **options))
