@@ -61,6 +61,20 @@ def test_labels_on_another_grid_lie_at_the_same_millimetres(tmp_path: Path) -> N
     assert [sample.boxes for sample in again] == [sample.boxes for sample in own]
 
 
+def test_the_orientation_is_that_of_both_files(tmp_path: Path) -> None:
+    """Of two files whose headers do not say where their axes point."""
+    own = nifti(*marked_pair(tmp_path), NAMES)
+    (tmp_path / "bare").mkdir()
+    pair = (tmp_path / "bare/scan_1.nii", tmp_path / "bare/labels.nii")
+    for path, file in zip(pair, (tmp_path / "scan_1.nii.gz", tmp_path / "labels.nii.gz"), strict=True):
+        image: Any = nibabel.Nifti1Image(np.asanyarray(nibabel.load(file).dataobj)[::-1], None)  # pyright: ignore
+        image.header.set_zooms((1, 1, 3))
+        nibabel.save(image, path)
+    again = nifti(*pair, NAMES, orientation="LAS")
+    assert [(one.meta, one.boxes) for one in again] == [(one.meta, one.boxes) for one in own]
+    assert np.array_equal(np.asarray(again[0].load()), np.asarray(own[0].load()))
+
+
 def test_grey_values_and_pickled_samples(tmp_path: Path) -> None:
     first = nifti(*marked_pair(tmp_path), NAMES, grey=(0, 10))[0]
     assert sorted(set(np.asarray(first.load()).ravel().tolist())) == [
