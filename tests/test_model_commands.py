@@ -57,8 +57,9 @@ def test_every_option_of_a_checkpoint_is_passed_on(monkeypatch: pytest.MonkeyPat
         raise AskedError
 
     monkeypatch.setattr("interp.tracing.load", load)
+    words = "--device meta --dtype float16 --revision r --processor p"
     with pytest.raises(AskedError):
-        main("adapt org/m --device meta --dtype float16 --revision r --processor p".split())
+        main(["adapt", "org/m", *words.split()])
     options = {"device": "meta", "dtype": "float16", "revision": "r", "processor": "p"}
     assert asked == [(("org/m",), {"adapter": "measured", **options})]
 
