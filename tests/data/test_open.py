@@ -453,6 +453,16 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
     "refcoco": _broken_refs,
     "hub": _broken_dict,
     "voc": lambda folder: files.voc_folder(folder, files.voc_object("cat", 1, 1, 99, 9)),
+    "yolo": lambda folder: files.yolo_folder(folder, "7 0.5 0.5 0.5 0.5\n"),
+    "medsg": lambda folder: files.medsg_folder(folder, files.medsg_row(answer=[1])),
+    "huatuo": lambda folder: layouts.huatuo_folder(folder, layouts.huatuo_row(answer="Maybe")),
+    "mmmu": lambda folder: mmmu_with(folder, answer="Z"),
+    "omnimedvqa": lambda folder: layouts.omnimedvqa_folder(folder, layouts.omnimedvqa_row(gt_answer="x")),
+    "path_vqa": lambda folder: layouts.hub_folder(
+        folder, train=[("", "no")], validation=[("?", "no")], test=[("?", "no")]
+    ),
+    "pmc_vqa": lambda folder: layouts.pmc_vqa_folder(folder, layouts.pmc_vqa_row(label="Z")),
+    "vqa_rad": lambda folder: layouts.vqa_rad_folder(folder, layouts.vqa_rad_row(1, "", "yes")),
 }
 
 
