@@ -158,4 +158,6 @@ def test_shared_axes_have_ticks_where_they_have_labels() -> None:
     figure = figures.panels(["a", "b"], rows=2, columns=2, shared_xaxes=True, shared_yaxes=True)
     shown = [axis.ticks for axis in (*figure.select_xaxes(), *figure.select_yaxes())]
     assert shown == ["", "", None, None, None, "", None, ""]
+    three = figures.panels([], rows=2, columns=3)
+    assert (len(list(three.select_xaxes())), len(list(figures.panels(["a", "b"]).select_xaxes()))) == (6, 2)
     assert [note.text for note in figures.panels(["<i>"], columns=1).layout.annotations] == ["&lt;i&gt;"]
