@@ -12,6 +12,7 @@ from interp.data.scenes import (
     CORNERS,
     SHAPES,
     SIZE,
+    MarkedScene,
     Scene,
     Thing,
     marked_samples,
@@ -280,6 +281,16 @@ def test_a_sample_does_not_depend_on_how_many_there_are() -> None:
     assert (one.meta["about"], one.meta["label"]) == (question.about, question.thing.shape)
     assert one.meta["kind"] == ("localization" if question.about == "side" else "attribute")
     np.testing.assert_array_equal(np.asarray(one.load()), scene.render())
+
+
+def test_a_corner_is_where_its_name_says() -> None:
+    scene = Scene((0, 0, 0), (0, 0, 0), 0, ())
+    found = {corner: MarkedScene(scene, corner, "red").box.as_tuple() for corner in CORNERS}
+    assert found == {
+        "top left": (2, 2, 26, 26), "top right": (166, 2, 190, 26), "bottom left": (2, 166, 26, 190),
+        "bottom right": (166, 166, 190, 190),
+    }  # fmt: skip
+    assert random_marked_scene(np.random.default_rng(0), "top right").corner == "top right"
 
 
 def test_a_marked_sample_tells_its_marker() -> None:
