@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -213,6 +214,14 @@ def test_changing_all_else_keeps_the_marker(seed):
     assert moved.box == thing.box
     assert moved.colour != thing.colour
     assert len({t.shape for t in other.scene.things}) == len(other.scene.things)
+
+
+def test_the_object_that_stays_touches_no_new_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        marked = random_marked_scene(rng)
+        things = marked.elsewhere_changed(marked.scene.things[0].shape, rng).scene.things
+        assert not any(a.touches(b) for a, b in itertools.combinations(things, 2))
 
 
 def test_marker_and_object_differ_and_every_corner_occurs():
