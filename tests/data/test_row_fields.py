@@ -118,6 +118,8 @@ def test_each_box_is_measured_by_its_own_image(tmp_path: Path) -> None:
 
 
 def test_a_column_holds_one_field_and_ids_are_the_tables_own() -> None:
+    with pytest.raises(DataError, match="the list has no column for the question"):
+        recognised(["image"], None, what="the list")
     with pytest.raises(DataError, match="has no column for the question"):
         recognised(["image", "question", "x"], {"answer": "question"})
     fields = Fields({"image": "image", "question": "q", "id": "id", "options": "o"}, None, lambda *_: "a.png")

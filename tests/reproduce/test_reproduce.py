@@ -7,7 +7,6 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -108,29 +107,6 @@ def test_list_says_what_is_there_and_runs_nothing(
     assert not out.exists()
     assert re.search(r"fig1 .*not run .*fig1.html \(without COCO, VGMED\)", said)
     assert "The script table2_mmmu.py is not in" in said
-
-
-def test_every_option_reaches_the_request(
-    stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr("interp.reproduce_command._show", lambda *given: asked.append(given))
-    folders = {name: tmp_path / name for name in ("vgmed", "coco", "slake", "vqa_rad")}
-    for folder in folders.values():
-        folder.mkdir()
-    words = [f"--{name}={folders[name]}" for name in ("vgmed", "coco")]
-    words += ["--benchmarks", *(f"{name}={folders[name]}" for name in ("slake", "vqa_rad"))]
-    more = (
-        "--list --model a b --only fig3 table1 --no-paper --n 3 --published-heads huatuogpt-vision-7b --device meta "
-        "--dtype bfloat16 --batch-size 2 --workers 3"
-    )
-    out = tmp_path / "out"
-    assert main(["reproduce", *words, *more.split(), "--out", str(out), "--studies", str(stand_ins)]) == 0
-    ((session, chosen),) = asked
-    options = {"device": "meta", "dtype": "bfloat16", "batch-size": "2", "workers": "3"}
-    assert session.request == Request(out, ("a", "b"), folders, False, 3, "huatuogpt-vision-7b", options)
-    assert session.scripts == stand_ins
-    assert {one.name for one in chosen} == {"fig3", "table1"}
 
 
 def test_models_and_data_go_to_the_scripts_that_take_them(tmp_path: Path) -> None:
