@@ -11,8 +11,6 @@ import pytest
 from interp.cli import main
 from interp.data import Samples
 from interp.data_build import build_commands
-from interp.data_build.endpoint import Endpoint
-from interp.data_build.pairs import Settings
 from tests.data import source_files as files
 from tests.data_build.build_files import volume_folder
 
@@ -66,81 +64,22 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys: Any
     assert "--names is JSON" in capsys.readouterr().err
 
 
-class SeenError(Exception):
-    """Ends a command where what it was given has been seen."""
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the readers were asked for, and what was built with which settings."""
-    found: list[Any] = []
-
-    def reader(name: str) -> Any:
-        return lambda *given, **options: found.append((name, given, options)) or Samples([], name)
-
-    def build(samples: Samples, *given: Any, **options: Any) -> None:
-        found.append((samples.name, given, options))
-        raise SeenError
-
-    for name in ("scans", "read"):
-        monkeypatch.setattr(build_commands, name, reader(name))
-    for name in ("nifti", "dicom"):
-        monkeypatch.setattr(f"interp.data.{name}", reader(name))
-    monkeypatch.setattr(build_commands, "build", build)
-    return found
-
-
-CUT = {"names": {1: "liver"}, "plane": "coronal", "slices": "largest", "grey": "bone", "longest": 99}
-MORE = "--plane coronal --slices largest --longest 99 --grey bone"
-CUT_WORDS = ["--names", '{"1": "liver"}', *MORE.split()]
-
-
-def test_every_option_reaches_the_scans_and_the_build(tmp_path: Path, asked: list[Any]) -> None:
-    source, out = volume_folder(tmp_path / "in"), tmp_path / "out"
-    words = (
-        "--modality MR --region Skin --n 3 --seed 4 --share 0.5 --area 0.1 0.2 --complete --endpoint http://x/v1 "
-        "--llm m --key-variable KEY"
-    )
-    with pytest.raises(SeenError):
-        main(["data", "build", str(source), "--out", str(out), *CUT_WORDS, *words.split()])
-    settings = Settings(n=3, seed=4, share=0.5, area=(0.1, 0.2), complete=True)
-    assert asked == [
-        ("scans", (source,), {**CUT, "modality": "MR", "region": "Skin"}),
-        ("scans", (out, settings), {"endpoint": Endpoint("http://x/v1", "m", "KEY")}),
-    ]
-
-
-@pytest.mark.parametrize("reader", ["nifti", "dicom"])
-def test_every_option_of_a_cut_reaches_one_volume(tmp_path: Path, asked: list[Any], reader: str) -> None:
-    words = [
-        "data",
-        "build",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "out"),
-        "--labels",
-        "l.nii",
-        "--reader",
-        reader,
-    ]
-    for given, cut in (
-        (CUT_WORDS, CUT),
-        ([], {"names": None, "plane": "axial", "slices": "all", "longest": None}),
-    ):
-        asked.clear()
-        with pytest.raises(SeenError):
-            main([*words, *given])
-        assert asked[0] == (reader, (tmp_path, Path("l.nii")), {"masks": True, "least": 1, **cut})
-
-
-def test_places_and_the_reader_are_those_given(tmp_path: Path, asked: list[Any]) -> None:
-    path = files.coco_file(tmp_path, [files.thing(1, [2, 2, 10, 10])])
-    words = ["data", "build", str(path), "--out", str(tmp_path / "out")]
-    for given, name, places in (
+@pytest.mark.parametrize(
+    ("given", "name", "places"),
+    [
         (["--images", "i"], "coco_instances", {"images": Path("i"), "labels": None}),
         (["--reader", "jsonl", "--labels", "l"], "jsonl", {"images": None, "labels": Path("l")}),
-    ):
-        asked.clear()
-        with pytest.raises(SeenError):
-            main([*words, *given])
-        assert asked[0] == ("read", (path, name), places)
+    ],
+)
+def test_places_and_the_reader_are_those_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], name: str, places: dict[str, Any]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        build_commands, "read", lambda *words, **more: asked.append((words, more)) or Samples([])
+    )
+    monkeypatch.setattr(build_commands, "build", lambda *_, **__: None)
+    monkeypatch.setattr(build_commands, "_print", lambda _: None)
+    path = files.coco_file(tmp_path, [files.thing(1, [2, 2, 10, 10])])
+    assert main(["data", "build", str(path), "--out", str(tmp_path / "out"), *given]) == 0
+    assert asked == [((path, name), places)]
