@@ -193,23 +193,23 @@ def test_each_case_has_the_size_and_the_tokens_of_its_own_image(tmp_path: Path) 
     samples = Samples(
         [Sample(np.zeros((h, w, 3), np.uint8), "?", id=str(i)) for i, (w, h) in enumerate(sizes)]
     )
-    own = []
-    for size in sizes:
-        laid = squash(size, (1, 2))
-        own.append(TokenMap(np.arange(2), laid.boxes, (1, 2), laid.views, laid.image, (size,), 2))
+    own, grids = [], [(1, 2), (2, 1), (1, 2)]  # beside one another, or one above the other
+    for size, grid in zip(sizes, grids, strict=True):
+        laid = squash(size, grid)
+        own.append(TokenMap(np.arange(2), laid.boxes, grid, laid.views, laid.image, (size,), 2))
     both = {
         name: Maps(tuple(xr.DataArray(values, dims=["token"]) for _ in sizes), tuple(own), Cost())
-        for name, values in (("left", [1.0, 0.0]), ("right", [0.0, 1.0]))
+        for name, values in (("first", [1.0, 0.0]), ("second", [0.0, 1.0]))
     }
     made = write_pack(samples, both, page=tmp_path / "p.html", key=tmp_path / "k.json", side=64, seed=0)
-    shown = {"left": 0, "right": 1}
     for item, held in zip(items(made.page), read_key(made.key).items, strict=True):
         width, height = sizes[held.case]
         whole = np.asarray(sheet(item)).astype(int).sum(-1)
         assert whole.shape[1] / whole.shape[0] == pytest.approx(3 * width / height, rel=0.05)
         for name, part in zip((held.a, held.b), np.split(whole, 3, axis=1)[1:], strict=True):
-            light = [half.mean() for half in np.array_split(part, 2, axis=1)]
-            assert light[shown[name]] > light[1 - shown[name]]
+            first, second = (half.mean() for half in np.array_split(part, 2, axis=grids[held.case].index(2)))
+            assert (first > second) == (name == "first")
+            assert abs(first - second) > 100
 
 
 def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:

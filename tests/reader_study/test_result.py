@@ -91,7 +91,10 @@ def test_intervals_and_alpha_are_of_the_same_table(made: tuple[Path, Key], tmp_p
 def test_intervals_are_over_groups_of_cases(made: tuple[Path, Key], tmp_path: Path) -> None:
     """Two cases of each patient: what varies is the patient, not the case."""
     items = tuple(replace(one, group=f"patient {one.case // 2}") for one in made[1].items)
-    result = ReaderResult(replace(made[1], items=items), answered(made, tmp_path).answers)
+    new, old = prefers(made[1], "new"), prefers(made[1], "old")
+    sides = {one.item: (new if one.case < 2 else old)[one.item] for one in items}  # of one patient alone
+    files = [answer_file(tmp_path / name, made[1], name, sides) for name in "abc"]
+    result = ReaderResult(replace(made[1], items=items), read_study(made[1], files).answers)
     values, groups = result.first.value.to_numpy(), result.first.group
     assert groups.nunique() == 3
     both, cases_alone = two_way_share(values, result.first.reader, groups), bootstrap(values, groups)
