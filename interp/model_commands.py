@@ -205,11 +205,13 @@ def adapt(
 
 
 def _opened(model: str, device: str, dtype: str, revision: str | None, processor: str | None) -> Any:
+    from interp.conformance.suite import moved
     from interp.conformance.tiny import families, tiny
     from interp.tracing import load, wrap
 
     if model in families():
-        return wrap(*tiny(model), "measured")
+        hf, own = tiny(model)
+        return wrap(moved(hf, device, dtype), own, "measured")
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision, "processor": processor}
     return load(model, adapter="measured", **options)
 

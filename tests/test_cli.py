@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,16 @@ def test_options_of_workers_reach_a_script_as_one_value() -> None:
         Workers(3, devices=("cuda:0", "cuda:1")),
         Workers(4, address="ray://head:10001", gpus=0.5),
     ]
+
+
+def test_a_script_may_take_its_options_as_one_value() -> None:
+    @dataclass
+    class Options:
+        n: int = 1
+
+    found: list[Options] = []
+    run_script(found.append, Options, args=["--n", "3"])
+    assert found == [Options(3)]
 
 
 def test_contradicting_options_of_workers_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

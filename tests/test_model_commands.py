@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import interp
 from interp.cli import main
 from interp.conformance import check
 from interp.conformance.tiny import tiny
+from interp.errors import ModelError
 from interp.inputs.footprints import center_crop, pad_to_square, squash
+from interp.model_commands import _opened
 from interp.models.measured import Layout, overlap
 from interp.models.measured.behaviour import Behaviour
 
@@ -34,6 +37,31 @@ def test_the_printed_adapter_gives_the_footprints(
     )
     np.testing.assert_array_equal(own.image, known.image)
     assert overlap(own.footprints, known.footprints).min() > 0.9
+
+
+def test_a_family_is_measured_where_and_as_it_is_asked() -> None:
+    opened = _opened("llava", "cpu", "bfloat16", None, None)
+    assert (opened.dtype, opened.device.type, opened.adapter.name) == (torch.bfloat16, "cpu", "measured")
+    with pytest.raises(ModelError, match="device is a name such as"):
+        _opened("llava", "nowhere", "float32", None, None)
+
+
+def test_every_option_of_a_checkpoint_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class AskedError(Exception):
+        """Ends the command."""
+
+    def load(*given: Any, **options: Any) -> Any:
+        asked.append((given, options))
+        raise AskedError
+
+    monkeypatch.setattr("interp.tracing.load", load)
+    words = "--device meta --dtype float16 --revision r --processor p"
+    with pytest.raises(AskedError):
+        main(["adapt", "org/m", *words.split()])
+    options = {"device": "meta", "dtype": "float16", "revision": "r", "processor": "p"}
+    assert asked == [(("org/m",), {"adapter": "measured", **options})]
 
 
 def test_a_model_without_a_map_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from interp.models.adapter import Adapter, installed
 from interp.models.refusals import refusal
 from interp.tracing import Mllm, load, wrap
 
-__all__ = ["CHECKS", "Check", "check"]
+__all__ = ["CHECKS", "Check", "check", "moved"]
 
 Check = Callable[[Subject], Measured]
 """A check: a function of the model under test that returns what it measured."""
@@ -167,7 +167,7 @@ def _check_options(images: Any, probes: Any, seed: Any, progress: Any, finished:
         raise ModelError(f"images is a list of pictures; got {images!r}. Write images=[picture].")
 
 
-def _moved(hf: Any, device: str | torch.device, dtype: str | torch.dtype) -> Any:
+def moved(hf: Any, device: str | torch.device, dtype: str | torch.dtype) -> Any:
     """The model on a device in a dtype. torch would make complex buffers real (Llama 4's tower has its rope in one).
 
     Raises:
@@ -181,7 +181,7 @@ def _moved(hf: Any, device: str | torch.device, dtype: str | torch.dtype) -> Any
     for module, name, _ in turns:
         setattr(module, name, None)
     try:
-        moved = hf.to(device=device, dtype=kind)
+        found = hf.to(device=device, dtype=kind)
         for module, name, value in turns:
             setattr(module, name, value.to(device))
     except (
@@ -191,7 +191,7 @@ def _moved(hf: Any, device: str | torch.device, dtype: str | torch.dtype) -> Any
         ValueError,
     ) as error:  # torch's words for a device it lacks
         raise ModelError(f'device is a name such as "cpu" or "cuda"; got {device!r} ({error}).') from error
-    return moved
+    return found
 
 
 def _model(
@@ -207,7 +207,7 @@ def _model(
         return _Model(model, repr(model), _is_trained(model))
     made = _tiny(model, seed)
     if made is not None:
-        mllm = wrap(_moved(made[0], device, dtype), made[1], model if adapter is None else adapter)
+        mllm = wrap(moved(made[0], device, dtype), made[1], model if adapter is None else adapter)
         return _Model(mllm, f"{model}, tiny random weights", False)
     try:
         loaded = load(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from interp.conformance import CheckResult, Measured, Subject, check, suite
-from interp.conformance.suite import _moved
+from interp.conformance.suite import moved
 from interp.conformance.tiny import tiny
 from interp.errors import ModelError
 from interp.tracing import wrap
@@ -122,7 +122,7 @@ def test_complex_buffers_stay_complex_in_another_dtype() -> None:
     inner = torch.nn.Linear(1, 1)
     inner.register_buffer("turns", torch.tensor([3j]))
     model.inner = inner
-    found = _moved(model, "cpu", "bfloat16")
+    found = moved(model, "cpu", "bfloat16")
     assert found.turns.tolist() == [1 + 2j]
     assert found.inner.turns.tolist() == [3j]
     assert (found.scale.dtype, found.inner.weight.dtype) == (torch.bfloat16, torch.bfloat16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,15 @@ def test_pictures_say_how_many_boxes_or_outlines_they_show(tmp_path: Path, unche
 )
 def test_the_page_shows_what_is_known_of_a_sample(changes: Any, facts: Any) -> None:
     assert _item("0", to_rate(1, **changes)[0], 64).facts == facts
+
+
+def test_the_longer_side_of_a_picture_is_as_given(tmp_path: Path) -> None:
+    samples = [Sample(np.zeros((h, w), np.uint8), "?", id=f"{w}") for w, h in ((300, 100), (100, 200))]
+    for side, sizes in ((100, [(100, 33), (50, 100)]), (64, [(64, 21), (32, 64)])):
+        page = rating_page(Samples(samples), tmp_path / "p.html", side=side).read_text()
+        (form,) = re.findall(r'<script type="application/json" id="form">(.*?)</script>', page, re.DOTALL)
+        shown = [item["pictures"][0] for item in json.loads(form)["items"]]
+        assert [(one["width"], one["height"]) for one in shown] == sizes
 
 
 def test_texts_that_try_to_be_markup_stay_texts(tmp_path: Path) -> None:

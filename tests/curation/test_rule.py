@@ -275,6 +275,20 @@ def test_the_report_counts_escapes_and_shows_the_paper_apart(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"lowest": 4}, "dropped if any score of any rater is below 4. A sample needs all three scores of at least "
+         "1 rater."),
+        ({"several": "median", "n_raters": 2}, "dropped if the median of its raters' scores on some scale is below 3. "
+         "A sample needs all three scores of at least 2 raters."),
+    ],
+)  # fmt: skip
+def test_the_report_says_the_rule(tmp_path: Path, rule: dict[str, Any], said: str) -> None:
+    page = curated(tmp_path, ({0: GOOD},), ({0: GOOD},), **rule).report(tmp_path / "r.html").read_text()
+    assert said in " ".join(Elements(page).text.split())
+
+
+@pytest.mark.parametrize(
     ("rule", "message"),
     [
         ({"lowest": 6}, "lowest is a whole number of at least 1 and at most 5"),

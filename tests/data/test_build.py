@@ -95,6 +95,19 @@ def test_area_limits_are_counted() -> None:
     assert dropped == {"small": 2, "large": 1}
 
 
+def test_limits_of_a_structure_are_the_callers() -> None:
+    labels = np.zeros((10, 20), int)
+    labels[0:2, 0:5] = labels[6, 0:10] = 1  # two pieces of the same size
+    half = build.largest_component(labels == 1, 0.5)
+    assert half is not None
+    assert half.sum() == 10
+    assert build.find(labels, {1: "cyst"}, Counter(), share=0.5) == [Finding("cyst", (0, 0, 5, 2), 0.05)]
+    for area, why in (((0.06, 1.0), "small"), ((0.0, 0.04), "large")):
+        dropped: Counter[str] = Counter()
+        assert build.find(labels, {1: "cyst"}, dropped, area=area, share=0.5) == []
+        assert dropped == {why: 1}
+
+
 def test_ids_of_one_name_are_one_structure() -> None:
     labels = np.zeros((20, 20), int)
     labels[2:6, 2:10], labels[6:9, 2:10], labels[12:18, 12:18] = 1, 2, 3
@@ -150,6 +163,10 @@ def test_cut_keeps_picture_and_labels_together() -> None:
     _, y0, x1, _ = build.box_of(found.labels == 7)
     assert x1 <= 11  # right of the patient is left of the picture
     assert y0 >= 13  # the back is at the bottom
+    whole = build.cut(
+        Volume(values, affine), Volume(labels, affine), {7: "cyst"}, "axial", 1, (-160, 240), crop=False
+    )
+    assert whole.picture.shape == whole.labels.shape == (40, 30)
     other = Volume(labels[:20], affine)
     with pytest.raises(DataError, match=r"labels \(40, 20\); use resample_nearest first"):
         build.cut(Volume(values, affine), other, {7: "cyst"}, "axial", 1, (-160, 240))

@@ -104,6 +104,7 @@ UNUSABLE = {
     "no position": (setting(ImagePositionPatient=None), f"ImagePositionPatient; got nothing. {NO_PLACE}"),
     "no orientation": (setting(ALL, ImageOrientationPatient=None), NO_PLACE),
     "no spacing": (setting(ALL, PixelSpacing=None), f"needs 2 numbers in PixelSpacing; got nothing. {NO_PLACE}"),
+    "a position without an end": (setting(ImagePositionPatient=[-10, 20, np.inf]), NO_PLACE),
     "an empty position": (setting(ImagePositionPatient=""), NO_PLACE),
     "a spacing of 0": (setting(PixelSpacing=[0, 1]), "PixelSpacing .*millimetres above 0"),
     "a skew orientation": (

@@ -16,6 +16,7 @@ from interp.data.open import READERS, guess, label, read, sets
 from interp.errors import DataError
 from tests.data import source_files as files
 from tests.data.benchmarks import layouts
+from tests.data.volume_files import marked_pair
 
 
 def line(image: str, **changes: object) -> str:
@@ -452,6 +453,16 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
     "refcoco": _broken_refs,
     "hub": _broken_dict,
     "voc": lambda folder: files.voc_folder(folder, files.voc_object("cat", 1, 1, 99, 9)),
+    "yolo": lambda folder: files.yolo_folder(folder, "7 0.5 0.5 0.5 0.5\n"),
+    "medsg": lambda folder: files.medsg_folder(folder, files.medsg_row(answer=[1])),
+    "huatuo": lambda folder: layouts.huatuo_folder(folder, layouts.huatuo_row(answer="Maybe")),
+    "mmmu": lambda folder: mmmu_with(folder, answer="Z"),
+    "omnimedvqa": lambda folder: layouts.omnimedvqa_folder(folder, layouts.omnimedvqa_row(gt_answer="x")),
+    "path_vqa": lambda folder: layouts.hub_folder(
+        folder, train=[("", "no")], validation=[("?", "no")], test=[("?", "no")]
+    ),
+    "pmc_vqa": lambda folder: layouts.pmc_vqa_folder(folder, layouts.pmc_vqa_row(label="Z")),
+    "vqa_rad": lambda folder: layouts.vqa_rad_folder(folder, layouts.vqa_rad_row(1, "", "yes")),
 }
 
 
@@ -461,3 +472,65 @@ def test_bad_rows_are_kept_by_every_reader_that_is_asked(tmp_path: Path, reader:
     with pytest.raises(DataError):
         read(path, reader, images=tmp_path)
     assert not all(one.is_usable for one in read(path, reader, images=tmp_path, bad_rows="record"))
+
+
+def _with_image(folder: Path, name: str, text: str) -> Path:
+    files.image(folder / "a.png")
+    return _written(folder, name, text)
+
+
+def _boxed_dict(folder: Path) -> Path:
+    import datasets
+
+    files.image(folder / "a.png")
+    rows = datasets.Dataset.from_dict({"image": ["a.png"], "question": ["?"], "bbox": [[4, 2, 16, 8]]})
+    datasets.DatasetDict({"train": rows}).save_to_disk(folder / "two")
+    return folder / "two"
+
+
+def _boxed_vgmed(folder: Path, name: str = "VGMED") -> Path:
+    row = line("a.png", bbox=[[4, 2, 16, 8]])
+    return _with_image(folder, f"{name}_attribute.jsonl", row).parent
+
+
+BOXES: dict[str, Callable[[Path], Path]] = {
+    "csv": lambda folder: _with_image(folder, "rows.csv", 'image,question,bbox\na.png,?,"[4,2,16,8]"\n'),
+    "jsonl": lambda folder: _with_image(folder, "rows.jsonl", line("a.png", bbox=[[4, 2, 16, 8]])),
+    "vgmed": _boxed_vgmed,
+    "coco": lambda folder: _boxed_vgmed(folder, "COCO"),
+    "coco_instances": lambda folder: files.coco_file(folder, [files.thing(1, [4, 2, 16, 8])]),
+    "slake": lambda folder: files.slake_folder(
+        folder, files.slake_row(), detections=[{"Liver": [4, 2, 16, 8]}]
+    ),
+    "refcoco": lambda folder: files.refcoco_files(folder)[0],
+    "hub": _boxed_dict,
+    "yolo": lambda folder: files.yolo_folder(folder, "0 4 2 16 8\n"),
+}
+"""Files with one box, 4 2 16 8."""
+
+
+@pytest.mark.parametrize("reader", BOXES)
+def test_boxes_are_read_in_the_format_that_is_given(tmp_path: Path, reader: str) -> None:
+    path = BOXES[reader](tmp_path)
+    folder = next((tmp_path / one for one in ("val2017", "train2014") if (tmp_path / one).is_dir()), tmp_path)
+    for box_format, box in (("xyxy", (4, 2, 16, 8)), ("xywh", (4, 2, 20, 10))):
+        found = read(path, reader, images=folder, box_format=box_format)
+        assert {one.boxes[0].as_tuple() for one in found} == {box}
+
+
+def test_tables_are_read_by_the_columns_that_are_given(tmp_path: Path) -> None:
+    import datasets
+
+    table = _with_image(tmp_path, "rows.csv", "scan,question,other\na.png,?,why\n")
+    rows = {"image": ["a.png"], "question": ["?"], "other": ["why"]}
+    datasets.DatasetDict({"a": datasets.Dataset.from_dict(rows)}).save_to_disk(tmp_path / "two")
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "one")
+    for path, more in ((table, {"image": "scan"}), (tmp_path / "one", {}), (tmp_path / "two", {})):
+        (found,) = read(path, images=tmp_path, columns={"question": "other", **more})
+        assert found.question == "why"
+
+
+def test_a_volume_is_read_with_its_label_map(tmp_path: Path) -> None:
+    image, labels = marked_pair(tmp_path)
+    found = read(image, labels=labels)
+    assert {one.meta["label"] for one in found} == {"label 1", "label 2"}

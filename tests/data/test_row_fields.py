@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.data.lines import Row
-from interp.data.row_fields import Fields, as_number, optional_text, recognised, resembling
+from interp.data.row_fields import Fields, as_number, boxes_of, optional_text, recognised, resembling
 from interp.errors import DataError
 
 
@@ -107,7 +107,19 @@ def test_rows_of_lists_and_texts_between_bars() -> None:
             fields.sample(Row(Path("a.csv"), 2, {**given, "image": image}))
 
 
+def test_each_box_is_measured_by_its_own_image(tmp_path: Path) -> None:
+    for name, size in (("a.png", (40, 20)), ("b.png", (10, 30))):
+        Image.new("L", size).save(tmp_path / name)
+    row = Row(Path("a.csv"), 2)
+    images = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    parts = [[0.1, 0.1, 0.5, 0.5, image] for image in (1, 0)]
+    found = boxes_of(row, "box", parts, images, "fraction")
+    assert [(box.image, box.as_tuple()) for box in found] == [(1, (1, 3, 5, 15)), (0, (4, 2, 20, 10))]
+
+
 def test_a_column_holds_one_field_and_ids_are_the_tables_own() -> None:
+    with pytest.raises(DataError, match="the list has no column for the question"):
+        recognised(["image"], None, what="the list")
     with pytest.raises(DataError, match="has no column for the question"):
         recognised(["image", "question", "x"], {"answer": "question"})
     fields = Fields({"image": "image", "question": "q", "id": "id", "options": "o"}, None, lambda *_: "a.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from interp.data.scenes import (
     CORNERS,
     SHAPES,
     SIZE,
+    MarkedScene,
     Scene,
     Thing,
     marked_samples,
@@ -214,6 +216,14 @@ def test_changing_all_else_keeps_the_marker(seed):
     assert len({t.shape for t in other.scene.things}) == len(other.scene.things)
 
 
+def test_the_object_that_stays_touches_no_new_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        marked = random_marked_scene(rng)
+        things = marked.elsewhere_changed(marked.scene.things[0].shape, rng).scene.things
+        assert not any(a.touches(b) for a, b in itertools.combinations(things, 2))
+
+
 def test_marker_and_object_differ_and_every_corner_occurs():
     samples = marked_samples("test", 80)
     assert all(sample.answer != sample.meta["marker_answer"] for sample in samples)
@@ -280,6 +290,16 @@ def test_a_sample_does_not_depend_on_how_many_there_are() -> None:
     assert (one.meta["about"], one.meta["label"]) == (question.about, question.thing.shape)
     assert one.meta["kind"] == ("localization" if question.about == "side" else "attribute")
     np.testing.assert_array_equal(np.asarray(one.load()), scene.render())
+
+
+def test_a_corner_is_where_its_name_says() -> None:
+    scene = Scene((0, 0, 0), (0, 0, 0), 0, ())
+    found = {corner: MarkedScene(scene, corner, "red").box.as_tuple() for corner in CORNERS}
+    assert found == {
+        "top left": (2, 2, 26, 26), "top right": (166, 2, 190, 26), "bottom left": (2, 166, 26, 190),
+        "bottom right": (166, 166, 190, 190),
+    }  # fmt: skip
+    assert random_marked_scene(np.random.default_rng(0), "top right").corner == "top right"
 
 
 def test_a_marked_sample_tells_its_marker() -> None:

@@ -58,6 +58,8 @@ def test_a_tilted_volume_goes_to_the_nearest_axes_as_in_nibabel() -> None:
 def test_volumes_that_cannot_be_oriented() -> None:
     with pytest.raises(DataError, match=r"needs 3 axes; got shape \(2, 2\)"):
         to_ras(np.zeros((2, 2)), np.eye(4))
+    with pytest.raises(DataError, match=r"needs 3 axes; got shape \(2, 0, 2\)"):
+        to_ras(np.zeros((2, 0, 2)), np.eye(4))
     with pytest.raises(DataError, match="one real number in each voxel; got complex128"):
         to_ras(np.zeros((2, 2, 2), complex), np.eye(4))
 

@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from interp.cli import main
+from interp.data import Samples
+from interp.data_build import build_commands
 from tests.data import source_files as files
 from tests.data_build.build_files import volume_folder
 
@@ -58,3 +62,24 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, capsys: Any
     assert "Skin ×" in said
     assert main(["data", "build", path, *out, "--names", "liver"]) == 2
     assert "--names is JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "places"),
+    [
+        (["--images", "i"], "coco_instances", {"images": Path("i"), "labels": None}),
+        (["--reader", "jsonl", "--labels", "l"], "jsonl", {"images": None, "labels": Path("l")}),
+    ],
+)
+def test_places_and_the_reader_are_those_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], name: str, places: dict[str, Any]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        build_commands, "read", lambda *words, **more: asked.append((words, more)) or Samples([])
+    )
+    monkeypatch.setattr(build_commands, "build", lambda *_, **__: None)
+    monkeypatch.setattr(build_commands, "_print", lambda _: None)
+    path = files.coco_file(tmp_path, [files.thing(1, [2, 2, 10, 10])])
+    assert main(["data", "build", str(path), "--out", str(tmp_path / "out"), *given]) == 0
+    assert asked == [((path, name), places)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,29 @@ def test_names_and_modality_come_from_the_folder_or_the_caller(tmp_path: Path) -
         scans(source)
     (source / "labelsTr/.hidden.nii.gz").write_bytes(b"")
     assert labels(scans(source, {3: "spleen"})) == {"spleen"}
+
+
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_slices_are_cut_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    source = volume_folder(tmp_path / "in")
+    if kind == "dicom":
+        for image in list((source / "imagesTr").iterdir()):
+            image.unlink()
+            (source / "imagesTr" / image.name.replace("_0000.nii.gz", "")).mkdir()
+    asked: list[Any] = []
+
+    def read(image: Path, labels: Path, *given: Any, **options: Any) -> Samples:
+        asked.append((image.name, labels.name, options))
+        return Samples([], "one")
+
+    monkeypatch.setattr(importlib.import_module("interp.data_build.scans"), kind, read)
+    cut = {"plane": "coronal", "slices": [3, 4], "longest": 99, "grey": "bone"}
+    scans(source, orientation="LPS", **cut)  # type: ignore[arg-type]
+    more = {**cut, "masks": True, "least": 1} | ({"orientation": "LPS"} if kind == "nifti" else {})
+    ending = "_0000.nii.gz" if kind == "nifti" else ""
+    assert asked == [
+        (f"case_{k}{ending}", f"case_{k}.nii.gz", {**more, "name": f"case_{k}"}) for k in range(2)
+    ]
 
 
 def test_what_is_built_has_its_type(tmp_path: Path, unchecked: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from interp.data import Samples
 from interp.data_check import inspect
 from interp.data_check.page import _caption, write
 from interp.inputs.sample import Sample
+from interp.report.gallery import drawn
 from tests.report.hostile_samples import Elements
 
 
@@ -31,6 +33,13 @@ def test_samples_with_boxes_are_shown_first(tmp_path: Path) -> None:
     assert text.count("plain ") == 10
     more = [Sample(picture(i), f"boxed {i}?", [(1, 1, 9, 9)], id=f"b{i}") for i in range(12)]
     assert "12 samples, drawn with seed 0, all with boxes." in told(tmp_path, Samples([*plain, *more]))
+
+
+def test_pictures_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    many = Samples([Sample(picture(i), f"[{i}]?", [(1, 1, 9, 9)], id=f"b{i}") for i in range(30)])
+    for seed in (0, 1):
+        shown = {int(one) for one in re.findall(r"\[(\d+)\]\?", told(tmp_path, many, seed))}
+        assert shown == set(drawn(range(30), 12, seed))
 
 
 def test_problems_are_counted_and_the_first_fifty_are_listed(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from interp.errors import StudyError
 from interp.inputs.prompt import Prompt
 from interp.lmms_eval.task_documents import to_text, to_visual, write
 from interp.methods import VGRefine
+from interp.study import ModelSpec
 from interp.tracing import load
 
 AS_WRITTEN = Prompt(template="{question}", options="none")
@@ -98,6 +99,30 @@ def test_a_method_answers_with_its_heads_and_layers(
         StudyError, match=r"VGRefine decodes greedily; the task asks for temperature 0.7. Leave"
     ):
         lmm.generate_until(requests(documents, {"temperature": 0.7}))
+
+
+def test_every_argument_reaches_the_model_and_its_method(
+    model_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, asked = sys.modules[model_class.__module__], []
+    monkeypatch.setattr(ModelSpec, "load", lambda self: asked.append(self) or "the model")
+    monkeypatch.setattr(room, "method_of", lambda *given, **more: asked.append((given, more)) or "the method")
+    of_model = {"revision": "r", "device": "meta", "dtype": "bfloat16", "adapter": "answers_only"}
+    of_method = {"heads": "1-2", "choose_on": "rows.jsonl", "out": "there"}
+    lmm = model_class(
+        "org/m",
+        "vgrefine",
+        **of_model,
+        **of_method,
+        layers=3,
+        n_validation=5,
+        batch_size="2",
+        seed=7,
+        failures="empty",
+    )
+    spec = ModelSpec("org/m", **of_model)
+    assert asked == [spec, (("vgrefine", spec, "the model"), {**of_method, "layers": "3", "n": 5})]
+    assert (lmm.method, lmm.limit, lmm.draw_seed, lmm.failures) == ("the method", 2, 7, "empty")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ def test_documents_hold_the_papers_prompt_and_the_images(written: Any) -> None:
     assert second["modality"] == bundled("medical", n=2, seed=5)[1].meta["modality"]
 
 
+def test_a_split_has_the_name_it_is_given(tmp_path: Path) -> None:
+    folder = documents.write(bundled("medical", n=1), tmp_path / "one", split="mine")
+    assert list(datasets.load_from_disk(str(folder))) == ["mine"]
+
+
 def test_documents_are_marked_by_the_packages_rule(written: Any) -> None:
     doc = {
         name: value for name, value in written[0].items() if name != "images"

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from PIL import Image
 
 from interp import methods
 from interp.data import Samples, bundled
 from interp.errors import DataError, MapError, StudyError
 from interp.indicators import Maps
+from interp.inputs.footprints import squash
 from interp.inputs.sample import Sample
+from interp.inputs.tokens import TokenMap
 from interp.reader_study import Pack, read_key, stored_maps, write_pack
 from interp.reader_study.pack import _maps, draw_items
 from interp.study import LayerSweep, Refinement
 from interp.study.refinement.result import RefinementCell
-from interp.tracing import load
+from interp.tracing import Cost, load
 from tests.reader_study.cases import cases, maps
 
 FIRST, SECOND = "plain-condition", "refined-condition"
@@ -183,6 +186,30 @@ def test_outlines_of_masks_are_not_drawn_either(tmp_path: Path) -> None:
         )
         found[name] = made.page.read_bytes()
     assert found["plain"] == found["masked"]
+
+
+def test_each_case_has_the_size_and_the_tokens_of_its_own_image(tmp_path: Path) -> None:
+    sizes = [(48, 36), (30, 60), (64, 16)]
+    samples = Samples(
+        [Sample(np.zeros((h, w, 3), np.uint8), "?", id=str(i)) for i, (w, h) in enumerate(sizes)]
+    )
+    own, grids = [], [(1, 2), (2, 1), (1, 2)]  # beside one another, or one above the other
+    for size, grid in zip(sizes, grids, strict=True):
+        laid = squash(size, grid)
+        own.append(TokenMap(np.arange(2), laid.boxes, grid, laid.views, laid.image, (size,), 2))
+    both = {
+        name: Maps(tuple(xr.DataArray(values, dims=["token"]) for _ in sizes), tuple(own), Cost())
+        for name, values in (("first", [1.0, 0.0]), ("second", [0.0, 1.0]))
+    }
+    made = write_pack(samples, both, page=tmp_path / "p.html", key=tmp_path / "k.json", side=64, seed=0)
+    for item, held in zip(items(made.page), read_key(made.key).items, strict=True):
+        width, height = sizes[held.case]
+        whole = np.asarray(sheet(item)).astype(int).sum(-1)
+        assert whole.shape[1] / whole.shape[0] == pytest.approx(3 * width / height, rel=0.05)
+        for name, part in zip((held.a, held.b), np.split(whole, 3, axis=1)[1:], strict=True):
+            first, second = (half.mean() for half in np.array_split(part, 2, axis=grids[held.case].index(2)))
+            assert (first > second) == (name == "first")
+            assert abs(first - second) > 100
 
 
 def test_a_key_that_is_needed_is_not_overwritten(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from interp.errors import DataError, StudyError
 from interp.reader_study import Key, ReaderResult, read_key, read_study, write_pack
 from interp.reader_study.result import _crossed_note, readers_figure
 from interp.report import answer_form
-from interp.stats import krippendorff_alpha, two_way_share
+from interp.stats import bootstrap, krippendorff_alpha, two_way_share
 from tests.reader_study.cases import answer_file, cases, maps, prefers
 from tests.report.hostile_samples import ATTACK, Elements
 
@@ -85,6 +86,27 @@ def test_intervals_and_alpha_are_of_the_same_table(made: tuple[Path, Key], tmp_p
     assert agreement["n"] == 6
     assert agreement["same"] == pytest.approx((1 + 0 + 1 + 4 * 0 + 1) / (6 + 3 + 3))
     assert agreement["alpha"] == pytest.approx(krippendorff_alpha(table, level="ordinal"))
+
+
+def test_intervals_are_over_groups_of_cases(made: tuple[Path, Key], tmp_path: Path) -> None:
+    """Two cases of each patient: what varies is the patient, not the case."""
+    items = tuple(replace(one, group=f"patient {one.case // 2}") for one in made[1].items)
+    new, old = prefers(made[1], "new"), prefers(made[1], "old")
+    sides = {one.item: (new if one.case < 2 else old)[one.item] for one in items}  # of one patient alone
+    files = [answer_file(tmp_path / name, made[1], name, sides) for name in "abc"]
+    result = ReaderResult(replace(made[1], items=items), read_study(made[1], files).answers)
+    values, groups = result.first.value.to_numpy(), result.first.group
+    assert groups.nunique() == 3
+    both, cases_alone = two_way_share(values, result.first.reader, groups), bootstrap(values, groups)
+    found = result.preference()
+    assert found.n_groups.tolist() == [3] * 4
+    assert found.low[:2].tolist() == pytest.approx([both.low, cases_alone.low])
+    assert found.high[:2].tolist() == pytest.approx([both.high, cases_alone.high])
+    assert found.note.str.contains("Only 3 groups").all()
+    for row in result.per_reader().itertuples():
+        own = result.first.reader == row.reader
+        held = bootstrap(values[own], groups[own])
+        assert (row.low, row.high) == pytest.approx((held.low, held.high), nan_ok=True)
 
 
 def test_a_side_preferred_throughout_shows(made: tuple[Path, Key], tmp_path: Path) -> None:

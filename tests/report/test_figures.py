@@ -45,6 +45,8 @@ def test_curves_show_an_interval_or_the_groups() -> None:
     assert line.showlegend
     (line,) = curves(summary(19), SCORES, "baseline", "#0072B2", dash="dot", legend=False)
     assert (line.mode, line.showlegend) == ("lines", False)
+    (*_, line) = curves(summary(19), SCORES, "own", "#0072B2", digits=1)
+    assert line.hovertemplate.startswith("%{y:.1f}")
     assert curves(summary(20)[:0], SCORES, "none", "#0072B2") == []
 
 
@@ -65,6 +67,14 @@ def test_cells_of_a_heat_map_are_in_ascending_order() -> None:
     assert (list(found.x), list(found.y)) == ([1, 3], [0, 5])
     np.testing.assert_array_equal(found.z, [[10.0, 30.0], [15.0, np.nan]])
     np.testing.assert_array_equal(found.customdata[..., 0], [[3, 1], [2, 4]])
+
+
+def test_a_heat_map_lies_along_the_columns_asked_for() -> None:
+    frame = pd.DataFrame({"step": [0, 1, 1], "row": [2, 2, 4], "value": [1.0, 2.0, 3.0], "n": [7, 8, 9]})
+    found: Any = figures.heat(frame, "value", more=["n"], hover="", axis="coloraxis2", along=("step", "row"))
+    assert (list(found.x), list(found.y), found.coloraxis) == ([0, 1], [2, 4], "coloraxis2")
+    np.testing.assert_array_equal(found.z, [[1.0, 2.0], [np.nan, 3.0]])
+    assert found.hovertemplate.startswith("step %{x}, row %{y}")
 
 
 def test_the_cut_end_of_a_scale_says_so() -> None:
@@ -137,6 +147,8 @@ def test_names_of_points_are_text_and_arms_are_as_asked() -> None:
     assert (found.mode, found.marker.size, found.error_x.thickness) == ("markers", 3, 7)
     assert (found.name, found.showlegend) == ("own", False)
     other = summary(20).rename(columns={"mean": "gap", "low": "least", "high": "most"})
+    renamed: Any = figures.points(other, ["a", "b"], of=("gap", "least", "most"), marker={}, arms={})
+    assert (list(renamed.x), list(renamed.error_x.array)) == ([0.5, 0.6], pytest.approx([0.5, 0.2]))
     arms = figures.interval_arms(other, of=("gap", "least", "most"))
     assert arms["array"] == pytest.approx([0.5, 0.2])
     assert arms["arrayminus"] == pytest.approx([0.25, 0.1])
@@ -146,4 +158,6 @@ def test_shared_axes_have_ticks_where_they_have_labels() -> None:
     figure = figures.panels(["a", "b"], rows=2, columns=2, shared_xaxes=True, shared_yaxes=True)
     shown = [axis.ticks for axis in (*figure.select_xaxes(), *figure.select_yaxes())]
     assert shown == ["", "", None, None, None, "", None, ""]
+    three = figures.panels([], rows=2, columns=3)
+    assert (len(list(three.select_xaxes())), len(list(figures.panels(["a", "b"]).select_xaxes()))) == (6, 2)
     assert [note.text for note in figures.panels(["<i>"], columns=1).layout.annotations] == ["&lt;i&gt;"]

@@ -141,6 +141,7 @@ def test_pictures_are_as_many_in_a_row_as_asked() -> None:
     assert "--columns: 2" in gallery.picture_grid(shown, 2)
     assert gallery.picture_grid([], 2) == ""
     assert "score" not in gallery.sample_card(shown, "?", [])
+    assert '<span class="score">0.5</span>' in gallery.sample_card(shown, "?", [], score="0.5")
 
 
 def test_samples_are_drawn_by_the_seed_and_shown_in_order() -> None:

@@ -27,12 +27,14 @@ from interp.report.html import (
     figure_card,
     figure_cards,
     grid,
+    heading,
     headline,
     join,
     key,
     paragraph,
     save_page,
     section,
+    span,
     table,
     tip,
     written_by,
@@ -172,6 +174,12 @@ def test_parts_have_the_kind_and_the_title_they_are_given() -> None:
     assert section("t", "x") == "<h2>t</h2>x"
     assert section("t", "x", intro="i") == '<h2>t</h2><p class="soft wide">i</p>x'
     assert figure_cards(["a", "b"]).count('<div class="card"><div class="figure" id="figure-') == 2
+    assert '<div class="grid wide">' in figure_cards(["a"], "wide")
+    assert figure_card("a", "t") == (
+        '<div class="card"><h3>t</h3><div class="figure" id="figure-a"></div></div>'
+    )
+    assert (heading("t", level=4), bold("x", kind="k")) == ("<h4>t</h4>", '<b class="k">x</b>')
+    assert (span("x"), span("x", kind="k")) == ('<span class="soft">x</span>', '<span class="k">x</span>')
     assert headline("3", "of") == '<div class="number"><b>3</b> <span class="soft">of</span></div>'
 
 

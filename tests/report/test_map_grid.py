@@ -73,6 +73,7 @@ def test_each_image_is_followed_by_its_own_maps() -> None:
     assert axes == [(f"x{number}", f"y{number}") for number in ("", 2, 3, 4)]
     plain = [np.asarray(figure.data[place].z)[20, 30].tolist() for place in (0, 2)]
     assert plain == [[0] * 3, [200] * 3]
+    assert figure.layout.title.text == "both"
     lowered = show_maps(pair, xr.DataArray([1.0, 0.0], dims="token"), tokens, columns=2)
     assert figure.layout.height - lowered.layout.height == 30  # the room of the title
     assert (lowered.layout.width, lowered.layout.height) == (2 * 190 + 40, 2 * (190 + 42) + 30)

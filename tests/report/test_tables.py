@@ -78,6 +78,7 @@ def test_a_name_with_a_comma_is_told_from_two_names() -> None:
     [
         (tables.number(-0.001), "0.00"),
         (tables.number(-0.126), "−0.13"),
+        (tables.number(0.126, 1), "0.1"),
         (tables.number(float("nan")), "–"),
         (tables.signed(0.004), "0.00"),
         (tables.signed(0.006), "+0.01"),
@@ -119,6 +120,7 @@ def test_a_cell_is_named_by_what_varies() -> None:
     assert tables.varying(cells) == ["model", "seed"]
     assert tables.cell_names(cells) == ["a · 0", "a · 1", "b · 0", "b · 1"]
     assert tables.cell_name(cells, cells[2], without=["model"]) == "0"
+    assert tables.cell_names(cells, without=["seed"], of=cells[1:3]) == ["a", "b"]
     assert tables.cell_name(cells[:1], cells[0]) == "d"  # nothing varies
     assert tables.cell_name(cells[:1], cells[0], default=["seed"]) == "0"
 

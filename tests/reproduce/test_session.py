@@ -259,6 +259,13 @@ def test_a_choice_of_heads_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None
     assert own == {
         "choose_on": ("x",), "metric": "kl", "layer_by": "kl", "rule": "stretch", "rank": True, "published": "h"
     }  # fmt: skip
+    monkeypatch.setattr("interp.paper_options.held_out_sets", lambda *a, **k: given.append((a, k)) or {})
+    for choice, reference in (
+        (HeadChoice(choose_on=("x",)), None), (HeadChoice(paper=True, choose_on=("x",)), model),
+        (HeadChoice(paper=True, choose_on=("x",), published_heads="h"), None),
+    ):  # fmt: skip
+        assert choice.held_out(["y", "z"], model, n=3, seed=4) == {}
+        assert given.pop() == ((["y", "z"], ("x",)), {"n": 3, "seed": 4, "paper_model": reference})
     assert HeadChoice().choosing(model, "medical")["choose_on"] == ("medical",)
     assert HeadChoice(paper=True).choosing(model, "medical")["choose_on"] == ("natural",)
     assert HeadChoice(paper=True, published_heads="h").choosing(model, "medical")["choose_on"] == ("medical",)
@@ -269,6 +276,9 @@ def test_a_choice_of_heads_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_script_of_one_model_takes_one_size() -> None:
     spec = PaperChoice(pixels=(50176,)).model("a", dtype="bfloat16")
     assert spec == ModelSpec("a", dtype="bfloat16", processor={"max_pixels": 50176, "min_pixels": 784})
+    several = PaperChoice(pixels=(1000, 2000)).models(["a", "b"], device="cuda")
+    sizes = [(one.id, one.device, dict(one.processor)["max_pixels"]) for one in several]  # type: ignore[arg-type]
+    assert sizes == [("a", "cuda", 1000), ("a", "cuda", 2000), ("b", "cuda", 1000), ("b", "cuda", 2000)]
     assert PaperChoice().model("a", device="cuda") == ModelSpec("a", device="cuda")
     with pytest.raises(StudyError, match=r"--pixels takes one number; got \(1, 2\)"):
         PaperChoice(pixels=(1, 2)).model("a")

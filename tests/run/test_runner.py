@@ -10,6 +10,7 @@ import pytest
 
 from interp.errors import RunError
 from interp.run import RunFolder, run_task
+from interp.run.runner import run_tasks
 from interp.run.shards import schemas_of
 from interp.run.workers import dispatch
 from tests.run.fake_task import Roots
@@ -221,3 +222,24 @@ def test_a_run_without_a_label_is_called_as_its_folder(
 def test_zero_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="workers ≥ 1, got 0"):
         run(Roots(), tmp_path, workers=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"address": "nowhere"}, "expected address to be None"),
+        ({"address": "local", "gpus": 1.5}, "a fraction below 1 or a whole number, got 1.5"),
+        ({"gpus": 1}, "expected gpus only with an address"),
+        ({"devices": [3]}, "device"),
+        ({"loaders": 65}, "loaders"),
+        ({"part": (3, 2)}, "part"),
+    ],
+)
+def test_every_option_counts_for_one_task_and_for_many(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RunError, match=message):
+        run(Roots(), tmp_path, **options)
+    with pytest.raises(RunError, match=message):
+        run_tasks([[("", Roots())]], tmp_path, progress=False, **options)

@@ -73,6 +73,14 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         coco(root, notes, kind="captions")
 
 
+def test_the_field_of_the_boxes_can_be_said(root: Path, tmp_path: Path) -> None:
+    notes = write(tmp_path / "notes", row(bbox=[[1, 2, 3, 4]], original_bboxes=[[2, 4, 6, 8]]))
+    found = [
+        coco(root, notes, box_field=field)[0].boxes[0].as_tuple() for field in ("bbox", "original_bboxes")
+    ]
+    assert found == [(1, 2, 4, 6), (2, 4, 8, 12)]
+
+
 def test_another_box_format_can_be_stated(root: Path, tmp_path: Path) -> None:
     notes = write(tmp_path / "notes", row(bbox=[[10, 10, 20, 30]]))
     (found,) = coco(root, notes, box_format="xyxy")

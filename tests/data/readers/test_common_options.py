@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data import (
     Samples,
     coco_instances,
+    frame,
     hub,
     medsam,
     medtrinity,
@@ -23,6 +25,7 @@ from interp.data import (
     voc,
     yolo,
 )
+from interp.errors import DataError
 from tests.data import source_files as files
 from tests.data.volume_files import NAMES, marked_pair
 
@@ -73,6 +76,22 @@ def test_pieces_are_kept_from_the_least_size_on(
     found = reader(tmp_path, least=least)
     assert len(found[0].boxes) == n_boxes  # of 36 and 80 pixels, and a speck
     assert found.skipped.get(f"pieces of a mask under {least} pixels", 0) == dropped
+
+
+LOST = {"image": "none.png", "question": "?", "caption": "A CT slice", "id": "1"}
+IN_MEMORY: dict[str, Callable[..., Samples]] = {
+    "frame": lambda **options: frame(pd.DataFrame([LOST]), **options),
+    "hub": lambda **options: hub([LOST], **options),
+    "medtrinity": lambda **options: medtrinity([LOST], **options),
+    "s_chain": lambda **options: s_chain([files.s_chain_row(image="none.png")], **options),
+}
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_bad_rows_in_memory_are_kept_where_asked(name: str) -> None:
+    with pytest.raises(DataError, match=r"no file 'none\.png'"):
+        IN_MEMORY[name]()
+    assert not any(one.is_usable for one in IN_MEMORY[name](bad_rows="record"))
 
 
 HUB_READERS = {"hub": hub, "medtrinity": medtrinity, "refcoco": refcoco, "s_chain": s_chain}

@@ -62,6 +62,8 @@ def test_one_question_for_all_rows_and_the_format_of_boxes() -> None:
     assert [one.question for one in samples] == ["Is there a mass?", "Is there a cyst?"]
     assert samples[0].boxes[0].as_tuple() == (1, 1, 3, 5)
     assert samples.name == "mine"
+    named = frame(rows, columns={"question": "finding"})
+    assert [one.question for one in named] == ["mass", "cyst"]
     with pytest.raises(BoxError, match="box_format is one of 'xyxy', 'xywh'"):
         frame(rows, box_format="yolo")
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -271,3 +273,18 @@ def test_a_download_is_of_the_named_revision_and_configuration(monkeypatch: pyte
     )
     assert len(hub("Some/Scans", config="large", revision="v2", download=True)) == 3
     assert asked == [(("Some/Scans", "large"), {"revision": "v2"})]
+
+
+def test_the_cache_is_asked_for_the_configuration_and_read_by_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    parts = datasets.DatasetDict({"train": dataset(), "test": dataset().select([0])})
+
+    def cache(**given: Any) -> Any:
+        asked.append((given["repo_id"], given["dataset_name"], given["config_name"]))
+        return SimpleNamespace(as_dataset=lambda: parts)
+
+    room = importlib.import_module("datasets.packaged_modules.cache.cache")
+    monkeypatch.setattr(room, "Cache", cache)
+    found = [hub("Some/Scans", split, config="large") for split in ("train", "test")]
+    assert [len(one) for one in found] == [3, 1]
+    assert asked == [("Some/Scans", "Scans", "large")] * 2

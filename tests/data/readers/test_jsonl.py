@@ -47,6 +47,18 @@ def test_bbox_is_one_box_or_several(write: Any) -> None:
     assert none.boxes == ()
 
 
+def test_each_box_is_measured_by_its_own_image(write: Any, tmp_path: Path) -> None:
+    Image.new("L", (10, 30)).save(tmp_path / "images/tall.png")
+    row = {"images": ["images/a.png", "images/tall.png"], "question": "?", "size": [40, 20]}
+    parts = [[0.1, 0.1, 0.5, 0.5, image] for image in (1, 0)]
+    (sample,) = jsonl(write({**row, "boxes": parts}), box_format="fraction")
+    assert [(box.image, box.as_tuple()) for box in sample.boxes] == [(1, (1, 3, 5, 15)), (0, (4, 2, 20, 10))]
+    (sample,) = jsonl(write({**row, "boxes": [[1, 2, 3, 25, 1]]}))  # the row's size is the first image's
+    assert sample.boxes[0].y1 == 25
+    with pytest.raises(DataError, match="outside"):
+        jsonl(write({**row, "boxes": [[1, 2, 3, 25, 0]]}))
+
+
 def test_several_images_and_the_box_that_names_one(write: Any) -> None:
     row = {"images": ["images/a.png", "images/b.png"], "question": "?", "boxes": [[1, 2, 3, 4, 1]]}
     (sample,) = jsonl(write(row))

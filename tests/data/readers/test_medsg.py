@@ -59,6 +59,13 @@ def test_the_image_that_a_question_names() -> None:
     )
 
 
+def test_fractions_are_of_the_image_that_is_asked_for(tmp_path: Path) -> None:
+    path = medsg_folder(tmp_path, medsg_row(answer=[0.1, 0.1, 0.5, 0.5]))
+    image(tmp_path / "Task3/heart_top.png", (10, 30))
+    (sample,) = medsg(path, box_format="fraction", reference=True)
+    assert [(box.image, box.as_tuple()) for box in sample.boxes] == [(1, (1, 3, 5, 15)), (0, (15, 2, 20, 17))]
+
+
 def test_a_samples_group_is_its_first_image_and_meta_the_rest(tmp_path: Path) -> None:
     names = [f"elsewhere/{view}.png" for view in ("heart_side", "heart_top")]
     plain = medsg_row(images=names, question="Find <image> it.", answer=[11, 0, 17.5, 5], organ="heart")

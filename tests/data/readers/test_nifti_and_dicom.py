@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from interp.data import dicom, nifti
+from interp.data import Samples, dicom, nifti
+from interp.data.volume_slices import Slices
 from interp.errors import DataError
 from tests.data.volume_files import NAMES, RAS, SHAPE, a_slice, marked_pair, marks, saved_volume
 
@@ -59,6 +61,20 @@ def test_labels_on_another_grid_lie_at_the_same_millimetres(tmp_path: Path) -> N
     )
     again = nifti(image, turned, NAMES)
     assert [sample.boxes for sample in again] == [sample.boxes for sample in own]
+
+
+def test_the_orientation_is_that_of_both_files(tmp_path: Path) -> None:
+    """Of two files whose headers do not say where their axes point."""
+    own = nifti(*marked_pair(tmp_path), NAMES)
+    (tmp_path / "bare").mkdir()
+    pair = (tmp_path / "bare/scan_1.nii", tmp_path / "bare/labels.nii")
+    for path, file in zip(pair, (tmp_path / "scan_1.nii.gz", tmp_path / "labels.nii.gz"), strict=True):
+        image: Any = nibabel.Nifti1Image(np.asanyarray(nibabel.load(file).dataobj)[::-1], None)  # pyright: ignore
+        image.header.set_zooms((1, 1, 3))
+        nibabel.save(image, path)
+    again = nifti(*pair, NAMES, orientation="LAS")
+    assert [(one.meta, one.boxes) for one in again] == [(one.meta, one.boxes) for one in own]
+    assert np.array_equal(np.asarray(again[0].load()), np.asarray(own[0].load()))
 
 
 def test_grey_values_and_pickled_samples(tmp_path: Path) -> None:
@@ -234,6 +250,33 @@ def test_files_of_a_series_and_what_it_is_called(tmp_path: Path) -> None:
     values[1:3, 1:3, 2] = 3
     nibabel.save(nibabel.Nifti1Image(values, small.affine), tmp_path / "s.nii.gz")  # pyright: ignore
     assert len(dicom(folder, tmp_path / "s.nii.gz")) == 1
+
+
+OPTIONS: dict[str, Any] = {
+    "plane": "coronal", "slices": [1, 2], "grey": (3.0, 9.0), "least": 2, "longest": 99, "masks": True, "lesions": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", ["nifti", "dicom"])
+def test_every_option_reaches_the_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    asked: list[Any] = []
+
+    def made(self: Slices, name: str) -> Samples:
+        asked.append(self)
+        return Samples([], name)
+
+    monkeypatch.setattr(Slices, "samples", made)
+    image, marks = marked_pair(tmp_path)
+    read = partial(nifti, image) if reader == "nifti" else partial(dicom, series(tmp_path / "scan"))
+    words = {"question": "Where is {a} {label}?", "answer": "there"}
+    assert read(marks, NAMES, name="mine", group="one", **words, **OPTIONS).name == "mine"
+    (found,) = asked
+    assert {name: getattr(found, name) for name in OPTIONS} == OPTIONS
+    assert (found.names, found.group) == (NAMES, "one")
+    assert (found.asked.question, found.asked.answer) == tuple(words.values())
+    assert (found.file.kind, found.labels.kind, found.labels.paths) == (reader, "nifti", (str(marks),))
 
 
 def test_what_is_no_series_is_told(tmp_path: Path, unchecked: None) -> None:

@@ -72,6 +72,7 @@ def test_other_folders_formats_and_sizes(tmp_path: Path) -> None:
     [
         (voc_object("cat", 1, 1, "x", 4), "line 7, field 'xmax': expected a number, got 'x'"),
         (voc_object("cat", 9, 1, 5, 4), "line 7, field 'bndbox': xmax and ymax lie before"),
+        (voc_object("cat", 1, 9, 5, 4), "line 7, field 'bndbox': xmax and ymax lie before"),
         ("  <object><name>cat</name></object>\n", "line 4, field 'object': expected a name and a bndbox"),
         (voc_object("cat", 1, 1, 60, 4), "line 1, field 'bndbox': cat: box .* outside"),
         ("  <object>\n", "line 5: not XML"),

@@ -96,6 +96,7 @@ def test_a_yaml_without_splits_or_names(tmp_path: Path, content: str) -> None:
         ("0 0.5 0.5 0.5", "line 2, field 'line': expected 'class x y width height'"),
         ("0 0.5 0.5 0.5 x", "line 2, field 'line': expected 'class"),
         ("0 0.5 0.5 0.5 0.5 0.9", "line 2, field 'line': expected 'class"),
+        ("0 0.1 0.2 0.5 0.2 0.3 0.6 0.1", "line 2, field 'line': expected 'class"),
         ("7 0.5 0.5 0.5 0.5", "line 2, field 'class': no class 7"),
         ("0 0.9 0.5 0.5 0.5", "line 2, field 'box': .* reach outside the image"),
         ("0 12 6 16 8", "line 2, field 'box': .* box_format='cxcywh'"),
