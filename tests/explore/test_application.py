@@ -283,6 +283,34 @@ def test_tokens_are_clicked_on_their_own_image() -> None:
     assert (list(points.x), list(points.y), list(points.customdata)) == ([10, 30], [10, 10], [2, 3])
 
 
+def test_a_large_picture_is_sent_small_and_drawn_in_its_pixels() -> None:
+    """1280×320 pixels are sent as 640×160, and each of these is two pixels wide and high."""
+    laid = squash((1280, 320), (1, 2))
+    tokens = TokenMap(np.arange(2), laid.boxes, (1, 2), laid.views, np.zeros(2, int), ((1280, 320),), 2)
+    wide = interp.Sample(np.zeros((320, 1280, 3), np.uint8), "?")
+    for values in (None, np.array([0.2, 0.8])):
+        drawn = image_figure(wide, tokens, values).data[0]
+        sent = Image.open(BytesIO(base64.b64decode(drawn.source.split(",", 1)[1])))
+        assert sent.size == (640, 160)
+        assert (drawn.dx, drawn.dy, drawn.x0, drawn.y0) == (2, 2, 1, 1)
+
+
+def test_the_picture_is_of_the_image_that_is_shown() -> None:
+    laid = squash((40, 20), (1, 2))
+    boxes = np.concatenate([laid.boxes, laid.boxes])
+    tokens = TokenMap(
+        np.arange(4), boxes, None, np.repeat(laid.views[:1], 4), np.array([0, 0, 1, 1]), ((40, 20),) * 2, 4
+    )
+    pair = interp.Sample(images=[np.full((20, 40, 3), grey, np.uint8) for grey in (0, 255)], question="?")
+    for values in (None, np.zeros(4)):
+        shown = [image_figure(pair, tokens, values, image=image).data[0].source for image in (0, 1)]
+        dark, light = (
+            np.asarray(Image.open(BytesIO(base64.b64decode(one.split(",", 1)[1]))).convert("L")).mean()
+            for one in shown
+        )
+        assert light > dark + 100
+
+
 def parts(part: Any) -> list[Any]:
     """A part of the page and all parts in it."""
     held = getattr(part, "children", None)
