@@ -25,7 +25,13 @@ def model(split: bool = False) -> tuple[Any, Any]:
     hf, processor = tiny("aria")
     if split:
         processor.images_kwargs = {**processor.images_kwargs, "split_image": True}
-        processor.image_processor.split_resolutions = [[490, 980], [980, 490], [980, 980], [490, 1470]]
+        processor.image_processor.split_resolutions = [
+            [490, 980],
+            [980, 490],
+            [980, 980],
+            [490, 1470],
+            [490, 700],
+        ]
     return hf, processor
 
 
@@ -48,8 +54,15 @@ def samples() -> list[interp.Sample]:
     ]
 
 
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("size", [(490, 490), (300, 90), (61, 200), (40, 33), (400, 1100)])
+UNEVEN = [(490, 490), (300, 90), (61, 200), (40, 33), (400, 1100), (700, 480)]
+THIN = [(420, 9), (9, 420)]
+"""Their shorter side is enlarged to the processor's least."""
+
+
+@pytest.mark.parametrize(
+    ("size", "split"),
+    [*((size, split) for size in UNEVEN for split in (False, True)), *((size, False) for size in THIN)],
+)
 def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
     hf, processor = model(split)
     inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size)])

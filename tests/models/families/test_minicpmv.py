@@ -88,6 +88,20 @@ def test_unequal_slices_share_a_batch():
         assert_allclose(together[i].rows, alone[0].rows, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "slices"),
+    [("slice_mode", False, 0), ("max_slice_nums", 2, 2), ("max_slice_nums", 6, 4)],
+)
+def test_settings_of_the_image_processor_are_followed(setting, value, slices):
+    bench = Bench("minicpmv4_6", MiniCpmV46(), [(200, 150)])
+    setattr(bench.parts[1].image_processor, setting, value)
+    found = assert_counts(bench)
+    tiles = found.boxes[found.views == "tile"]
+    assert len({(x // 50, y // 37) for x, y in tiles[:, :2]}) >= slices
+    assert (len(tiles) > 0) is (slices > 0)
+    assert_local(bench, found, every=7)
+
+
 def test_settings_that_are_not_understood():
     bench = Bench("minicpmv4_6", MiniCpmV46(), [(200, 150)])
     (model, processor), inputs = bench.parts, bench.encode()
