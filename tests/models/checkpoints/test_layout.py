@@ -166,6 +166,15 @@ def test_one_clip_is_known_by_its_name(name: str, known: bool) -> None:
         assert (found.pixels, found.config.patch_size) == (336, 14)  # type: ignore[attr-defined]
 
 
+def test_a_clips_tensors_are_those_under_the_prefix(tmp_path: Path) -> None:
+    CLIPConfig(vision_config={"image_size": 30, "patch_size": 10}).save_pretrained(tmp_path)
+    held = Shapes(v__vision_model__encoder__x=(1,), v__logit_scale=(1,), vision_model__encoder__y=(1,))
+    known = known_clip("openai/clip-vit-large-patch14-336", held, "v.")
+    for tower in (known, clip_tower(tmp_path, held, "v.")):
+        assert tower is not None
+        assert [step.names for step in tower.part.steps()] == [("model.vision_tower.encoder.x",), (), None]
+
+
 @pytest.mark.parametrize(
     ("settings", "pixels", "mean"),
     [
