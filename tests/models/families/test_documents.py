@@ -59,6 +59,17 @@ def test_the_images_of_a_sample_keep_their_tokens(models, family):
     pixel_impulses.assert_impulses_land(hf, processor, adapter, sizes, found, max(1, len(found) // 10))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_image_of_a_sample_is_laid_as_if_alone(models, family):
+    sizes = [(140, 84), (60, 120), (100, 100)]
+    alone = [laid(models[family], size) for size in sizes]
+    found = laid(models[family], *sizes)
+    np.testing.assert_array_equal(found.boxes, np.concatenate([one.boxes for one in alone]))
+    assert found.views.tolist() == [view for one in alone for view in one.views]
+    assert np.bincount(found.image).tolist() == [len(one) for one in alone]
+    assert (np.diff(found.image) >= 0).all()
+
+
 WRONG = {
     "shifted by one token": lambda order: np.roll(order, 1),
     "transposed": lambda order: order.reshape(*order_shape(len(order))).swapaxes(-1, -2).ravel(),
