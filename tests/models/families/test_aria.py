@@ -81,6 +81,22 @@ def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
         assert np.abs(filled - seen)[whole].max() < 0.25
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_each_image_of_a_sample_is_laid_as_if_alone(split):
+    hf, processor = model(split)
+    sizes = [(700, 480), (61, 200)]
+
+    def laid(*sizes: tuple[int, int]) -> Any:
+        inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size) for size in sizes])
+        given = list(sizes), inputs, processor, hf.config
+        return ADAPTER.latent_patches(*given), len(ADAPTER.footprints(*given))
+
+    (found, n), alone = laid(*sizes), [laid(size) for size in sizes]
+    np.testing.assert_array_equal(found.boxes, np.concatenate([one.boxes for one, _ in alone]))
+    assert found.image.tolist() == [i for i, (one, _) in enumerate(alone) for _ in range(len(one))]
+    assert n == sum(own for _, own in alone)
+
+
 def test_a_wide_image_by_hand(mllm):
     """300×90 becomes 490×147, so 7×3 patches of 70: 300/7 = 42.9 px wide and high, the last row 0.1 of a patch."""
     tokens = patch_tokens(mllm, mllm.encode(interp.Sample(np.zeros((90, 300, 3), np.uint8), "where ?")))[0]

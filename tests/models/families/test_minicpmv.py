@@ -35,6 +35,16 @@ def test_every_footprint(sizes):
     assert_local(bench, assert_counts(bench))
 
 
+def test_each_image_of_a_sample_has_its_own_slices():
+    """A sliced wide image and a small high one, in either order."""
+    sizes = [(200, 150), (50, 90), (230, 90)]
+    alone = [Bench("minicpmv4_6", MiniCpmV46(), [size]).footprints() for size in sizes]
+    found = assert_counts(Bench("minicpmv4_6", MiniCpmV46(), sizes))
+    np.testing.assert_array_equal(found.boxes, np.concatenate([one.boxes for one in alone]))
+    assert found.views.tolist() == [view for one in alone for view in one.views]
+    assert np.bincount(found.image).tolist() == [len(one) for one in alone]
+
+
 def test_slices_by_hand():
     """200×150 has 3.26 times 96² pixels: 3, 4 or (beyond the four there may be) 5 slices.
 
