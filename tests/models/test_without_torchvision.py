@@ -44,7 +44,7 @@ def test_frames_are_resized_as_pillow_does(made, size, resample):
     assert_allclose(found.permute(0, 2, 3, 1).to(int), np.stack(wanted).astype(int), atol=1)
 
 
-def test_frames_are_resized_by_the_nearest_or_unsmoothed_where_asked(made):
+def test_frames_are_resized_by_the_filter_asked_for(made):
     """Four pixels become two: the nearest are the second and the fourth; means of two, without a filter."""
     row = torch.tensor([[[[0.0, 0, 0, 8]]]])
     size = SizeDict(height=1, width=2)

@@ -59,7 +59,7 @@ def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
 
 
 @pytest.mark.parametrize("split", [True, False])
-def test_images_of_a_sample_share_a_canvas_and_keep_their_patches(split):
+def test_images_share_a_canvas_and_keep_their_patches(split):
     """All views are padded to the widest and the highest one; the patches of an image are those it has alone."""
     hf, processor = model()
     processor.image_processor.do_image_splitting = split
