@@ -234,10 +234,13 @@ def test_movement_is_over_what_all_probes_move(monkeypatch) -> None:
             yield torch.from_numpy(np.atleast_2d(one).T.astype(float))
 
     monkeypatch.setattr(footprint_checks, "embedded", embedded)
-    subject = subject_of(mllm=None, picture=lambda *_: np.array([4.0, 2, 0]))
+    asked: list[Any] = []
+    subject = subject_of(mllm=None, picture=lambda _, *given: asked.append(given) or np.array([4.0, 2, 0]))
     painted = [[np.array(one)] for one in ([1, 1, 0], [1, 1, 0], [3, 1, 0], [-5, 0, 5], [1, 2, 0], [1, 0, 0])]
     found = movement(subject, [np.zeros((3, 1))[:, 0].reshape(1, 3)], painted)
     assert found.tolist() == [[0, 0, 0], [0, 0, 0], [0.5, 0, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, 0]]
+    assert {size for size, _ in asked} == {(3, 1)}  # three pixels wide
+    assert len({seed for _, seed in asked}) == len(asked) > 1
     few = movement(subject, [np.zeros((1, 3))], painted[:4])
     assert few[0].tolist() == [0.25, 0.5, 0]
 
@@ -286,8 +289,14 @@ def test_image_tokens_with_area_move_and_texts_do_not(still: int | None, said: s
             moved[1, still] = moved[0, still]
         return moved
 
+    def encode(samples: Any) -> Any:
+        first, other = (one.load() for one in samples)
+        assert first.size == other.size == (9, 8)
+        assert np.any(np.asarray(first) != np.asarray(other))
+        return batch_of(tokens, tokens)
+
     mllm = model_of(
-        encode=lambda _: batch_of(tokens, tokens),
+        encode=encode,
         embeddings=lambda _: torch.zeros(2, 5, 1),
         image_features=features,
     )

@@ -50,6 +50,15 @@ def test_a_familys_tiny_model_is_checked_with_the_adapter_given(seen: list[Subje
     assert seen[0].mllm.adapter is mine
 
 
+def test_a_name_is_loaded_with_every_option(seen: list[Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    mllm = wrap(*tiny("llava"))
+    monkeypatch.setattr(suite, "load", lambda *given, **options: asked.append((given, options)) or mllm)
+    options = {"device": "meta", "dtype": "float16", "revision": "r", "adapter": "llava", "processor": "p"}
+    assert check("org/name", **options).model == "org/name (llava)"
+    assert asked == [(("org/name",), options)]
+
+
 def test_another_seed_makes_other_pictures() -> None:
     mllm = wrap(*tiny("llava"))
     first, again, other = (Subject(mllm, seed=seed).pictures for seed in (3, 3, 4))
@@ -126,6 +135,9 @@ def test_complex_buffers_stay_complex_in_another_dtype() -> None:
     assert found.turns.tolist() == [1 + 2j]
     assert found.inner.turns.tolist() == [3j]
     assert (found.scale.dtype, found.inner.weight.dtype) == (torch.bfloat16, torch.bfloat16)
+    elsewhere = _moved(model, "meta", torch.float32)
+    assert {one.device.type for one in (*elsewhere.buffers(), *elsewhere.parameters())} == {"meta"}
+    assert elsewhere.turns.is_complex()
 
 
 def test_an_error_without_words_still_says_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:

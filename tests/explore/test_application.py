@@ -283,6 +283,36 @@ def test_tokens_are_clicked_on_their_own_image() -> None:
     assert (list(points.x), list(points.y), list(points.customdata)) == ([10, 30], [10, 10], [2, 3])
 
 
+def test_a_large_picture_is_sent_small_and_drawn_in_its_pixels() -> None:
+    """1280×321 pixels are sent 640 wide; each of these is two pixels wide and, by rounding, not quite two high."""
+    laid = squash((1280, 321), (1, 2))
+    tokens = TokenMap(np.arange(2), laid.boxes, (1, 2), laid.views, np.zeros(2, int), ((1280, 321),), 2)
+    wide = interp.Sample(np.zeros((321, 1280, 3), np.uint8), "?")
+    for values in (None, np.array([0.2, 0.8])):
+        drawn = image_figure(wide, tokens, values).data[0]
+        sent = Image.open(BytesIO(base64.b64decode(drawn.source.split(",", 1)[1])))
+        assert sent.width == 640
+        assert (drawn.dx, drawn.x0) == (2, 1)
+        assert drawn.dy != 2
+        assert (drawn.dy * sent.height, drawn.y0) == (pytest.approx(321), drawn.dy / 2)
+
+
+def test_the_picture_is_of_the_image_that_is_shown() -> None:
+    laid = squash((40, 20), (1, 2))
+    boxes = np.concatenate([laid.boxes, laid.boxes])
+    tokens = TokenMap(
+        np.arange(4), boxes, None, np.repeat(laid.views[:1], 4), np.array([0, 0, 1, 1]), ((40, 20),) * 2, 4
+    )
+    pair = interp.Sample(images=[np.full((20, 40, 3), grey, np.uint8) for grey in (0, 255)], question="?")
+    for values in (None, np.zeros(4)):
+        shown = [image_figure(pair, tokens, values, image=image).data[0].source for image in (0, 1)]
+        dark, light = (
+            np.asarray(Image.open(BytesIO(base64.b64decode(one.split(",", 1)[1]))).convert("L")).mean()
+            for one in shown
+        )
+        assert light > dark + 100
+
+
 def parts(part: Any) -> list[Any]:
     """A part of the page and all parts in it."""
     held = getattr(part, "children", None)

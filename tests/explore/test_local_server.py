@@ -15,7 +15,7 @@ from flask import Flask
 
 import interp
 from interp.errors import RunError
-from interp.explore import local_server
+from interp.explore import application, local_server
 from interp.explore.local_server import Server, serve
 
 
@@ -68,6 +68,24 @@ def test_another_loopback_address_answers_under_its_own_name() -> None:
         assert answer(other, "127.0.0.1:{port}", "127.0.0.2")[0] == 403
 
 
+def test_every_option_reaches_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    made = application.application
+
+    def page(*given: Any) -> Any:
+        asked.append(given)
+        return made(*given)
+
+    monkeypatch.setattr(application, "application", page)
+    mllm, prompt = interp.load("organism"), interp.Prompt("{question} In one word:")
+    sample = interp.data.bundled("natural", n=1)[0]
+    with Server(mllm, sample, model={"model": "mine", "dtype": "float32"}, prompt=prompt, generate=5):
+        pass
+    ((explored, named, shown),) = asked
+    assert (explored.mllm, explored.prompt, explored.generate) == (mllm, prompt, 5)
+    assert (named, shown) == ({"model": "mine", "dtype": "float32"}, sample)
+
+
 def test_a_public_address_is_reached_under_any_name() -> None:
     with Server(interp.load("organism"), host="0.0.0.0", generate=1) as public:
         assert answer(public, "lab.example:{port}")[0] == 200
@@ -117,9 +135,9 @@ def test_serving_says_where_and_waits_until_the_end(
 
     monkeypatch.setattr(local_server, "Server", Stand)
     monkeypatch.setattr(webbrowser, "open", lambda url: happened.append(url))
-    mllm = interp.load("organism")
-    serve(mllm, open_page=open_page, port=5)
+    mllm, sample = interp.load("organism"), interp.Sample("a.png", "?")
+    serve(mllm, sample, open_page=open_page, port=5)
     assert happened == [
-        ((mllm, None), {"port": 5}), *(["http://here/"] if open_page else []), "waited", "stopped",
+        ((mllm, sample), {"port": 5}), *(["http://here/"] if open_page else []), "waited", "stopped",
     ]  # fmt: skip
     assert "The explorer is at http://here/" in capsys.readouterr().out

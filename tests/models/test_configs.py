@@ -69,6 +69,28 @@ def test_the_first_layers_input_can_be_the_features(checkpoint: Path) -> None:
         path.write_text(whole)
 
 
+def test_a_config_is_of_the_revision_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    raw = json.loads(tiny("llava")[0].config.to_json_string())
+
+    def told(*given: Any, **options: Any) -> Any:
+        asked.append((given, options))
+        return raw, {}
+
+    def made(*given: Any, **options: Any) -> Any:
+        asked.append((given, options))
+        return tiny("llava")[0].config
+
+    monkeypatch.setattr(configs.PreTrainedConfig, "get_config_dict", told)
+    monkeypatch.setattr(configs.AutoConfig, "from_pretrained", made)
+    options = {"revision": "r", "local_files_only": False}
+    assert configs.read_config("org/name", options).model_type == "llava"
+    assert asked == [
+        (("org/name",), options),
+        (("org/name",), {**options, "trust_remote_code": False}),
+    ]
+
+
 def test_a_family_newer_than_transformers_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     monkeypatch.setattr(configs, "CONFIG_MAPPING", {})

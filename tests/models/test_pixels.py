@@ -198,6 +198,17 @@ def test_padded_views_and_class_tokens_without_pixels() -> None:
     assert [set(view.picture(values).ravel()) for view in (first, second)] == [{0}, {1}]
 
 
+def test_a_patch_may_be_higher_than_wide() -> None:
+    """Two rows and three columns of patches, 5 pixels high and 2 wide."""
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=(5, 2)))
+    (view,) = pixel_views(
+        {"pixel_values": torch.zeros(1, 3, 10, 6)}, cells((2, 3)), SimpleNamespace(), config
+    )
+    assert view.tokens.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert view.rows.tolist() == [[0, 5], [5, 10]]
+    assert view.cols.tolist() == [[0, 2], [2, 4], [4, 6]]
+
+
 def test_sizes_of_images_are_no_sizes_of_their_tiles() -> None:
     """Two tiles of 4×8 pixels of one image of 4×4: five axes."""
     inputs = {"pixel_values": torch.zeros(1, 2, 3, 4, 8), "image_sizes": [(4, 4), (4, 4)]}

@@ -203,6 +203,36 @@ def test_a_class_in_the_checkpoint_is_never_run(tmp_path, monkeypatch):
     assert not marker.exists()
 
 
+def test_a_processor_is_of_the_revision_that_is_asked_for(monkeypatch):
+    asked = []
+
+    class Kind:
+        @classmethod
+        def from_pretrained(cls, *given: Any, **options: Any) -> Any:
+            asked.append((given, options))
+            return SimpleNamespace()
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return []
+
+    def with_video(made: Any, *given: Any, **options: Any) -> Any:
+        asked.append((given, options))
+        return made
+
+    monkeypatch.setattr(room, "cached_file", lambda *given, **options: asked.append((given, options)))
+    monkeypatch.setattr(room, "PROCESSOR_MAPPING", {SimpleNamespace: Kind})
+    monkeypatch.setattr(room, "with_video", with_video)
+    options = {"revision": "r", "local_files_only": False}
+    load_processor("org/name", options, SimpleNamespace())
+    *files, own, video = asked
+    assert [given[1] for given, _ in files] == list(room._FILES)
+    for given, named in (*files, own, video):
+        assert given[0] == "org/name"
+        assert options.items() <= named.items()
+    assert own[1]["trust_remote_code"] is False
+
+
 def test_broken_files_are_named(tmp_path):
     tiny("llava")[1].save_pretrained(tmp_path)
     (tmp_path / "processor_config.json").write_text('{"processor_class": ')

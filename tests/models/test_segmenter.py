@@ -120,6 +120,7 @@ def test_an_array_is_no_picture_and_a_number_no_name(sam: tuple[Any, Any], tmp_p
         part.save_pretrained(tmp_path)
     found = Segmenter.load(str(tmp_path), pick="best")
     assert (found.pick, found.model.training) == ("best", False)
+    assert Segmenter.load(str(tmp_path), device="meta").model.device.type == "meta"
 
 
 def test_a_mask_is_made_in_the_models_dtype(tmp_path: Path) -> None:

@@ -118,6 +118,28 @@ def test_a_footprints_pixels_change_its_patch(family, sizes):
     assert tried > 4
 
 
+@pytest.mark.parametrize("family", ["gemma4", "kimi_k25", "lfm2_vl", "lighton_ocr", "llama4", "qwen3_vl"])
+def test_a_token_lies_where_its_patches_do(family):
+    """Of two images of other shapes: what its patches span is its own footprint, which has another source."""
+    one = bench(family, [(140, 120), (60, 90)])
+    model, processor = one.parts
+    found, tokens = one.adapter.patches(one.sizes, one.encode(), processor, model.config), one.footprints()
+    boxes, images = (
+        np.concatenate([getattr(line.cells, name) for line in found.sequences]) for name in ("boxes", "image")
+    )
+    matrix = found.weights.matrix()
+    assert matrix.shape == (len(tokens), len(boxes))
+    assert found.padded is (family in ("gemma4", "lfm2_vl"))
+    for box, image, weights in zip(tokens.boxes, tokens.image, matrix, strict=True):
+        own = np.flatnonzero(weights)
+        assert set(images[own]) == {image}
+        seen = boxes[own][~np.isnan(boxes[own, 0])]
+        if np.isnan(box).any():
+            assert not len(seen)
+        else:
+            np.testing.assert_allclose([*seen[:, :2].min(axis=0), *seen[:, 2:].max(axis=0)], box, atol=1e-6)
+
+
 @pytest.mark.by_default(family=["llava_onevision", "qwen2_5_vl", "vila"], sizes=["two"])
 @pytest.mark.parametrize("sizes", SAMPLES)
 @pytest.mark.parametrize("family", every_family(but=UNREAD, maps="self"))  # no latent is made of some patches

@@ -44,6 +44,25 @@ def test_frames_are_resized_as_pillow_does(made, size, resample):
     assert_allclose(found.permute(0, 2, 3, 1).to(int), np.stack(wanted).astype(int), atol=1)
 
 
+def test_frames_are_resized_by_the_filter_asked_for(made):
+    """Four pixels become two: the nearest are the second and the fourth; means of two, without a filter."""
+    row = torch.tensor([[[[0.0, 0, 0, 8]]]])
+    size = SizeDict(height=1, width=2)
+    assert made.resize(row, size, resample=Image.Resampling.NEAREST).tolist() == [[[[0, 8]]]]
+    assert made.resize(row, size, resample=Image.Resampling.BILINEAR, antialias=False).tolist() == [
+        [[[0, 4]]]
+    ]
+    smooth = made.resize(row, size)
+    assert_allclose(smooth.flatten(), [0, 8 * 3 / 7])  # weights of ¼, ¾ and ¾: a filter two pixels wide
+    assert torch.equal(smooth, made.resize(row, size, resample=Image.Resampling.BILINEAR))
+
+
+def test_the_shorter_side_of_frames_is_the_one_named(made):
+    frames = torch.zeros(2, 3, 20, 30)
+    assert made.resize(frames, SizeDict(shortest_edge=10)).shape == (2, 3, 10, 15)
+    assert made.resize(frames.mT, SizeDict(shortest_edge=10)).shape == (2, 3, 15, 10)
+
+
 def test_frames_are_cropped_in_the_middle(made):
     given = torch.arange(5 * 4).reshape(1, 1, 5, 4)
     assert made.center_crop(given, SizeDict(height=3, width=2)).tolist() == [[[[5, 6], [9, 10], [13, 14]]]]

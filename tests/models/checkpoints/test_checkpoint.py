@@ -75,8 +75,13 @@ def test_links_that_stay_inside_are_followed(source, tmp_path):
     (source / "terms.txt").write_text("Terms\n")
     (source / "LICENSE").unlink(missing_ok=True)
     (source / "LICENSE").symlink_to("terms.txt")
+    for name in ("NOTICE", "licence.md"):
+        (source / name).write_text(name)
     (tmp_path / "way").symlink_to("source")
     found = convert(tmp_path / "way", tmp_path / "out")
+    assert (found.folder / "NOTICE").read_text() == "NOTICE"
+    assert (found.folder / "licence.md").read_text() == "licence.md"
+    assert not (found.folder / "terms.txt").exists()
     assert (found.folder / "LICENSE").read_text() == "Terms\n"
     assert not (found.folder / "LICENSE").is_symlink()
 

@@ -21,6 +21,7 @@ from torch import Tensor
 import interp
 from interp.cli import main
 from interp.errors import ModelError
+from interp.models.checkpoints import convert as conversion
 from interp.models.checkpoints.convert import convert
 from interp.models.checkpoints.tensors import Entry, write_shards
 from tests.models.checkpoints import llava_cases
@@ -220,6 +221,21 @@ def test_sources_that_cannot_be_converted(sources, converted, tmp_path, monkeypa
     ):
         convert(sources["v2"], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "options"), [({"revision": "r"}, {"revision": "r"}), ({"vision_tower": "org/tower"}, {})]
+)
+def test_a_hub_id_is_opened_with_its_revision_and_tower(tmp_path, monkeypatch, more, options):
+    asked = []
+    monkeypatch.setattr(conversion, "open_original", lambda *given: asked.append(given))
+    monkeypatch.setattr(
+        conversion, "raw_config", lambda *given: asked.append(given) or {"model_type": "kind"}
+    )
+    with pytest.raises(ModelError, match=r"org/name is in no original layout .*'kind'"):
+        convert("org/name", tmp_path / "out", **more)
+    expected = ("org/name", {"local_files_only": False, **options})
+    assert asked == [(*expected, more.get("vision_tower")), expected]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import pytest
 from transformers import CLIPConfig
 
 from interp.errors import ModelError
-from interp.models.checkpoints import layout
+from interp.models.checkpoints import layout, towers
 from interp.models.checkpoints.layout import check_settings, config_of, licence, open_original, refuse_tower
 from interp.models.checkpoints.towers import (
+    CLIP_MEAN,
+    CLIP_STD,
     clip_tower,
     known_clip,
     open_clip_tower,
@@ -129,6 +131,13 @@ def vit(**more: tuple[int, ...]) -> Any:
     return Shapes(**own, **more)
 
 
+OPEN_CLIP = {
+    "visual__trunk__pos_embed": (1, 17, 128),
+    "visual__trunk__patch_embed__proj__weight": (128, 3, 8, 8),
+    "visual__trunk__blocks__0__mlp__fc1__weight": (384, 128),
+}
+
+
 def test_a_vits_sizes_are_read_from_its_tensors() -> None:
     tower = vit_tower(vit(), "v.", pixels=32)
     config: Any = tower.config
@@ -157,11 +166,20 @@ def test_one_clip_is_known_by_its_name(name: str, known: bool) -> None:
         assert (found.pixels, found.config.patch_size) == (336, 14)  # type: ignore[attr-defined]
 
 
+def test_a_clips_tensors_are_those_under_the_prefix(tmp_path: Path) -> None:
+    CLIPConfig(vision_config={"image_size": 30, "patch_size": 10}).save_pretrained(tmp_path)
+    held = Shapes(v__vision_model__encoder__x=(1,), v__logit_scale=(1,), vision_model__encoder__y=(1,))
+    known = known_clip("openai/clip-vit-large-patch14-336", held, "v.")
+    for tower in (known, clip_tower(tmp_path, held, "v.")):
+        assert tower is not None
+        assert [step.names for step in tower.part.steps()] == [("model.vision_tower.encoder.x",), (), None]
+
+
 @pytest.mark.parametrize(
     ("settings", "pixels", "mean"),
     [
         ({}, 30, None),
-        ({"crop_size": 28, "image_mean": [0.1, 0.2, 0.3]}, 28, (0.1, 0.2, 0.3)),
+        ({"crop_size": 28, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}, 28, (0.1, 0.2, 0.3)),
         ({"crop_size": {"height": 26, "width": 24}}, 26, None),
     ],
 )
@@ -173,7 +191,27 @@ def test_a_clips_input_is_what_its_processor_says(
     tower = clip_tower(tmp_path, vit(), "")
     assert tower.pixels == pixels
     assert tuple(tower.mean) == (mean or pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4))
+    assert tuple(tower.std) == (
+        (0.4, 0.5, 0.6) if mean else pytest.approx((0.2686, 0.2613, 0.2758), abs=1e-4)
+    )
     assert tower.config.image_size == 30  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_an_open_clips_input_is_what_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, around: bool
+) -> None:
+    vision = {"vision_cfg": {"timm_model_name": "vit_tiny", "image_size": 32}}
+    pixels = {"preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
+    whole = {"model_cfg": vision} if around else vision
+    monkeypatch.setattr(towers, "read_file", lambda _: vit(**OPEN_CLIP))
+    tower = open_clip_tower(whole | pixels, tmp_path / "weights.bin")
+    assert (tower.pixels, tower.mean, tower.std) == (32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    plain = open_clip_tower(whole, tmp_path / "weights.bin")
+    assert (plain.mean, plain.std) == (CLIP_MEAN, CLIP_STD)
+    vision["vision_cfg"]["image_size"] = 40
+    with pytest.raises(ModelError, match="the tower's config says 40 pixels, its positions 32"):
+        open_clip_tower(whole, tmp_path / "weights.bin")
 
 
 def test_towers_of_other_kinds_are_refused(tmp_path: Path) -> None:

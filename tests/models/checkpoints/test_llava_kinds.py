@@ -75,6 +75,15 @@ def test_the_prompt_and_its_tokens(case, sample):
     assert decoded.strip() == QUESTION
 
 
+def test_an_answer_ends_with_its_turn(case):
+    tokenizer, stop = case.mllm.processor.tokenizer, "<|eot_id|>"
+    ends = {2, tokenizer.eos_token_id}  # the config's, the tokenizer's
+    if stop in case.prompt:
+        ends.add(tokenizer.convert_tokens_to_ids(stop))
+    told = case.mllm.hf.generation_config.eos_token_id
+    assert set(told if isinstance(told, list) else [told]) == ends
+
+
 def test_pixels_features_logits_and_rows(case, sample, picture):
     batch = case.mllm.encode(sample, prompt=ASKED)
     pixels = case.pixels(picture)

@@ -15,7 +15,7 @@ from interp.errors import ModelError
 from interp.models import adapter, quantization
 from interp.models.adapter import needed
 from interp.models.checkpoints import Checkpoint, checkpoint, empty_model
-from interp.models.checkpoints.checkpoint import fetched, find_part, reachable
+from interp.models.checkpoints.checkpoint import fetched, find_part, lora_files, reachable, small_files
 from interp.models.checkpoints.convert import Converted, _add_videos, model_card
 from interp.models.checkpoints.tensors import Part, Rule
 
@@ -216,6 +216,24 @@ def test_weights_are_fetched_in_one_form(
     assert not {"*.py", "*", "*.pt"} & set(options["allow_patterns"])
     with pytest.raises(ModelError, match="cannot be downloaded from the hub"):
         fetched("org/x")
+
+
+def test_small_files_and_adapters_are_without_other_weights(asked: list[Any]) -> None:
+    assert small_files("org/x", "r") == Path("/hub/org/x")
+    assert lora_files("org/y") == Path("/hub/org/y")
+    (small, lora) = asked
+    assert (small[0], small[1]["revision"], small[1]["local_files_only"]) == ("org/x", "r", False)
+    assert "*.json" in small[1]["allow_patterns"]
+    assert not {"*.safetensors", "*.bin"} & set(small[1]["allow_patterns"])
+    assert lora[1]["allow_patterns"] == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_the_caches_copy_of_a_revision_is_taken_offline(asked: list[Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(checkpoint, "reachable", lambda: False)
+    assert fetched("org/cached", "r") == Path("/hub/org/cached")
+    ((_, options),) = asked
+    assert (options["revision"], options["local_files_only"]) == ("r", True)
+    assert {"*.json", "*.safetensors", "*.bin"} <= set(options["allow_patterns"])
 
 
 def test_the_hub_is_not_asked_offline(monkeypatch: pytest.MonkeyPatch) -> None:

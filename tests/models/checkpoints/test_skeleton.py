@@ -50,6 +50,9 @@ def test_every_form_of_file_gives_the_same_model(original, tmp_path, kind, n):
     assert found.state_dict().keys() == expected.keys()
     assert all(torch.equal(found.state_dict()[name], expected[name]) for name in expected)
     assert not found.training
+    elsewhere = fill(opened(tmp_path, model), torch.float16, "meta")
+    assert {one.device.type for one in (*elsewhere.parameters(), *elsewhere.buffers())} == {"meta"}
+    assert {one.dtype for one in elsewhere.parameters()} == {torch.float16}
     ids = torch.tensor([[1, 9, 8]])
     with torch.no_grad():  # buffers that no file holds are right too
         assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits)

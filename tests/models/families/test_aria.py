@@ -25,7 +25,13 @@ def model(split: bool = False) -> tuple[Any, Any]:
     hf, processor = tiny("aria")
     if split:
         processor.images_kwargs = {**processor.images_kwargs, "split_image": True}
-        processor.image_processor.split_resolutions = [[490, 980], [980, 490], [980, 980], [490, 1470]]
+        processor.image_processor.split_resolutions = [
+            [490, 980],
+            [980, 490],
+            [980, 980],
+            [490, 1470],
+            [490, 700],
+        ]
     return hf, processor
 
 
@@ -48,8 +54,15 @@ def samples() -> list[interp.Sample]:
     ]
 
 
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("size", [(490, 490), (300, 90), (61, 200), (40, 33), (400, 1100)])
+UNEVEN = [(490, 490), (300, 90), (61, 200), (40, 33), (400, 1100), (700, 480)]
+THIN = [(420, 9), (9, 420)]
+"""Their shorter side is enlarged to the processor's least."""
+
+
+@pytest.mark.parametrize(
+    ("size", "split"),
+    [*((size, split) for size in UNEVEN for split in (False, True)), *((size, False) for size in THIN)],
+)
 def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
     hf, processor = model(split)
     inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size)])
@@ -66,6 +79,22 @@ def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
         sides = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
         whole = area & (mask.sum((-1, -2)) == PATCH**2).flatten().numpy() & (sides > 0.99 * np.nanmax(sides))
         assert np.abs(filled - seen)[whole].max() < 0.25
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_each_image_of_a_sample_is_laid_as_if_alone(split):
+    hf, processor = model(split)
+    sizes = [(700, 480), (61, 200)]
+
+    def laid(*sizes: tuple[int, int]) -> Any:
+        inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size) for size in sizes])
+        given = list(sizes), inputs, processor, hf.config
+        return ADAPTER.latent_patches(*given), len(ADAPTER.footprints(*given))
+
+    (found, n), alone = laid(*sizes), [laid(size) for size in sizes]
+    np.testing.assert_array_equal(found.boxes, np.concatenate([one.boxes for one, _ in alone]))
+    assert found.image.tolist() == [i for i, (one, _) in enumerate(alone) for _ in range(len(one))]
+    assert n == sum(own for _, own in alone)
 
 
 def test_a_wide_image_by_hand(mllm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_a_wide_image_by_hand(mllm):
     np.testing.assert_allclose(
         tokens.footprints[[1, 8, 36]], [[0, 0, 40, 10], [40, 10, 80, 20], [200, 50, 240, 60]]
     )
+
+
+def test_an_image_need_not_be_squashed_to_a_square(mllm):
+    """42×28 px in patches of 14: each sees 30×40 pixels of 90×80."""
+    processor = tiny(mllm.family)[1]
+    processor.image_processor.size = {"height": 28, "width": 42}
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=14))
+    inputs = processor.image_processor(images=[np.zeros((80, 90, 3), np.uint8)], return_tensors="pt")
+    found = mllm.adapter.latent_patches([(90, 80)], inputs, processor, config)
+    assert len(found) == 7
+    np.testing.assert_allclose(found.boxes[[2, 4]], [[30, 0, 60, 40], [0, 40, 30, 80]])
 
 
 def test_generated_tokens_need_no_pixels(mllm):

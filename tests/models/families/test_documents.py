@@ -59,6 +59,17 @@ def test_the_images_of_a_sample_keep_their_tokens(models, family):
     pixel_impulses.assert_impulses_land(hf, processor, adapter, sizes, found, max(1, len(found) // 10))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_image_of_a_sample_is_laid_as_if_alone(models, family):
+    sizes = [(140, 84), (60, 120), (100, 100)]
+    alone = [laid(models[family], size) for size in sizes]
+    found = laid(models[family], *sizes)
+    np.testing.assert_array_equal(found.boxes, np.concatenate([one.boxes for one in alone]))
+    assert found.views.tolist() == [view for one in alone for view in one.views]
+    assert np.bincount(found.image).tolist() == [len(one) for one in alone]
+    assert (np.diff(found.image) >= 0).all()
+
+
 WRONG = {
     "shifted by one token": lambda order: np.roll(order, 1),
     "transposed": lambda order: order.reshape(*order_shape(len(order))).swapaxes(-1, -2).ravel(),
@@ -206,7 +217,19 @@ def test_ovis_without_tiles_has_a_grid():
     assert found.grid == (3, 3)
     processor.image_processor.crop_to_patches = True
     processor.image_processor.use_covering_area_grid = False
-    assert (laid((find(hf.config), hf, processor), (60, 120)).views == "tile").sum() == 18
+    adapter = find(hf.config)
+    found = laid((adapter, hf, processor), (60, 120))
+    assert (found.views == "tile").sum() == 18
+    np.testing.assert_allclose(found.boxes[[9, 18]], [[0, 0, 20, 20], [0, 60, 20, 80]])  # one above the other
+    pixel_impulses.assert_impulses_land(hf, processor, adapter, [(60, 120)], found, 5)
+    assert (
+        laid((adapter, hf, processor), (130, 60)).views == "tile"
+    ).sum() == 18  # three would cover the area
+    processor.image_processor.min_patches = 4
+    found = laid((adapter, hf, processor), (60, 120))
+    assert (found.views == "tile").sum() >= 4 * 9
+    processor.image_processor.max_patches = 1
+    assert set(laid((adapter, hf, processor), (60, 120)).views) == {"base"}
 
 
 @pytest.mark.parametrize("family", ["ovis2", "got_ocr2"])
@@ -267,6 +290,48 @@ def test_kimi_refuses_what_it_does_not_lay(models):
     processor.image_processor.do_resize = False
     with pytest.raises(ModelError, match=r"do_resize=False; the model takes 8 px and 2×2"):
         adapter.footprints([(100, 60)], inputs, processor, hf.config)
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "grid"),
+    [
+        ({"do_normalize": False}, [200 / 255], [1, 1, 2]),
+        ({"do_normalize": False, "rescale_factor": 0.01}, [2], [1, 1, 2]),
+        ({"do_normalize": False, "do_rescale": False}, [200], [1, 1, 2]),
+        ({"image_mean": (0.2,) * 3, "image_std": (0.25,) * 3}, [(200 / 255 - 0.2) / 0.25], [1, 1, 2]),
+        ({"merge_size": 2}, [-1, 200 / 127.5 - 1], [1, 2, 2]),  # a row of black patches below
+        ({"max_patches": 1}, [-1, 200 / 127.5 - 1], [1, 1, 2]),  # 11×5 pixels, padded
+        ({"size": {"max_height": 1, "max_width": 1}}, [-1, 200 / 127.5 - 1], [1, 1, 1]),  # 8×4 pixels
+        ({"max_patches": 1, "do_resize": False}, [200 / 127.5 - 1], [1, 1, 2]),
+    ],
+)
+def test_options_of_a_call_reach_kimis_pixels(options, values, grid):
+    """A picture of 16×8 equal pixels, in patches of 8."""
+    images = KimiImages(patch_size=8, merge_size=1)
+    found = images(images=[np.full((8, 16, 3), 200, np.uint8)], return_tensors="np", **options)
+    assert found["image_grid_thw"].tolist() == [grid]
+    np.testing.assert_allclose(np.unique(found["pixel_values"]), values, atol=1e-5)
+
+
+def test_kimis_resize_is_the_one_asked_for():
+    """The nearest pixel is one of the picture's own; bicubic makes others."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, ::2] = 250
+    seen = {
+        how: np.unique(
+            KimiImages(patch_size=8, merge_size=1)(
+                images=[image],
+                return_tensors="np",
+                do_normalize=False,
+                do_rescale=False,
+                max_patches=4,
+                resample=how,
+            )["pixel_values"]
+        )
+        for how in (0, 3)
+    }
+    assert seen[0].tolist() in ([0], [250], [0, 250])
+    assert len(set(seen[3].tolist()) - {0, 250}) > 0
 
 
 def test_kimis_images_are_transformers_own():

@@ -42,6 +42,15 @@ def test_the_grid_by_hand():
     ])  # fmt: skip
 
 
+def test_the_most_tokens_are_those_of_the_processor():
+    """140 cells have 8960 px: a scale of √(8960/5000) = 1.339 gives 133.9×66.9, cut to 128×64 px."""
+    one = bench((100, 50))
+    one.parts[1].image_processor.max_soft_tokens = 140
+    found = one.footprints()
+    assert found.grid == (8, 16)
+    np.testing.assert_allclose(found.boxes[17], [100 / 16, 50 / 8, 200 / 16, 100 / 8])
+
+
 def test_a_strip_is_one_row_of_whole_cells():
     """8×1000 px: the width would be no cell; transformers takes one column of at most 70 cells."""
     assert bench((8, 1000)).footprints().grid == (70, 1)

@@ -58,6 +58,40 @@ def test_rectangles_fill_the_patches_that_their_footprints_say(size, split):
         assert np.abs(filled - seen)[whole].max() < 0.25
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_images_share_a_canvas_and_keep_their_patches(split):
+    """All views are padded to the widest and the highest one; the patches of an image are those it has alone."""
+    hf, processor = model()
+    processor.image_processor.do_image_splitting = split
+    sizes = [(150, 60), (61, 200)]
+
+    def laid(*sizes: tuple[int, int]) -> Any:
+        inputs = pixel_impulses.encode(processor, [pixel_impulses.picture(size) for size in sizes])
+        found = ADAPTER.latent_patches(list(sizes), inputs, processor, hf.config)
+        mask = inputs["pixel_attention_mask"][0].unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH)
+        whole = (mask.sum((-1, -2)) == PATCH**2).flatten().numpy()
+        assert (~np.isnan(found.boxes[:, 0]) == whole).all()
+        return found
+
+    found, alone = laid(*sizes), [laid(size) for size in sizes]
+    for i, one in enumerate(alone):
+        mine = (found.image == i) & ~np.isnan(found.boxes[:, 0])
+        own = ~np.isnan(one.boxes[:, 0])
+        np.testing.assert_allclose(found.boxes[mine], one.boxes[own])
+        assert found.views[mine].tolist() == one.views[own].tolist()
+
+
+def test_an_image_that_is_not_resized_has_its_own_patches():
+    """42×28 px are 6×4 patches of 7."""
+    hf, processor = model()
+    processor.image_processor.do_image_splitting = processor.image_processor.do_resize = False
+    inputs = pixel_impulses.encode(processor, [pixel_impulses.picture((42, 28))])
+    found = ADAPTER.latent_patches([(42, 28)], inputs, processor, hf.config)
+    assert len(found) == 24
+    assert found.boxes[[1, 6, 23]].tolist() == [[7, 0, 14, 7], [0, 7, 7, 14], [35, 21, 42, 28]]
+    assert set(found.views) == {"global"}
+
+
 def test_a_wide_image_by_hand(mllm):
     """150×60: quarters of 75×30 as they are, the whole 84×33; all in 84×33, so 12×4 patches, 10×4 of a quarter."""
     tokens = patch_tokens(mllm, mllm.encode(samples()[0]))[0]

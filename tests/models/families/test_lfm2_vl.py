@@ -85,6 +85,7 @@ def test_settings_of_the_image_processor_are_followed():
         ({"do_image_splitting": False}, [9]),
         ({"max_tiles": 2, "min_tiles": 2}, [32 + 9]),
         ({"max_pixels_tolerance": 9.0}, [9]),
+        ({"max_tiles": 1, "min_tiles": 1}, [9]),
     ):
         bench = Bench("lfm2_vl", Lfm2Vl(), [(140, 120)])
         for name, value in setting.items():

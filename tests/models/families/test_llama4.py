@@ -133,6 +133,43 @@ def test_settings_that_are_not_understood():
         Llama4().footprints(bench.sizes, inputs, processor, model.config)
 
 
+@pytest.mark.parametrize(
+    ("options", "value", "tiles"),
+    [
+        ({"do_normalize": False}, 200 / 255, [1, 1]),
+        ({"do_normalize": False, "rescale_factor": 0.01}, 2, [1, 1]),
+        ({"do_normalize": False, "do_rescale": False}, 200, [1, 1]),
+        ({"do_rescale": False}, 399, [1, 1]),
+        ({"image_mean": [0.2] * 3, "image_std": [0.25] * 3}, (200 / 255 - 0.2) / 0.25, [1, 1]),
+        ({"resize_to_max_canvas": True}, 200 / 127.5 - 1, [2, 2]),
+    ],
+)
+def test_options_of_a_call_reach_the_pixels(options, value, tiles):
+    """A picture that fills its canvas with one colour."""
+    images = Llama4ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=4)
+    found = images([np.full((56, 56, 3), 200, np.uint8)], return_tensors="np", **options)
+    assert found["aspect_ratios"].tolist() == [tiles]
+    assert len(found["pixel_values"]) == tiles[0] * tiles[1] + (tiles != [1, 1])
+    np.testing.assert_allclose(np.unique(found["pixel_values"]), [value], rtol=0.01)
+
+
+def test_images_of_a_call_follow_each_other():
+    """A wide one of two tiles and the whole, then a high one; the rest of a canvas is black."""
+    images = Llama4ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=4)
+    wide, high = np.full((50, 112, 3), 100, np.uint8), np.full((112, 50, 3), 200, np.uint8)
+    found = images([wide, high], return_tensors="np", do_normalize=False, do_rescale=False)
+    assert found["aspect_ratios"].tolist() == [[1, 2], [2, 1]]
+    pixels = found["pixel_values"][:, 0]
+    assert (pixels[:2, :50] == 100).all()
+    assert (pixels[:2, 50:] == 0).all()
+    assert (pixels[2] == 100).all()
+    assert (pixels[3:5, :, :50] == 200).all()
+    assert (pixels[3:5, :, 50:] == 0).all()
+    assert (pixels[5] == 200).all()
+    (few,) = images([wide], return_tensors="np", max_patches=1)["aspect_ratios"].tolist()
+    assert few == [1, 1]
+
+
 @pytest.mark.skipif(not is_torchvision_available(), reason="transformers' own class needs torchvision")
 def test_pixels_are_those_of_transformers():
     options = {"size": {"height": 56, "width": 56}, "max_patches": 4}

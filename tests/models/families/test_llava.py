@@ -221,6 +221,17 @@ def test_a_patch_that_does_not_divide_the_image_leaves_a_rim():
     assert_same_cells("squash", settings, (112, 224), found, patch=15)
 
 
+def test_a_patch_may_be_higher_than_wide():
+    """56 px are 4 patches of 14 down and 8 of 7 across."""
+    vision = transformers.InternVLVisionConfig(image_size=[EDGE, EDGE], patch_size=[14, 7])
+    settings = CLIP[0](**KINDS["squash"][1])
+    found = footprints_of(
+        settings, rectangle((112, 168), (0, 0, 1, 1)), config=config(vision=vision, strategy="full")
+    )
+    assert found.grid == (4, 8)
+    assert found.boxes[[1, 8]].tolist() == [[14, 0, 28, 42], [0, 42, 14, 84]]
+
+
 @pytest.mark.parametrize(
     ("vision", "strategy", "extra", "leading"),
     [

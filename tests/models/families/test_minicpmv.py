@@ -35,6 +35,16 @@ def test_every_footprint(sizes):
     assert_local(bench, assert_counts(bench))
 
 
+def test_each_image_of_a_sample_has_its_own_slices():
+    """A sliced wide image and a small high one, in either order."""
+    sizes = [(200, 150), (50, 90), (230, 90)]
+    alone = [Bench("minicpmv4_6", MiniCpmV46(), [size]).footprints() for size in sizes]
+    found = assert_counts(Bench("minicpmv4_6", MiniCpmV46(), sizes))
+    np.testing.assert_array_equal(found.boxes, np.concatenate([one.boxes for one in alone]))
+    assert found.views.tolist() == [view for one in alone for view in one.views]
+    assert np.bincount(found.image).tolist() == [len(one) for one in alone]
+
+
 def test_slices_by_hand():
     """200×150 has 3.26 times 96² pixels: 3, 4 or (beyond the four there may be) 5 slices.
 
@@ -86,6 +96,20 @@ def test_unequal_slices_share_a_batch():
         alone = mllm.trace(sample, reads=[interp.Rows(interp.Site(keys="all"))])
         assert_allclose(together.logits[i], alone.logits[0], atol=3e-5)
         assert_allclose(together[i].rows, alone[0].rows, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "slices"),
+    [("slice_mode", False, 0), ("max_slice_nums", 2, 2), ("max_slice_nums", 6, 4)],
+)
+def test_settings_of_the_image_processor_are_followed(setting, value, slices):
+    bench = Bench("minicpmv4_6", MiniCpmV46(), [(200, 150)])
+    setattr(bench.parts[1].image_processor, setting, value)
+    found = assert_counts(bench)
+    tiles = found.boxes[found.views == "tile"]
+    assert len({(x // 50, y // 37) for x, y in tiles[:, :2]}) >= slices
+    assert (len(tiles) > 0) is (slices > 0)
+    assert_local(bench, found, every=7)
 
 
 def test_settings_that_are_not_understood():

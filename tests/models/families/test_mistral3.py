@@ -129,6 +129,8 @@ def test_a_size_given_as_height_and_width():
     hf, processor = tiny("mistral3")
     processor.image_processor.size = {"height": 56, "width": 140}
     assert pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(140, 140)]).grid == (2, 2)
+    wide = pixel_impulses.footprints_of(FAMILY, processor, hf.config, [(280, 56)])  # 140×28, not 56×11
+    assert wide.grid == (1, 5)
 
 
 def test_images_that_are_not_resized_lose_their_rim():

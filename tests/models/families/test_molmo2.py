@@ -50,6 +50,24 @@ def test_the_views_by_hand():
     np.testing.assert_allclose(crop[[1, 6, 36]], [[0, 0, 15, 10], [75, 0, 90, 10], [0, 50, 15, 60]])
 
 
+@pytest.mark.parametrize(
+    ("columns", "alone", "base", "crop"),
+    [
+        (False, None, [0, 17], [0, 37]),
+        (True, False, [0, 17], [0, 7, 14, 21, 28, 35, 42, 43]),
+        (False, True, [0, 5, 10, 15, 20, 21], [0, 37]),
+    ],
+)
+def test_column_tokens_are_only_in_the_views_that_have_them(columns, alone, base, crop):
+    """4×4 tokens of the whole and 6×6 of the crops, each view between its start and its end."""
+    one = bench((90, 60))
+    processor = one.parts[1]
+    processor.image_use_col_tokens, processor.use_single_crop_col_tokens = columns, alone
+    found = assert_counts(one)
+    for view, nothing in (("base", base), ("crop", crop)):
+        assert np.flatnonzero(np.isnan(found.boxes[found.views == view][:, 0])).tolist() == nothing
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("columns", "alone", "nothing"), [(False, None, 4), (True, False, 10)])
 def test_column_tokens_are_where_the_processor_puts_them(columns, alone, nothing):

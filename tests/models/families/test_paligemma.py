@@ -89,6 +89,16 @@ def test_a_patch_that_does_not_divide_the_image_leaves_a_rim():
     check_layout(found, [(120, 240)], [(0.0, 0.0, 112.0, 224.0)])
 
 
+def test_an_image_need_not_be_squashed_to_a_square():
+    """42×28 px are 3×2 patches of 14: each sees 30×40 pixels of 90×80."""
+    processor, config = processor_of(28, 14), config_of(14)
+    processor.image_processor.size = {"height": 28, "width": 42}
+    inputs = processor.image_processor(images=[picture((90, 80))], return_tensors="pt")
+    found = PaliGemma().footprints([(90, 80)], inputs, processor, config)
+    assert found.grid == (2, 3)
+    assert found.boxes[[1, 3]].tolist() == [[30, 0, 60, 40], [0, 40, 30, 80]]
+
+
 def test_the_prompt_is_images_bos_text_newline():
     """PaliGemma's own order; the processor writes the bos and the newline, so the prompt must hold neither."""
     _, processor = tiny("paligemma")

@@ -100,6 +100,26 @@ def test_frames_share_a_budget_of_pixels_where_there_is_one():
     assert footprints(mllm, (300, 200), 12).grid == (3, 5)
 
 
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize("most", [30, 120])
+def test_a_budget_of_pixels_is_the_processors_own(family, most):
+    """The encoding compares the grid with the processor's; a budget changes it."""
+    mllm = interp.wrap(*tiny(family))
+    settings, size = mllm.processor.video_processor, (300, 200)
+    free = footprints(mllm, size, 8).n
+    settings.cap_pixels_per_frame, settings.max_video_tokens = True, most
+    assert footprints(mllm, size, 8).n != free
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_frames_that_are_not_resized_keep_their_patches(family):
+    mllm = interp.wrap(*tiny(family))
+    settings = mllm.processor.video_processor
+    settings.do_resize = False
+    side = settings.patch_size * settings.merge_size
+    assert footprints(mllm, (3 * side, 2 * side), 4).grid == (2, 3)
+
+
 def test_pooled_frames_and_a_newline_by_hand():
     """OneVision: 4 patches of 14 of 60 px, pooled to 2: each stands for 28/60 of a frame's side."""
     tokens = footprints(interp.wrap(*tiny("llava_onevision")), (120, 60), 2)

@@ -1,5 +1,6 @@
 """What a model shows of itself, where that has no name or cannot be told."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,43 @@ class TextOnly:
 
     def __call__(self, **_: object) -> None:
         raise ValueError("no images, please.")
+
+
+class Lists:
+    """A processor that takes the images of a prompt as a list of their own, or one list alone."""
+
+    chat_template = None
+
+    def __init__(self, nested: bool, template: str | None = None) -> None:
+        self.nested, self.tokenizer = nested, SimpleNamespace(chat_template=template)
+
+    def __call__(self, *, text: list[str], images: list[Any], return_tensors: str) -> dict[str, Any]:
+        if isinstance(images[0], list) is not self.nested:
+            raise ValueError("another list, please.")
+        sizes = [one.size for one in (images[0] if self.nested else images)]
+        return {"sizes": torch.tensor(sizes), "labels": torch.ones(1), "words": text}
+
+    def apply_chat_template(self, messages: Any, *, add_generation_prompt: bool, chat_template: str) -> str:
+        assert add_generation_prompt
+        return " ".join([chat_template, *(one.get("text", "<image>") for one in messages[0]["content"])])
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("joined", [True, False])
+def test_images_are_given_as_the_processor_takes_them(
+    monkeypatch: pytest.MonkeyPatch, nested: bool, joined: bool
+) -> None:
+    monkeypatch.setattr(Embedder, "joins", lambda self, samples: joined)
+    found = fitted(None, Lists(nested), torch.nn.Identity(), 2, "two images")
+    assert (found.nested, found.text, found.n_images) == (nested, "two images", 2)
+    assert (found.at_once > 1) is joined
+    inputs = found.inputs([np.zeros((4, 6, 3), np.uint8), np.zeros((5, 3, 3), np.uint8)])
+    assert {name: value.tolist() for name, value in inputs.items()} == {"sizes": [[6, 4], [3, 5]]}
+
+
+def test_a_prompt_has_words_between_its_images() -> None:
+    found = prompt_text(Lists(True, "the template:"), 3, "")
+    assert found.startswith("the template: <image> and <image> and <image> where ")
 
 
 def test_a_processor_that_takes_no_images_is_refused() -> None:

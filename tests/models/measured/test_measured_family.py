@@ -1,6 +1,8 @@
 """A measured model against the adapters: the same positions, order and places, on tiny random towers."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,13 @@ from benchmarks.measured_footprints import SIZES, measured_rows
 from interp.conformance import check
 from interp.conformance.tiny import families, tiny
 from interp.errors import ModelError
+from interp.inputs.footprints import squash
 from interp.models.adapter import find
-from interp.models.measured import measurement
+from interp.models.measured import Measured, measured_family, measurement
+from interp.models.measured.behaviour import Behaviour
 from interp.models.measured.consistency import overlap
+from interp.models.measured.lattice import Lattice
+from interp.models.measured.measured_views import View
 from interp.tracing import Mllm
 
 REFUSED = {
@@ -108,6 +114,58 @@ def test_a_measured_model_passes_every_check(family: str) -> None:
 def test_images_processed_together_are_measured_together() -> None:
     known, found = both("llava_onevision")
     assert agrees(known, found, (96, 96), (120, 80)) > 0.7
+
+
+def cells_of(size: tuple[int, int], n: int, positions: list[int]) -> measurement.Measurement:
+    """A measurement of n tokens side by side, which is sure."""
+    laid = squash(size, (1, n))
+    lattice = Lattice(0, n, n, "rows", np.zeros(2), np.array([size[0] / n, size[1]]), np.zeros(n))
+    view = View(np.arange(n), lattice.places, lattice.origin, lattice.pitch, (lattice,))
+    return measurement.Measurement(size, np.array(positions), laid, np.ones(n), laid.boxes, (view,), 0.0, 1)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_images_of_two_sizes_are_measured_as_they_are_processed(
+    monkeypatch: pytest.MonkeyPatch, unchecked: None, together: bool
+) -> None:
+    """A wide image has three tokens and a high one two by themselves; shown together each has one, and a newline."""
+    wide, high = (60, 20), (10, 40)
+    asked: list[Any] = []
+
+    def measured(_: Any, sizes: tuple[tuple[int, int], ...], i: int) -> measurement.Measurement:
+        asked.append((sizes, i))
+        if len(sizes) == 2:
+            return cells_of(sizes[i], 1, [1 + 2 * i])
+        n = 3 if sizes == (wide,) else 2
+        return cells_of(sizes[0], n, list(range(1, 1 + n)))
+
+    def ids(pictures: list[np.ndarray]) -> np.ndarray:
+        if len(pictures) == 2:
+            assert [one.shape for one in pictures] == [(20, 60, 3), (40, 10, 3)]
+            return np.array([0, 5, 0, 5, 5])
+        return np.array([0, *[5] * (3 if pictures[0].shape[1] == 60 else 2)])
+
+    monkeypatch.setattr(measured_family, "measure", measured)
+    monkeypatch.setattr(measured_family, "_embedder", lambda *_: SimpleNamespace(ids=ids))
+    model = SimpleNamespace(config=None)
+    adapter = Measured(measured_family._Bound(model, None, None, Behaviour((5,), "causal", 0)))
+    prompt = [0, 5, 0, 5, 5] if together else [0, 5, 5, 5, 0, 5, 5]
+    found = adapter.footprints([wide, high], {"input_ids": np.array([prompt])}, SimpleNamespace(), None)
+    alone = [((wide,), 0), ((high,), 0)]
+    assert asked == ([*alone, ((wide, high), 0), ((wide, high), 1)] if together else alone)
+    if together:
+        assert found.image.tolist() == [0, 1, 1]
+        assert found.boxes[:2].tolist() == [[0, 0, 60, 20], [0, 0, 10, 40]]
+        assert np.isnan(found.boxes[2]).all()
+    else:
+        assert found.image.tolist() == [0, 0, 0, 1, 1]
+        assert found.boxes[[1, 4]].tolist() == [[20, 0, 40, 20], [5, 0, 10, 40]]
+    adapter.footprints([wide, high], {"input_ids": np.array([prompt])}, SimpleNamespace(), None)
+    assert len(asked) == (4 if together else 2)  # each size once
+    other = SimpleNamespace(image_processor=SimpleNamespace(size=3))
+    adapter.footprints([wide], {"input_ids": np.array([[0, 5, 5, 5]])}, other, None)
+    assert asked[-1] == ((wide,), 0)  # and once more for another processor
+    assert len(asked) == (5 if together else 3)
 
 
 def test_an_unsure_measurement_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
