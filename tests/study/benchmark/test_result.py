@@ -184,6 +184,32 @@ def test_a_mean_of_scorers_is_of_their_tables(tmp_path: Path) -> None:
     assert mean_rows(found)["micro"].tolist() == [2, 62.5]
 
 
+def test_a_field_and_an_average_are_of_the_measure_asked_for(tmp_path: Path) -> None:
+    words = [
+        sample(i, answer=answer, meta={"modality": kind})
+        for i, (answer, kind) in enumerate((("left lung", "CT"), ("right", "MR")))
+    ]
+    scorers = (Strict(), OpenRecall())
+    found = benchmark(data=words, model=Saying(), method=Plain(), scorer=scorers).run(
+        tmp_path, progress=False
+    )
+    for measure, expected in ((None, [0, 1]), ("strict", [0, 1]), ("recall", [0.5, 1])):
+        assert found.by("modality", measure).before.tolist() == expected
+        assert found.rows("modality", measure)[["CT", "MR"]].iloc[1].tolist() == [100 * x for x in expected]
+        averages = found.averages("modality", measure).set_index("average").before
+        assert averages.to_dict() == {"micro": sum(expected) / 2, "macro": sum(expected) / 2}
+
+
+def test_a_lower_level_gives_narrower_intervals(result: BenchmarkResult) -> None:
+    for wide, half in (
+        (result.by("modality"), result.by("modality", level=0.5)),
+        (result.averages(), result.averages(level=0.5)),
+        (result.averages("modality"), result.averages("modality", level=0.5)),
+    ):
+        own = wide.method == "Swap"
+        assert ((half.high - half.low) < (wide.high - wide.low))[own].any()
+
+
 def weighted(values: list[float], sizes: list[int]) -> float:
     return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
 

@@ -76,6 +76,14 @@ def test_marks_are_scikit_learns(result: BenchmarkResult, kind: str) -> None:
     assert (plain[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
 
 
+def test_a_lower_level_gives_narrower_intervals_of_marks(result: BenchmarkResult) -> None:
+    wide, half = result.yes_no("negatives"), result.yes_no("negatives", level=0.5)
+    own = (wide.method == "Swap") & (wide.measure == "accuracy")
+    assert own.sum() == 3
+    for low, high in (("low", "high"), ("difference_low", "difference_high")):
+        assert ((half[high] - half[low]) < (wide[high] - wide[low]))[own].all()
+
+
 def test_the_page_and_the_export_show_them(result: BenchmarkResult, tmp_path: Path) -> None:
     page = html.unescape(result.report(tmp_path / "page.html").read_text("utf-8"))
     truth, after = said(True, "all")

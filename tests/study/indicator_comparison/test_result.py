@@ -144,6 +144,17 @@ def test_by_default_the_first_truth_and_removal_are_compared(result: IndicatorRe
         result.compare("auroc", level=95)
 
 
+def test_a_lower_level_gives_narrower_intervals(result: IndicatorResult) -> None:
+    for wide, half in (
+        (result.found(), result.found(level=0.5)),
+        (result.found("kl"), result.found("kl", 0.5)),
+        (result.faithfulness(), result.faithfulness(level=0.5)),
+        (result.compare("auroc"), result.compare("auroc", level=0.5)),
+    ):
+        assert ((half.high - half.low) <= (wide.high - wide.low))[wide.n_groups > 1].all()
+        assert ((half.high - half.low) < (wide.high - wide.low)).any()
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_measure_is_asked_for_by_name(result: IndicatorResult) -> None:
     wrong: Any = 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -359,6 +360,18 @@ def test_a_lower_level_gives_narrower_intervals(result: Result) -> None:
         assert (widths(narrow) <= widths(wide)).all()
     gap = "boxes − centre_prior"
     assert (widths(result.at_layer(1, 0.5), gap) < widths(result.at_layer(1), gap)).any()
+
+
+def test_the_studys_seed_decides_the_resamplings(result: Result) -> None:
+    drawn = result.values.assign(value=np.random.default_rng(0).normal(size=len(result.values)))
+    found = []
+    for seed in (0, 1):
+        cells = tuple(replace(cell, study=cell.study.replace(seed=seed)) for cell in result.cells)
+        seeded = Result(result.study, cells, result.folder)
+        vars(seeded)["values"] = drawn
+        found.append(seeded.at_layer(1))
+    assert found[0]["mean"].equals(found[1]["mean"])
+    assert (found[0].low != found[1].low)[found[0].data == "large"].all()
 
 
 def test_maps_that_were_not_stored_are_refused(result: Result) -> None:
