@@ -112,6 +112,7 @@ def test_all_pairs_name_what_differs(result: Result) -> None:
 
 def test_groups_are_shown_one_by_one(result: Result) -> None:
     table = result.compare_groups("ar", layer=1, over="indicator")
+    assert set(table.over) == {"indicator"}
     few = table[table["where"] == "few"].set_index("group")
     assert len(few) == 4
     a, groups = values(result, "ar", 1, data="few", indicator="good")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,7 @@ def test_a_field_and_an_average_are_of_the_measure_asked_for(tmp_path: Path) -> 
         assert found.rows("modality", measure)[["CT", "MR"]].iloc[1].tolist() == [100 * x for x in expected]
         averages = found.averages("modality", measure).set_index("average").before
         assert averages.to_dict() == {"micro": sum(expected) / 2, "macro": sum(expected) / 2}
+    assert mean_rows(found, "modality")[["CT", "MR"]].iloc[1].tolist() == [25, 100]
 
 
 def test_a_lower_level_gives_narrower_intervals(result: BenchmarkResult) -> None:
@@ -208,6 +209,22 @@ def test_a_lower_level_gives_narrower_intervals(result: BenchmarkResult) -> None
     ):
         own = wide.method == "Swap"
         assert ((half.high - half.low) < (wide.high - wide.low))[own].any()
+
+
+def test_the_studys_seed_decides_the_resamplings(result: BenchmarkResult) -> None:
+    rng = np.random.default_rng(0)
+    drawn = result.pairs.assign(before=rng.random(len(result.pairs)), after=rng.random(len(result.pairs)))
+    found = []
+    for seed in (0, 1):
+        cells = tuple(replace(cell, study=cell.study.replace(seed=seed)) for cell in result.cells)
+        seeded = BenchmarkResult(result.study, cells, result.folder)
+        vars(seeded).update(pairs=drawn, _marks=frozenset())  # shares, so that nothing flips
+        found.append([seeded.summary(), seeded.by("modality"), seeded.averages()])
+    for one, two in zip(*found, strict=True):
+        assert one.difference.equals(two.difference)
+        known = one.low.notna() & (one.n_groups > 3)
+        assert known.any()
+        assert (one.low != two.low)[known].all()
 
 
 def weighted(values: list[float], sizes: list[int]) -> float:
