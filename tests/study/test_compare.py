@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from interp.errors import StudyError
 from interp.stats import holm, paired, paired_test, unpaired, unpaired_test
 from interp.study import Grid, Result
 from interp.study.layer_choice import LayerChoice
+from interp.study.size_matching import area_frame
 from tests.study.planted import Model, Planted, sample, samples, sweep
 
 
@@ -109,6 +112,7 @@ def test_all_pairs_name_what_differs(result: Result) -> None:
 
 def test_groups_are_shown_one_by_one(result: Result) -> None:
     table = result.compare_groups("ar", layer=1, over="indicator")
+    assert set(table.over) == {"indicator"}
     few = table[table["where"] == "few"].set_index("group")
     assert len(few) == 4
     a, groups = values(result, "ar", 1, data="few", indicator="good")
@@ -248,3 +252,22 @@ def test_sizes_that_do_not_overlap_leave_no_matched_difference(tmp_path: Path) -
     assert row.n_matched == 0
     assert (row.area_a, row.area_b) == pytest.approx((0.05, 0.25))
     assert "depends on the boxes' size" not in row.note  # a uniform map's attention ratio is 1 for any box
+
+
+def test_the_studys_seed_decides_intervals_and_permutations(
+    result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores drawn at random; the two indicators are paired, the two data sets are not."""
+    frame = area_frame(result, "ar", 1)
+    drawn = frame.assign(value=np.random.default_rng(0).normal(size=len(frame)))
+    monkeypatch.setattr(sys.modules["interp.study.compare"], "area_frame", lambda *_: drawn)
+    for over in ("indicator", "data"):
+        found = []
+        for seed in (0, 1):
+            cells = tuple(replace(cell, study=cell.study.replace(seed=seed)) for cell in result.cells)
+            found.append(Result(result.study, cells, result.folder).compare("ar", layer=1, over=over))
+        one, two = found
+        assert one.difference.equals(two.difference)
+        many = one.n_groups >= 20 if over == "indicator" else one.n_groups > 0
+        for column in ("low", "p") if over == "indicator" else ("low", "p", "matched"):
+            assert (one[column] != two[column])[many].all(), (over, column)

@@ -108,6 +108,24 @@ def test_heads_are_chosen_on_other_data_for_all(tmp_path: Path) -> None:
         held_out_sets(("medical",), (_test_only(tmp_path),), n=3)
 
 
+def test_the_seed_draws_the_samples_to_choose_on() -> None:
+    for data, choose_on in ((("natural",), ()), (("medical",), ("natural",))):
+        drawn = [held_out_sets(data, choose_on, n=3, seed=seed)[data[0]] for seed in (0, 1)]
+        expected = [named("natural", split="validation", n=3, seed=seed) for seed in (0, 1)]
+        assert [one.fingerprint for one in drawn] == [one.fingerprint for one in expected]
+        assert drawn[0].fingerprint != drawn[1].fingerprint
+
+
+def test_the_config_is_that_of_the_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {None: "llava", "abc": "qwen2_5_vl"}
+    monkeypatch.setattr(
+        "interp.study.conventions.raw_config",
+        lambda name, options: {"model_type": kinds[options.get("revision")]},
+    )
+    assert paper_model(ModelSpec("a/model")).processor is None
+    assert paper_model(ModelSpec("a/model", revision="abc")).processor == dict(PAPER_PIXELS)
+
+
 def _test_only(tmp_path: Path) -> str:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     row = {"image": "a.png", "question": "?", "bbox": [[1, 1, 4, 4]], "split": "test"}

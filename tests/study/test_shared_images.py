@@ -72,3 +72,10 @@ def test_a_shard_computed_again_has_the_same_bytes(mllm: Mllm, tmp_path: Path) -
         file.unlink()
     study.run(tmp_path, progress=False)
     assert fingerprints(folder) == before
+
+
+def test_a_micro_batch_holds_the_questions_of_one_image(mllm: Mllm) -> None:
+    given = samples()  # question by question, so that neighbours show other images
+    plan = sweep(mllm, given).replace(batch=len(QUESTIONS)).task(mllm).plan()
+    shown = [{given[i].id.split()[0] for i in batch} for shard in plan.shards for batch in shard]
+    assert sorted(map(sorted, shown)) == [["0"], ["1"], ["2"]]

@@ -9,7 +9,7 @@ import pytest
 from interp.data import Samples
 from interp.errors import StudyError
 from interp.study import Grid, Result
-from interp.study.size_matching import area_frame, matched
+from interp.study.size_matching import area_frame, matched, stratified
 from tests.study.box_sizes import N, domains
 from tests.study.planted import Planted, sample, sweep
 
@@ -192,6 +192,21 @@ def test_a_results_groups_stand_as_they_are_shown(result: Result, monkeypatch: p
     shown, stored = (set(matched(one, layer=0, names=names).pairs.group_a) for one in (result, frame))
     assert shown - stored == {"scan.png"}
     assert stored - shown == {"natural-0"}
+
+
+def test_a_result_is_read_at_the_metric_and_layer_given(
+    result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def read(_: Result, metric: str, layer: int) -> pd.DataFrame:
+        seen.append((metric, layer))
+        return domains()
+
+    monkeypatch.setattr("interp.study.size_matching.area_frame", read)
+    matched(result, metric="ar", layer=1)
+    stratified(result, metric="js", layer=0, n=2)
+    assert seen == [("ar", 1), ("js", 0)]
 
 
 def two(areas_a: list[float], areas_b: list[float], values_b: list[float] | None = None) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from interp.errors import StudyError
-from interp.study.size_matching import stratified
+from interp.study.size_matching import Stratified, stratified
 from tests.study.box_sizes import domains
 
 NAMES = ("natural", "medical")
@@ -116,3 +116,34 @@ def test_an_interval_has_its_level_and_repeats() -> None:
     assert wide.mean == other.mean
     turned = stratified(frame, names=NAMES[::-1], n=300).difference
     assert turned.mean == pytest.approx(-wide.mean)
+
+
+def test_raw_and_strata_have_the_level_the_draws_and_the_seed() -> None:
+    frame = domains(noise=0.3)
+    wide, half, one, other = (
+        stratified(frame, names=NAMES, **{"n": 300, **options})
+        for options in ({}, {"level": 0.5}, {"n": 1}, {"seed": 1})
+    )
+    used = (wide.strata.n_groups_a > 1) & (wide.strata.n_groups_b > 1)
+    assert used.sum() > 2
+
+    def widths(found: Stratified) -> np.ndarray:
+        inside = (found.strata.high_ci - found.strata.low_ci)[used]
+        return np.array(
+            [found.raw.high - found.raw.low, found.difference.high - found.difference.low, *inside]
+        )
+
+    assert (widths(half) < widths(wide)).all()
+    assert (widths(one) == 0).all()
+    assert wide.raw != other.raw
+    assert (wide.strata.low_ci != other.strata.low_ci)[used].all()
+
+
+def test_two_of_several_domains_are_compared_by_other_columns() -> None:
+    frame = domains(noise=0.3)
+    third = frame[frame.data == "medical"].assign(data="third", value=0.0)
+    renamed = pd.concat([frame, third]).rename(columns={"data": "kind", "area": "share"}).assign(area=0.5)
+    found = stratified(renamed, over="kind", names=NAMES, by="share", n=20)
+    plain = stratified(frame, names=NAMES, n=20)
+    assert (found.names, found.raw, found.difference) == (plain.names, plain.raw, plain.difference)
+    assert found.strata.equals(plain.strata)

@@ -141,3 +141,11 @@ def test_the_first_truth_is_in_the_hash(mllm: Mllm) -> None:
         for truth in (["boxes", "marker"], ["marker", "boxes"])
     )
     assert one != other
+
+
+def test_labels_are_in_the_hash_where_maps_are_read_at_them(mllm: Mllm) -> None:
+    sample = tiny.sample("is it red?", 0, boxes=[(8, 8, 40, 30)], meta={"label": "red"})
+    for queries, differ in (("label", True), ("last", False)):
+        sweep = interp.LayerSweep(data=[sample], indicator=Attention(queries=queries))
+        other = sweep.replace(data=[sample.replace(meta={"label": "is"})])
+        assert (sweep.task(mllm).to_dict() != other.task(mllm).to_dict()) is differ

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,49 @@ def test_a_mean_of_scorers_is_of_their_tables(tmp_path: Path) -> None:
     assert found.rows()["micro"].tolist() == [2, 50]
     assert found.rows(measure="recall")["micro"].tolist() == [2, 75]  # half of "left lung", all of "right"
     assert mean_rows(found)["micro"].tolist() == [2, 62.5]
+
+
+def test_a_field_and_an_average_are_of_the_measure_asked_for(tmp_path: Path) -> None:
+    words = [
+        sample(i, answer=answer, meta={"modality": kind})
+        for i, (answer, kind) in enumerate((("left lung", "CT"), ("right", "MR")))
+    ]
+    scorers = (Strict(), OpenRecall())
+    found = benchmark(data=words, model=Saying(), method=Plain(), scorer=scorers).run(
+        tmp_path, progress=False
+    )
+    for measure, expected in ((None, [0, 1]), ("strict", [0, 1]), ("recall", [0.5, 1])):
+        assert found.by("modality", measure).before.tolist() == expected
+        assert found.rows("modality", measure)[["CT", "MR"]].iloc[1].tolist() == [100 * x for x in expected]
+        averages = found.averages("modality", measure).set_index("average").before
+        assert averages.to_dict() == {"micro": sum(expected) / 2, "macro": sum(expected) / 2}
+    assert mean_rows(found, "modality")[["CT", "MR"]].iloc[1].tolist() == [25, 100]
+
+
+def test_a_lower_level_gives_narrower_intervals(result: BenchmarkResult) -> None:
+    for wide, half in (
+        (result.by("modality"), result.by("modality", level=0.5)),
+        (result.averages(), result.averages(level=0.5)),
+        (result.averages("modality"), result.averages("modality", level=0.5)),
+    ):
+        own = wide.method == "Swap"
+        assert ((half.high - half.low) < (wide.high - wide.low))[own].any()
+
+
+def test_the_studys_seed_decides_the_resamplings(result: BenchmarkResult) -> None:
+    rng = np.random.default_rng(0)
+    drawn = result.pairs.assign(before=rng.random(len(result.pairs)), after=rng.random(len(result.pairs)))
+    found = []
+    for seed in (0, 1):
+        cells = tuple(replace(cell, study=cell.study.replace(seed=seed)) for cell in result.cells)
+        seeded = BenchmarkResult(result.study, cells, result.folder)
+        vars(seeded).update(pairs=drawn, _marks=frozenset())  # shares, so that nothing flips
+        found.append([seeded.summary(), seeded.by("modality"), seeded.averages()])
+    for one, two in zip(*found, strict=True):
+        assert one.difference.equals(two.difference)
+        known = one.low.notna() & (one.n_groups > 5)  # of few groups the ends are often the same
+        assert known.any()
+        assert ((one.low != two.low) | (one.high != two.high))[known].all()
 
 
 def weighted(values: list[float], sizes: list[int]) -> float:

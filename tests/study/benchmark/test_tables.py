@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +75,23 @@ def test_marks_are_scikit_learns(result: BenchmarkResult, kind: str) -> None:
     assert own.loc["f1", "n_groups"] == len(truth) // 2
     plain = found[(found.method == "Plain") & (found.negatives == kind)]
     assert (plain[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+
+
+def test_a_lower_level_gives_narrower_intervals_of_marks(result: BenchmarkResult) -> None:
+    wide, half = result.yes_no("negatives"), result.yes_no("negatives", level=0.5)
+    own = (wide.method == "Swap") & (wide.measure == "accuracy")
+    assert own.sum() == 3
+    for low, high in (("low", "high"), ("difference_low", "difference_high")):
+        assert ((half[high] - half[low]) < (wide[high] - wide[low]))[own].all()
+
+
+def test_the_studys_seed_decides_the_intervals_of_marks(result: BenchmarkResult) -> None:
+    cells = tuple(replace(cell, study=cell.study.replace(seed=1)) for cell in result.cells)
+    one, two = result.yes_no(), BenchmarkResult(result.study, cells, result.folder).yes_no()
+    own = (one.method == "Swap") & (one.measure == "f1")
+    for name in ("low", "difference_low"):
+        assert (one[name] != two[name])[own].all()
+    assert one.value.equals(two.value)
 
 
 def test_the_page_and_the_export_show_them(result: BenchmarkResult, tmp_path: Path) -> None:

@@ -178,6 +178,13 @@ def test_images_of_the_same_question_are_tried_first(mllm):
     assert tried[3:] == [2, 5]  # another question; the last sample has the same picture
 
 
+def test_the_seed_decides_whose_image_is_borrowed(mllm):
+    data = [one.replace(question="q", answer="a") for one in interp.data.bundled("natural", n=8)]
+    orders = [Circuit(model=mllm, data=data, seed=seed).task(mllm)._lenders(0) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) == list(range(1, 8))
+
+
 def test_numbers_of_edges_are_sorted_and_each_counts_once(data):
     assert Circuit(data=data, sizes=[20, 5, 20]).sizes == (5, 20)
 

@@ -63,6 +63,17 @@ def test_correlations_are_over_heads_and_need_no_ranking() -> None:
     assert row["n_groups"] == 24
 
 
+def test_the_seed_decides_which_groups_are_drawn() -> None:
+    made = result_of(spread(24, 0), spread(24, 1))
+    one, again, other = (
+        agreements(SimpleNamespace(**{**vars(made), "seed": seed}), {}).iloc[0]  # pyright: ignore[reportArgumentType]
+        for seed in (1, 1, 2)
+    )
+    assert (one.rho, one.low) == (again.rho, again.low)
+    assert one.rho == other.rho
+    assert one.low != other.low
+
+
 def test_groups_that_the_ranking_lacks_are_left_out(tmp_path: Path) -> None:
     direct, total = spread(10, 2), spread(10, 3)
     ranked = made(tmp_path, spread(6, 4), groups=[f"g{i:02d}" for i in range(4, 10)], heads=3)

@@ -4,13 +4,15 @@ import json
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from interp.data import Samples
 from interp.errors import StudyError
-from interp.study import ModelSpec, Result
+from interp.methods import VGRefine
+from interp.study import HeadRanking, ModelSpec, Refinement, Result
 from interp.study.head_ranking.head_set import (
     CHECKPOINTS,
     PUBLISHED,
@@ -34,6 +36,19 @@ def test_a_top_is_a_reference_and_resolving_twice_computes_once(tmp_path: Path) 
     assert heads.resolve(tmp_path, progress=False, mllm=Model()) == ((1, 1), (0, 1), (2, 0))
     assert len(study.indicator.calls) == n_calls
     assert len(list(tmp_path.glob("head-ranking-*"))) == 1
+
+
+def test_a_ranking_runs_where_and_with_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    top = SimpleNamespace(top=lambda k: ((0, k),))
+    monkeypatch.setattr(HeadRanking, "run", lambda study, out, **given: asked.append((out, given)) or top)
+    model = Model()
+    heads = ranking(model=model).top(2)
+    options: dict[str, Any] = {"workers": 2, "progress": False, "mllm": model}
+    assert heads.resolve("there", **options) == ((0, 2),)
+    study = Refinement(data=samples(2), model=model, method=VGRefine(heads=heads, layers=(1,)))
+    assert study.resolved("there", **options).method.heads == ((0, 2),)
+    assert asked == [("there", options)] * 2
 
 
 def test_the_pairs_of_a_reference_are_known_only_once_it_ran() -> None:

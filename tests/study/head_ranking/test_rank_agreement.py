@@ -242,3 +242,12 @@ def test_results_of_one_name_are_told_apart_by_model_and_data(tmp_path: Path) ->
     values = noisy(np.arange(8.0), 22, 1.0, np.random.default_rng(10))
     a, b = (made(tmp_path / at, values, name="same") for at in "12")
     assert head_agreement(a, b, 2, n=5, splits=2).labels == ("planted · same",) * 2
+
+
+def test_reliability_is_the_mean_over_as_many_halves_as_asked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    a, b = (made(tmp_path, noisy(np.arange(8.0), 22, 4.0, rng), name=name) for name in "ab")
+    few, many = (head_agreement(a, b, 2, n=5, splits=splits).reliability for splits in (1, 60))
+    assert few[0].overlap in (0, 0.5, 1)  # one half's overlap of the top 2
+    assert many[0].overlap != few[0].overlap
+    assert many[0].overlap * 60 * 2 == pytest.approx(round(many[0].overlap * 60 * 2))

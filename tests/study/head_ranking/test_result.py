@@ -12,6 +12,7 @@ import pytest
 from interp.errors import StudyError
 from interp.study import Grid
 from interp.study.head_ranking.result import HeadGrid, HeadMeans, goodness, head_order
+from tests.golden.parsed import Page
 from tests.study.planted import samples
 from tests.study.planted_heads import PlantedHeads, made, ranking
 
@@ -140,3 +141,31 @@ def test_a_grid_over_the_metric_names_it_in_a_column(tmp_path: Path) -> None:
     assert found.scores.metric.unique().tolist() == ["ar", "js"]
     assert [result.study.metric for result in found.results] == ["ar", "js"]
     assert list(found.scores.columns).count("metric") == 1
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> HeadGrid:
+    """Three data sets with random scores of five heads, 20 groups each."""
+    rng = np.random.default_rng(0)
+    results = [made(tmp_path, rng.normal(1, 1, (20, 5)), name=name) for name in "abc"]
+    return HeadGrid(results[0].study, tuple(result.cells[0] for result in results), tmp_path)
+
+
+def test_a_lower_level_gives_narrower_intervals(three: HeadGrid) -> None:
+    for found in (three, three.results[1]):
+        wide, half = found.summary(), found.summary(0.5)
+        assert ((half.high - half.low) < (wide.high - wide.low)).all()
+        assert half["mean"].equals(wide["mean"])
+
+
+def test_a_grids_tables_and_figures_have_its_number_of_heads(three: HeadGrid, tmp_path: Path) -> None:
+    parts = three.table(2).split("\n\n")
+    assert [len(rows(part)) for part in parts] == [2, 2, 2]
+    assert all("of the top 2 heads" in part for part in parts)
+    figures = three.figures(2)
+    assert list(figures) == ["heads", "ranks", "ranks-2"]
+    assert [figures[name].layout.shapes[0].x1 for name in ("ranks", "ranks-2")] == [2.5, 2.5]  # pyright: ignore[reportAttributeAccessIssue]
+    text = Page(three.report(tmp_path / "page.html", k=2)).text
+    assert "overlap of the top 2" in text
+    assert "overlap of the top 20" not in text
+    assert all(f"20 samples of {name}" in text for name in "abc")

@@ -19,6 +19,7 @@ from interp.errors import ImageTokenMismatch, RunError, StudyError
 from interp.indicators import Maps, RandomMap
 from interp.inputs.prompt import GENERIC_PROMPT, PAPER_PROMPT, Prompt, Target
 from interp.inputs.sample import Sample
+from interp.study import LayerSweep
 from interp.study.indicator_comparison import indicator_maps
 from interp.study.indicator_comparison.indicator_maps import (
     Aimed,
@@ -220,6 +221,30 @@ def test_a_choice_on_shared_groups_is_told(tmp_path: Path, groups: tuple[str, ..
     assert found.validation is None
     said = f"the best mean AUROC of all layers on 3 other samples of held out, {said}"
     assert found.choices["layered"].startswith(said)
+
+
+def test_a_layer_is_chosen_as_the_study_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[LayerSweep, Any]] = []
+    run = LayerSweep.run
+
+    def recording(study: LayerSweep, *given: Any, **options: Any) -> Any:
+        seen.append((study, options["mllm"]))
+        return run(study, *given, **options)
+
+    monkeypatch.setattr(LayerSweep, "run", recording)
+    changes = {
+        "prompt": GENERIC_PROMPT,
+        "rule": "center",
+        "batch": 3,
+        "choose_by": "ar",
+        "target": Target("left"),
+    }
+    own = Knowing(layers=3, good=2)
+    resolved(tmp_path, indicators={"layered": own}, validation=held_out("v0", "v1"), **changes)
+    ((sweep, mllm),) = seen
+    assert (sweep.prompt, sweep.rule, sweep.batch, sweep.metrics) == (GENERIC_PROMPT, "center", 3, ("ar",))
+    assert sweep.indicator == Aimed(own, Target("left"))
+    assert mllm is sweep.model
 
 
 @dataclass(frozen=True)

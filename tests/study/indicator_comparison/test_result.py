@@ -12,6 +12,7 @@ import pytest
 from interp.errors import StudyError
 from interp.indicators import CentrePrior, RandomMap
 from interp.study import Grid, IndicatorResult
+from interp.study.indicator_comparison.figures import localisation_figure, pareto_figure
 from interp.study.indicator_comparison.paired_tests import baselines, compare_indicators, no_baseline
 from interp.study.indicator_comparison.result import _entry, mark, own_removals
 from tests.study.planted_indicators import Knowing, Take, Truthful, comparison, scenes
@@ -142,6 +143,30 @@ def test_by_default_the_first_truth_and_removal_are_compared(result: IndicatorRe
     assert (half.high - half.low).iloc[1] < (wide.high - wide.low).iloc[1]
     with pytest.raises(StudyError, match="level is between 0 and 1"):
         result.compare("auroc", level=95)
+
+
+def test_a_lower_level_gives_narrower_intervals(result: IndicatorResult) -> None:
+    for wide, half in (
+        (result.found(), result.found(level=0.5)),
+        (result.found("kl"), result.found("kl", 0.5)),
+        (result.faithfulness(), result.faithfulness(level=0.5)),
+        (result.agreement(), result.agreement(level=0.5)),
+        (result.compare("auroc"), result.compare("auroc", level=0.5)),
+    ):
+        assert ((half.high - half.low) <= (wide.high - wide.low))[wide.n_groups > 1].all()
+        assert ((half.high - half.low) < (wide.high - wide.low)).any()
+
+
+def test_figures_show_the_metric_that_is_asked_for(result: IndicatorResult) -> None:
+    summary = result.summary()
+    here = (summary.data == "many") & (summary.indicator == "off") & (summary.against == "boxes")
+    means = summary[here].set_index("measure")["mean"]
+    assert means["auroc"] != means["kl"]
+    for given, metric in ((None, result.metrics[0]), ("kl", "kl")):
+        points = localisation_figure(result, given).data[0]
+        assert means[metric] in points.x
+        (own,) = [dot for dot in pareto_figure(result, given).data if dot.name == "off" and dot.xaxis == "x"]
+        assert own.y[0] == means[metric]
 
 
 @pytest.mark.usefixtures("unchecked")

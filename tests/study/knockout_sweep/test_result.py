@@ -189,6 +189,17 @@ def test_every_data_set_has_its_own_sentences(tmp_path: Path) -> None:
     }
 
 
+def test_tests_have_the_level_and_the_seed(tmp_path: Path) -> None:
+    changes = {("image→last", 0): np.random.default_rng(0).uniform(-20, 18, 20).tolist()}
+    found, other = (result_of(tmp_path, changes, seed=seed) for seed in (0, 2))
+    wide, half, seeded = (one.iloc[0] for one in (found.tests(), found.tests(0.5), other.tests()))
+    assert half.high - half.low < wide.high - wide.low
+    assert (wide.difference, wide.p) == (half.difference, half.p)
+    assert seeded.difference == wide.difference
+    assert (seeded.low, seeded.high) != (wide.low, wide.high)
+    assert seeded.p != wide.p
+
+
 def lines_of(table: str) -> dict[str, list[str]]:
     """The first word of each line of a table → its cells."""
     cells = (re.split(r"\s*[│┃]\s*", line.strip("│┃ ")) for line in table.splitlines())

@@ -149,3 +149,25 @@ def test_a_relation_is_told_in_percentage_points() -> None:
     nothing = Interval(np.nan, np.nan, np.nan, 60, 30)
     assert "cannot be said" in _together({"difference": nothing, "auroc": nothing})
     assert "cannot be said" not in _together({"difference": nothing, "auroc": auroc})
+
+
+def test_the_seed_decides_the_resamplings() -> None:
+    rng = np.random.default_rng(0)
+    ars, right = rng.normal(3, 1, 30).tolist(), (rng.random(30) > 0.4).tolist()
+    found = verdicts(result(ars, right), CHOICE, {("m", "scans"): 3.0})
+    one, same, other = (relations(found, seed=seed)["m", "scans"] for seed in (1, 1, 2))
+    assert one == same
+    assert one["difference"] != other["difference"]
+    assert one["auroc"] != other["auroc"]
+    assert counts(found, seed=1).equals(counts(found, seed=1))
+    assert not counts(found, seed=1).low.equals(counts(found, seed=2).low)
+
+
+def test_each_model_has_its_own_limit_on_the_same_data() -> None:
+    one, other = result([3.0, 1.0], [True, False]), result([9.0, 7.0], [True, False])
+    both: Any = SimpleNamespace(
+        values=pd.concat([one.values, other.values.assign(model="n")]),
+        cells=[*one.cells, SimpleNamespace(labels={"model": "n", "data": "scans"})],
+    )
+    choice: Any = SimpleNamespace(layers={"m": 2, "n": 2})
+    assert thresholds(both, choice, share=1.0) == {("m", "scans"): 3.0, ("n", "scans"): 9.0}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -216,6 +217,22 @@ def test_a_lesion_counts_once_whatever_its_slices(tmp_path: Path) -> None:
     assert "shuffled_boxes" in found.loc[1].index
 
 
+def test_intervals_of_lesions_have_the_level_and_the_seed(tmp_path: Path) -> None:
+    """A uniform map hits the more lesions the more slices they have, one to three."""
+    groups = [f"g{i}" for i in range(12) for _ in range(1 + i % 3)]
+    data = [sample(i, group=group, meta={"lesion": "a"}) for i, group in enumerate(groups)]
+    result = run(tmp_path, data=Samples(data, "slices"))
+    cells = tuple(replace(cell, study=cell.study.replace(seed=1)) for cell in result.cells)
+    other = Result(result.study, cells, result.folder)
+    wide, half, seeded = (
+        found.set_index(["layer", "control"]).loc[(0, "boxes")]
+        for found in (lesion_hits(result), lesion_hits(result, level=0.5), lesion_hits(other))
+    )
+    assert half.high - half.low < wide.high - wide.low
+    assert (seeded.hits, half.hits) == (wide.hits, wide.hits)
+    assert (seeded.low, seeded.high) != (wide.low, wide.high)
+
+
 def test_one_slice_that_is_hit_is_enough(tmp_path: Path) -> None:
     data = list(slices())
     data[0] = data[0].replace(boxes=[(0, 0, 40, 20)])
@@ -359,6 +376,18 @@ def test_a_lower_level_gives_narrower_intervals(result: Result) -> None:
         assert (widths(narrow) <= widths(wide)).all()
     gap = "boxes − centre_prior"
     assert (widths(result.at_layer(1, 0.5), gap) < widths(result.at_layer(1), gap)).any()
+
+
+def test_the_studys_seed_decides_the_resamplings(result: Result) -> None:
+    drawn = result.values.assign(value=np.random.default_rng(0).normal(size=len(result.values)))
+    found = []
+    for seed in (0, 1):
+        cells = tuple(replace(cell, study=cell.study.replace(seed=seed)) for cell in result.cells)
+        seeded = Result(result.study, cells, result.folder)
+        vars(seeded)["values"] = drawn
+        found.append(seeded.at_layer(1))
+    assert found[0]["mean"].equals(found[1]["mean"])
+    assert (found[0].low != found[1].low)[found[0].data == "large"].all()
 
 
 def test_maps_that_were_not_stored_are_refused(result: Result) -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from interp.metrics import METRICS, attention_ratio, auroc, kl_gain, named
-from interp.study.layer_sweep.task import Scorable, columns_of, scored
+from interp.study.layer_sweep.task import Scorable, SweepTask, columns_of, scored
 from tests.study.planted import Planted, sample, samples, sweep, token_map
 
 
@@ -79,3 +80,19 @@ def test_scores_and_maps_are_of_the_layers_that_the_maps_name(tmp_path: Path) ->
     inside = token_map(sample(1)).mask(sample(1).boxes)
     for layer, gain in ((4, 0.0), (9, 3.0), (2, 1.0)):
         np.testing.assert_array_equal(found.cells[0].maps([1], layer)[1], 1 + gain * inside)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("rule", "row"), [
+    ("touch", [1, 1, 1, 0, 0]), ("center", [1, 1, 0, 0, 0]), ("masks", [1, 1, 0.5, 0, 0]),
+])  # fmt: skip
+def test_a_borrowed_place_is_stretched_and_read_by_the_rule(rule: str, row: list[float]) -> None:
+    """The left half of the upper quarter of 56 × 112 pixels is 50 × 20 of 100 × 80, on tokens of 20 × 20."""
+    inside = np.zeros((112, 56), bool)
+    inside[:28, :28] = True
+    image = np.zeros((112, 56, 3), np.uint8)
+    data = [sample(0), sample(1, image=image, boxes=[(0, 0, 28, 28)], masks=[inside]), sample(2)]
+    task: Any = SimpleNamespace(study=SimpleNamespace(data=data, rule=rule), _partners=[1, None, 1])
+    (found,) = SweepTask._borrowed(task, 0, token_map(data[0]))
+    np.testing.assert_allclose(found.reshape(4, 5), [row, *np.zeros((3, 5))])
+    assert SweepTask._borrowed(task, 1, token_map(data[1])) == []

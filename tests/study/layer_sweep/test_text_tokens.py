@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,6 +90,29 @@ def test_each_kind_is_scored_at_its_own_layer() -> None:
     own = own_layer_scores(result, choices)
     own = own[own.control == "boxes"].groupby("indicator").value.mean()
     assert own.to_dict() == pytest.approx({"last": 2.0, "word": 10.0})
+
+
+def test_each_model_is_scored_at_its_own_layer_and_metric() -> None:
+    places = itertools.product("mn", (0, 1), ("ar", "kl"))
+    frames = [
+        scores({"last": (level, 1)}, n=2).assign(model=model, layer=layer, metric=metric)
+        for level, (model, layer, metric) in enumerate(places)
+    ]
+    result: Any = SimpleNamespace(values=pd.concat(frames, ignore_index=True))
+    choices: Any = {"last": SimpleNamespace(layers={"m": 1, "n": 0})}
+    for metric, expected in (("ar", {"m": 2, "n": 4}), ("kl", {"m": 3, "n": 5})):
+        own = own_layer_scores(result, choices, metric)
+        own = own[own.control == "boxes"].groupby("model").value.mean()
+        assert own.to_dict() == pytest.approx(expected)
+
+
+def test_the_seed_decides_intervals_and_permutations() -> None:
+    table = scores({"last": (3.0, 1.0), "word": (3.0, 1.0)})
+    table["value"] = np.random.default_rng(0).normal(0, 1, len(table))
+    one, same, other = (against_last(table, "last", seed=seed).loc[1] for seed in (1, 1, 2))
+    assert (one.low, one.shuffled, one["last"], one.p) == (same.low, same.shuffled, same["last"], same.p)
+    for name in ("low", "shuffled", "last", "p"):
+        assert one[name] != other[name], name
 
 
 @pytest.mark.usefixtures("unchecked")

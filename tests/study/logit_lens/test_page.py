@@ -43,6 +43,19 @@ def result(rows: pd.DataFrame, **more: Any) -> Any:
     )
 
 
+def test_the_seed_decides_the_interval_and_p_of_a_gap() -> None:
+    own, other = np.random.default_rng(0).normal(size=(2, 30)).tolist()
+    rows = gap_rows({("d", "label", 2, OWN): own, ("d", "label", 2, OTHERS): other}, groups=30)
+    one, again, another = (
+        lens_gaps(SimpleNamespace(**{**vars(result(rows)), "seed": seed})).iloc[0]  # pyright: ignore[reportArgumentType]
+        for seed in (1, 1, 2)
+    )
+    assert (one["mean"], one.low, one.p) == (again["mean"], again.low, again.p)
+    assert one["mean"] == another["mean"]
+    assert one.low != another.low
+    assert one.p != another.p
+
+
 def test_the_gap_is_own_minus_anothers_of_the_same_sample() -> None:
     """The second sample has no other's word, so it takes no part; layer 3 has no control at all."""
     rows = gap_rows(

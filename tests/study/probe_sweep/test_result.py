@@ -13,6 +13,7 @@ import xarray as xr
 
 from interp.data import Samples
 from interp.errors import InterpError, SampleError
+from interp.study.probe_sweep.probes import fold_of, held_out
 from interp.study.probe_sweep.result import MEASURES, ProbeResult
 from interp.study.probe_sweep.task import ProbeTask, property_of
 from tests.study.planted import sample, token_map
@@ -134,3 +135,19 @@ def test_a_property_of_the_meta_has_single_spaces() -> None:
     assert property_of(one, "label", "g") == "a b"
     assert property_of(one, "group", "g") == "g"
     assert property_of(one, "question", "g") == one.question
+
+
+def test_probes_have_the_folds_the_seed_and_the_penalty() -> None:
+    options = {"folds": 2, "seed": 3, "penalty": 50.0}
+    own = cell()
+    own.study = SimpleNamespace(**options)
+    groups = [f"g{i // 2}" for i in range(N)]
+    noise = np.random.default_rng(0).normal(size=(N, 3))
+
+    def expected(folds: int, seed: int, penalty: float) -> list[str]:
+        return held_out(noise, CLASSES, fold_of(CLASSES, groups, folds, seed), penalty)
+
+    found = result(own).said
+    assert found[found.layer == 1].said.tolist() == expected(**options)
+    for name, value in (("folds", 4), ("seed", 0), ("penalty", 1.0)):
+        assert expected(**{**options, name: value}) != expected(**options), name
