@@ -107,7 +107,7 @@ def test_tokens_that_are_no_grid_take_the_nearest_value() -> None:
     )
 
 
-def test_tokens_of_a_second_image_that_are_no_grid_take_the_nearest() -> None:
+def test_tokens_of_a_second_image_without_grid_take_the_nearest() -> None:
     first = squash((40, 40), (2, 2))
     boxes = np.array([[0, 0, 30, 10], [0, 10, 15, 20], [15, 10, 30, 20]], float)
     found = concatenate([first, Footprints(boxes, None, np.full(3, ""), np.zeros(3, int))])

@@ -275,7 +275,7 @@ def test_a_download_is_of_the_named_revision_and_configuration(monkeypatch: pyte
     assert asked == [(("Some/Scans", "large"), {"revision": "v2"})]
 
 
-def test_the_cache_is_asked_for_the_configuration_and_read_by_split(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_asked_for_a_configuration_and_a_split(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     parts = datasets.DatasetDict({"train": dataset(), "test": dataset().select([0])})
 
