@@ -270,6 +270,14 @@ def test_a_loaded_image_is_a_copy_of_the_one_in_memory():
     assert sample.load().getpixel((0, 0)) == (200, 0, 0)
 
 
+def test_an_array_is_copied_and_stays_the_callers():
+    whole = np.zeros((4, 5, 3), np.uint8)
+    sample = Sample(whole[:, :4], "?")
+    whole[:] = 200
+    assert whole[:, :4].flags.writeable
+    assert not np.asarray(sample.load()).any()
+
+
 def test_a_transparent_colour_in_memory_becomes_black():
     image = Image.new("RGB", (4, 4), (200, 0, 0))
     image.info["transparency"] = (200, 0, 0)

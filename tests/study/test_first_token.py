@@ -52,6 +52,17 @@ def test_of_equally_likely_spellings_the_lowest_token_counts(monkeypatch: pytest
     assert followed(logits(1, 2, 2), made("yes")).token == 1
 
 
+def test_an_answer_in_capitals_is_followed_as_it_is_written() -> None:
+    class Capitals(Tokenizer):
+        def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+            return [{"MRI": 4, "Mri": 5, "mri": 6}[text]] if text in ("MRI", "Mri", "mri") else []
+
+    found = first_token(
+        logits(0, 0, 0, 0, 3, 2, 1), made("MRI"), Prompt(options="none"), Capitals(), "answer"
+    )
+    assert found.token == 4
+
+
 def test_greedy_is_the_likeliest_whatever_the_answer() -> None:
     found = followed(logits(1, 2, 3, 9), made("yes"), "greedy")
     assert (found.text, found.token) == ("no", 3)
