@@ -107,11 +107,13 @@ def test_a_wide_image_by_hand(mllm):
 
 
 def test_tiles_by_hand(tiled):
-    """100×50 fits the canvas of 980×490, two tiles: each patch is 50/7 pixels of the image."""
-    tokens = patch_tokens(tiled, tiled.encode(interp.Sample(np.zeros((50, 100, 3), np.uint8), "where ?")))[0]
-    boxes, side = tokens.footprints.reshape(2, SIDE, SIDE, 4), 50 / 7
+    """1000×500 fits the canvas of 980×490, two tiles: each patch is 500/7 pixels of the image."""
+    tokens = patch_tokens(tiled, tiled.encode(interp.Sample(np.zeros((500, 1000, 3), np.uint8), "where ?")))[
+        0
+    ]
+    boxes, side = tokens.footprints.reshape(2, SIDE, SIDE, 4), 500 / 7
     np.testing.assert_allclose(boxes[0, 0, 1], [side, 0, 2 * side, side])
-    np.testing.assert_allclose(boxes[1, 6, 0], [50, 6 * side, 50 + side, 50])
+    np.testing.assert_allclose(boxes[1, 6, 0], [500, 6 * side, 500 + side, 500])
     assert set(tokens.views) == {"tile"}
     assert tiled.encode(samples()[0]).tokens[0].n % 6 == 0
 
