@@ -135,7 +135,7 @@ def test_complex_buffers_stay_complex_in_another_dtype() -> None:
     assert found.turns.tolist() == [1 + 2j]
     assert found.inner.turns.tolist() == [3j]
     assert (found.scale.dtype, found.inner.weight.dtype) == (torch.bfloat16, torch.bfloat16)
-    elsewhere = _moved(model, "meta", torch.float32)
+    elsewhere = moved(model, "meta", torch.float32)
     assert {one.device.type for one in (*elsewhere.buffers(), *elsewhere.parameters())} == {"meta"}
     assert elsewhere.turns.is_complex()
 

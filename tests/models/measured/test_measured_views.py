@@ -114,7 +114,7 @@ def test_grids_are_joined_where_their_tokens_look() -> None:
 def test_end_cells_reach_the_border_where_they_see_it(first, last, reach) -> None:
     """Four cells of 22 px from 6 to 94 in an image of 100."""
     code = stripes(100, 20)
-    low, high = np.array([first, 28, 50, 72.0]), np.array([28, 50, 72, last])
+    low, high = np.array([first, 28, 50, 72.0]), np.array([28.0, 50, 72, last])
     sums = code.levelled(code.seen(low, high))
     assert _reach(sums, code, (6.0, 22.0)) == reach
     assert _reach(sums, code, (18.0, 22.0)) == (False, False)  # the first lies 0.82 of a cell from the border
