@@ -12,8 +12,8 @@ import pytest
 from interp.conformance import Subject, edit_checks
 from interp.conformance.edit_checks import executors, knockout_arithmetic, knockout_mass, no_op_edits
 from interp.inputs.footprints import CrossKeys
-from interp.inputs.tokens import TokenMap
 from interp.tracing import Apply, Knockout, Mllm, PatchRows, Trace
+from tests.conformance.token_maps import token_map
 
 
 def louder(trace: Trace) -> Trace:
@@ -44,14 +44,6 @@ def spoil(monkeypatch: Any, when: Callable[..., bool], how: Callable[[Trace], Tr
         return how(found) if when(mllm, edits) else found
 
     monkeypatch.setattr(Mllm, "trace", trace)
-
-
-def token_map(image: list[int], length: int, cross: CrossKeys | None = None) -> TokenMap:
-    n = len(image)
-    boxes = np.tile([0.0, 0.0, 1.0, 1.0], (n, 1))
-    return TokenMap(
-        np.array(image), boxes, None, np.full(n, ""), np.zeros(n, int), ((1, 1),), length, cross=cross
-    )
 
 
 @pytest.mark.parametrize(

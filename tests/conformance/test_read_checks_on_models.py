@@ -27,10 +27,10 @@ from interp.conformance.read_checks import (
     wrong_choices,
 )
 from interp.inputs.footprints import CrossKeys
-from interp.inputs.tokens import TokenMap
 from interp.tracing import Mllm, Trace
 from interp.tracing.prefix import Prefix
 from interp.tracing.trace import SampleTrace
+from tests.conformance.token_maps import token_map
 
 
 def louder(trace: Trace) -> Trace:
@@ -75,14 +75,6 @@ def model(*kinds: str, **own: Any) -> Any:
     """A model of layers of these kinds, without weights."""
     kind: Any = type("Given", (Mllm,), {"layer_kinds": kinds, **own})
     return kind.__new__(kind)
-
-
-def token_map(image: list[int], length: int, cross: CrossKeys | None = None) -> TokenMap:
-    n = len(image)
-    boxes = np.tile([0.0, 0.0, 1.0, 1.0], (n, 1))
-    return TokenMap(
-        np.array(image), boxes, None, np.full(n, ""), np.zeros(n, int), ((1, 1),), length, cross=cross
-    )
 
 
 @pytest.mark.parametrize(
